@@ -1,0 +1,43 @@
+VENV := .venv
+STAMP := $(VENV)/.installed
+PYTHON ?= $(shell for name in python3.11 python3; do "$$name" -c "" 2>/dev/null && { echo "$$name"; break; }; done)
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+
+.PHONY: help install quickstart test lint types clean
+
+help:
+	@echo "make quickstart  install into $(VENV) and run examples/quickstart.yaml to its Pareto front"
+	@echo "make install     install into $(VENV) only (PYTHON=... chooses the Python, 3.11 or newer)"
+	@echo "make test        the quick tests"
+	@echo "make lint types  ruff and the import contracts; mypy"
+	@echo "make clean       remove $(VENV) and what the tools left behind"
+
+install: $(STAMP)
+
+# The stamp is written last, so that an interrupted install is taken up again by the next make.
+$(STAMP): pyproject.toml constraints.txt
+	@"$(PYTHON)" -c "import sys; sys.exit(sys.version_info < (3, 11))" 2>/dev/null || { \
+	  echo "error: Elastiform needs Python 3.11 or newer, and '$(PYTHON)' is not one. Try: make PYTHON=/path/to/python3.11" >&2; \
+	  exit 1; }
+	@$(VENV)/bin/python -m pip --version >/dev/null 2>&1 || "$(PYTHON)" -m venv --clear $(VENV)
+	$(VENV)/bin/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+quickstart: $(STAMP)
+	$(VENV)/bin/nas run examples/quickstart.yaml
+
+test: $(STAMP)
+	OMP_NUM_THREADS=1 $(VENV)/bin/pytest
+
+lint: $(STAMP)
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/lint-imports
+
+types: $(STAMP)
+	$(VENV)/bin/mypy
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,0 +1,174 @@
+"""The pages as functions of the store: lists of Dash components, no callbacks."""
+
+import shlex
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+from urllib.parse import quote
+
+import pandas as pd
+from dash import dcc, html
+from dash.development.base_component import Component
+
+from dashboards._look import CONFIG, amount, decimals, milliseconds, quality, words
+from dashboards.figures import front_rows
+from nas.store import Job
+
+REFRESH_MS = 4_000
+LIVE_STATES = ("queued", "running")
+
+
+def shell() -> Component:
+    """What every page has around it."""
+    return html.Div(
+        [
+            dcc.Location(id="url", refresh=False),
+            html.Header(dcc.Link("Elastiform", href="/", className="brand")),
+            html.Main(id="page"),
+        ]
+    )
+
+
+def job_link(job_id: int, name: str) -> str:
+    """The address of a job's page; a name that browsers would resolve away is replaced by the id."""
+    return f"/job/{job_id if name in ('.', '..') else quote(name, safe='')}"
+
+
+def message_page(title: str, *sentences: str) -> list[Component]:
+    """A page that only says something, with the way back."""
+    back = html.P(dcc.Link("All jobs", href="/"))
+    return [html.H1(title), *(html.P(sentence) for sentence in sentences if sentence), back]
+
+
+# -- the list of jobs --
+
+
+def jobs_page() -> list[Component]:
+    """The frame of the start page; `jobs_table` fills it."""
+    return [html.H1("Jobs"), dcc.Interval(id="jobs-clock", interval=REFRESH_MS), html.Div(id="jobs")]
+
+
+def jobs_table(jobs: pd.DataFrame) -> Component:
+    """All jobs, the newest first; `jobs` as `frames.jobs` gives them."""
+    if jobs.empty:
+        return html.P(["No job yet. Start one with ", html.Code("nas run FILE"), "."])
+    rows = [
+        [
+            dcc.Link(job["name"], href=job_link(job["id"], job["name"])),
+            _badge(job["state"], live=job["live"]),
+            text_or_dash(job["stage"]),
+            f"{job['evaluations']:,}",
+            duration(job["seconds"]),
+            f"{job['created_at']:%Y-%m-%d %H:%M} UTC",
+        ]
+        for job in jobs.to_dict("records")
+    ]
+    heads = ["Job", "State", "Stage", "#Subnets evaluated", "#Time", "#Created"]
+    return table(heads, rows)
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as people say them: 42 s, 3 min 05 s, 2 h 10 min."""
+    if seconds is None or pd.isna(seconds):
+        return "–"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def text_or_dash(text: object) -> str:
+    """The text; a dash where a frame has none."""
+    return text if isinstance(text, str) and text else "–"
+
+
+def _badge(state: str, *, live: bool) -> Component:
+    shown = "interrupted" if state == "running" and not live else state
+    return html.Span(shown, className=f"badge {shown}")
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> Component:
+    """A plain table; the columns whose head begins with # hold numbers."""
+    kinds = ["number" if head.startswith("#") else "" for head in heads]
+    top = [html.Th(head.removeprefix("#"), className=kind) for head, kind in zip(heads, kinds, strict=True)]
+    body = [
+        html.Tr([html.Td(cell, className=kind) for cell, kind in zip(row, kinds, strict=True)])
+        for row in rows
+    ]
+    return html.Div(html.Table([html.Thead(html.Tr(top)), html.Tbody(body)]), className="scroll")
+
+
+# -- one job --
+
+
+def job_page(job: Job) -> list[Component]:
+    """The frame of a job's page; callbacks fill it, and its clock fills it anew while the job runs."""
+    return [
+        dcc.Store(id="job", data=job.id),
+        dcc.Interval(id="job-clock", interval=REFRESH_MS),
+        html.Div(id="job-head"),
+        html.Div([_graph("front", tools=True), html.Aside(id="panel")], className="explorer"),
+        html.H2("Front"),
+        html.Div(id="front-table"),
+        html.H2("How it came about"),
+        html.Div([_graph("hypervolume"), _graph("predicted"), _graph("training")], className="charts"),
+    ]
+
+
+def _graph(name: str, *, tools: bool = False) -> Component:
+    # Dash shows axes without data until the first figure comes; an invisible layout is quieter.
+    blank = {"layout": {"xaxis": {"visible": False}, "yaxis": {"visible": False}}}
+    config = CONFIG | {"displayModeBar": tools}
+    graph = dcc.Graph(id=name, figure=blank, config=config, responsive=True)
+    return html.Div(graph, className=f"graph {name}")
+
+
+def job_head(row: Mapping[str, Any]) -> list[Component]:
+    """Name, state and progress of a job; `row` is its row of `frames.jobs`."""
+    facts = [
+        f"stage {text_or_dash(row['stage'])}",
+        f"{row['evaluations']:,} subnets evaluated",
+        f"time {duration(row['seconds'])}",
+        f"created {row['created_at']:%Y-%m-%d %H:%M} UTC",
+    ]
+    head: list[Component] = [
+        html.H1([row["name"], _badge(row["state"], live=row["live"])]),
+        html.P(" · ".join(facts), className="facts"),
+    ]
+    if isinstance(row["error"], str) and row["error"]:
+        head.append(html.Pre(row["error"], className="error"))
+    elif row["state"] == "running" and not row["live"]:
+        command = f"nas resume {shlex.quote(row['name'])}"
+        head.append(html.P(["No process works on this job. Go on with ", html.Code(command), "."]))
+    return head
+
+
+def front_table(finalists: pd.DataFrame) -> Component:
+    """The front's subnets, the fastest first; a key opens the subnet."""
+    front = front_rows(finalists)
+    if front.empty:
+        return html.P(
+            "This job has no front yet: no subnet has been measured and evaluated on the report split."
+        )
+    several = front["device"].nunique() > 1
+    digits = decimals(front[["measured_ms", "predicted_ms"]].astype(float).min(axis=None))
+    columns: list[tuple[str, Callable[[Any], Any]]] = [
+        (
+            "Subnet",
+            lambda row: dcc.Link(html.Code(row["subnet"]), href=f"?subnet={quote(row['subnet'], safe='')}"),
+        ),
+        (
+            f"#{front['metric'].iloc[0].capitalize()}, report split",
+            lambda row: quality(row["quality"], row["stderr"], row["metric"]),
+        ),
+        ("#Latency, measured", lambda row: milliseconds(row["measured_ms"], row["spread_ms"], digits=digits)),
+        ("#Latency, predicted", lambda row: milliseconds(row["predicted_ms"], digits=digits)),
+        ("#Parameters", lambda row: amount(row["params"])),
+        ("#MACs", lambda row: amount(row["macs"])),
+        ("Architecture", lambda row: words(row["architecture"])),
+    ]
+    if several:
+        columns.insert(1, ("Device", lambda row: row["device"]))
+    rows = [[show(row) for _, show in columns] for row in front.to_dict("records")]
+    return table([head for head, _ in columns], rows)

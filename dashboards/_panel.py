@@ -1,0 +1,120 @@
+"""The panel beside the front: everything that is known about one subnet, and the command that extracts it."""
+
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from dash import dcc, html
+from dash.development.base_component import Component
+from sqlalchemy.engine import make_url
+
+import search_spaces
+from dashboards._look import CONFIG, amount, milliseconds, option, quality
+from dashboards._pages import table, text_or_dash
+from dashboards.figures import front_rows, layers_figure, layers_frame
+from nas.store import Job, Store, default_url, frames
+from search_spaces import SearchSpace
+from search_spaces._errors import NASError
+
+
+def hint(store: Store, job: Job) -> list[Component]:
+    """The panel before anything is chosen."""
+    if frames.evaluations(store, job).empty and frames.finalists(store, job).empty:
+        return [html.H2("No subnet yet"), html.P("The search of this job has not evaluated any.")]
+    return [
+        html.H2("Choose a subnet"),
+        html.P(
+            "Click a point of the figure, or a key in the table below, to see a subnet and how to extract it."
+        ),
+    ]
+
+
+def subnet_panel(store: Store, job: Job, key: str) -> list[Component]:
+    """The panel of the subnet with this key, or a sentence that the job has none such."""
+    facts = _facts(store, job, key)
+    if facts is None:
+        return [html.H2("No such subnet"), html.P(["This job has no subnet ", html.Code(key), "."])]
+    command = extract_command(job.name, key, url=store.url)
+    return [
+        html.H2(html.Code(key, id="subnet-key")),
+        html.P(facts["place"], className="facts"),
+        html.Dl([part for name, value in facts["figures"] for part in (html.Dt(name), html.Dd(value))]),
+        html.H3("Extract it"),
+        html.Div(
+            [html.Code(command, id="extract"), dcc.Clipboard(target_id="extract", title="Copy")],
+            className="command",
+        ),
+        html.H3("Architecture"),
+        table(["Choice", "Value"], [[name, option(value)] for name, value in facts["architecture"].items()]),
+        *_layers(store, job, facts["architecture"]),
+    ]
+
+
+def extract_command(job: str, key: str, *, url: str) -> str:
+    """What to type to get the subnet as a checkpoint; passwords in the store's URL are not shown."""
+    words = ["nas", "extract", job, "--subnet", key, "-o", key]
+    if url != default_url():
+        words += ["--store", make_url(url).render_as_string(hide_password=True)]
+    return shlex.join(words)
+
+
+def space_of(store: Store, job: Job) -> SearchSpace:
+    """The job's search space. Raises NASError when the job has none yet or it cannot be built here."""
+    stage = store.stage(job, "space")
+    if stage is None or not stage.result or "space" not in stage.result:
+        raise NASError("The job has not stored its search space.")
+    stored = stage.result["space"]
+    return search_spaces.get(stored["family"], **stored["options"])
+
+
+def _layers(store: Store, job: Job, architecture: dict[str, Any]) -> list[Component]:
+    try:
+        space = space_of(store, job)
+        figure = layers_figure(layers_frame(space, space.architecture(architecture)))
+    except NASError as error:
+        return [html.P(f"The layers cannot be shown. {error.message}")]
+    height = {"height": f"{figure.layout.height}px"}
+    return [dcc.Graph(id="layers", figure=figure, config=CONFIG | {"displayModeBar": False}, style=height)]
+
+
+def _facts(store: Store, job: Job, key: str) -> dict[str, Any] | None:
+    finalists = frames.finalists(store, job)
+    searched = frames.evaluations(store, job)
+    final, tried = finalists[finalists["subnet"] == key], searched[searched["subnet"] == key]
+    if not final.empty:
+        return _finalist_facts(
+            final.to_dict("records")[0], on_front=key in set(front_rows(finalists)["subnet"])
+        )
+    if not tried.empty:
+        return _searched_facts(tried.to_dict("records")[0])
+    return None
+
+
+def _finalist_facts(row: Mapping[str, Any], *, on_front: bool) -> dict[str, Any]:
+    figures = [
+        (f"{row['metric']}, report split", quality(row["quality"], row["stderr"], row["metric"])),
+        (f"{row['metric']}, search split", quality(row["search_quality"], None, row["metric"])),
+        ("latency, measured", milliseconds(row["measured_ms"], row["spread_ms"])),
+        ("latency, predicted", milliseconds(row["predicted_ms"])),
+        *_sizes(row),
+        ("device", text_or_dash(row["device"])),
+    ]
+    place = "On the front" if on_front else "A finalist that another one beats"
+    return {"figures": figures, "place": place, "architecture": row["architecture"]}
+
+
+def _searched_facts(row: Mapping[str, Any]) -> dict[str, Any]:
+    figures = [
+        (f"{row['metric']}, search split", quality(row["value"], row["stderr"], row["metric"])),
+        ("latency, predicted", milliseconds(row.get("latency_ms"))),
+        *_sizes(row),
+    ]
+    place = "Seen by the search only: neither measured nor evaluated on the report split"
+    return {"figures": figures, "place": place, "architecture": row["architecture"]}
+
+
+def _sizes(row: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [
+        ("parameters", f"{amount(row['params'])} ({row['params']:,})"),
+        ("MACs", f"{amount(row['macs'])} ({row['macs']:,})"),
+    ]

@@ -1,0 +1,66 @@
+"""Elastiform: neural architecture search for transformers, as a service and as a library.
+
+    import nas
+    job = nas.run({"data": "digit_pairs"})
+    job.front().to_pandas()
+    model = job.extract(knee=True)
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from nas.config import JobConfig
+    from nas.front import ParetoFront
+    from nas.store import Job, Store
+
+__all__ = ["JobHandle", "run"]
+
+
+@dataclass(frozen=True)
+class JobHandle:
+    """A job in a store."""
+
+    store: "Store"
+    job: "Job"
+
+    @property
+    def name(self) -> str:
+        return self.job.name
+
+    def front(self) -> "ParetoFront":
+        """The finalists, the fastest first."""
+        from nas.front import front  # noqa: PLC0415 - imports pandas
+
+        return front(self.store, [self.job])
+
+    def extract(self, subnet: str | None = None, *, knee: bool = False) -> "nn.Module":
+        """A stand-alone module: the subnet with this key, or the one at the front's knee.
+
+        Raises ValueError unless exactly one of the two is given.
+        """
+        if (subnet is None) == (not knee):
+            raise ValueError("give either a subnet's key or knee=True")
+        from nas.extraction import extract  # noqa: PLC0415 - imports torch
+
+        return extract(self.store, self.job, subnet or self.front().knee().subnet)
+
+
+def run(config: "JobConfig | Mapping[str, Any]", *, name: str | None = None, store: str | None = None) -> JobHandle:
+    """Runs a job to its front, as `nas run` does; `config` is what a job file holds, `store` a URL.
+
+    Raises the errors of `search_spaces._errors`.
+    """
+    from nas import jobs, pipeline  # noqa: PLC0415 - import torch
+    from nas.config import JobConfig  # noqa: PLC0415 - as below, only who runs a job pays for these
+    from nas.progress import Silent  # noqa: PLC0415
+    from nas.store import Store, default_url  # noqa: PLC0415
+
+    checked = config if isinstance(config, JobConfig) else JobConfig.model_validate(dict(config), strict=False)
+    opened = Store.open(store or default_url())
+    job = jobs.create(opened, checked, name=name)
+    pipeline.run(opened, job, progress=Silent())
+    return JobHandle(opened, opened.job(job.id))

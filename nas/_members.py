@@ -1,0 +1,118 @@
+"""One subnet of a front, and which of them no other beats."""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import moocore
+import numpy as np
+from numpy.typing import NDArray
+
+from nas.conditions import Condition
+from nas.store import Job, Store, frames
+from search_spaces._errors import UsageError
+
+LIMITED = ("params", "macs", "memory_bytes", "predicted_ms", "measured_ms", "latency_ms")
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One subnet of a front; latencies in milliseconds, None where they are not known.
+
+    quality, stderr: on the report split.  search_quality: what it was chosen by.
+    """
+
+    job: str
+    subnet: str
+    architecture: Mapping[str, Any]
+    params: int
+    macs: int
+    metric: str
+    quality: float
+    stderr: float | None
+    search_quality: float | None
+    device: str | None
+    predicted_ms: float | None
+    measured_ms: float | None
+    spread_ms: float | None
+    memory_bytes: float | None = None
+
+    @property
+    def latency_ms(self) -> float | None:
+        """As measured, or else as predicted."""
+        return self.predicted_ms if self.measured_ms is None else self.measured_ms
+
+    def meets(self, conditions: Iterable[Condition]) -> bool:
+        """Whether all conditions hold. Raises UsageError for one on memory where no job looked at it."""
+        values = {name: getattr(self, name) for name in LIMITED} | {self.metric: self.quality}
+        for condition in conditions:
+            if condition.name == "memory_bytes" and self.memory_bytes is None:
+                raise UsageError("'memory_bytes' was no objective of this job.", "Use params: 4 bytes each.")
+            if not condition.holds(values):
+                return False
+        return True
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON of one member of `nas front --json`."""
+        return {
+            "subnet": self.subnet,
+            "architecture": dict(self.architecture),
+            "params": self.params,
+            "macs": self.macs,
+            "quality": {"metric": self.metric, "value": self.quality, "stderr": self.stderr},
+            "latency": {
+                "device": self.device,
+                "predicted_ms": self.predicted_ms,
+                "measured_ms": self.measured_ms,
+                "spread_ms": self.spread_ms,
+            },
+        }
+
+
+def members(store: Store, job: Job) -> list[Member]:
+    """The finalists of one job, the fastest first."""
+    memory = {e.subnet.key: e.objectives.get("memory_bytes") for e in store.evaluations(job, "search")}
+    numbers = ("stderr", "search_quality", "predicted_ms", "measured_ms", "spread_ms")
+    return [
+        Member(
+            job=job.name,
+            subnet=row["subnet"],
+            architecture=row["architecture"],
+            params=int(row["params"]),
+            macs=int(row["macs"]),
+            metric=row["metric"],
+            quality=float(row["quality"]),
+            device=row["device"] if isinstance(row["device"], str) else None,
+            memory_bytes=memory.get(row["subnet"]),
+            **{name: _number(row[name]) for name in numbers},
+        )
+        for row in frames.finalists(store, job).drop_duplicates("subnet").to_dict("records")
+    ]
+
+
+def nondominated(members: Iterable[Member], *, by_search: bool = False) -> list[Member]:
+    """Those that no other beats in quality and latency, the fastest first.
+
+    by_search: the quality is that of the search split, by which members are chosen.
+    """
+    known = sorted((member for member in members if member.latency_ms is not None), key=by_latency)
+    if not known:
+        return []
+    points = np.array([(member.latency_ms, -_quality(member, by_search=by_search)) for member in known])
+    keep: NDArray[np.bool_] = moocore.is_nondominated(points.astype(np.float64))
+    return [member for member, kept in zip(known, keep, strict=True) if kept]
+
+
+def by_latency(member: Member) -> tuple[float, float]:
+    """Orders the fastest first, of equals the best; those without a latency come last."""
+    return (math.inf if member.latency_ms is None else member.latency_ms, -member.quality)
+
+
+def _quality(member: Member, *, by_search: bool) -> float:
+    return member.search_quality if by_search and member.search_quality is not None else member.quality
+
+
+def _number(value: float | None) -> float | None:
+    """NaN is how a frame says that there is none."""
+    return None if value is None or math.isnan(value) else float(value)

@@ -1,0 +1,93 @@
+"""Files that survive a crash and betray damage: written whole or not at all, checked by hash before use."""
+
+import hashlib
+import os
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from search_spaces._errors import JobFailedError
+
+PARTIAL = ".partial-"
+
+
+class Rooted(Protocol):
+    """A store, as far as this module is concerned."""
+
+    @property
+    def artifact_root(self) -> Path: ...
+
+
+class Recorded(Protocol):
+    """The row of an artifact."""
+
+    @property
+    def path(self) -> str: ...
+    @property
+    def sha256(self) -> str: ...
+    @property
+    def size(self) -> int: ...
+
+
+def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
+    """Lets `write` fill a temporary file beside `path`, then puts it in place.
+
+    After a crash at any moment `path` holds the old content or the new one; on an error the temporary file is
+    removed and the error passes.
+    """
+    partial = path.with_name(f"{PARTIAL}{uuid.uuid4().hex}{path.suffix}")
+    try:
+        write(partial)
+        _sync(partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    _sync(path.parent)
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of the file's content, as 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def verified(store: Rooted, artifact: Recorded) -> Path:
+    """The artifact's file, safe to load. Raises JobFailedError when it is missing, truncated or changed."""
+    problem = damage(store, artifact)
+    if problem:
+        raise JobFailedError(
+            f"The file '{artifact.path}' {problem}.", "`nas db check` lists all damaged files."
+        )
+    return store.artifact_root / artifact.path
+
+
+def damage(store: Rooted, artifact: Recorded) -> str | None:
+    """What is wrong with the artifact's file, or None."""
+    path = store.artifact_root / artifact.path
+    if not is_inside(store.artifact_root, path):
+        return "lies outside of the store's folder"
+    if not path.is_file():
+        return "is missing"
+    if (size := path.stat().st_size) != artifact.size:
+        return f"has {size} bytes, not {artifact.size}: it was cut or changed"
+    if sha256(path) != artifact.sha256:
+        return "is damaged: its SHA-256 is not the recorded one"
+    return None
+
+
+def is_inside(root: Path, path: Path) -> bool:
+    """Whether the path stays under the root, without a symbolic link on the way."""
+    try:
+        inner = path.relative_to(root)
+    except ValueError:
+        return False
+    return path.resolve() == root.resolve() / inner
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,30 @@
+"""Tensors as artifacts of a job: safetensors files, written atomically, read only when their hash is right."""
+
+from typing import TYPE_CHECKING
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from nas.artifacts import verified, write_atomic
+from nas.store import Artifact, Lease, Store
+from search_spaces._errors import JobFailedError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def save(store: Store, lease: Lease, kind: str, tensors: "dict[str, Tensor]", *, step: int) -> Artifact:
+    """Writes the tensors (from any device) to a new file of the job; the row that names it comes last."""
+    path = store.new_artifact_path(lease, kind, ".safetensors", step=step)
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_atomic(path, lambda partial: save_file(plain, partial))
+    return store.add_artifact(lease, kind, path, step=step)
+
+
+def load(store: Store, artifact: Artifact) -> "dict[str, Tensor]":
+    """The tensors of an artifact, on the CPU. Raises JobFailedError for a file that is missing, changed or damaged."""
+    path = verified(store, artifact)
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise JobFailedError(f"The file '{artifact.path}' cannot be read: {error}.") from error

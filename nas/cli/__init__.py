@@ -1,0 +1,104 @@
+"""The command line. A verb imports what it needs when it runs, so that `nas --help` answers at once."""
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from nas.cli import dashboard, database, devices, fronts, jobs, latency, runs, spaces
+from nas.cli._options import Flags
+from nas.cli._output import emit, note
+
+EVERYWHERE = ("--quiet", "--debug")
+INTERRUPTED = 130
+INTERNAL = 1
+
+app = typer.Typer(
+    name="nas",
+    help="Neural architecture search for transformers: one supernet, thousands of subnets, measured latency.",
+    epilog="Every verb takes --quiet (no progress, no remarks) and --debug (tracebacks).",
+    rich_markup_mode=None,  # plain help needs no rich: half of the time that `nas --help` may take
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
+)
+app.command("run")(runs.run)
+app.command("validate")(runs.validate)
+app.command("resume")(runs.resume)
+app.command("stop")(runs.stop)
+app.command("ls")(jobs.ls)
+app.command("show")(jobs.show)
+app.command("front")(fronts.front)
+app.command("extract")(fronts.extract)
+app.command("predict")(latency.predict)
+app.command("measure")(latency.measure)
+app.command("dashboard")(dashboard.dashboard)
+app.command("doctor")(database.doctor)
+app.add_typer(spaces.app, name="spaces")
+app.add_typer(devices.app, name="devices")
+app.add_typer(database.app, name="db")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command line; returns its exit code: 0 to 5 as `NASError` has them, 130 when interrupted."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    flags = Flags(quiet="--quiet" in given, debug="--debug" in given)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        words = [word for word in given if word not in EVERYWHERE]
+        return int(app(args=words, prog_name="nas", standalone_mode=False, obj=flags) or 0)
+    except (KeyboardInterrupt, typer.Abort):
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+        return 0
+    except Exception as error:
+        if flags.debug:
+            traceback.print_exc()
+        return _report(error)
+
+
+@app.callback(invoke_without_command=True)
+def _nas(
+    ctx: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+) -> None:
+    if version:
+        emit(f"elastiform {_version()}")
+        raise typer.Exit(0)
+    if ctx.invoked_subcommand is None:
+        emit(ctx.get_help())
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("elastiform")
+    except PackageNotFoundError:
+        return "(not installed)"
+
+
+def _report(error: Exception) -> int:
+    """One sentence and a hint on stderr; returns the exit code."""
+    from search_spaces._errors import NASError
+
+    if isinstance(error, NASError):
+        message, hint, code = error.message, error.hint, error.exit_code
+    elif hasattr(error, "format_message"):  # typer's own: a wrong option or argument
+        command = getattr(getattr(error, "ctx", None), "command_path", "nas")
+        message, hint, code = error.format_message(), f"`{command} --help` tells what it takes.", 2
+    elif isinstance(error, OSError) and error.filename is not None:
+        message, hint, code = f"{error.strerror}: '{error.filename}'.", "", INTERNAL
+    else:
+        text = " ".join(str(error).split())
+        message = f"internal error: {type(error).__name__}{f': {text}' if text else ''}"
+        hint, code = "Run again with --debug for the traceback.", INTERNAL
+    note(f"Error: {message}")
+    if hint:
+        note(f"Hint: {hint}")
+    return code

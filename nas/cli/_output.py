@@ -1,0 +1,103 @@
+"""What verbs print: data on stdout, everything else on stderr."""
+
+import json
+import os
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import typer
+
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def emit(text: str) -> None:
+    """Data for stdout; a reader who has gone away (`| head`) ends the program quietly."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(0) from None
+
+
+def emit_json(data: object) -> None:
+    """One JSON document on stdout; moments become ISO 8601."""
+    emit(json.dumps(data, indent=2, allow_nan=False, default=_moment))
+
+
+def note(text: str, *, quiet: bool = False) -> None:
+    """A line for the person in front of the terminal."""
+    if not quiet:
+        print(clean(text), file=sys.stderr, flush=True)
+
+
+def emit_table(
+    columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[str] = ()
+) -> None:
+    """Rows under a header line; `right` names the columns that are aligned to the right."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, justify="right" if column in right else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*(clean("–" if cell is None else str(cell), newlines=False) for cell in row))
+    # Data that goes into a pipe must not be cut to the width of a terminal.
+    console = Console(markup=False, highlight=False, emoji=False, width=None if sys.stdout.isatty() else 1000)
+    with console.capture() as capture:
+        console.print(table)
+    emit("\n".join(line.rstrip() for line in capture.get().splitlines()))
+
+
+def emit_pairs(pairs: Mapping[str, object]) -> None:
+    """`key: value` lines, the values aligned."""
+    width = max(map(len, pairs), default=0) + 2
+    lines = (
+        f"{key + ':':<{width}}{clean('–' if value is None else str(value), newlines=False)}"
+        for key, value in pairs.items()
+    )
+    emit("\n".join(lines))
+
+
+def clean(text: str, *, newlines: bool = True) -> str:
+    """The text without the characters that steer a terminal."""
+    text = CONTROL.sub("?", text)
+    return text if newlines else " ".join(text.split("\n"))
+
+
+def amount(count: float | None) -> str | None:
+    """A count in three digits: 86.6 M."""
+    if count is None:
+        return None
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if abs(count) >= 0.9995 * size:
+            return f"{count / size:.3g} {unit}" if count < 999.5 * size else f"{count / size:,.0f} {unit}"
+    return f"{count:,.0f}"
+
+
+def with_error(value: float | None, error: float | None, *, percent: bool = False) -> str | None:
+    """A value and its uncertainty in as many digits: `91.3 ± 0.4 %`, `1.87 ± 0.04`."""
+    if value is None:
+        return None
+    if percent:
+        return f"{100 * value:.1f} %" if error is None else f"{100 * value:.1f} ± {100 * error:.1f} %"
+    return f"{value:.3f}" if error is None else f"{value:.3f} ± {error:.3f}"
+
+
+def seconds(value: float | None) -> str | None:
+    """A duration: 4.2 s, 3 min 20 s, 2 h 05 min."""
+    if value is None:
+        return None
+    if value < 60:
+        return f"{value:.1f} s"
+    minutes, rest = divmod(round(value), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _moment(value: Any) -> str:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    raise TypeError(f"{type(value).__name__} has no JSON form")

@@ -1,0 +1,138 @@
+"""`nas db`, `nas doctor`: the store's schema and health, and what is missing on this machine."""
+
+import os
+import shutil
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nas.cli._options import AsJSON, StoreURL, store_url
+from nas.cli._output import emit, emit_json, emit_table, note
+
+NEEDED = (
+    *("torch", "torchvision", "timm", "numpy", "scipy", "scikit-learn", "pandas", "safetensors", "optuna"),
+    *("moocore", "ray", "sqlalchemy", "alembic", "dash", "plotly", "pydantic", "pyyaml", "typer", "rich"),
+    *("platformdirs", "psutil"),
+)
+OLDEST_PYTHON = (3, 11)
+LEAST_MEMORY = 2 * 2**30
+LEAST_DISK = 2**30
+
+app = typer.Typer(help="The store's schema and health.")
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that this machine has or lacks."""
+
+    name: str
+    ok: bool
+    found: str
+
+
+@app.callback(invoke_without_command=True)
+def _db(ctx: typer.Context) -> None:
+    if ctx.invoked_subcommand is None:
+        emit(ctx.get_help())
+
+
+@app.command("upgrade")
+def upgrade(ctx: typer.Context, store: StoreURL = None) -> None:
+    """Bring the store to this version's schema. A SQLite store is backed up first."""
+    from nas.store import upgrade as upgrade_store
+
+    old, new = upgrade_store(store_url(store))
+    words = f"stays at schema {new}" if old == new else f"has schema {new} now (before: {old or 'none'})"
+    note(f"The store {words}.", quiet=ctx.obj.quiet)
+
+
+@app.command("check")
+def check(ctx: typer.Context, store: StoreURL = None, as_json: AsJSON = False) -> None:
+    """Look for damage in the store and its files. Prints every problem."""
+    from nas.store import check as check_store
+    from search_spaces._errors import StoreError
+
+    problems = check_store(store_url(store))
+    if as_json:
+        emit_json({"ok": not problems, "problems": problems})
+    elif problems:
+        emit("\n".join(problems))
+    else:
+        note("The store and its files are whole.", quiet=ctx.obj.quiet)
+    if problems:
+        raise typer.Exit(StoreError.exit_code)
+
+
+@app.command("backup")
+def backup(
+    ctx: typer.Context,
+    target: Annotated[Path, typer.Argument(metavar="FILE", help="A file that does not exist yet.")],
+    store: StoreURL = None,
+) -> None:
+    """Copy a SQLite store, also while jobs run. Its artifact files are not part of it."""
+    from nas.store import backup as backup_store
+
+    backup_store(store_url(store), target)
+    note(f"The backup is in {target}", quiet=ctx.obj.quiet)
+
+
+def doctor(store: StoreURL = None, as_json: AsJSON = False) -> None:
+    """Tell what this machine has and lacks. Exit code 1 when something needed is missing."""
+    checks = [_python(), *map(_package, NEEDED), *_machine(), *_store(store)]
+    ok = all(check.ok for check in checks)
+    if as_json:
+        emit_json({"ok": ok, "checks": [asdict(check) for check in checks]})
+    else:
+        emit_table(("", "WHAT", "FOUND"), [("ok" if c.ok else "MISSING", c.name, c.found) for c in checks])
+    if not ok:
+        raise typer.Exit(1)
+
+
+def _python() -> Check:
+    return Check("python", sys.version_info >= OLDEST_PYTHON, sys.version.split()[0])
+
+
+def _package(name: str) -> Check:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return Check(name, True, version(name))
+    except PackageNotFoundError:
+        return Check(name, False, f"not installed: pip install {name}")
+
+
+def _machine() -> list[Check]:
+    import psutil
+
+    cores = len(os.sched_getaffinity(0))
+    memory = psutil.virtual_memory()
+    found = f"{memory.available / 2**30:.1f} of {memory.total / 2**30:.1f} GiB free"
+    return [Check("cores", cores > 0, str(cores)), Check("memory", memory.total >= LEAST_MEMORY, found)]
+
+
+def _store(given: str | None) -> list[Check]:
+    """The store, and the disk under it. A store that is not there yet is no fault."""
+    from search_spaces._errors import NASError
+
+    try:
+        from nas.store import Store
+        from nas.store._engine import shown, sqlite_file
+
+        url = store_url(given)
+        file = sqlite_file(url)
+        folder = next(folder for folder in (file or Path.cwd()).parents if folder.is_dir())
+        free = shutil.disk_usage(folder).free
+        disk = Check("disk", free >= LEAST_DISK, f"{free / 2**30:.1f} GiB free in {folder}")
+        if file is not None and not file.exists():
+            writable = os.access(folder, os.W_OK)
+            words = "`nas run` makes it" if writable else "and it cannot be made here"
+            return [disk, Check("store", writable, f"{shown(url)} is not there yet: {words}")]
+        with Store.open(url, read_only=True) as opened:
+            return [disk, Check("store", True, f"{shown(url)}, {len(opened.jobs())} jobs")]
+    except NASError as error:
+        return [Check("store", False, f"{error.message} {error.hint}".strip())]
+    except ImportError as error:
+        return [Check("store", False, f"cannot be opened: {error}")]

@@ -1,0 +1,112 @@
+"""`nas front`, `nas extract`: what a job has found, and how to take it away."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nas.cli._options import AsJSON, JobName, StoreURL, Where, store_url
+from nas.cli._output import amount, emit, emit_json, emit_table, note, with_error
+
+if TYPE_CHECKING:
+    from nas.front import ParetoFront
+    from nas.store import Job, Store
+
+
+def front(
+    ctx: typer.Context,
+    jobs: Annotated[list[str], typer.Argument(metavar="JOB...", help="Names or numbers of jobs.")],
+    device: Annotated[str | None, typer.Option("--device", metavar="NAME", help="Only this device.")] = None,
+    where: Where = None,
+    store: StoreURL = None,
+    as_json: AsJSON = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+) -> None:
+    """Print the Pareto front of a job. Of several jobs: what no other beats."""
+    from nas.conditions import Condition
+    from nas.front import front as read_front
+    from nas.store import Store
+    from search_spaces._errors import UsageError
+
+    if as_json and as_csv:
+        raise UsageError("--json and --csv exclude each other.")
+    conditions = [Condition.parse(text) for text in where or ()]
+    with Store.open(store_url(store), read_only=True) as opened:
+        found = read_front(opened, [opened.job(job) for job in jobs], device=device, where=conditions)
+    if as_csv:
+        emit(found.to_csv().rstrip("\n"))
+    else:
+        emit_front(found, as_json=as_json)
+    if not found.members:
+        note("The front is empty: `nas show JOB` tells how far a job is.", quiet=ctx.obj.quiet)
+
+
+def extract(
+    ctx: typer.Context,
+    job: JobName,
+    folder: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="A new or empty folder.")],
+    subnet: Annotated[
+        str | None, typer.Option("--subnet", metavar="KEY", help="The beginning of a subnet's key.")
+    ] = None,
+    where: Where = None,
+    knee: Annotated[bool, typer.Option("--knee", help="The best compromise on the front.")] = False,
+    file_format: Annotated[
+        str, typer.Option("--format", metavar="NAME", help="How it is written.")
+    ] = "safetensors",
+    store: StoreURL = None,
+    as_json: AsJSON = False,
+) -> None:
+    """Write a subnet as a stand-alone checkpoint. Prints the files."""
+    from search_spaces._errors import ConflictError, UsageError
+
+    if (subnet is not None) + bool(where) + knee != 1:
+        raise UsageError("Say which subnet: exactly one of --subnet, --where and --knee.", "Try --knee.")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConflictError(f"'{folder}' exists and is not an empty folder.", "Name another one with -o.")
+    from nas.store import Store
+
+    with Store.open(store_url(store), read_only=True) as opened:
+        found = opened.job(job)
+        key = _chosen(opened, found, subnet=subnet, where=where, knee=knee)
+        from nas import extraction
+
+        files = extraction.export(opened, found, key, folder, format=file_format)
+    if as_json:
+        emit_json({"job": found.name, "subnet": key, "files": [str(file) for file in files]})
+    else:
+        emit("\n".join(map(str, files)))
+        note(f"Subnet {key} of job '{found.name}' is in {folder}", quiet=ctx.obj.quiet)
+
+
+def emit_front(found: "ParetoFront", *, as_json: bool) -> None:
+    """The front on stdout, as a table or as JSON."""
+    if as_json:
+        emit_json(found.to_dict())
+        return
+    several = len(found.jobs) > 1
+    metric = found.members[0].metric if found.members else "accuracy"
+    rows = [
+        (
+            *((member.job,) if several else ()),
+            member.subnet,
+            amount(member.params),
+            amount(member.macs),
+            with_error(member.quality, member.stderr, percent=member.metric == "accuracy"),
+            with_error(member.predicted_ms, None),
+            with_error(member.measured_ms, member.spread_ms),
+        )
+        for member in found.members
+    ]
+    columns = ("SUBNET", "PARAMS", "MACS", metric.upper(), "PREDICTED MS", "MEASURED MS")
+    emit_table((*(("JOB",) if several else ()), *columns), rows, right=columns[1:])
+
+
+def _chosen(opened: "Store", job: "Job", *, subnet: str | None, where: list[str] | None, knee: bool) -> str:
+    from nas.conditions import Condition
+    from nas.front import front as read_front
+
+    if subnet is not None:
+        return opened.subnet(job, subnet).key
+    conditions = [Condition.parse(text) for text in where or ()]
+    found = read_front(opened, job)
+    return (found.knee() if knee else found.select(*conditions)).subnet

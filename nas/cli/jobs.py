@@ -1,0 +1,140 @@
+"""`nas ls`, `nas show`: what runs and what ran."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nas.cli._options import AsJSON, JobName, StoreURL, store_url
+from nas.cli._output import emit, emit_json, emit_pairs, emit_table, seconds
+
+if TYPE_CHECKING:
+    from nas.store import Job, Store
+
+
+def ls(store: StoreURL = None, as_json: AsJSON = False) -> None:
+    """List the jobs, the newest first."""
+    from nas.store import Store, frames
+
+    with Store.open(store_url(store), read_only=True) as opened:
+        rows = [_plain(row) for row in frames.jobs(opened).to_dict("records")]
+    if as_json:
+        emit_json(rows)
+        return
+    cells = [
+        (
+            row["id"],
+            row["name"],
+            state_words(row["state"], live=row["live"]),
+            row["stage"],
+            row["evaluations"],
+            f"{row['created_at']:%Y-%m-%d %H:%M}",
+            seconds(row["seconds"]),
+            row["error"],
+        )
+        for row in rows
+    ]
+    columns = ("ID", "JOB", "STATE", "STAGE", "EVALUATIONS", "CREATED (UTC)", "TIME", "ERROR")
+    emit_table(columns, cells, right=("ID", "EVALUATIONS", "TIME"))
+
+
+def show(
+    job: JobName,
+    config: Annotated[bool, typer.Option("--config", help="Print the job's whole config instead.")] = False,
+    store: StoreURL = None,
+    as_json: AsJSON = False,
+) -> None:
+    """Show one job. Its state, its stages, what it has found so far."""
+    from nas import _yaml
+    from nas.store import Store
+
+    with Store.open(store_url(store), read_only=True) as opened:
+        found = opened.job(job)
+        data = found.config if config else summary(opened, found)
+    if as_json:
+        emit_json(data)
+    elif config:
+        emit(_yaml.dump(data).rstrip())
+    else:
+        _emit_summary(data)
+
+
+def summary(opened: "Store", job: "Job") -> dict[str, Any]:
+    """Everything about a job as plain data: the JSON of `nas show`."""
+    from nas.store import frames
+
+    stages = [
+        {
+            "name": stage.name,
+            "state": stage.state,
+            "seconds": stage.finished_at and (stage.finished_at - stage.started_at).total_seconds(),
+        }
+        for stage in opened.stages(job)
+    ]
+    rows = frames.jobs(opened).to_dict("records")
+    row = next(_plain(row) for row in rows if row["id"] == job.id)
+    curve = opened.events(job, "hypervolume")
+    devices = {device.id: device for device in opened.devices()}
+    measured = opened.measurements(job)
+    predictor = opened.predictor(job)
+    used = dict.fromkeys([m.device_id for m in measured] + ([predictor.device_id] if predictor else []))
+    planned = job.config.get("search", {}).get("evaluations")
+    return {
+        "job": job.name,
+        **{name: row[name] for name in ("id", "state", "live", "stage", "created_at", "seconds", "error")},
+        "progress": {"evaluations": row["evaluations"], "of": planned},
+        "stages": stages,
+        "counts": {
+            "subnets": len(opened.subnets(job)),
+            "evaluations": row["evaluations"],
+            "measurements": len(measured),
+            "finalists": len({e.subnet.id for e in opened.evaluations(job, "report") if e.state == "ok"}),
+        },
+        "predictor": predictor and {"kind": predictor.kind, "score": predictor.score},
+        "devices": [{"name": devices[i].name, "fingerprint": devices[i].fingerprint} for i in used],
+        "hypervolume": curve[-1].data.get("hypervolume") if curve else None,
+        "config": job.config,
+        "provenance": job.provenance,
+    }
+
+
+def state_words(state: str, *, live: bool) -> str:
+    """The state as people say it: a running job that no process holds was interrupted."""
+    return "interrupted" if state == "running" and not live else state
+
+
+def _emit_summary(data: dict[str, Any]) -> None:
+    predictor, counts, progress = data["predictor"], data["counts"], data["progress"]
+    score = predictor and ", ".join(f"{key} {_short(value)}" for key, value in predictor["score"].items())
+    hypervolume = data["hypervolume"]
+    emit_pairs(
+        {
+            "job": f"{data['job']} ({data['id']})",
+            "state": state_words(data["state"], live=data["live"]),
+            **({"error": data["error"]} if data["error"] else {}),
+            "created": f"{data['created_at']:%Y-%m-%d %H:%M:%S} UTC",
+            "time": seconds(data["seconds"]),
+            "evaluations": f"{progress['evaluations']} of {progress['of'] or 'unknown'}",
+            "found": ", ".join(
+                f"{number} {name}" for name, number in counts.items() if name != "evaluations"
+            ),
+            "device": ", ".join(device["name"] for device in data["devices"]) or None,
+            "predictor": predictor and f"{predictor['kind']}: {score}",
+            "hypervolume": hypervolume if hypervolume is None else f"{hypervolume:.4f}",
+        }
+    )
+    if data["stages"]:
+        emit("")
+        rows = [(stage["name"], stage["state"], seconds(stage["seconds"])) for stage in data["stages"]]
+        emit_table(("STAGE", "STATE", "TIME"), rows, right=("TIME",))
+
+
+def _plain(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of a frame with None where pandas has NaN, and Python's own booleans and moments."""
+    plain = {key: None if value != value else value for key, value in row.items()}
+    plain["live"] = bool(plain["live"])
+    plain["created_at"] = row["created_at"].to_pydatetime()
+    return plain
+
+
+def _short(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

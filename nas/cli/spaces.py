@@ -1,0 +1,125 @@
+"""`nas spaces`: what can be searched, and what an architecture costs, without building it."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nas.cli._options import AsJSON, Overrides
+from nas.cli._output import amount, emit, emit_json, emit_pairs, emit_table
+from nas.cli.latency import parse_architecture
+
+if TYPE_CHECKING:
+    from search_spaces import SearchSpace
+
+app = typer.Typer(help="What can be searched.")
+
+SpaceName = Annotated[str, typer.Argument(metavar="SPACE", help="A space; `nas spaces ls` lists them.")]
+
+
+@app.callback(invoke_without_command=True)
+def _spaces(ctx: typer.Context) -> None:
+    if ctx.invoked_subcommand is None:
+        ls(as_json=False)
+
+
+@app.command("ls")
+def ls(as_json: AsJSON = False) -> None:
+    """List the search spaces."""
+    import search_spaces
+
+    spaces = [search_spaces.get(name) for name in search_spaces.names()]
+    if as_json:
+        emit_json([{"space": s.name, "family": s.family, "size": str(s.size)} for s in spaces])
+        return
+    rows = [(s.name, s.family, f"{s.size:,}", amount(s.cost(s.largest).params)) for s in spaces]
+    columns = ("SPACE", "FAMILY", "ARCHITECTURES", "LARGEST")
+    emit_table(columns, rows, right=columns[2:])
+
+
+@app.command("show")
+def show(name: SpaceName, options: Overrides = None, as_json: AsJSON = False) -> None:
+    """Show the choices of a space."""
+    space = _space(name, options)
+    choices = [
+        {
+            "name": choice.name,
+            "options": list(choice.options),
+            "needs": choice.needs and {"choice": choice.needs[0], "options": list(choice.needs[1])},
+        }
+        for choice in space.choices
+    ]
+    presets = list(space.presets)
+    if as_json:
+        data = {"space": space.name, "family": space.family, "size": str(space.size)}
+        emit_json(data | {"choices": choices, "presets": presets})
+        return
+    emit_pairs(
+        {
+            "space": space.name,
+            "family": space.family,
+            "architectures": f"{space.size:,}",
+            "presets": ", ".join(presets),
+        }
+    )
+    emit("")
+    rows = [(c.name, ", ".join(map(str, c.options)), _needs(c.needs)) for c in space.choices]
+    emit_table(("CHOICE", "OPTIONS", "ONLY IF"), rows)
+
+
+@app.command("cost")
+def cost(
+    name: SpaceName,
+    preset: Annotated[str | None, typer.Option("--preset", metavar="NAME", help="A named point.")] = None,
+    arch: Annotated[str | None, typer.Option("--arch", metavar="JSON", help="An architecture.")] = None,
+    options: Overrides = None,
+    as_json: AsJSON = False,
+) -> None:
+    """Print the exact cost of one architecture, for one sample."""
+    from search_spaces._errors import UsageError
+
+    if (preset is None) == (arch is None):
+        raise UsageError(
+            "Say which architecture: exactly one of --preset and --arch.", "Try --preset largest."
+        )
+    space = _space(name, options)
+    chosen = (
+        space.preset(preset) if preset is not None else space.architecture(parse_architecture(arch or ""))
+    )
+    found = space.cost(chosen)
+    data = {"space": space.name, "architecture": chosen.to_dict(), "params": found.params, "macs": found.macs}
+    data |= {"activation_bytes": found.activation_bytes, "weight_bytes": found.weight_bytes}
+    if as_json:
+        emit_json(data)
+        return
+    lines: dict[str, object] = {"space": space.name, "architecture": chosen}
+    lines |= {"parameters": f"{found.params:,}", "MACs": f"{found.macs:,}"}
+    lines |= {"weights": f"{found.weight_bytes:,} bytes", "activations": f"{found.activation_bytes:,} bytes"}
+    emit_pairs(lines)
+
+
+def _space(name: str, options: list[str] | None) -> "SearchSpace":
+    """The space with its options. Raises what `search_spaces.get` raises, or UsageError."""
+    import search_spaces
+    from nas import _yaml
+    from search_spaces._errors import NASError, UsageError
+
+    given: dict[str, Any] = {}
+    for option in options or ():
+        key, equals, text = option.partition("=")
+        if not equals or not key.isidentifier():
+            raise UsageError(
+                f"--set {option[:80]!r} is not of the form option=value.", "Such as --set depth=[1,2]."
+            )
+        given[key] = _yaml.read_text(text, where=f"--set {key}")
+    try:
+        return search_spaces.get(name, **given)
+    except NASError:
+        raise
+    except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
+        if not given:
+            raise
+        raise UsageError(f"Space '{name}' cannot take these options: {error}.") from error
+
+
+def _needs(needs: tuple[str, tuple[Any, ...]] | None) -> str:
+    return f"{needs[0]} is {' or '.join(map(str, needs[1]))}" if needs else ""

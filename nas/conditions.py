@@ -1,0 +1,74 @@
+"""Conditions on subnets such as `latency_ms<=5`: parsed by a pattern, never evaluated as code."""
+
+import operator
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from search_spaces._errors import UsageError, did_you_mean
+
+KNOWN_BEFORE = (
+    "latency_ms",
+    "params",
+    "macs",
+    "memory_bytes",
+)  # any evaluation: exact, or predicted from the architecture
+NAMES = ("accuracy", "latency_ms", "predicted_ms", "measured_ms", "params", "macs", "memory_bytes")
+
+_OPERATORS = {
+    "<=": operator.le,
+    ">=": operator.ge,
+    "==": operator.eq,
+    "<": operator.lt,
+    ">": operator.gt,
+}
+_PATTERN = re.compile(r"\s*(?P<name>[^\W\d]\w*)\s*(?P<operator><=|>=|==|<|>)\s*(?P<value>\S+)\s*", re.ASCII)
+_NUMBER = re.compile(r"[-+]?(\d{1,30}(\.\d{0,30})?|\.\d{1,30})([eE][-+]?\d{1,2})?", re.ASCII)
+_HINT = "Write a name, an operator and a number: 'latency_ms<=5', 'params<3e6', 'accuracy>=0.8'."
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """`name operator value`; latencies in milliseconds, memory in bytes, accuracy from 0 to 1."""
+
+    name: str
+    operator: str
+    value: float
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The condition that the text states. Raises UsageError for anything else."""
+        match = _PATTERN.fullmatch(text)
+        if not match:
+            raise UsageError(f"{text[:80]!r} is not a condition.", _HINT)
+        name, sign, value = match.group("name", "operator", "value")
+        if name not in NAMES:
+            raise UsageError(
+                f"There is no quantity '{name[:40]}' in {text[:80]!r}.", did_you_mean(name, NAMES)
+            )
+        if not _NUMBER.fullmatch(value):
+            raise UsageError(f"'{value[:40]}' in {text[:80]!r} is not a plain number.", _HINT)
+        return cls(name, sign, float(value))
+
+    def holds(self, values: Mapping[str, Any]) -> bool:
+        """Whether one subnet's values meet it; a missing value, None and NaN meet nothing."""
+        value = values.get(self.name)
+        return value is not None and bool(_OPERATORS[self.operator](float(value), self.value))
+
+    def mask(self, columns: Mapping[str, Any]) -> NDArray[np.bool_]:
+        """Which of many meet it, `(n,)`: `columns` maps names to arrays, as a data frame does.
+
+        None and NaN meet nothing. Raises UsageError when there is no such column.
+        """
+        if self.name not in columns:
+            raise UsageError(f"'{self.name}' is not known here.", did_you_mean(self.name, map(str, columns)))
+        column = np.asarray(columns[self.name], dtype=np.float64)
+        mask: NDArray[np.bool_] = _OPERATORS[self.operator](column, self.value)
+        return mask
+
+    def __str__(self) -> str:
+        return f"{self.name}{self.operator}{self.value:.15g}"

@@ -1,0 +1,192 @@
+"""The job file, and how a file, the environment and `--set` become one config.
+
+Precedence: defaults < file < environment (`NAS_SEARCH__EVALUATIONS=100`) < `--set search.evaluations=100`.
+"""
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, field_validator
+
+from nas import _yaml
+from nas._problems import problems_error
+from nas._sections import (
+    AList,
+    CheckpointInit,
+    DataConfig,
+    DeviceConfig,
+    ExecutionConfig,
+    PredictorConfig,
+    SamplingConfig,
+    SearchConfig,
+    Section,
+    SupernetConfig,
+    TimmInit,
+    TrainConfig,
+)
+from nas.conditions import KNOWN_BEFORE, Condition
+from search_spaces._errors import UsageError, did_you_mean
+
+__all__ = [
+    "CheckpointInit",
+    "DataConfig",
+    "DeviceConfig",
+    "ExecutionConfig",
+    "JobConfig",
+    "Objective",
+    "PredictorConfig",
+    "SamplingConfig",
+    "SearchConfig",
+    "SupernetConfig",
+    "TimmInit",
+    "TrainConfig",
+    "load_config",
+    "merged",
+]
+
+Objective = Literal["accuracy", "latency_ms", "params", "macs", "memory_bytes"]
+
+
+def _checked_name(value: str) -> str:
+    if (
+        not 0 < len(value) <= 200
+        or not value.isprintable()
+        or value != value.strip()
+        or value.startswith("-")
+    ):
+        raise ValueError("must be 1 to 200 printable characters, no spaces around them and no '-' in front")
+    return value
+
+
+def _data(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+def _defaults_if_empty(value: Any) -> Any:
+    return {} if value is None else value
+
+
+Name = Annotated[str, AfterValidator(_checked_name)]
+
+
+class JobConfig(Section):
+    """One job, from its data to its front; every field has a default that works."""
+
+    name: Name | None = None
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
+    data: Annotated[DataConfig, BeforeValidator(_data)] = DataConfig()
+    supernet: SupernetConfig = SupernetConfig()
+    train: TrainConfig = TrainConfig()
+    devices: dict[Name, Annotated[DeviceConfig, BeforeValidator(_defaults_if_empty)]] = Field(
+        default_factory=lambda: {"cpu": DeviceConfig()}
+    )
+    objectives: Annotated[tuple[Objective, ...], AList] = ("accuracy", "latency_ms")
+    constraints: Annotated[tuple[str, ...], AList] = ()
+    predictor: PredictorConfig = PredictorConfig()
+    search: SearchConfig = SearchConfig()
+    execution: ExecutionConfig = ExecutionConfig()
+
+    @field_validator("devices")
+    @classmethod
+    def _one_device(cls, devices: dict[str, DeviceConfig]) -> dict[str, DeviceConfig]:
+        if len(devices) != 1:
+            raise ValueError(f"must name exactly one device for now, not {len(devices)}")
+        return devices
+
+    @field_validator("objectives")
+    @classmethod
+    def _at_least_two(cls, objectives: tuple[str, ...]) -> tuple[str, ...]:
+        if len(objectives) < 2 or len(set(objectives)) < len(objectives):
+            raise ValueError("must be at least two names without repeats: one alone has no front")
+        return objectives
+
+    @field_validator("constraints")
+    @classmethod
+    def _known_before(cls, constraints: tuple[str, ...]) -> tuple[str, ...]:
+        for text in constraints:
+            if Condition.parse(text).name not in KNOWN_BEFORE:
+                known = ", ".join(KNOWN_BEFORE)
+                raise ValueError(
+                    f"'{text}' is not known before a subnet is evaluated; a limit can be on {known}"
+                )
+        return constraints
+
+    @property
+    def limits(self) -> tuple[Condition, ...]:
+        """The constraints, parsed."""
+        return tuple(Condition.parse(text) for text in self.constraints)
+
+
+def load_config(
+    path: Path, overrides: Iterable[str] = (), *, environment: Mapping[str, str] | None = None
+) -> JobConfig:
+    """The job of a YAML file under the environment's and the caller's settings (`a.b=c`).
+
+    Raises UsageError that lists every problem with its dotted path.
+    """
+    tree = _yaml.read_file(path)
+    if tree is None:
+        raise UsageError(
+            f"The job file '{path}' is empty.", "The shortest job file is one line: `data: digits`."
+        )
+    if not isinstance(tree, dict):
+        hint = "Write `key: value` lines, such as `data: digits`."
+        raise UsageError(f"The job file '{path}' holds no settings.", hint)
+    settings = [
+        *_from_environment(os.environ if environment is None else environment),
+        *_from_options(overrides),
+    ]
+    for where, keys, value in settings:
+        _put(tree, keys, _yaml.read_text(value, where=where))
+    where = f"{path} (with {', '.join(where for where, _, _ in settings)})" if settings else str(path)
+    try:
+        return JobConfig.model_validate(tree)
+    except ValidationError as error:
+        raise problems_error(error, JobConfig, where=where) from None
+
+
+def merged(config: JobConfig) -> dict[str, Any]:
+    """The whole config, defaults included, as plain data: what the store keeps and `nas validate` prints."""
+    return config.model_dump(mode="json")
+
+
+_Setting = tuple[str, list[str], str]  # where it comes from, its keys, its text
+
+
+def _from_environment(environment: Mapping[str, str]) -> list[_Setting]:
+    """`NAS_SEED`, `NAS_SEARCH__EVALUATIONS`: the parts of a job, and whatever has two underscores."""
+    found: list[_Setting] = []
+    for name, text in sorted(environment.items()):
+        section, *keys = name.removeprefix("NAS_").lower().split("__")
+        if not name.startswith("NAS_") or not (keys or section in JobConfig.model_fields):
+            continue
+        if section not in JobConfig.model_fields or not all(keys):
+            hint = did_you_mean(section, JobConfig.model_fields)
+            raise UsageError(f"The variable {name} does not set a part of a job.", hint)
+        found.append((name, [section, *keys], text))
+    return found
+
+
+def _from_options(overrides: Iterable[str]) -> list[_Setting]:
+    found: list[_Setting] = []
+    for override in overrides:
+        dotted, equals, text = override.partition("=")
+        keys = dotted.strip().split(".")
+        if not equals or not all(keys) or len(keys) > _yaml.DEEPEST_TREE:
+            hint = "Example: --set search.evaluations=100"
+            raise UsageError(f"--set {override[:80]!r} is not of the form a.b=c.", hint)
+        found.append((f"--set {dotted.strip()}", keys, text))
+    return found
+
+
+def _put(tree: dict[str, Any], keys: list[str], value: Any) -> None:
+    """Sets one value in place; what stands in its way gives way, and the models judge the result."""
+    tree["data"] = _data(tree.get("data"))
+    *parents, last = keys
+    for key in parents:
+        inner = tree.get(key)
+        tree[key] = dict(inner) if isinstance(inner, dict) else {}
+        tree = tree[key]
+    tree[last] = value

@@ -1,0 +1,59 @@
+"""Data sets: one file each, `build(**options) -> DataSet`.
+
+A data set is split once into three: `train` teaches the supernet, `search` chooses subnets, `report` tells
+how good the chosen ones are.
+"""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Protocol
+
+from search_spaces import _registry
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SPLITS = ("search", "report")
+
+
+class DataSet(Protocol):
+    """Labelled images in three disjoint splits.
+
+    input_shape: (channels, height, width).  sizes: examples by split name.
+    digest: SHA-256 (hex) of what the splits are made of; equal digests mean equal data and equal splits.
+    """
+
+    name: str
+    input_shape: tuple[int, int, int]
+    num_classes: int
+    sizes: dict[str, int]
+    digest: str
+
+    def train_batch(self, seed: int, step: int, size: int) -> "tuple[Tensor, Tensor]":
+        """Augmented inputs (size, *input_shape) and labels (size,); a pure function of its arguments."""
+
+    def batches(self, split: str, size: int) -> "Iterator[tuple[Tensor, Tensor]]":
+        """The `search` or `report` split in a fixed order, nothing random."""
+
+    def sources(self, split: str) -> "Tensor | None":
+        """The ids (examples, k) of the source items each example was made from, if examples share items.
+
+        Their outcomes are then correlated, which the standard error takes into account. None: independent
+        examples.
+        """
+
+
+def names() -> list[str]:
+    """The data sets that there are."""
+    return _registry.names(__name__)
+
+
+def build(name: str, **options: Any) -> DataSet:
+    """The data set of that name.
+
+    Raises NotFoundError for an unknown name, UsageError for unknown, missing or wrong options.
+    """
+    dataset: DataSet = _registry.call(__name__, name, **options)
+    return dataset
+
+
+__all__ = ["SPLITS", "DataSet", "build", "names"]

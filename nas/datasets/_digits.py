@@ -1,0 +1,59 @@
+"""Scikit-learn's handwritten digits (8x8, 1,797 images), split by image and augmented in whole batches."""
+
+import hashlib
+from functools import lru_cache
+
+import torch
+from sklearn.datasets import load_digits
+from torch import Tensor
+from torch.nn import functional as F
+
+from search_spaces._errors import UsageError
+
+HELD_OUT = 300
+SIDE = 8
+
+
+@lru_cache(1)
+def source_digits() -> tuple[Tensor, Tensor]:
+    """Images (1797, 1, 8, 8) in [0, 1] and labels (1797,)."""
+    digits = load_digits()
+    images = torch.tensor(digits.images, dtype=torch.float32).unsqueeze(1) / 16
+    return images, torch.tensor(digits.target, dtype=torch.int64)
+
+
+def split_indices(split_seed: int) -> dict[str, Tensor]:
+    """Disjoint indices of the source images: 300 for search, 300 for report, the rest for training.
+
+    Raises UsageError when `split_seed` is not an integer.
+    """
+    if not isinstance(split_seed, int) or isinstance(split_seed, bool):
+        raise UsageError(f"split_seed = {split_seed!r} is not an integer.")
+    order = torch.randperm(len(source_digits()[0]), generator=torch.Generator().manual_seed(split_seed))
+    search, report, train = order.split([HELD_OUT, HELD_OUT, len(order) - 2 * HELD_OUT])
+    return {"train": train, "search": search, "report": report}
+
+
+def digest(*tensors: Tensor) -> str:
+    """SHA-256 over the tensors' bytes."""
+    state = hashlib.sha256()
+    for tensor in tensors:
+        state.update(tensor.contiguous().numpy().tobytes())
+    return state.hexdigest()
+
+
+def augment(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Rotation (+-15 degrees), shift (+-.08 of the side), scale (.85 to 1.1), shear (+-.1), noise (.1)."""
+    count = len(images)
+
+    def uniform(low: float, high: float) -> Tensor:
+        return low + (high - low) * torch.rand(count, generator=generator)
+
+    angle, shear = torch.deg2rad(uniform(-15, 15)), uniform(-0.1, 0.1)
+    zoom = 1 / uniform(0.85, 1.1)
+    cos, sin = torch.cos(angle) * zoom, torch.sin(angle) * zoom
+    shift_x, shift_y = uniform(-0.16, 0.16), uniform(-0.16, 0.16)  # affine_grid's unit is half a side
+    rows = [torch.stack([cos, -sin + shear, shift_x], dim=1), torch.stack([sin, cos, shift_y], dim=1)]
+    grid = F.affine_grid(torch.stack(rows, dim=1), list(images.shape), align_corners=False)
+    moved = F.grid_sample(images, grid, align_corners=False)
+    return moved + 0.1 * torch.randn(moved.shape, generator=generator)

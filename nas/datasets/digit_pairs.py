@@ -1,0 +1,61 @@
+"""Two augmented handwritten digits side by side (8x16 pixels); the label is their sum (19 classes).
+
+Nothing is downloaded. Width, depth and FFN size all matter on this task: the embedded default.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from nas.datasets._digits import SIDE, augment, digest, source_digits, split_indices
+from nas.datasets._seeds import mixed_seed
+from search_spaces._errors import UsageError
+
+PAIRS = 1800
+
+
+def build(*, split_seed: int = 0, pairs: int = PAIRS) -> "DigitPairs":
+    """`pairs` fixed pairs for search and report each, from 300 digits of their own; endless ones to train on.
+
+    Raises UsageError when `pairs` is not a positive integer.
+    """
+    if not isinstance(pairs, int) or pairs < 1:
+        raise UsageError(f"pairs = {pairs!r} is not a positive integer.")
+    return DigitPairs(split_seed, pairs)
+
+
+class DigitPairs:
+    """Pairs of digits of one split; held-out pairs are augmented once, with a fixed seed."""
+
+    name = "digit_pairs"
+    input_shape = (1, SIDE, 2 * SIDE)
+    num_classes = 19
+
+    def __init__(self, split_seed: int, pairs: int) -> None:
+        self._images, self._labels = source_digits()
+        self._indices = split_indices(split_seed)
+        self._fixed = {
+            split: self._draw(split, torch.Generator().manual_seed(mixed_seed(split_seed, number)), pairs)
+            for number, split in enumerate(("search", "report"))
+        }
+        self.sizes = {"train": len(self._indices["train"]) ** 2, "search": pairs, "report": pairs}
+        fixed = [tensor for split in self._fixed.values() for tensor in split]
+        self.digest = digest(self._images, self._labels, *self._indices.values(), *fixed)
+
+    def _draw(self, split: str, generator: torch.Generator, count: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Inputs, labels and the ids (count, 2) of the digits."""
+        own = self._indices[split]
+        chosen = own[torch.randint(len(own), (count, 2), generator=generator)]
+        sides = augment(self._images[chosen.flatten()], generator).unflatten(0, (count, 2))
+        return torch.cat([sides[:, 0], sides[:, 1]], dim=-1), self._labels[chosen].sum(dim=1), chosen
+
+    def train_batch(self, seed: int, step: int, size: int) -> tuple[Tensor, Tensor]:
+        return self._draw("train", torch.Generator().manual_seed(mixed_seed(seed, step)), size)[:2]
+
+    def batches(self, split: str, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        inputs, labels, _ = self._fixed[split]
+        return zip(inputs.split(size), labels.split(size), strict=True)
+
+    def sources(self, split: str) -> Tensor:
+        return self._fixed[split][2]

@@ -1,0 +1,45 @@
+"""Single handwritten digits (8x8 pixels, 10 classes) from scikit-learn; nothing is downloaded.
+
+Too easy to compare architectures on (the front is flat); quick enough for tests.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from nas.datasets._digits import SIDE, augment, digest, source_digits, split_indices
+from nas.datasets._seeds import mixed_seed
+
+
+def build(*, split_seed: int = 0) -> "Digits":
+    """1,197 digits to train on, 300 to search on, 300 to report on."""
+    return Digits(split_seed)
+
+
+class Digits:
+    """Augmented digits for training, untouched ones for search and report."""
+
+    name = "digits"
+    input_shape = (1, SIDE, SIDE)
+    num_classes = 10
+
+    def __init__(self, split_seed: int) -> None:
+        images, labels = source_digits()
+        indices = split_indices(split_seed)
+        self._splits = {name: (images[i], labels[i]) for name, i in indices.items()}
+        self.sizes = {name: len(i) for name, i in indices.items()}
+        self.digest = digest(images, labels, *indices.values())
+
+    def train_batch(self, seed: int, step: int, size: int) -> tuple[Tensor, Tensor]:
+        generator = torch.Generator().manual_seed(mixed_seed(seed, step))
+        images, labels = self._splits["train"]
+        chosen = torch.randint(len(images), (size,), generator=generator)
+        return augment(images[chosen], generator), labels[chosen]
+
+    def batches(self, split: str, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        images, labels = self._splits[split]
+        return zip(images.split(size), labels.split(size), strict=True)
+
+    def sources(self, split: str) -> None:
+        return None

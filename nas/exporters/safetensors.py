@@ -1,0 +1,141 @@
+"""A folder that anybody can load: weights as safetensors, the module's source in one file, config, model card, hashes.
+
+The module's file needs torch only. Where timm's `VisionTransformer` can express the subnet, `config.json` also carries what
+`timm.create_model("local-dir:FOLDER", pretrained=True)` reads.
+"""
+
+import hashlib
+import importlib.util
+import inspect
+import json
+import shutil
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from search_spaces._errors import ConflictError, JobFailedError
+
+WEIGHTS, CONFIG, SOURCE, CARD, HASHES = "model.safetensors", "config.json", "modeling.py", "README.md", "SHA256SUMS"
+
+_CARD = """# {title}
+
+A subnet of an Elastiform supernet, as a stand-alone PyTorch module.
+
+| | |
+|---|---|
+{figures}
+
+## Loading
+
+With torch and safetensors only, in this folder:
+
+```python
+import json
+from modeling import {name}
+from safetensors.torch import load_file
+
+arguments = json.load(open("config.json"))["elastiform"]["arguments"]
+model = {name}(**arguments)
+model.load_state_dict(load_file("model.safetensors"))
+model.eval()
+```
+{timm}
+Input: float images of shape (batch, {channels}, {height}, {width}). `sha256sum -c SHA256SUMS` checks the files.
+
+## Architecture
+
+```json
+{architecture}
+```
+"""
+
+_TIMM = """
+Or with timm:
+
+```python
+model = timm.create_model("local-dir:.", pretrained=True)
+```
+"""
+
+
+def export(
+    module: nn.Module, folder: Path, *, example: Tensor, info: Mapping[str, Any], timm: Mapping[str, Any] | None
+) -> list[Path]:
+    """Writes the folder and reloads it: its outputs on `example` must be identical.
+
+    module: has `config`, the arguments of its class.  info: `subnet` (key), `architecture`, and figures for the model card.
+    timm: keys for timm in config.json, or None.
+    Raises ConflictError when `folder` exists and is not empty, JobFailedError when the reloaded outputs differ. The folder appears
+    complete or not at all.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConflictError(f"'{folder}' exists already and is not an empty folder.", "Choose another one with -o.")
+    partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
+    partial.mkdir(parents=True)
+    try:
+        _write(module, partial, info=info, timm=timm)
+        _check(module, partial, example)
+        if folder.exists():
+            folder.rmdir()
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return [folder / name for name in (WEIGHTS, CONFIG, SOURCE, CARD, HASHES)]
+
+
+def _write(module: nn.Module, folder: Path, *, info: Mapping[str, Any], timm: Mapping[str, Any] | None) -> None:
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    config = {
+        **(timm or {}),
+        "elastiform": {"class": type(module).__name__, "arguments": module.config, **info},
+    }
+    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+    source = inspect.getsourcefile(type(module))
+    assert source is not None
+    shutil.copyfile(source, folder / SOURCE)
+    (folder / CARD).write_text(_card(module, info, timm=timm is not None))
+    hashes = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}" for path in sorted(folder.iterdir())]
+    (folder / HASHES).write_text("\n".join(hashes) + "\n")
+
+
+def _card(module: nn.Module, info: Mapping[str, Any], *, timm: bool) -> str:
+    arguments: Any = module.config
+    figures = {k: v for k, v in info.items() if k != "architecture"}
+    height, width = arguments["image_size"]
+    return _CARD.format(
+        title=f"Subnet {info['subnet']}",
+        figures="\n".join(f"| {name.replace('_', ' ')} | {value} |" for name, value in figures.items()),
+        name=type(module).__name__,
+        timm=_TIMM if timm else "",
+        channels=arguments["in_chans"],
+        height=height,
+        width=width,
+        architecture=json.dumps(info["architecture"], indent=2),
+    )
+
+
+def _check(module: nn.Module, folder: Path, example: Tensor) -> None:
+    """Loads the folder as the model card tells, from the files just written."""
+    written = _module_at(folder / SOURCE)
+    stored = json.loads((folder / CONFIG).read_text())["elastiform"]
+    twin = getattr(written, stored["class"])(**stored["arguments"])
+    twin.load_state_dict(load_file(folder / WEIGHTS), strict=True)
+    with torch.inference_mode():
+        difference = (twin.eval()(example) - module.cpu().eval()(example)).abs().max().item()
+    if difference != 0.0:
+        raise JobFailedError(f"The exported subnet's outputs differ from the supernet's by {difference:.3g}.")
+
+
+def _module_at(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"exported_{uuid.uuid4().hex}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,161 @@
+"""The Pareto front of one job or of several, read from the store.
+
+Its members are the finalists: chosen on the search split, reported with a quality on the report split and a
+latency measured on the device. Choosing and reporting on different images keeps the reported qualities free
+of the winner's luck.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from nas._members import Member, by_latency, nondominated
+from nas._members import members as members_of
+from nas.conditions import Condition
+from nas.store import Job, Store
+from search_spaces._errors import NotFoundError, UsageError, did_you_mean
+
+MAXIMISED = ("accuracy",)
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+
+
+@dataclass(frozen=True)
+class ParetoFront:
+    """The members, the fastest first, and how they were found; `hypervolume` is that of one job's search."""
+
+    jobs: tuple[str, ...]
+    objectives: tuple[str, ...]
+    device: str | None
+    hypervolume: float | None
+    evaluations: int
+    members: tuple[Member, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON of `nas front --json`; with several jobs each member names its own."""
+        several = len(self.jobs) > 1
+        return {
+            "job": ", ".join(self.jobs),
+            "objectives": [self._objective(name) for name in self.objectives],
+            "hypervolume": self.hypervolume,
+            "evaluations": self.evaluations,
+            "front": [({"job": member.job} if several else {}) | member.to_dict() for member in self.members],
+        }
+
+    def _objective(self, name: str) -> dict[str, Any]:
+        objective = {"name": name, "goal": "max" if name in MAXIMISED else "min"}
+        return objective | ({"device": self.device} if name == "latency_ms" else {})
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row a member, the fastest first; columns are the fields of `Member`."""
+        return pd.DataFrame(
+            [asdict(member) for member in self.members], columns=list(Member.__dataclass_fields__)
+        )
+
+    def to_csv(self) -> str:
+        """The frame as CSV: architectures as JSON, and no text that a spreadsheet would run as a formula."""
+        frame = self.to_pandas()
+        frame["architecture"] = [json.dumps(architecture) for architecture in frame["architecture"]]
+        text = ["job", "subnet", "architecture", "metric", "device"]
+        frame[text] = frame[text].map(_without_formula)
+        csv: str = frame.to_csv(index=False, lineterminator="\n")
+        return csv
+
+    def knee(self) -> Member:
+        """The member farthest above the line between the fastest and the best one.
+
+        Log-latency and quality are normalised to the unit box of the non-dominated members; of equals the
+        fastest. Raises NotFoundError for an empty front.
+        """
+        best = nondominated([member for member in self.members if member.latency_ms is not None])
+        if not best:
+            raise NotFoundError(
+                f"There is no front of {self._name} yet.", "`nas show JOB` tells how far it is."
+            )
+        points = np.array([(math.log(member.latency_ms or math.nan), member.quality) for member in best])
+        span = np.ptp(points, axis=0)
+        x, y = ((points - points.min(axis=0)) / np.where(span > 0, span, 1)).T
+        return best[int(np.argmax(np.round(y - x, 12)))]
+
+    def select(self, *conditions: Condition) -> Member:
+        """The best in quality that meets all conditions; of equals the fastest. Raises NotFoundError."""
+        fitting = [member for member in self.members if member.meets(conditions)]
+        if not fitting:
+            asked = " and ".join(map(str, conditions)) or "no condition"
+            raise NotFoundError(f"No subnet of the front of {self._name} meets {asked}.", self._range())
+        return max(fitting, key=lambda member: member.quality)
+
+    @property
+    def _name(self) -> str:
+        return " and ".join(f"'{job}'" for job in self.jobs)
+
+    def _range(self) -> str:
+        times = [member.latency_ms for member in self.members if member.latency_ms is not None]
+        if not times:
+            return "The front is empty: `nas show JOB` tells how far the job is."
+        qualities = [member.quality for member in self.members]
+        return (
+            f"It spans {min(times):.3g} to {max(times):.3g} ms and "
+            f"{min(qualities):.3g} to {max(qualities):.3g} {self.members[0].metric}."
+        )
+
+
+def front(
+    store: Store, jobs: Job | Sequence[Job], *, device: str | None = None, where: Iterable[Condition] = ()
+) -> ParetoFront:
+    """The finalists of a job that meet the conditions; of several jobs those that no other beats.
+
+    Several jobs are compared by their quality on the search split and by their latency.
+    Raises NotFoundError for a device that the jobs were not measured on, UsageError for jobs that do not
+    compare.
+    """
+    jobs = [jobs] if isinstance(jobs, Job) else list({job.id: job for job in jobs}.values())
+    assert jobs, "a front has at least one job"
+    members = [member for job in jobs for member in members_of(store, job)]
+    devices = sorted({member.device for member in members if member.device})
+    if device is not None:
+        if device not in devices:
+            names = " and ".join(f"'{job.name}'" for job in jobs)
+            raise NotFoundError(
+                f"Nothing of {names} was measured on '{device}'.", did_you_mean(device, devices)
+            )
+        members = [member for member in members if member.device == device]
+    if len(jobs) > 1:
+        _check_comparable(store, jobs, device)
+        members = nondominated(members, by_search=True)
+    conditions = tuple(where)
+    members = [member for member in members if member.meets(conditions)]
+    curves = [store.events(job, "hypervolume") for job in jobs] if len(jobs) == 1 else []
+    return ParetoFront(
+        jobs=tuple(job.name for job in jobs),
+        objectives=tuple(jobs[0].config.get("objectives", ("accuracy", "latency_ms"))),
+        device=device or ", ".join(devices) or next(iter(jobs[0].config.get("devices", {})), None),
+        hypervolume=curves[0][-1].data.get("hypervolume") if curves and curves[0] else None,
+        evaluations=sum(len(store.evaluations(job, "search")) for job in jobs),
+        members=tuple(sorted(members, key=by_latency)),
+    )
+
+
+def _check_comparable(store: Store, jobs: Sequence[Job], device: str | None) -> None:
+    if any(job.config.get("data") != jobs[0].config.get("data") for job in jobs):
+        names = " and ".join(f"'{job.name}'" for job in jobs)
+        raise UsageError(
+            f"The qualities of {names} do not compare: their data differ.", "Ask for one job at a time."
+        )
+    names_by_id = {found.id: found.name for found in store.devices()}
+    used = {found.device_id for job in jobs for found in store.measurements(job, "finalist")}
+    used = {device_id for device_id in used if device in (None, names_by_id[device_id])}
+    if len(used) > 1:
+        names = ", ".join(f"'{names_by_id[device_id]}' ({device_id})" for device_id in sorted(used))
+        raise UsageError(
+            f"Latencies of different devices do not compare: {names}.",
+            "Choose one with --device; equal names with different fingerprints are different devices.",
+        )
+
+
+def _without_formula(value: object) -> object:
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_STARTS) else value

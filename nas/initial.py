@@ -1,0 +1,88 @@
+"""Weights to begin with: folders that `nas extract` wrote."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from search_spaces._errors import UsageError
+from supernet._base import Supernet
+from supernet._plain_vit import ViT
+
+MODULES: dict[str, type[nn.Module]] = {"ViT": ViT}
+
+
+def load_folder(folder: str | Path) -> nn.Module:
+    """The subnet in a folder that `nas extract` wrote; only this package's code is run, never the folder's.
+
+    Raises UsageError for a folder that is none, lacks a file, or whose files are not those that its hashes name.
+    """
+    folder = Path(folder)
+    config = _config(folder)
+    try:
+        module = MODULES[config["class"]](**config["arguments"])
+        module.load_state_dict(load_file(folder / "model.safetensors"), strict=True)
+    except (SafetensorError, OSError, KeyError, TypeError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"'{folder}' holds no subnet that can be loaded: {reason}.", _HINT) from error
+    return module.eval()
+
+
+def checkpoint_options(folder: str, *, image_size: tuple[int, int], in_chans: int, num_classes: int) -> dict[str, Any]:
+    """Options of the `matformer` space whose largest architecture is the subnet in the folder.
+
+    Raises UsageError when its layers are unequal or it takes other images than the data's.
+    """
+    arguments = dict(_config(Path(folder)).get("arguments", {}))
+    heads, hidden = set(arguments.pop("num_heads", ())), set(arguments.pop("mlp_hidden", ()))
+    if len(heads) != 1 or len(hidden) != 1:
+        raise UsageError(f"The layers of the subnet in '{folder}' differ; only one with equal layers can be nested.")
+    sizes = {"image_size": list(image_size), "in_chans": in_chans, "num_classes": num_classes}
+    for name, wanted in sizes.items():
+        if arguments[name] != wanted:
+            raise UsageError(f"The subnet in '{folder}' has {name} {arguments[name]}, the data {wanted}.")
+    dim, ratio = arguments.pop("embed_dim"), hidden.pop()
+    channels = arguments.pop("stem_channels")
+    depth = len(_config(Path(folder))["arguments"]["num_heads"])
+    full = ratio / dim
+    return arguments | {
+        "image_size": image_size,
+        "stem_dim": channels[0] if channels else 16,
+        "embed_dim": (dim,),
+        "depth": (depth,),
+        "num_heads": (heads.pop(),),
+        "mlp_ratio": tuple(full / divisor for divisor in (8, 4, 2, 1)),
+    }
+
+
+def load_checkpoint(net: Supernet, folder: str) -> None:
+    """Copies the subnet's weights into the shared weights. Raises UsageError when they do not fit."""
+    try:
+        net.shared.load_state_dict(load_folder(folder).state_dict(), strict=True)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise UsageError(f"The subnet in '{folder}' does not fit the space of this job: {reason}") from error
+
+
+_HINT = "Give a folder that `nas extract` wrote."
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    """The folder's own section of config.json, after all hashes are checked."""
+    if not folder.is_dir():
+        raise UsageError(f"There is no folder '{folder}'.", _HINT)
+    try:
+        for line in (folder / "SHA256SUMS").read_text().splitlines():
+            expected, _, name = line.partition("  ")
+            if hashlib.sha256((folder / Path(name).name).read_bytes()).hexdigest() != expected:
+                raise UsageError(f"The file '{name}' in '{folder}' is damaged: its hash is wrong.", _HINT)
+        config: dict[str, Any] = json.loads((folder / "config.json").read_text())["elastiform"]
+    except (OSError, ValueError, KeyError) as error:
+        if isinstance(error, UsageError):
+            raise
+        raise UsageError(f"'{folder}' is not a complete subnet folder: {error}.", _HINT) from error
+    return config

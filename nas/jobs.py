@@ -1,0 +1,118 @@
+"""Jobs as a user meets them: checked, created, asked for a prediction; and the latency of an extracted folder."""
+
+import platform
+import shutil
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import search_spaces
+from nas import datasets
+from nas.config import JobConfig, merged
+from nas.extraction import space_of
+from nas.initial import load_folder
+from nas.spaces import check_limits, exact_metrics, probes, resolve
+from nas.stages.train import strategy, torch_device
+from nas.store import Job, Store
+from predictors._measurement import Failure, measure as measure_latency
+from search_spaces import SearchSpace
+from search_spaces._errors import JobFailedError, NotFoundError
+from search_spaces._registry import load
+
+PACKAGES = ("elastiform", "torch", "torchvision", "timm", "optuna", "numpy", "scikit-learn", "sqlalchemy")
+
+
+def check(config: JobConfig) -> SearchSpace:
+    """Everything that can be known to fail before a job runs; the job's space.
+
+    Raises UsageError (or NotFoundError for components) for options that do not fit, data that are not there, limits that no subnet keeps.
+    """
+    torch_device(config)
+    data = datasets.build(config.data.name, **config.data.options)
+    space = resolve(config, data)
+    strategy(config.train.sampling).draw(space, np.random.default_rng(0))
+    codes = probes(space)
+    check_limits(space, config.limits, exact_metrics(space, codes), codes)
+    for name, device in config.devices.items():
+        load("predictors.devices", device.backend).build(name=name, **device.model_dump(exclude={"backend"}))
+    return space
+
+
+def create(store: Store, config: JobConfig, *, name: str | None) -> Job:
+    """A queued job, after `check`; raises ConflictError for a name that is taken.
+
+    Without a name, the job file's is used, made free by a number.
+    """
+    check(config)
+    chosen = name or store.free_name(config.name or config.data.name)
+    return store.create_job(chosen, config=merged(config), seed=config.seed, provenance=provenance())
+
+
+def provenance() -> dict[str, Any]:
+    """Where and with what a job was made."""
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "host": platform.node(),
+        "packages": {name: found for name in PACKAGES if (found := _version(name))},
+        "commit": _commit(),
+    }
+
+
+def predict(store: Store, job: Job, architecture: dict[str, Any]) -> dict[str, Any]:
+    """Exact costs and predicted latency of any architecture of the job's space."""
+    space = space_of(store, job)
+    arch = space.architecture(architecture)
+    row = store.predictor(job)
+    if row is None:
+        raise NotFoundError(f"Job '{job.name}' has no latency predictor yet.", f"`nas show {job.name}` tells more.")
+    predictor = load("predictors", row.kind).build(space).from_json(row.state)
+    codes = space.encode([arch])
+    mean, std = predictor.predict(codes)
+    device = next(d.name for d in store.devices() if d.id == row.device_id)
+    return {
+        "job": job.name,
+        "subnet": arch.key,
+        "architecture": arch.to_dict(),
+        **{name: int(column[0]) for name, column in exact_metrics(space, codes).items()},
+        "latency": {"device": device, "predicted_ms": float(mean[0]), "std_ms": float(std[0])},
+    }
+
+
+def measure(folder: Path, device_options: dict[str, Any]) -> dict[str, Any]:
+    """The latency of an extracted subnet on a device of this host, measured against itself as the reference."""
+    module = load_folder(folder)
+    options = dict(device_options)
+    device = load("predictors.devices", options.pop("backend", "torch_cpu")).build(**options)
+    config: Any = module.config
+    example = torch.zeros(device.batch, config["in_chans"], *config["image_size"])
+    result = measure_latency(device, {"it": lambda: module}, example, reference=lambda: module, seed=0)["it"]
+    if isinstance(result, Failure):
+        raise JobFailedError(f"The subnet in '{folder}' could not be measured: {result.reason}")
+    return {
+        "folder": str(folder),
+        "device": device.fingerprint() | {"name": device.name},
+        "measured_ms": result.latency_ms,
+        "spread_ms": result.spread_ms,
+        "rounds": result.rounds,
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """The commit of this package's checkout, if it runs from one."""
+    root = Path(search_spaces.__file__).parent.parent
+    if not (root / ".git").exists() or shutil.which("git") is None:
+        return None
+    done = subprocess.run(["git", "-C", root, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    return done.stdout.strip() or None

@@ -1,0 +1,73 @@
+"""The main job as a straight line: every stage is one call, and is skipped when the store has its result."""
+
+from typing import Any
+
+from nas import datasets
+from nas.artifacts import verified
+from nas.config import JobConfig
+from nas.datasets import DataSet
+from nas.evaluation import EvaluationPool, EvaluationSetup
+from nas.progress import Progress
+from nas.spaces import resolve
+from nas.stages._run import Run, graceful_stop
+from nas.stages.finalists import report
+from nas.stages.latency import latency
+from nas.stages.search import Objectives, search
+from nas.stages.train import torch_device, train
+from nas.store import Artifact, Job, Store
+from search_spaces import SearchSpace
+from search_spaces._errors import JobFailedError
+
+
+def run(store: Store, job: Job, *, progress: Progress) -> None:
+    """Runs a job to its front, or goes on where it was left.
+
+    Raises JobFailedError when it cannot be finished, ConflictError when it runs elsewhere, KeyboardInterrupt when it was asked to
+    stop; in each case everything that was finished is in the store.
+    """
+    config = JobConfig.model_validate(job.config, strict=False)
+    data = datasets.build(config.data.name, **config.data.options)
+    with store.acquire(job) as lease, graceful_stop() as stop:
+        run = Run(store, lease, config, progress, stop)
+        space = _space(run, data)
+        device = latency(run, space)
+        weights = train(run, space, data)
+        with _pool(run, space, weights) as pool:
+            objectives = Objectives(config.objectives, space, device)
+            search(run, objectives, pool)
+            report(run, objectives, pool)
+        lease.finish("succeeded")
+
+
+def _space(run: Run, data: DataSet) -> SearchSpace:
+    """The space, and a check that the data are still those with which the job began."""
+    space = resolve(run.config, data)
+
+    def describe() -> dict[str, Any]:
+        return {
+            "space": {"family": space.family, "options": dict(space.options), "size": str(space.size)},
+            "data": {"name": data.name, "digest": data.digest, "sizes": data.sizes},
+        }
+
+    stored = run.once("space", {"config": run.config.supernet.model_dump(mode="json")}, describe)
+    if stored["data"]["digest"] != data.digest:
+        raise JobFailedError(
+            f"The data set '{data.name}' is not what it was when job '{run.lease.job.name}' began.",
+            "Restore the data, or start a new job.",
+        )
+    return space
+
+
+def _pool(run: Run, space: SearchSpace, weights: Artifact) -> EvaluationPool:
+    config = run.config
+    setup = EvaluationSetup(
+        family=space.family,
+        space_options=dict(space.options),
+        weights=verified(run.store, weights),
+        data_name=config.data.name,
+        data_options=config.data.options,
+        torch_device=str(torch_device(config)),
+        threads=config.execution.threads,
+        images=config.search.images,
+    )
+    return EvaluationPool(setup, workers=config.execution.workers)

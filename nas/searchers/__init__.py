@@ -1,0 +1,52 @@
+"""Searchers: one file each, `build(problem) -> optuna.samplers.BaseSampler`.
+
+A searcher works through `study.ask` and `study.tell` of any Optuna study; it proposes canonical, feasible
+architectures of its space, none of them twice, and raises `SpaceExhausted` when there is none left.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from search_spaces import Architecture, SearchSpace, _registry
+from search_spaces._space import Codes
+
+if TYPE_CHECKING:
+    from optuna.samplers import BaseSampler
+
+
+class SpaceExhausted(Exception):
+    """Every feasible architecture of the space has been proposed."""
+
+
+@dataclass(frozen=True)
+class SearchProblem:
+    """What a searcher has to know beside the study.
+
+    feasible: codes (n, choices) -> booleans (n,); the hard limits, exact or predicted.
+    start: architectures that are proposed first.
+    population: size of a generation, where the searcher has one.
+    """
+
+    space: SearchSpace
+    feasible: Callable[[Codes], NDArray[np.bool_]]
+    start: tuple[Architecture, ...]
+    population: int
+    seed: int
+
+
+def names() -> list[str]:
+    """The searchers that there are."""
+    return _registry.names(__name__)
+
+
+def build(name: str, problem: SearchProblem) -> "BaseSampler":
+    """The searcher of that name; raises NotFoundError for an unknown one."""
+    sampler: BaseSampler = _registry.call(__name__, name, problem)
+    return sampler
+
+
+__all__ = ["SearchProblem", "SpaceExhausted", "build", "names"]

@@ -1,0 +1,157 @@
+"""Makes any Optuna sampler a searcher: canonical, within hard limits, no repeats, the same after a resume."""
+
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import cached_property, lru_cache
+from itertools import chain
+from typing import Any
+
+import numpy as np
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.samplers import BaseSampler
+from optuna.study import Study
+from optuna.trial import FrozenTrial
+
+from nas.searchers import SearchProblem, SpaceExhausted
+from search_spaces import Architecture, SearchSpace
+from search_spaces._space import LISTABLE, Codes
+
+TRIES = 64
+DRAWS = 4096
+NEIGHBOURS = 512
+
+
+def distributions(space: SearchSpace) -> dict[str, BaseDistribution]:
+    """One categorical parameter per choice, inactive ones included (they carry their first option)."""
+    return {choice.name: CategoricalDistribution(choice.options) for choice in space.choices}
+
+
+def parameters(space: SearchSpace, arch: Architecture) -> dict[str, Any]:
+    """The Optuna parameters of an architecture."""
+    active = dict(arch.values)
+    return {choice.name: active.get(choice.name, choice.options[0]) for choice in space.choices}
+
+
+def architecture(space: SearchSpace, params: Mapping[str, Any]) -> Architecture:
+    """The canonical architecture of Optuna parameters."""
+    return space.architecture({choice.name: params[choice.name] for choice in space.choices})
+
+
+class DistinctSampler(BaseSampler):
+    """Takes proposals from `inner` until one is feasible and new.
+
+    The inner sampler is made afresh for every trial with a seed derived from (seed, trial number). A proposal
+    is therefore a pure function
+    of the seed and the finished trials: a study that is rebuilt by asking and telling again goes on as if it
+    had never stopped.
+    """
+
+    def __init__(self, problem: SearchProblem, inner: Callable[[int], BaseSampler]) -> None:
+        self._problem, self._inner = problem, inner
+        self._space = problem.space
+        self._names = tuple(choice.name for choice in self._space.choices)
+        self._name_set = frozenset(self._names)
+        self._known_architecture = lru_cache(maxsize=None)(
+            lambda values: architecture(self._space, dict(zip(self._names, values, strict=True)))
+        )
+        feasible = problem.feasible(self._space.encode(problem.start))
+        self._start = [arch for arch, ok in zip(problem.start, feasible, strict=True) if ok]
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return distributions(self._space)
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        seen = self._proposed(study, trial)
+        rng = np.random.default_rng([self._problem.seed, trial.number])
+        inner = self._inner(int(rng.integers(2**31)))
+        # Asked even when the answer is not used: population-based samplers note the trial's generation here.
+        first = self._from_inner(inner, study, trial, search_space, rng)
+        return parameters(self._space, self._choose(first, inner, study, trial, search_space, seen, rng))
+
+    def _proposed(self, study: Study, trial: FrozenTrial) -> dict[Architecture, None]:
+        """The architectures of all other trials, in order (a set's differs from process to process)."""
+        others = (other.params for other in study.get_trials(deepcopy=False) if other.number != trial.number)
+        values = (tuple(map(params.get, self._names)) for params in others if params.keys() >= self._name_set)
+        return dict.fromkeys(map(self._known_architecture, values))
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        raise ValueError(f"'{param_name}' is not a choice of space '{self._space.name}'.")
+
+    def _choose(
+        self,
+        first: Architecture,
+        inner: BaseSampler,
+        study: Study,
+        trial: FrozenTrial,
+        search_space: dict[str, BaseDistribution],
+        seen: Collection[Architecture],
+        rng: np.random.Generator,
+    ) -> Architecture:
+        for arch in self._start:
+            if arch not in seen:
+                return arch
+        candidate = first
+        for _ in range(TRIES):
+            if candidate not in seen and self._problem.feasible(self._space.encode([candidate]))[0]:
+                return candidate
+            candidate = self._from_inner(inner, study, trial, search_space, rng)
+        return self._random(seen, rng)
+
+    def _from_inner(
+        self,
+        inner: BaseSampler,
+        study: Study,
+        trial: FrozenTrial,
+        search_space: dict[str, BaseDistribution],
+        rng: np.random.Generator,
+    ) -> Architecture:
+        """What the inner sampler proposes; what it leaves open (random start, mutations) is drawn."""
+        several = {name: d for name, d in search_space.items() if not d.single()}
+        proposed = inner.sample_relative(study, trial, several)
+        drawn = dict(self._space.decode(self._space.sample_choices(rng, 1))[0].values)
+        options = {
+            c.name: drawn.get(c.name, c.options[rng.integers(len(c.options))]) for c in self._space.choices
+        }
+        return architecture(self._space, options | proposed)
+
+    @cached_property
+    def _feasible(self) -> Codes | None:
+        """All feasible architectures of a space that is small enough to be listed."""
+        if math.prod(len(choice.options) for choice in self._space.choices) > LISTABLE:
+            return None
+        return self._allowed(self._space.all_codes())
+
+    def _random(self, seen: Collection[Architecture], rng: np.random.Generator) -> Architecture:
+        """A random feasible new architecture.
+
+        A space too big to be listed is sampled; where that finds none, because the limits are tight,
+        neighbours of known architectures are tried. Raises SpaceExhausted when none is left or found.
+        """
+        if self._feasible is not None:
+            archs = self._lazily(rng.permutation(self._feasible))
+        else:
+            archs = chain(
+                self._lazily(self._allowed(self._space.sample_choices(rng, DRAWS))),
+                self._neighbours(seen, rng),
+            )
+        for arch in archs:
+            if arch not in seen:
+                return arch
+        raise SpaceExhausted(f"No feasible architecture of space '{self._space.name}' is left to propose.")
+
+    def _neighbours(self, seen: Collection[Architecture], rng: np.random.Generator) -> Iterator[Architecture]:
+        known, rate = [*self._start, *seen], 1 / len(self._space.choices)
+        for _ in range(NEIGHBOURS if known else 0):
+            arch = self._space.mutate(rng, known[rng.integers(len(known))], rate=rate)
+            if self._problem.feasible(self._space.encode([arch]))[0]:
+                yield arch
+
+    def _allowed(self, codes: Codes) -> Codes:
+        return codes[self._problem.feasible(codes)]
+
+    def _lazily(self, codes: Codes) -> Iterator[Architecture]:
+        return (self._space.decode(row[None])[0] for row in codes)

@@ -1,0 +1,90 @@
+"""From a job's config and its data to the search space, and what can be checked before anything runs."""
+
+from typing import Any
+
+import numpy as np
+
+import search_spaces
+from nas.conditions import Condition
+from nas.config import CheckpointInit, JobConfig, TimmInit
+from nas.datasets import DataSet
+from search_spaces import SearchSpace
+from search_spaces._errors import UsageError
+from search_spaces._space import Codes
+
+PROBES = 20_000
+SMALLEST_GRID = 4
+
+
+def resolve(config: JobConfig, data: DataSet) -> SearchSpace:
+    """The space of a job: sizes from its data, then from its pretrained model, then what the job file says.
+
+    Raises UsageError for options that do not fit together.
+    """
+    channels, height, width = data.input_shape
+    sizes = {"image_size": (height, width), "in_chans": channels, "num_classes": data.num_classes}
+    return search_spaces.get(
+        config.supernet.family, **(sizes | _defaults(config, sizes) | config.supernet.space)
+    )
+
+
+def _defaults(config: JobConfig, sizes: dict[str, Any]) -> dict[str, Any]:
+    init = config.supernet.init
+    if isinstance(init, TimmInit):
+        from supernet._timm import space_options  # noqa: PLC0415 - imports timm
+
+        return space_options(init.timm, **sizes)
+    if isinstance(init, CheckpointInit):
+        from nas.initial import checkpoint_options  # noqa: PLC0415 - imports torch
+
+        return checkpoint_options(init.checkpoint, **sizes)
+    return {"patch_size": _patch_size(sizes["image_size"])}
+
+
+def _patch_size(image_size: tuple[int, int]) -> int:
+    """The largest power of two that divides both sides and leaves at least 4 patches along the shorter one."""
+    size = 2
+    while (
+        all(side % (2 * size) == 0 for side in image_size) and min(image_size) // (2 * size) >= SMALLEST_GRID
+    ):
+        size *= 2
+    return size
+
+
+def exact_metrics(space: SearchSpace, codes: Codes) -> dict[str, np.ndarray[Any, Any]]:
+    """What is known of architectures without measuring: params, macs and memory (float32 weights and activations of one sample)."""
+    costs = space.costs(codes)
+    return {
+        "params": costs["params"],
+        "macs": costs["macs"],
+        "memory_bytes": costs["weight_bytes"] + costs["activation_bytes"],
+    }
+
+
+def check_limits(
+    space: SearchSpace, limits: tuple[Condition, ...], metrics: dict[str, Any], codes: Codes
+) -> None:
+    """Raises UsageError when none of the probed architectures keeps the limits that can be judged by `metrics`."""
+    known = [limit for limit in limits if limit.name in metrics]
+    allowed = np.ones(len(codes), dtype=np.bool_)
+    for limit in known:
+        holds = limit.mask(metrics)
+        if not holds.any():
+            values = metrics[limit.name]
+            raise UsageError(
+                f"No subnet of space '{space.name}' keeps the limit '{limit}': "
+                f"{limit.name} goes from {values.min():.4g} to {values.max():.4g}.",
+                "Relax the constraint or give the space smaller options.",
+            )
+        allowed &= holds
+    if not allowed.any():
+        raise UsageError(
+            f"No subnet of space '{space.name}' keeps all of: {', '.join(map(str, known))}.",
+            "Each limit alone can be kept; relax one of them.",
+        )
+
+
+def probes(space: SearchSpace) -> Codes:
+    """Codes of many architectures of all sizes, both ends included, on which limits are tried."""
+    uniform = space.encode(space.uniform(16))
+    return np.concatenate([uniform, space.sample_choices(np.random.default_rng(0), PROBES)])

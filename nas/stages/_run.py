@@ -1,0 +1,79 @@
+"""What every stage of a job is handed: the store under a lease, the config, where to show progress, when to stop."""
+
+import hashlib
+import json
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Any
+
+from nas.config import JobConfig
+from nas.progress import Progress
+from nas.store import Lease, NewEvent, NewSubnet, Store
+from search_spaces import Architecture, SearchSpace
+
+
+@dataclass(frozen=True)
+class Run:
+    """One attempt at a job; `keys` collects what the finished stages were made from."""
+
+    store: Store
+    lease: Lease
+    config: JobConfig
+    progress: Progress
+    stop: threading.Event
+    keys: dict[str, str] = field(default_factory=dict)
+
+    def once(self, name: str, inputs: Mapping[str, Any], make: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
+        """The result of a stage: the stored one if it was made from the same inputs and earlier stages, else a new one."""
+        text = json.dumps([name, inputs, self.keys], sort_keys=True, default=str)
+        key = hashlib.sha256(text.encode()).hexdigest()
+        stage = self.store.stage(self.lease.job, name)
+        if stage is None or stage.state != "done" or stage.key != key or stage.result is None:
+            self.check_stop()
+            self.progress.stage(name)
+            self.store.begin_stage(self.lease, name, key)
+            stage = self.store.finish_stage(self.lease, name, make())
+        self.keys[name] = key
+        assert stage.result is not None
+        return stage.result
+
+    def check_stop(self) -> None:
+        """Raises KeyboardInterrupt, after which the job counts as stopped, when a stop was asked for."""
+        if self.stop.is_set() or self.lease.stop_requested():
+            raise KeyboardInterrupt
+
+    def warn(self, message: str) -> None:
+        """Tells the user and the job's log."""
+        self.progress.warn(message)
+        self.store.add_events(self.lease, [NewEvent("log", {"message": message})])
+
+
+@contextmanager
+def graceful_stop() -> Iterator[threading.Event]:
+    """The first Ctrl-C or SIGTERM sets the event, so that the stage saves what it has; the second interrupts at once."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def ask(signum: int, frame: FrameType | None) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def subnet_row(space: SearchSpace, arch: Architecture) -> NewSubnet:
+    """An architecture as the store keeps it."""
+    cost = space.cost(arch)
+    return NewSubnet(arch.key, arch.to_dict(), cost.params, cost.macs)

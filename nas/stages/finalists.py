@@ -1,0 +1,54 @@
+"""Stage `finalists`: the front of the search, evaluated in full on the report split and measured on the device."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import moocore
+import numpy as np
+
+from nas.evaluation import EvaluationPool
+from nas.stages._run import Run, subnet_row
+from nas.stages.latency import build_device, measure
+from nas.stages.search import Objectives, values_of
+from nas.store import Evaluation, NewEvaluation
+from search_spaces._errors import JobFailedError
+
+
+def report(run: Run, objectives: Objectives, pool: EvaluationPool) -> None:
+    """Chooses finalists on the search split only, then tells how good and how fast they are."""
+    inputs = {"finalists": run.config.search.finalists}
+    run.once("finalists", inputs, lambda: _report(run, objectives, pool))
+
+
+def choose(objectives: Objectives, evaluations: Sequence[Evaluation], count: int) -> list[Evaluation]:
+    """At most `count` non-dominated evaluations: both ends, then by greatest gain in hypervolume."""
+    done = [e for e in evaluations if e.state == "ok"]
+    if not done:
+        return []
+    points = objectives.minimised(values_of(objectives, done))
+    front = np.flatnonzero(moocore.is_nondominated(points))
+    ends = [front[np.argmin(points[front, i])] for i in range(points.shape[1])]
+    chosen = list(dict.fromkeys(int(i) for i in ends))[:count]
+    left = [int(i) for i in front if i not in chosen]
+    reference = np.full(points.shape[1], 1.1)
+    while left and len(chosen) < count:
+        gains = [float(moocore.hypervolume(points[[*chosen, i]], ref=reference)) for i in left]
+        chosen.append(left.pop(int(np.argmax(gains))))
+    return [done[i] for i in chosen]
+
+
+def _report(run: Run, objectives: Objectives, pool: EvaluationPool) -> dict[str, Any]:
+    space = objectives.space
+    found = choose(objectives, run.store.evaluations(run.lease.job, "search"), run.config.search.finalists)
+    if not found:
+        raise JobFailedError("No subnet was evaluated with success.", "`nas show JOB` tells why they failed.")
+    archs = [space.architecture(e.subnet.architecture) for e in found]
+    rows = [
+        NewEvaluation(
+            subnet_row(space, arch), quality.value, split="report", stderr=quality.stderr, count=quality.count
+        )
+        for arch, quality in zip(archs, pool.evaluate(archs, "report"), strict=True)
+    ]
+    run.store.add_evaluations(run.lease, rows)
+    measure(run, space, build_device(run), objectives.latency.device, archs, purpose="finalist")
+    return {"finalists": len(found)}

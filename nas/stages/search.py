@@ -1,0 +1,175 @@
+"""Stage `search`: a searcher proposes batches, the pool evaluates them, one transaction stores each."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import moocore
+import numpy as np
+import optuna
+from numpy.typing import NDArray
+
+from nas import searchers
+from nas.config import JobConfig
+from nas.evaluation import EvaluationPool
+from nas.searchers import SearchProblem, SpaceExhausted
+from nas.searchers._distinct import architecture, distributions, parameters
+from nas.spaces import exact_metrics
+from nas.stages._run import Run, subnet_row
+from nas.stages.latency import Latency
+from nas.store import Evaluation, NewEvaluation, NewEvent
+from search_spaces import Architecture, SearchSpace
+from search_spaces._errors import JobFailedError
+from search_spaces._space import Codes
+from supernet._evaluate import Quality
+
+QUALITY = "accuracy"
+UNIFORM_SEEDS = 8
+
+
+@dataclass(frozen=True)
+class Objectives:
+    """What is optimised: accuracy is maximised, every cost (exact, or predicted latency) minimised."""
+
+    names: tuple[str, ...]
+    space: SearchSpace
+    latency: Latency
+
+    @property
+    def directions(self) -> list[str]:
+        return ["maximize" if name == QUALITY else "minimize" for name in self.names]
+
+    def costs(self, codes: Codes) -> dict[str, Any]:
+        """Everything that is known of architectures before they are evaluated, by name, `(n,)` each."""
+        return exact_metrics(self.space, codes) | {"latency_ms": self.latency.predict(codes)}
+
+    def minimised(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Rows of objective values, scaled so that each lies between 0 (best) and 1 (accuracy 0, cost of the largest subnet)."""
+        largest = self.costs(self.space.encode([self.space.largest]))
+        columns = [
+            1 - values[:, i] if name == QUALITY else values[:, i] / float(largest[name][0])
+            for i, name in enumerate(self.names)
+        ]
+        return np.stack(columns, axis=1)
+
+    def hypervolume(self, values: NDArray[np.float64]) -> float:
+        """The share of the box between (accuracy 1, cost 0) and (accuracy 0, cost of the largest subnet) that is dominated."""
+        if not len(values):
+            return 0.0
+        return float(moocore.hypervolume(np.clip(self.minimised(values), 0, 1), ref=np.ones(len(self.names))))
+
+
+def search(run: Run, objectives: Objectives, pool: EvaluationPool) -> None:
+    """Evaluates subnets until the budget is used or none is left; goes on after the last stored batch."""
+    config = run.config
+    section = config.search.model_dump(mode="json", exclude={"finalists"})
+    inputs = {"search": section, "objectives": objectives.names, "constraints": config.constraints}
+    run.once("search", inputs, lambda: _search(run, objectives, pool))
+
+
+def _search(run: Run, objectives: Objectives, pool: EvaluationPool) -> dict[str, Any]:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study(directions=objectives.directions, sampler=_sampler(run.config, objectives))
+    stored = run.store.evaluations(run.lease.job, "search")
+    for number, batch in groupby(stored, key=lambda evaluation: evaluation.batch):
+        assert number is not None
+        _replay(study, objectives, list(batch))
+    told, number = len(stored), (stored[-1].batch or 0) + 1 if stored else 0
+    budget = run.config.search.evaluations
+    while told < budget:
+        run.check_stop()
+        trials = _ask(study, objectives.space, min(run.config.search.batch, budget - told))
+        if not trials:
+            break
+        archs = [architecture(objectives.space, trial.params) for trial in trials]
+        qualities = pool.evaluate(archs, "search")
+        rows = _rows(objectives, archs, qualities, batch=number, position=told)
+        run.store.add_evaluations(run.lease, rows)
+        for trial, row in zip(trials, rows, strict=True):
+            _tell(study, objectives, trial, row.objectives)
+        told, number = told + len(rows), number + 1
+        _tell_progress(run, objectives, told)
+    if told == 0:
+        raise JobFailedError("The searcher proposed no subnet at all.", "Check the constraints of the job.")
+    return {"evaluations": told, "batches": number}
+
+
+def _sampler(config: JobConfig, objectives: Objectives) -> optuna.samplers.BaseSampler:
+    def feasible(codes: Codes) -> NDArray[np.bool_]:
+        costs = objectives.costs(codes)
+        allowed = np.ones(len(codes), dtype=np.bool_)
+        for limit in config.limits:
+            allowed &= limit.mask(costs)
+        return allowed
+
+    space = objectives.space
+    problem = SearchProblem(
+        space=space,
+        feasible=feasible,
+        start=tuple(space.uniform(UNIFORM_SEEDS)),
+        population=config.search.population,
+        seed=config.seed,
+    )
+    return searchers.build(config.search.searcher, problem)
+
+
+def _ask(study: optuna.Study, space: SearchSpace, count: int) -> list[optuna.Trial]:
+    trials: list[optuna.Trial] = []
+    for _ in range(count):
+        try:
+            trials.append(study.ask(distributions(space)))
+        except SpaceExhausted:
+            break
+    return trials
+
+
+def _tell(study: optuna.Study, objectives: Objectives, trial: optuna.Trial, values: Any) -> None:
+    told = [values.get(name) for name in objectives.names]
+    if any(value is None or not math.isfinite(value) for value in told):
+        study.tell(trial, state=optuna.trial.TrialState.FAIL)
+    else:
+        study.tell(trial, told)
+
+
+def _replay(study: optuna.Study, objectives: Objectives, batch: Sequence[Evaluation]) -> None:
+    """Asks and tells a stored batch again, so that the sampler sees the history that it had."""
+    for evaluation in batch:
+        arch = objectives.space.architecture(evaluation.subnet.architecture)
+        study.enqueue_trial(parameters(objectives.space, arch))
+    trials = [study.ask(distributions(objectives.space)) for _ in batch]
+    for trial, evaluation in zip(trials, batch, strict=True):
+        _tell(study, objectives, trial, evaluation.objectives)
+
+
+def _rows(
+    objectives: Objectives, archs: Sequence[Architecture], qualities: Sequence[Quality], *, batch: int, position: int
+) -> list[NewEvaluation]:
+    costs = objectives.costs(objectives.space.encode(archs))
+    return [
+        NewEvaluation(
+            subnet_row(objectives.space, arch),
+            quality.value,
+            stderr=quality.stderr,
+            count=quality.count,
+            batch=batch,
+            position=position + i,
+            objectives={QUALITY: quality.value} | {name: float(column[i]) for name, column in costs.items()},
+        )
+        for i, (arch, quality) in enumerate(zip(archs, qualities, strict=True))
+    ]
+
+
+def values_of(objectives: Objectives, evaluations: Sequence[Evaluation]) -> NDArray[np.float64]:
+    """Objective values `(n, objectives)` of evaluations that succeeded."""
+    rows = [[e.objectives[name] for name in objectives.names] for e in evaluations]
+    return np.array(rows, dtype=np.float64).reshape(len(rows), len(objectives.names))
+
+
+def _tell_progress(run: Run, objectives: Objectives, told: int) -> None:
+    done = [e for e in run.store.evaluations(run.lease.job, "search") if e.state == "ok"]
+    volume = objectives.hypervolume(values_of(objectives, done))
+    data = {"evaluations": told, "hypervolume": volume}
+    run.store.add_events(run.lease, [NewEvent("hypervolume", data, stage="search", step=told)])
+    run.progress.update(told, run.config.search.evaluations, hypervolume=round(volume, 4))

@@ -1,0 +1,85 @@
+"""Files of jobs: `<artifact root>/job-<id>/<kind>...`, each named by a row that is written last."""
+
+import re
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from nas.artifacts import is_inside, sha256
+from nas.store import _tables as t
+from nas.store._database import Database, fetch
+from nas.store._lease import Lease
+from nas.store._records import Artifact, Job
+from nas.store._values import now
+from search_spaces._errors import NotFoundError
+
+_WORD = re.compile(r"[a-z][a-z0-9_-]{0,39}")
+_SUFFIX = re.compile(r"\.[a-z0-9]{1,15}")
+
+
+class Artifacts(Database):
+    """The files of the jobs."""
+
+    def new_artifact_path(self, lease: Lease, kind: str, suffix: str, *, step: int | None = None) -> Path:
+        """A path for a file of this job that does not exist yet; its folder does.
+
+        Never an old path again: a crash between overwriting a file and its row would leave a row that lies.
+        """
+        if not _WORD.fullmatch(kind) or not _SUFFIX.fullmatch(suffix):
+            raise ValueError(f"not a kind and a suffix of a file: {kind!r}, {suffix!r}")
+        folder = self.artifact_root / f"job-{lease.job.id}"
+        folder.mkdir(parents=True, exist_ok=True)
+        base = kind if step is None else f"{kind}-{step:08d}"
+        taken = {file.name for file in folder.iterdir()}
+        names = (f"{base}{f'-{n}' if n > 1 else ''}{suffix}" for n in range(1, len(taken) + 2))
+        return folder / next(name for name in names if name not in taken)
+
+    def add_artifact(self, lease: Lease, kind: str, path: Path, *, step: int | None = None) -> Artifact:
+        """Records a finished file of the job with its hash and size."""
+        if not is_inside(self.artifact_root / f"job-{lease.job.id}", path) or not path.is_file():
+            raise ValueError(f"not a file in the folder of job {lease.job.id}: {path}")
+        inner = path.relative_to(self.artifact_root).as_posix()
+        values = {"kind": kind, "sha256": sha256(path), "size": path.stat().st_size, "step": step}
+        c = t.artifacts.c
+        this = (c.job_id == lease.job.id) & (c.path == inner)
+        with lease.write() as connection:
+            if connection.execute(sa.update(t.artifacts).where(this).values(values)).rowcount == 0:
+                new = {"job_id": lease.job.id, "path": inner, "created_at": now(), **values}
+                connection.execute(sa.insert(t.artifacts).values(new))
+            return fetch(connection, Artifact, sa.select(t.artifacts).where(this))[0]
+
+    def artifacts(self, job: Job, kind: str | None = None) -> list[Artifact]:
+        """The job's files, the oldest first, of one kind or of all."""
+        c = t.artifacts.c
+        of_kind = sa.true() if kind is None else c.kind == kind
+        query = sa.select(t.artifacts).where((c.job_id == job.id) & of_kind).order_by(c.id)
+        with self.read() as connection:
+            return fetch(connection, Artifact, query)
+
+    def artifact(self, artifact_id: int) -> Artifact:
+        """One file of any job by its id. Raises NotFoundError."""
+        with self.read() as connection:
+            found = fetch(connection, Artifact, sa.select(t.artifacts).where(t.artifacts.c.id == artifact_id))
+        if not found:
+            raise NotFoundError(f"There is no artifact {artifact_id}.")
+        return found[0]
+
+    def remove_artifact(self, lease: Lease, artifact: Artifact) -> None:
+        """Forgets a file of the job, then deletes it: a row never names a missing file."""
+        c = t.artifacts.c
+        with lease.write() as connection:
+            connection.execute(
+                sa.delete(t.artifacts).where((c.id == artifact.id) & (c.job_id == lease.job.id))
+            )
+        (self.artifact_root / artifact.path).unlink(missing_ok=True)
+
+    def all_artifacts(self) -> list[Artifact]:
+        """The files of all jobs."""
+        with self.read() as connection:
+            return fetch(connection, Artifact, sa.select(t.artifacts).order_by(t.artifacts.c.id))
+
+    def orphans(self) -> list[Path]:
+        """Files of jobs that no row names: left by a crash, or just being written by a live job."""
+        files = sorted(path for path in self.artifact_root.glob("job-*/**/*") if not path.is_dir())
+        known = {self.artifact_root / artifact.path for artifact in self.all_artifacts()}
+        return [file for file in files if file not in known]

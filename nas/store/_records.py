@@ -1,0 +1,195 @@
+"""The rows of the store as values; `New...` are rows that have no id yet."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+JSON = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run from config to front. `lease_until` is in seconds of the database's clock."""
+
+    id: int
+    name: str
+    state: str
+    config: JSON
+    provenance: JSON
+    seed: int
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    error: str | None
+    stop_requested: bool
+    owner: str | None
+    lease_until: float | None
+    attempt: int
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of a job: running, done or failed; `key` is the hash of what it was made from."""
+
+    id: int
+    job_id: int
+    name: str
+    key: str
+    state: str
+    started_at: datetime
+    finished_at: datetime | None
+    result: JSON | None
+
+
+@dataclass(frozen=True)
+class NewSubnet:
+    """An architecture of a job, by its key."""
+
+    key: str
+    architecture: Mapping[str, Any]
+    params: int
+    macs: int
+
+
+@dataclass(frozen=True)
+class Subnet:
+    """An architecture that a job has looked at."""
+
+    id: int
+    job_id: int
+    key: str
+    architecture: JSON
+    params: int
+    macs: int
+
+
+@dataclass(frozen=True)
+class NewEvaluation:
+    """A quality to be written; a value or an objective that is not finite makes it a failed one."""
+
+    subnet: NewSubnet
+    value: float | None
+    split: str = "search"
+    metric: str = "accuracy"
+    weights: str = "inherited"
+    stderr: float | None = None
+    count: int | None = None
+    batch: int | None = None
+    position: int | None = None
+    objectives: Mapping[str, float | None] = field(default_factory=dict)
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The quality of a subnet on a split; `state` is ok, or failed with a reason and no value."""
+
+    id: int
+    subnet: Subnet
+    job_id: int
+    split: str
+    weights: str
+    metric: str
+    state: str
+    value: float | None
+    stderr: float | None
+    count: int | None
+    reason: str | None
+    batch: int | None
+    position: int | None
+    objectives: dict[str, float | None]
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where latency is measured; `digest` is the SHA-256 of the canonical fingerprint."""
+
+    id: int
+    name: str
+    digest: str
+    fingerprint: JSON
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class NewMeasurement:
+    """A latency to be written; `purpose` is sample or finalist."""
+
+    subnet: NewSubnet
+    device_id: int
+    purpose: str
+    latency_ms: float
+    spread_ms: float | None
+    reference_ms: float | None
+    rounds: int
+    raw: Mapping[str, Any] | Sequence[Any] = ()
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """The latency of a subnet on a device, with its spread and the reference network's in the same rounds."""
+
+    id: int
+    job_id: int
+    subnet: Subnet
+    device_id: int
+    purpose: str
+    latency_ms: float
+    spread_ms: float | None
+    reference_ms: float | None
+    rounds: int
+    raw: Any
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A fitted predictor in its saved form, with its score on subnets held out."""
+
+    id: int
+    job_id: int
+    device_id: int
+    metric: str
+    kind: str
+    state: JSON
+    score: JSON
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A finished file; `path` is relative to the store's artifact root, with forward slashes."""
+
+    id: int
+    job_id: int
+    kind: str
+    path: str
+    sha256: str
+    size: int
+    step: int | None
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class NewEvent:
+    """Something that happened; one with a step is kept once per (kind, stage, step)."""
+
+    kind: str
+    data: Mapping[str, Any]
+    stage: str = ""
+    step: int | None = None
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened in a job: a row of training metrics, a point of a curve, a log line."""
+
+    id: int
+    job_id: int
+    stage: str
+    kind: str
+    step: int | None
+    data: JSON
+    created_at: datetime

@@ -1,0 +1,227 @@
+"""What a job finds out: subnets, their qualities and latencies, predictors, events."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, RowMapping
+
+from nas.store import _tables as t
+from nas.store._database import Database, fetch
+from nas.store._engine import insert_missing
+from nas.store._lease import Lease
+from nas.store._records import (
+    Device,
+    Evaluation,
+    Event,
+    Job,
+    Measurement,
+    NewEvaluation,
+    NewEvent,
+    NewMeasurement,
+    NewSubnet,
+    Predictor,
+    Subnet,
+)
+from nas.store._values import checked_name, digest, finite, now
+from search_spaces._errors import JobFailedError, NotFoundError, UsageError
+
+KEYS_A_QUERY = 1000
+
+
+class Results(Database):
+    """The results of the jobs. Everything that a job writes takes its lease and is fenced."""
+
+    def add_subnets(self, lease: Lease, subnets: Iterable[NewSubnet]) -> dict[str, int]:
+        """The id of every subnet by its key; those the job has already keep theirs."""
+        with lease.write() as connection:
+            return _subnet_ids(connection, lease.job.id, subnets)
+
+    def subnets(self, job: Job) -> list[Subnet]:
+        """The job's subnets in the order in which they came."""
+        query = sa.select(t.subnets).where(t.subnets.c.job_id == job.id).order_by(t.subnets.c.id)
+        with self.read() as connection:
+            return fetch(connection, Subnet, query)
+
+    def subnet(self, job: Job, key_prefix: str) -> Subnet:
+        """The subnet whose key begins so. Raises NotFoundError for none, UsageError for several."""
+        c = t.subnets.c
+        begins = sa.func.substr(c.key, 1, len(key_prefix)) == key_prefix
+        query = sa.select(t.subnets).where((c.job_id == job.id) & begins).order_by(c.key).limit(3)
+        found: list[Subnet] = []
+        if key_prefix.isascii() and key_prefix.isprintable() and key_prefix:
+            with self.read() as connection:
+                found = fetch(connection, Subnet, query)
+        if not found:
+            raise NotFoundError(
+                f"Job '{job.name}' has no subnet {key_prefix[:40]!a}.",
+                f"`nas front {job.id}` lists the best.",
+            )
+        if len(found) > 1 and found[0].key != key_prefix:
+            some = ", ".join(subnet.key for subnet in found)
+            raise UsageError(
+                f"Several subnets of job '{job.name}' begin with '{key_prefix}'.", f"Such as: {some}."
+            )
+        return found[0]
+
+    def add_evaluations(self, lease: Lease, evaluations: Iterable[NewEvaluation]) -> None:
+        """A batch with its subnets, in one transaction; evaluations that are there already stay."""
+        batch = list(evaluations)
+        with lease.write() as connection:
+            ids = _subnet_ids(connection, lease.job.id, (new.subnet for new in batch))
+            rows = [_evaluation_row(lease.job.id, ids[new.subnet.key], new) for new in batch]
+            insert_missing(connection, t.evaluations, rows)
+
+    def evaluations(self, job: Job, split: str | None = None) -> list[Evaluation]:
+        """The job's evaluations by position (those without one last), of one split or of all."""
+        c = t.evaluations.c
+        of_split = sa.true() if split is None else c.split == split
+        query = _with_subnet(t.evaluations).where((c.job_id == job.id) & of_split)
+        with self.read() as connection:
+            rows = connection.execute(query.order_by(c.position.is_(None), c.position, c.id)).mappings()
+            return [Evaluation(**_nested(row)) for row in rows]
+
+    def register_device(self, name: str, fingerprint: Mapping[str, Any]) -> Device:
+        """The device of this fingerprint; it is made, with this name, when there is none."""
+        row = {"name": checked_name(name, what="device"), "digest": digest(fingerprint)}
+        row_id = {**row, "fingerprint": fingerprint, "created_at": now()}
+        with self.write() as connection:
+            insert_missing(connection, t.devices, [row_id])
+            return fetch(connection, Device, sa.select(t.devices).where(t.devices.c.digest == row["digest"]))[
+                0
+            ]
+
+    def devices(self) -> list[Device]:
+        """All devices, the oldest first."""
+        with self.read() as connection:
+            return fetch(connection, Device, sa.select(t.devices).order_by(t.devices.c.id))
+
+    def add_measurements(self, lease: Lease, measurements: Iterable[NewMeasurement]) -> None:
+        """Latencies with their subnets, in one transaction; those that are there already stay as they are.
+
+        Raises JobFailedError for a latency that is not a finite number.
+        """
+        batch = list(measurements)
+        broken = [new.subnet.key for new in batch if finite(new.latency_ms) is None]
+        if broken:
+            raise JobFailedError(f"The measured latency of subnet {broken[0]} is not a finite number.")
+        with lease.write() as connection:
+            ids = _subnet_ids(connection, lease.job.id, (new.subnet for new in batch))
+            rows = [_measurement_row(lease.job.id, ids[new.subnet.key], new) for new in batch]
+            insert_missing(connection, t.measurements, rows)
+
+    def measurements(self, job: Job, purpose: str | None = None) -> list[Measurement]:
+        """The job's measurements in the order in which they came, for one purpose or for all."""
+        c = t.measurements.c
+        for_purpose = sa.true() if purpose is None else c.purpose == purpose
+        query = _with_subnet(t.measurements).where((c.job_id == job.id) & for_purpose).order_by(c.id)
+        with self.read() as connection:
+            return [Measurement(**_nested(row)) for row in connection.execute(query).mappings()]
+
+    def put_predictor(
+        self,
+        lease: Lease,
+        *,
+        device_id: int,
+        kind: str,
+        state: Mapping[str, Any],
+        score: Mapping[str, Any],
+        metric: str = "latency_ms",
+    ) -> Predictor:
+        """Stores the job's predictor of a metric on a device in place of the one before."""
+        values = {"kind": kind, "state": state, "score": score, "created_at": now()}
+        c = t.predictors.c
+        this = (c.job_id == lease.job.id) & (c.device_id == device_id) & (c.metric == metric)
+        with lease.write() as connection:
+            if connection.execute(sa.update(t.predictors).where(this).values(values)).rowcount == 0:
+                new = {"job_id": lease.job.id, "device_id": device_id, "metric": metric, **values}
+                connection.execute(sa.insert(t.predictors).values(new))
+            return fetch(connection, Predictor, sa.select(t.predictors).where(this))[0]
+
+    def predictor(
+        self, job: Job, device_id: int | None = None, *, metric: str = "latency_ms"
+    ) -> Predictor | None:
+        """The job's predictor of a metric, on one device or the newest of all; None when there is none."""
+        c = t.predictors.c
+        on_device = sa.true() if device_id is None else c.device_id == device_id
+        query = sa.select(t.predictors).where((c.job_id == job.id) & (c.metric == metric) & on_device)
+        with self.read() as connection:
+            found = fetch(connection, Predictor, query.order_by(c.id.desc()).limit(1))
+        return found[0] if found else None
+
+    def add_events(self, lease: Lease, events: Iterable[NewEvent]) -> None:
+        """Events in one transaction; one with a step that is there already stays as it is."""
+        shared = {"job_id": lease.job.id, "created_at": now()}
+        rows = [
+            {**shared, "stage": new.stage, "kind": new.kind, "step": new.step, "data": new.data}
+            for new in events
+        ]
+        with lease.write() as connection:
+            insert_missing(connection, t.events, rows)
+
+    def events(self, job: Job, kind: str | None = None) -> list[Event]:
+        """The job's events in the order in which they came, of one kind or of all."""
+        c = t.events.c
+        of_kind = sa.true() if kind is None else c.kind == kind
+        with self.read() as connection:
+            return fetch(
+                connection, Event, sa.select(t.events).where((c.job_id == job.id) & of_kind).order_by(c.id)
+            )
+
+
+def _subnet_ids(connection: Connection, job_id: int, subnets: Iterable[NewSubnet]) -> dict[str, int]:
+    new = {subnet.key: subnet for subnet in subnets}
+    rows: list[dict[str, Any]] = [
+        {
+            "job_id": job_id,
+            "key": key,
+            "architecture": s.architecture,
+            "params": int(s.params),
+            "macs": int(s.macs),
+        }
+        for key, s in new.items()
+    ]
+    insert_missing(connection, t.subnets, rows)
+    keys, ids = list(new), dict[str, int]()
+    c = t.subnets.c
+    for start in range(0, len(keys), KEYS_A_QUERY):
+        some = c.key.in_(keys[start : start + KEYS_A_QUERY])
+        for row in connection.execute(sa.select(c.key, c.id).where((c.job_id == job_id) & some)):
+            ids[row.key] = row.id
+    return ids
+
+
+def _evaluation_row(job_id: int, subnet_id: int, new: NewEvaluation) -> dict[str, Any]:
+    objectives = {name: finite(told) for name, told in new.objectives.items()}
+    value = finite(new.value)
+    reason = new.reason
+    if value is None:
+        reason = reason or f"{new.metric} is {'missing' if new.value is None else new.value}"
+    for name, objective in objectives.items():
+        if objective is None and new.objectives[name] is not None:
+            value, reason = None, reason or f"{name} is {new.objectives[name]}"
+    row = {name: getattr(new, name) for name in ("split", "weights", "metric", "count", "batch", "position")}
+    row |= {"job_id": job_id, "subnet_id": subnet_id, "objectives": objectives, "created_at": now()}
+    row |= {"state": "failed" if value is None else "ok", "value": value, "stderr": finite(new.stderr)}
+    return {**row, "reason": reason}
+
+
+def _measurement_row(job_id: int, subnet_id: int, new: NewMeasurement) -> dict[str, Any]:
+    row = {name: getattr(new, name) for name in ("device_id", "purpose", "rounds", "raw")}
+    row |= {name: finite(getattr(new, name)) for name in ("latency_ms", "spread_ms", "reference_ms")}
+    return {**row, "job_id": job_id, "subnet_id": subnet_id, "created_at": now()}
+
+
+def _with_subnet(table: sa.Table) -> sa.Select[Any]:
+    subnet: Sequence[sa.ColumnElement[Any]] = [
+        column.label(f"subnet__{column.name}") for column in t.subnets.c
+    ]
+    return sa.select(table, *subnet).join(t.subnets, t.subnets.c.id == table.c.subnet_id)
+
+
+def _nested(row: RowMapping) -> dict[str, Any]:
+    fields = {name: value for name, value in row.items() if not name.startswith("subnet_")}
+    inner = {
+        name.removeprefix("subnet__"): value for name, value in row.items() if name.startswith("subnet__")
+    }
+    return {**fields, "subnet": Subnet(**inner)}

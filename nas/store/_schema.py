@@ -1,0 +1,169 @@
+"""The schema of a store: which revision it has, how it is upgraded, checked and backed up."""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from nas.artifacts import write_atomic
+from nas.store._database import Database
+from nas.store._engine import connect_sqlite, shown, sqlite_file
+from nas.store._errors import store_error
+from nas.store._values import now
+from search_spaces._errors import ConflictError, StoreError
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+MIGRATION_LOCK = 7_031_964  # any number that nobody else uses for an advisory lock in the same database
+OWN_TABLES = frozenset({"alembic_version", "jobs", "evaluations"})
+
+
+def revisions() -> list[str]:
+    """All revisions this code knows, oldest first: from the file names, so that alembic stays unimported."""
+    return sorted(file.stem.removeprefix("rev_") for file in (MIGRATIONS / "versions").glob("rev_*.py"))
+
+
+def stored_revision(connection: Connection, where: str) -> str | None:
+    """The revision of the database, None for an empty one. Raises StoreError for somebody else's."""
+    names = set(sa.inspect(connection).get_table_names())
+    if not names:
+        return None
+    if not names >= OWN_TABLES:
+        raise StoreError(f"The database {where} is not a store of this program.", "Name another one.")
+    revision: str | None = connection.scalar(sa.text("SELECT version_num FROM alembic_version"))
+    return revision
+
+
+def refusal(revision: str | None, where: str) -> StoreError | None:
+    """Why this code cannot work with a store of that revision; None when it can."""
+    known = revisions()
+    if revision == known[-1]:
+        return None
+    if revision is None:
+        return StoreError(
+            f"The database {where} is empty: it holds no store yet.", "`nas run FILE` makes one."
+        )
+    if revision in known:
+        return StoreError(
+            f"The store {where} has the older schema {revision}; this version needs {known[-1]}.",
+            "Run `nas db upgrade` (it makes a backup first).",
+        )
+    return StoreError(
+        f"The store {where} was written by a newer version (schema {revision}, not {known[-1]}).",
+        "Update this program, or name another store.",
+    )
+
+
+def prepare(url: str, *, read_only: bool) -> None:
+    """Makes a store where there is none; raises StoreError when the one that is there cannot be used."""
+    if read_only or _exists(url):
+        revision = _revision(url)
+        if revision is not None or read_only:
+            if (refused := refusal(revision, shown(url))) is not None:
+                raise refused
+            return
+    _migrate(url)
+
+
+def upgrade(url: str) -> tuple[str | None, str]:
+    """Brings the store to this code's revision; returns (old, new).
+
+    A SQLite file is backed up beside itself first. Killed at any moment it leaves the old schema or the new
+    one: all of it is one transaction.
+    """
+    head = revisions()[-1]
+    old = _revision(url) if _exists(url) else None
+    if old is not None and old not in revisions():
+        raise refusal(old, shown(url)) or AssertionError
+    if old != head:
+        file = sqlite_file(url)
+        if file is not None and old is not None:
+            backup(url, file.with_name(f"{file.stem}.schema-{old}.{now():%Y%m%dT%H%M%S%f}{file.suffix}"))
+        _migrate(url)
+    return old, head
+
+
+def backup(url: str, target: Path) -> None:
+    """A consistent copy of a SQLite store, also while it is written to, without its artifact files.
+
+    Raises ConflictError when the target exists, StoreError for a server or a store that cannot be read.
+    """
+    file = sqlite_file(url)
+    if file is None:
+        raise StoreError(f"{shown(url)} is no SQLite file.", "Back it up with `pg_dump`.")
+    if target.exists():
+        raise ConflictError(f"The file '{target}' exists already.", "Name another one for the backup.")
+    if not file.is_file():
+        raise StoreError(f"There is no store {shown(url)}.")
+    if not target.parent.is_dir():
+        raise StoreError(f"The backup '{target}' cannot be written: there is no such folder.")
+
+    def copy(partial: Path) -> None:
+        with (
+            closing(connect_sqlite(file, read_only=True)) as source,
+            closing(sqlite3.connect(partial)) as copied,
+        ):
+            source.backup(copied)
+
+    try:
+        write_atomic(target, copy)
+    except sqlite3.Error as error:
+        raise store_error(error, shown(url)) from error
+    except OSError as error:
+        raise StoreError(f"The backup '{target}' cannot be written: {error.strerror}.") from error
+
+
+def database_problems(url: str) -> list[str]:
+    """What is wrong with the database itself: damaged pages, broken references, another schema."""
+    if not _exists(url):
+        raise StoreError(f"There is no store {shown(url)}.", "`nas run FILE` makes one.")
+    problems: list[str] = []
+    try:
+        with Database(url, read_only=True) as database, database.read() as connection:
+            if sqlite_file(url) is not None:
+                rows = connection.exec_driver_sql("PRAGMA integrity_check").scalars()
+                problems += [f"damaged database: {row}" for row in rows if row != "ok"]
+                broken = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
+                problems += [f"row {row[1]} of {row[0]} names a missing row of {row[2]}" for row in broken]
+            refused = refusal(stored_revision(connection, shown(url)), shown(url))
+            problems += [refused.message] if refused else []
+    except StoreError as error:
+        problems.append(error.message)
+    return problems
+
+
+def _exists(url: str) -> bool:
+    file = sqlite_file(url)
+    return file is None or file.exists()
+
+
+def _revision(url: str) -> str | None:
+    # Through a read-only handle: a database that turns out to be somebody else's must not be touched.
+    file = sqlite_file(url)
+    if file is not None and not file.is_file():
+        what = "is a folder, not a file" if file.exists() else "does not exist"
+        raise StoreError(f"The store {shown(url)} {what}.", "`nas run FILE` makes a store.")
+    with Database(url, read_only=True) as database, database.read() as connection:
+        return stored_revision(connection, shown(url))
+
+
+def _migrate(url: str) -> None:
+    from alembic import command  # noqa: PLC0415 - alembic is only needed when the schema changes
+    from alembic.config import Config  # noqa: PLC0415
+
+    file = sqlite_file(url)
+    if file is not None:
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"The folder of {shown(url)} cannot be made: {error.strerror}.") from error
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    with Database(url) as database, database.write() as connection:
+        if connection.dialect.name == "postgresql":
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(MIGRATION_LOCK)))
+        stored_revision(connection, shown(url))
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")

@@ -1,0 +1,200 @@
+"""The tables of the store; `migrations/` builds the same ones step by step (a test compares the two)."""
+
+from datetime import UTC, datetime
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Dialect
+
+from nas.store._values import plain, storable_text
+
+metadata = sa.MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+class UTCDateTime(sa.TypeDecorator[datetime]):
+    """A moment: goes in and comes out in UTC, also where the database keeps no time zone."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return value.astimezone(UTC) if value else None
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class PlainJSON(sa.TypeDecorator[object]):
+    """JSON in which no NaN and no infinity can appear."""
+
+    impl = sa.JSON(none_as_null=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: object, dialect: Dialect) -> object:
+        return plain(value)
+
+
+class AnyText(sa.TypeDecorator[str]):
+    """Text from outside (messages of exceptions), made storable."""
+
+    impl = sa.Text()
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        return None if value is None else storable_text(value)
+
+
+def _id() -> sa.Column[int]:
+    return sa.Column("id", sa.Integer, primary_key=True)
+
+
+def _of(table: str, *, indexed: bool = False) -> sa.Column[int]:
+    return sa.Column(f"{table}_id", sa.ForeignKey(f"{table}s.id"), nullable=False, index=indexed)
+
+
+def _created() -> sa.Column[datetime]:
+    return sa.Column("created_at", UTCDateTime, nullable=False)
+
+
+jobs = sa.Table(
+    "jobs",
+    metadata,
+    _id(),
+    sa.Column("name", sa.Text, nullable=False, unique=True),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("config", PlainJSON, nullable=False),
+    sa.Column("provenance", PlainJSON, nullable=False),
+    sa.Column("seed", sa.BigInteger, nullable=False),
+    _created(),
+    sa.Column("started_at", UTCDateTime),
+    sa.Column("finished_at", UTCDateTime),
+    sa.Column("error", AnyText),
+    sa.Column("stop_requested", sa.Boolean, nullable=False),
+    sa.Column("owner", sa.Text),
+    sa.Column("lease_until", sa.Double),
+    sa.Column("attempt", sa.Integer, nullable=False),
+)
+
+stages = sa.Table(
+    "stages",
+    metadata,
+    _id(),
+    _of("job"),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("key", sa.Text, nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("started_at", UTCDateTime, nullable=False),
+    sa.Column("finished_at", UTCDateTime),
+    sa.Column("result", PlainJSON),
+    sa.UniqueConstraint("job_id", "name"),
+)
+
+subnets = sa.Table(
+    "subnets",
+    metadata,
+    _id(),
+    _of("job"),
+    sa.Column("key", sa.Text, nullable=False),
+    sa.Column("architecture", PlainJSON, nullable=False),
+    sa.Column("params", sa.BigInteger, nullable=False),
+    sa.Column("macs", sa.BigInteger, nullable=False),
+    sa.UniqueConstraint("job_id", "key"),
+)
+
+evaluations = sa.Table(
+    "evaluations",
+    metadata,
+    _id(),
+    _of("subnet"),
+    _of("job", indexed=True),
+    sa.Column("split", sa.String(32), nullable=False),
+    sa.Column("weights", sa.String(32), nullable=False),
+    sa.Column("metric", sa.String(64), nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("value", sa.Double),
+    sa.Column("stderr", sa.Double),
+    sa.Column("count", sa.Integer),
+    sa.Column("reason", AnyText),
+    sa.Column("batch", sa.Integer),
+    sa.Column("position", sa.Integer),
+    sa.Column("objectives", PlainJSON, nullable=False),
+    _created(),
+    sa.UniqueConstraint("subnet_id", "split", "weights", "metric"),
+)
+
+devices = sa.Table(
+    "devices",
+    metadata,
+    _id(),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("digest", sa.String(64), nullable=False, unique=True),
+    sa.Column("fingerprint", PlainJSON, nullable=False),
+    _created(),
+)
+
+measurements = sa.Table(
+    "measurements",
+    metadata,
+    _id(),
+    _of("job", indexed=True),
+    _of("subnet"),
+    _of("device"),
+    sa.Column("purpose", sa.String(32), nullable=False),
+    sa.Column("latency_ms", sa.Double, nullable=False),
+    sa.Column("spread_ms", sa.Double),
+    sa.Column("reference_ms", sa.Double),
+    sa.Column("rounds", sa.Integer, nullable=False),
+    sa.Column("raw", PlainJSON, nullable=False),
+    _created(),
+    sa.UniqueConstraint("subnet_id", "device_id", "purpose"),
+)
+
+predictors = sa.Table(
+    "predictors",
+    metadata,
+    _id(),
+    _of("job"),
+    _of("device"),
+    sa.Column("metric", sa.String(64), nullable=False),
+    sa.Column("kind", sa.String(64), nullable=False),
+    sa.Column("state", PlainJSON, nullable=False),
+    sa.Column("score", PlainJSON, nullable=False),
+    _created(),
+    sa.UniqueConstraint("job_id", "device_id", "metric"),
+)
+
+artifacts = sa.Table(
+    "artifacts",
+    metadata,
+    _id(),
+    _of("job"),
+    sa.Column("kind", sa.String(64), nullable=False),
+    sa.Column("path", sa.Text, nullable=False),
+    sa.Column("sha256", sa.String(64), nullable=False),
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Column("step", sa.Integer),
+    _created(),
+    sa.UniqueConstraint("job_id", "path"),
+)
+
+events = sa.Table(
+    "events",
+    metadata,
+    _id(),
+    _of("job"),
+    sa.Column("stage", sa.Text, nullable=False),
+    sa.Column("kind", sa.String(64), nullable=False),
+    sa.Column("step", sa.Integer),
+    sa.Column("data", PlainJSON, nullable=False),
+    _created(),
+    # A resumed stage repeats the steps since its last checkpoint; their rows must not appear twice.
+    sa.UniqueConstraint("job_id", "kind", "stage", "step"),
+)

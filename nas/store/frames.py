@@ -1,0 +1,141 @@
+"""The store as pandas frames, for figures, tables and the front; an empty frame has its columns too."""
+
+from typing import Any
+
+import pandas as pd
+import sqlalchemy as sa
+
+from nas.store import Job, Store, Subnet
+from nas.store import _tables as t
+from nas.store._values import now
+
+JOBS = ["id", "name", "state", "live", "stage", "evaluations", "created_at", "seconds", "error"]
+EVALUATIONS = [
+    "subnet",
+    "architecture",
+    "params",
+    "macs",
+    "metric",
+    "value",
+    "stderr",
+    "batch",
+    "position",
+    "state",
+]
+FINALISTS = ["subnet", "architecture", "params", "macs", "metric", "quality", "stderr", "search_quality"]
+FINALISTS += ["device", "predicted_ms", "measured_ms", "spread_ms"]
+MEASURED = ["subnet", "device", "measured_ms", "spread_ms", "purpose", "params", "macs", "architecture"]
+
+
+def jobs(store: Store) -> pd.DataFrame:
+    """One row a job, the newest first: its latest stage, its evaluations on the search split, its seconds.
+
+    `live` says whether a process holds the job: one that is running and not live was interrupted.
+    """
+    with store.read() as connection:
+        search = sa.select(t.evaluations.c.job_id, sa.func.count()).where(t.evaluations.c.split == "search")
+        counts = {row[0]: row[1] for row in connection.execute(search.group_by(t.evaluations.c.job_id))}
+        begun = sa.select(t.stages.c.job_id, t.stages.c.name).order_by(t.stages.c.started_at, t.stages.c.id)
+        latest = {row.job_id: row.name for row in connection.execute(begun)}
+    rows = [
+        {
+            "id": job.id,
+            "name": job.name,
+            "state": job.state,
+            "live": job.owner is not None and store.is_live(job),
+            "stage": latest.get(job.id),
+            "evaluations": counts.get(job.id, 0),
+            "created_at": job.created_at,
+            "seconds": _seconds(job),
+            "error": job.error,
+        }
+        for job in reversed(store.jobs())
+    ]
+    return pd.DataFrame(rows, columns=JOBS)
+
+
+def evaluations(store: Store, job: Job) -> pd.DataFrame:
+    """One row an evaluation on the search split, by position, with a column for each objective."""
+    rows = [
+        {
+            **evaluation.objectives,
+            **_of_subnet(evaluation.subnet),
+            "metric": evaluation.metric,
+            "value": evaluation.value,
+            "stderr": evaluation.stderr,
+            "batch": evaluation.batch,
+            "position": evaluation.position,
+            "state": evaluation.state,
+        }
+        for evaluation in store.evaluations(job, "search")
+    ]
+    return _ordered(rows, EVALUATIONS)
+
+
+def finalists(store: Store, job: Job) -> pd.DataFrame:
+    """One row a subnet with a quality on the report split, the fastest measured first.
+
+    Latencies in milliseconds: `predicted_ms` is what the search was told, `measured_ms` the latest timing.
+    """
+    names = {device.id: device.name for device in store.devices()}
+    timed = {found.subnet.id: found for found in store.measurements(job, "finalist")}
+    searched = {(e.subnet.id, e.metric, e.weights): e for e in store.evaluations(job, "search")}
+    rows = []
+    for report in store.evaluations(job, "report"):
+        if report.state != "ok":
+            continue
+        search = searched.get((report.subnet.id, report.metric, report.weights))
+        timing = timed.get(report.subnet.id)
+        row = {**_of_subnet(report.subnet), "metric": report.metric, "quality": report.value}
+        row |= {"stderr": report.stderr, "search_quality": search.value if search else None}
+        row |= {"device": names[timing.device_id] if timing else None}
+        row |= {"predicted_ms": search.objectives.get("latency_ms") if search else None}
+        row |= {
+            "measured_ms": timing.latency_ms if timing else None,
+            "spread_ms": timing.spread_ms if timing else None,
+        }
+        rows.append(row)
+    frame = pd.DataFrame(rows, columns=FINALISTS)
+    return frame.sort_values(["measured_ms", "quality"], na_position="last", ignore_index=True)
+
+
+def events(store: Store, job: Job, kind: str) -> pd.DataFrame:
+    """One row an event of the kind, by step: `step` and a column for each key of its data."""
+    rows = [{**event.data, "step": event.step} for event in store.events(job, kind)]
+    return _ordered(rows, ["step"]).sort_values("step", kind="stable", na_position="last", ignore_index=True)
+
+
+def measured(store: Store, job: Job) -> pd.DataFrame:
+    """One row a measurement, in milliseconds, in the order in which they came."""
+    names = {device.id: device.name for device in store.devices()}
+    rows = [
+        {
+            **_of_subnet(found.subnet),
+            "device": names[found.device_id],
+            "measured_ms": found.latency_ms,
+            "spread_ms": found.spread_ms,
+            "purpose": found.purpose,
+        }
+        for found in store.measurements(job)
+    ]
+    return pd.DataFrame(rows, columns=MEASURED)
+
+
+def _of_subnet(subnet: Subnet) -> dict[str, Any]:
+    return {
+        "subnet": subnet.key,
+        "architecture": subnet.architecture,
+        "params": subnet.params,
+        "macs": subnet.macs,
+    }
+
+
+def _seconds(job: Job) -> float | None:
+    if job.started_at is None:
+        return None
+    return max(0.0, ((job.finished_at or now()) - job.started_at).total_seconds())
+
+
+def _ordered(rows: list[dict[str, Any]], first: list[str]) -> pd.DataFrame:
+    others = dict.fromkeys(name for row in rows for name in row if name not in first)
+    return pd.DataFrame(rows, columns=[*first, *others])

@@ -1,0 +1,1 @@
+"""How fast a subnet will be: devices, measurement, and latency predictors; one file per predictor."""

@@ -1,0 +1,94 @@
+"""What every latency predictor offers, and how it is scored on subnets that it has not seen."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import astuple
+from typing import Any, Protocol, Self
+
+import numpy as np
+
+from predictors._metrics import Floats, Score, score
+from predictors.devices import JSON
+from search_spaces import SearchSpace
+from search_spaces._errors import UsageError
+from search_spaces._space import Codes
+
+
+class Predictor(Protocol):
+    """Architecture -> milliseconds on one device, for the architectures of one space.
+
+    A predictor's module offers `build(space, **options) -> Predictor`. A predictor is a value: `fit` and
+    `from_json` return a new one, so `build(space).fit(codes, latency_ms).predict(codes)`.
+    """
+
+    @property
+    def space(self) -> SearchSpace:
+        """The space whose codes it takes."""
+
+    def fit(self, codes: Codes, latency_ms: Floats) -> Self:
+        """A predictor fitted on measured subnets: codes `(n, choices)` and their latencies `(n,)` in ms.
+
+        Raises UsageError for too few subnets and for latencies that are not positive and finite.
+        """
+
+    def predict(self, codes: Codes) -> tuple[Floats, Floats]:
+        """Mean and standard deviation in ms, each `(n,)`, never negative; raises UsageError before `fit`."""
+
+    def to_json(self) -> dict[str, JSON]:
+        """Everything that was fitted, as plain data; raises UsageError before `fit`."""
+
+    def from_json(self, data: dict[str, Any]) -> Self:
+        """The predictor that `to_json` wrote; raises UsageError for another space or version, or damage."""
+
+
+def check_training(codes: Codes, latency_ms: Floats, *, minimum: int) -> None:
+    """Raises UsageError unless there are `minimum` different subnets, each with a positive finite latency."""
+    if len(codes) != len(latency_ms):
+        raise UsageError(f"There are {len(codes)} subnets but {len(latency_ms)} latencies.")
+    if not (np.isfinite(latency_ms) & (np.asarray(latency_ms) > 0)).all():
+        raise UsageError(
+            "A latency to fit is not a positive number.", "Leave subnets out whose measurement failed."
+        )
+    found = len(np.unique(codes, axis=0)) if len(codes) else 0
+    if found < minimum:
+        raise UsageError(
+            f"The latency predictor needs at least {minimum} different measured subnets, not {found}.",
+            "Measure more subnets.",
+        )
+
+
+def space_digest(space: SearchSpace) -> str:
+    """A short name of the space's choices and options, in which two spaces of one name can differ."""
+    plain = [[[choice.name, choice.options, choice.needs] for choice in space.choices], dict(space.options)]
+    return hashlib.sha256(json.dumps(plain, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def held_out_score(
+    build: Callable[[SearchSpace], Predictor],
+    space: SearchSpace,
+    codes: Codes,
+    latency_ms: Floats,
+    *,
+    seed: int,
+    folds: int = 10,
+    repeats: int = 3,
+) -> Score:
+    """The mean score of `repeats` divisions into `folds`: each subnet is predicted by a fit without it.
+
+    Rows of one architecture stay in one fold. Raises what `fit` raises when the training folds are too small.
+    """
+    check_training(codes, latency_ms, minimum=2)
+    rng = np.random.default_rng(seed)
+    group = np.unique(codes, axis=0, return_inverse=True)[1].reshape(-1)
+    count = int(group.max()) + 1
+    scores = []
+    for _ in range(repeats):
+        fold = rng.permutation(count)[group] % min(folds, count)
+        predicted = np.empty(len(codes))
+        for held_out in range(min(folds, count)):
+            test = fold == held_out
+            predicted[test] = build(space).fit(codes[~test], latency_ms[~test]).predict(codes[test])[0]
+        scores.append(score(predicted, latency_ms))
+    mape, within_10, within_5, tau, _ = np.mean([astuple(s) for s in scores], axis=0).tolist()
+    return Score(mape, within_10, within_5, tau, len(codes))

@@ -1,0 +1,129 @@
+"""Layers as plain data, and the exact costs that are sums over them.
+
+Every number describes one sample (batch 1). MACs count the multiply-accumulates of convolutions, linear
+layers and the two matrix products of attention, which is what `torch.utils.flop_counter.FlopCounterMode`
+reports, halved.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+FLOAT_BYTES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One operator of an architecture.
+
+    name: dotted path in the module, such as `blocks.0.mlp.fc1`.
+    kind: `conv2d`, `linear`, `attention`, `norm`, `activation`, `add`, `scale`, `token` or `pool`.
+    shape: what the kind is fully described by (see the function that makes it).
+    input_elements, output_elements: numbers read and written, weights not included.
+    slices: independent small problems inside the operator (heads x windows for attention), else 1.
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    params: int
+    macs: int
+    input_elements: int
+    output_elements: int
+    slices: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Exact sums over a layer list: counts, and bytes in float32."""
+
+    params: int
+    macs: int
+    activation_bytes: int
+    weight_bytes: int
+
+
+def cost_of(layers: Iterable[Layer]) -> Cost:
+    """The cost of any layer list, whether or not it came from one of our families."""
+    params = macs = written = 0
+    for layer in layers:
+        params += layer.params
+        macs += layer.macs
+        written += layer.output_elements
+    return Cost(params, macs, written * FLOAT_BYTES, params * FLOAT_BYTES)
+
+
+def linear(name: str, rows: int, n_in: int, n_out: int, *, bias: bool = True) -> Layer:
+    """A linear layer on `rows` vectors; shape (rows, n_in, n_out)."""
+    return Layer(
+        name,
+        "linear",
+        (rows, n_in, n_out),
+        params=n_in * n_out + bias * n_out,
+        macs=rows * n_in * n_out,
+        input_elements=rows * n_in,
+        output_elements=rows * n_out,
+    )
+
+
+def conv2d(
+    name: str, size_in: tuple[int, int], n_in: int, n_out: int, *, kernel: int, stride: int, bias: bool = True
+) -> Layer:
+    """A square convolution; the output is `ceil(size / stride)` (padded, but not when kernel == stride).
+
+    Shape (height_out, width_out, n_in, n_out, kernel, stride).
+    """
+    height, width = (-(-side // stride) for side in size_in)
+    weights = n_in * n_out * kernel * kernel
+    return Layer(
+        name,
+        "conv2d",
+        (height, width, n_in, n_out, kernel, stride),
+        params=weights + bias * n_out,
+        macs=height * width * weights,
+        input_elements=n_in * size_in[0] * size_in[1],
+        output_elements=n_out * height * width,
+    )
+
+
+def attention(name: str, tokens: int, heads: int, head_dim: int, *, windows: int = 1) -> Layer:
+    """Softmax attention between the tokens of each window; shape (windows, heads, tokens, head_dim)."""
+    return Layer(
+        name,
+        "attention",
+        (windows, heads, tokens, head_dim),
+        params=0,
+        macs=2 * windows * heads * tokens * tokens * head_dim,
+        input_elements=3 * windows * tokens * heads * head_dim,
+        output_elements=windows * tokens * heads * head_dim,
+        slices=windows * heads,
+    )
+
+
+def norm(name: str, rows: int, dim: int, *, bias: bool = True) -> Layer:
+    """A normalisation over `dim` channels with scale and (by default) shift; shape (rows, dim)."""
+    return Layer(name, "norm", (rows, dim), dim * (1 + bias), 0, rows * dim, rows * dim)
+
+
+def activation(name: str, rows: int, dim: int, *, inputs: int = 1) -> Layer:
+    """An elementwise nonlinearity; a gated one reads `inputs=2` tensors; shape (rows, dim)."""
+    return Layer(name, "activation", (rows, dim), 0, 0, inputs * rows * dim, rows * dim)
+
+
+def add(name: str, rows: int, dim: int) -> Layer:
+    """A residual addition; shape (rows, dim)."""
+    return Layer(name, "add", (rows, dim), 0, 0, 2 * rows * dim, rows * dim)
+
+
+def scale(name: str, rows: int, dim: int) -> Layer:
+    """A learned per-channel factor (LayerScale); shape (rows, dim)."""
+    return Layer(name, "scale", (rows, dim), dim, 0, rows * dim, rows * dim)
+
+
+def token(name: str, rows: int, dim: int) -> Layer:
+    """Learned vectors, joined or added to the sequence (class token, positions); shape (rows, dim)."""
+    return Layer(name, "token", (rows, dim), rows * dim, 0, rows * dim, rows * dim)
+
+
+def pool(name: str, rows: int, dim: int) -> Layer:
+    """The mean (or choice of one) of `rows` vectors; shape (rows, dim)."""
+    return Layer(name, "pool", (rows, dim), 0, 0, rows * dim, dim)

@@ -1,0 +1,325 @@
+"""Search spaces as data: choices, the rule that makes a point canonical, and exact costs without a module."""
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from search_spaces._architecture import Architecture, Option, group_of
+from search_spaces._choices import Choice, Part, check, is_active
+from search_spaces._errors import NotFoundError, UsageError, did_you_mean
+from search_spaces._layers import FLOAT_BYTES, Cost, Layer, cost_of
+
+Codes = NDArray[np.int64]
+INACTIVE = -1
+TABLE_LIMIT = 100_000
+LISTABLE = 1_000_000
+
+
+def _sums(layer: Layer) -> tuple[int, int, int]:
+    return layer.params, layer.macs, layer.output_elements * FLOAT_BYTES
+
+
+@dataclass(frozen=True, eq=False)
+class SearchSpace:
+    """A named finite set of architectures of one family.
+
+    name: what a job file or `nas spaces` calls it.  family: the supernet family that builds it.
+    options: the plain data from which the family's `build` made this space (a supernet reads its sizes from
+    here).
+    preset_values: named points, as `architecture` takes them.
+    """
+
+    name: str
+    family: str
+    choices: tuple[Choice, ...]
+    parts: tuple[Part, ...]
+    options: Mapping[str, Any]
+    preset_values: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for choices that make no space."""
+        check(self.name, self.choices)
+
+    # -- points ----------------------------------------------------------------------------------------------
+
+    def architecture(self, values: Mapping[str, Any]) -> Architecture:
+        """The canonical architecture of plain data as `Architecture.to_dict` gives; drops inactive choices.
+
+        Raises UsageError for an unknown choice, an option outside the space or a choice that is missing.
+        """
+        flat = self._flatten(values)
+        for name in flat:
+            if name not in self._index:
+                raise self._unknown(name)
+        chosen: dict[str, Option] = {}
+        for choice in self.choices:
+            if not is_active(choice, chosen):
+                continue
+            if choice.name not in flat:
+                raise UsageError(
+                    f"The architecture lacks a value for '{choice.name}' of space '{self.name}'."
+                )
+            value = flat[choice.name]
+            if value not in choice.options:
+                options = ", ".join(map(str, choice.options))
+                raise UsageError(
+                    f"{choice.name} = {value!r} is not in space '{self.name}'.", f"Options: {options}."
+                )
+            chosen[choice.name] = choice.options[choice.options.index(value)]
+        return Architecture(tuple(chosen.items()))
+
+    def _flatten(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        flat: dict[str, Any] = {}
+        for name, value in values.items():
+            if isinstance(value, list | tuple):
+                flat.update({f"{name}.{i}": item for i, item in enumerate(value) if item is not None})
+            else:
+                flat[name] = value
+        return flat
+
+    def _unknown(self, name: str) -> UsageError:
+        groups = {
+            group for group, index in (group_of(choice.name) for choice in self.choices) if index is not None
+        }
+        if name in groups:
+            return UsageError(
+                f"'{name}' of space '{self.name}' is chosen per layer.",
+                "Give a list with one value per layer.",
+            )
+        known = groups | {choice.name for choice in self.choices if group_of(choice.name)[1] is None}
+        group, index = group_of(name)
+        if group in groups:
+            return UsageError(f"Space '{self.name}' has no '{group}' for layer {index} (counted from 0).")
+        if group in known:
+            return UsageError(f"'{group}' of space '{self.name}' takes one value, not a list.")
+        return UsageError(f"Space '{self.name}' has no choice '{name}'.", did_you_mean(name, known))
+
+    @cached_property
+    def _index(self) -> dict[str, int]:
+        return {choice.name: i for i, choice in enumerate(self.choices)}
+
+    @cached_property
+    def presets(self) -> dict[str, Architecture]:
+        """Named architectures: the family's own, and `smallest` and `largest`."""
+        named = {name: self.architecture(values) for name, values in self.preset_values.items()}
+        return {"smallest": self.smallest, "largest": self.largest} | named
+
+    def preset(self, name: str) -> Architecture:
+        """One named architecture; raises NotFoundError with the names there are."""
+        if name not in self.presets:
+            raise NotFoundError(
+                f"Space '{self.name}' has no preset '{name}'.", did_you_mean(name, self.presets)
+            )
+        return self.presets[name]
+
+    @cached_property
+    def smallest(self) -> Architecture:
+        """The first option of every choice."""
+        return self.uniform(2)[0]
+
+    @cached_property
+    def largest(self) -> Architecture:
+        """The last option of every choice."""
+        return self.uniform(2)[-1]
+
+    def uniform(self, steps: int) -> list[Architecture]:
+        """`steps` architectures from smallest to largest, all choices at the same level; repeats dropped."""
+        levels = np.linspace(0.0, 1.0, steps)
+        counts = np.array([len(choice.options) for choice in self.choices])
+        codes = self.canonical(np.rint(levels[:, None] * (counts - 1)).astype(np.int64))
+        return list(dict.fromkeys(self.decode(codes)))
+
+    # -- size and sampling -----------------------------------------------------------------------------------
+
+    @cached_property
+    def _children(self) -> dict[str | None, list[Choice]]:
+        children: dict[str | None, list[Choice]] = {}
+        for choice in self.choices:
+            children.setdefault(choice.needs[0] if choice.needs else None, []).append(choice)
+        return children
+
+    @cached_property
+    def _option_sizes(self) -> dict[str, list[int]]:
+        """The number of sub-architectures below each option of each choice (choices form a forest)."""
+        sizes: dict[str, list[int]] = {}
+        for choice in reversed(self.choices):
+            sizes[choice.name] = [
+                math.prod(
+                    sum(sizes[child.name])
+                    for child in self._children.get(choice.name, [])
+                    if child.needs and option in child.needs[1]
+                )
+                for option in choice.options
+            ]
+        return sizes
+
+    @cached_property
+    def size(self) -> int:
+        """The exact number of architectures."""
+        return math.prod(sum(self._option_sizes[choice.name]) for choice in self._children.get(None, []))
+
+    def sample(self, rng: np.random.Generator) -> Architecture:
+        """One architecture, each of the space's `size` architectures equally likely."""
+        code = np.full(len(self.choices), INACTIVE, dtype=np.int64)
+        for i, choice in enumerate(self.choices):
+            parent, enabled = self._conditions.get(i, (i, None))
+            if enabled is None or enabled[code[parent]]:
+                sizes = self._option_sizes[choice.name]
+                total = sum(sizes)
+                code[i] = rng.choice(len(sizes), p=[size / total for size in sizes])
+        return self.decode(code[None])[0]
+
+    def sample_choices(self, rng: np.random.Generator, count: int) -> Codes:
+        """Codes `(count, choices)`, each choice drawn uniformly: shallow nets are as likely as deep ones."""
+        counts = np.array([len(choice.options) for choice in self.choices])
+        return self.canonical(rng.integers(0, counts, size=(count, len(self.choices))))
+
+    def all_codes(self) -> Codes:
+        """The codes of every architecture; for small spaces only.
+
+        Raises UsageError when there are more than LISTABLE combinations of options.
+        """
+        counts = [len(choice.options) for choice in self.choices]
+        if math.prod(counts) > LISTABLE:
+            raise UsageError(f"Space '{self.name}' has too many architectures to list ({self.size}).")
+        grid = np.indices(counts).reshape(len(counts), -1).T
+        return np.unique(self.canonical(grid), axis=0)
+
+    def mutate(self, rng: np.random.Generator, arch: Architecture, *, rate: float) -> Architecture:
+        """`arch` with each choice redrawn with probability `rate`; choices that become active are drawn."""
+        code = self.encode([arch])[0]
+        fresh = np.array([rng.integers(len(choice.options)) for choice in self.choices])
+        redraw = (rng.random(len(code)) < rate) | (code == INACTIVE)
+        return self.decode(self.canonical(np.where(redraw, fresh, code)[None]))[0]
+
+    def crossover(self, rng: np.random.Generator, a: Architecture, b: Architecture) -> Architecture:
+        """A child that takes each choice from one parent, or from the one in which the choice is active."""
+        code_a, code_b = self.encode([a, b])
+        code = np.where(rng.random(len(code_a)) < 0.5, code_a, code_b)
+        code = np.where(code == INACTIVE, np.maximum(code_a, code_b), code)
+        fresh = np.array([rng.integers(len(choice.options)) for choice in self.choices])
+        return self.decode(self.canonical(np.where(code == INACTIVE, fresh, code)[None]))[0]
+
+    # -- codes -----------------------------------------------------------------------------------------------
+
+    def encode(self, archs: Iterable[Architecture]) -> Codes:
+        """Option indices `(n, choices)`, INACTIVE (-1) where a choice does not exist."""
+        archs = list(archs)
+        codes = np.full((len(archs), len(self.choices)), INACTIVE, dtype=np.int64)
+        for row, arch in enumerate(archs):
+            for name, value in arch.values:
+                i = self._index[name]
+                codes[row, i] = self.choices[i].options.index(value)
+        return codes
+
+    def decode(self, codes: Codes) -> list[Architecture]:
+        """The architectures of canonical codes."""
+        return [
+            Architecture(
+                tuple(
+                    (choice.name, choice.options[code])
+                    for choice, code in zip(self.choices, row, strict=True)
+                    if code != INACTIVE
+                )
+            )
+            for row in codes
+        ]
+
+    def canonical(self, codes: Codes) -> Codes:
+        """`codes` with every choice that does not exist under the others set to INACTIVE; idempotent."""
+        codes = np.array(codes, dtype=np.int64)
+        for i, (parent, enabled) in self._conditions.items():
+            codes[~enabled[codes[:, parent]], i] = INACTIVE
+        return codes
+
+    @cached_property
+    def _conditions(self) -> dict[int, tuple[int, NDArray[np.bool_]]]:
+        """Conditional choice -> its parent, and whether it exists by code of the parent (INACTIVE: last)."""
+        conditions = {}
+        for i, choice in enumerate(self.choices):
+            if choice.needs:
+                parent = self._index[choice.needs[0]]
+                exists = [option in choice.needs[1] for option in self.choices[parent].options]
+                conditions[i] = (parent, np.array([*exists, False]))
+        return conditions
+
+    # -- layers and costs ------------------------------------------------------------------------------------
+
+    def layers(self, arch: Architecture) -> tuple[Layer, ...]:
+        """Every operator of the architecture in the order of the forward pass."""
+        values = dict(arch.values)
+        return tuple(
+            itertools.chain.from_iterable(
+                part.layers({name: values.get(name) for name in part.depends_on}) for part in self.parts
+            )
+        )
+
+    def cost(self, arch: Architecture) -> Cost:
+        """The exact cost of one architecture, from closed forms."""
+        return cost_of(self.layers(arch))
+
+    def totals(self, codes: Codes, features: Callable[[Layer], Sequence[float]]) -> NDArray[Any]:
+        """`features` summed over the layers of each architecture: `(n, features)`, by table look-up.
+
+        The dtype is that of the features: integers stay exact.
+        """
+        total: NDArray[Any] = sum(  # type: ignore[assignment]
+            table[
+                np.ravel_multi_index(
+                    (np.zeros(len(codes), np.int64), *(codes[:, columns].T + 1)), (1, *shape)
+                )
+            ]
+            for table, columns, shape in (self._table(part, features) for part in self.parts)
+        )
+        return total
+
+    def costs(self, codes: Codes) -> dict[str, NDArray[np.int64]]:
+        """Exact costs of many architectures: params, macs, activation_bytes, weight_bytes, each `(n,)`."""
+        params, macs, activation_bytes = self.totals(codes, _sums).T
+        return {
+            "params": params,
+            "macs": macs,
+            "activation_bytes": activation_bytes,
+            "weight_bytes": params * FLOAT_BYTES,
+        }
+
+    def _table(
+        self, part: Part, features: Callable[[Layer], Sequence[float]]
+    ) -> tuple[NDArray[Any], list[int], tuple[int, ...]]:
+        tables = self.__dict__.setdefault("_tables", {})
+        cache_key = (id(part), features)
+        if cache_key not in tables:
+            tables[cache_key] = self._build_table(part, features)
+        return tables[cache_key]  # type: ignore[no-any-return]
+
+    def _build_table(
+        self, part: Part, features: Callable[[Layer], Sequence[float]]
+    ) -> tuple[NDArray[Any], list[int], tuple[int, ...]]:
+        columns = [self._index[name] for name in part.depends_on]
+        options: list[tuple[Any, ...]] = [(None, *self.choices[i].options) for i in columns]
+        shape = tuple(len(values) for values in options)
+        if math.prod(shape) > TABLE_LIMIT:
+            raise UsageError(f"A part of space '{self.name}' depends on too many choices: {part.depends_on}.")
+        width = len(features(Layer("", "linear", (1, 1, 1), 0, 0, 0, 0)))
+        rows = [
+            [sum(column) for column in zip(*(features(layer) for layer in layers), strict=True)]
+            if (layers := self._layers_or_none(part, values))
+            else [0] * width
+            for values in itertools.product(*options)
+        ]
+        return np.array(rows), columns, shape
+
+    def _layers_or_none(self, part: Part, values: tuple[Any, ...]) -> tuple[Layer, ...]:
+        """The part's layers, or none for a combination of values that no architecture has."""
+        named = dict(zip(part.depends_on, values, strict=True))
+        for choice in (self.choices[self._index[name]] for name in part.depends_on):
+            known = choice.needs is None or choice.needs[0] in named
+            if known and is_active(choice, named) != (named[choice.name] is not None):
+                return ()
+        return part.layers(named)

@@ -1,0 +1,86 @@
+"""Sorting FFN neurons and heads by importance, so that the prefixes of a trained network keep what matters.
+
+A permutation of the neurons of one FFN, or of the heads of one attention, leaves the network's function as it
+was.
+Source: Muralidharan et al., "Compact Language Models via Pruning and Knowledge Distillation" (arXiv
+2407.14679), importance from activations; sorted before nesting as in Flextron (Cai et al., arXiv 2406.10260).
+"""
+
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+
+import torch
+from torch import Tensor, nn
+
+from supernet._base import Supernet
+from supernet._plain_vit import Attention, Mlp, ViT
+
+
+@torch.no_grad()
+def sort_by_importance(supernet: Supernet, batches: Iterable[Tensor]) -> None:
+    """Sorts the FFNs' neurons and the attentions' heads of the shared ViT in place, most important first.
+
+    batches: inputs (B, C, height, width), at least one.  A neuron's importance is its mean absolute output
+    times the norm of its column of `fc2`, a head's the mean norm of what it adds to the output of `proj`.
+    """
+    vit = supernet.shared
+    assert isinstance(vit, ViT), "the families with FFNs and heads share a ViT"
+    scores: dict[Mlp | Attention, Tensor] = {}
+
+    def adding(
+        owner: Mlp | Attention, score: Callable[[Tensor], Tensor]
+    ) -> Callable[[nn.Module, tuple[Tensor]], None]:
+        def add(_: nn.Module, inputs: tuple[Tensor]) -> None:
+            scores[owner] = scores.get(owner, 0.0) + score(inputs[0].flatten(0, 1))
+
+        return add
+
+    with ExitStack() as hooks:
+        for owner in vit.modules():
+            if isinstance(owner, Mlp):
+                hook = adding(owner, _neuron_scores(owner))
+                hooks.enter_context(owner.fc2.register_forward_pre_hook(hook))
+            elif isinstance(owner, Attention):
+                hook = adding(owner, _head_scores(owner))
+                hooks.enter_context(owner.proj.register_forward_pre_hook(hook))
+        for x in batches:
+            vit(x)
+    for owner, summed in scores.items():
+        order = summed.argsort(descending=True, stable=True)
+        if isinstance(owner, Mlp):
+            _permute_neurons(owner, order)
+        else:
+            _permute_heads(owner, order)
+
+
+def _neuron_scores(mlp: Mlp) -> Callable[[Tensor], Tensor]:
+    """From the neurons' outputs (tokens, hidden) to their scores (hidden,), summed over the tokens."""
+    norms = mlp.fc2.weight.double().norm(dim=0)
+    return lambda hidden: hidden.abs().double().sum(dim=0) * norms
+
+
+def _head_scores(attn: Attention) -> Callable[[Tensor], Tensor]:
+    """From the heads' outputs (tokens, H d) to their scores (H,), summed over the tokens."""
+    columns = attn.proj.weight.unflatten(1, (attn.num_heads, attn.head_dim))  # D H d
+
+    def score(values: Tensor) -> Tensor:
+        per_head = values.unflatten(1, (attn.num_heads, attn.head_dim)).unbind(1)
+        added = [v @ columns[:, head].T for head, v in enumerate(per_head)]  # each (tokens, D)
+        return torch.stack([a.norm(dim=1).double().sum() for a in added])
+
+    return score
+
+
+def _permute_neurons(mlp: Mlp, order: Tensor) -> None:
+    segments = 2 if mlp.gated else 1
+    for parameter in mlp.fc1.parameters():
+        parameter.copy_(parameter.unflatten(0, (segments, -1))[:, order].flatten(0, 1))
+    mlp.fc2.weight.copy_(mlp.fc2.weight[:, order])
+
+
+def _permute_heads(attn: Attention, order: Tensor) -> None:
+    shape = (attn.num_heads, attn.head_dim)
+    for parameter in attn.qkv.parameters():
+        parameter.copy_(parameter.unflatten(0, (3, *shape))[:, order].flatten(0, 2))
+    weight = attn.proj.weight
+    weight.copy_(weight.unflatten(1, shape)[:, order].flatten(1, 2))

@@ -1,0 +1,242 @@
+"""A plain vision transformer in one file that needs torch only; every extracted subnet of the ViT families is one of these.
+
+Parameter names are timm's `VisionTransformer`'s, so that a subnet with equal layers loads there with `strict=True`; heads and FFN
+widths may differ from layer to layer. This file is copied as it stands into the folder of an exported subnet.
+
+Shapes: B images, N tokens, D residual width, H heads, d head width.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),
+    "relu": F.relu,
+    "silu": F.silu,
+}
+
+
+class PatchEmbed(nn.Module):
+    """One convolution from the image (B, C, height, width) to tokens (B, N, D)."""
+
+    def __init__(self, in_chans: int, embed_dim: int, patch_size: int, *, bias: bool) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(in_chans, embed_dim, patch_size, patch_size, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.proj(x).flatten(2).transpose(1, 2)
+
+
+class ConvStem(nn.Module):
+    """3x3 convolutions, the first with stride 1 and the others with stride 2, to tokens (B, N, D).
+
+    Between them GELU, and before it, if `normed`, a norm over all channels and pixels of one image: no statistics of a batch.
+    """
+
+    def __init__(self, in_chans: int, channels: Sequence[int], *, normed: bool) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(
+            nn.Conv2d(n_in, n_out, 3, 1 if i == 0 else 2, padding=1)
+            for i, (n_in, n_out) in enumerate(zip([in_chans, *channels[:-1]], channels, strict=True))
+        )
+        self.norms = nn.ModuleList(nn.GroupNorm(1, n) if normed else nn.Identity() for n in channels[:-1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        for conv, norm in zip(self.convs, self.norms, strict=False):
+            x = F.gelu(norm(conv(x)))
+        return self.convs[-1](x).flatten(2).transpose(1, 2)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with a fused projection; `num_heads * head_dim` need not equal D."""
+
+    def __init__(
+        self, dim: int, num_heads: int, head_dim: int, *, qkv_bias: bool, proj_bias: bool, qk_norm: bool, eps: float
+    ) -> None:
+        super().__init__()
+        self.num_heads, self.head_dim = num_heads, head_dim
+        inner = num_heads * head_dim
+        self.qkv = nn.Linear(dim, 3 * inner, bias=qkv_bias)
+        self.q_norm: nn.Module = nn.LayerNorm(head_dim, eps) if qk_norm else nn.Identity()
+        self.k_norm: nn.Module = nn.LayerNorm(head_dim, eps) if qk_norm else nn.Identity()
+        self.proj = nn.Linear(inner, dim, bias=proj_bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, tokens, _ = x.shape
+        qkv = self.qkv(x).reshape(batch, tokens, 3, self.num_heads, self.head_dim)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each B H N d
+        x = F.scaled_dot_product_attention(self.q_norm(q), self.k_norm(k), v)
+        return self.proj(x.transpose(1, 2).reshape(batch, tokens, self.num_heads * self.head_dim))
+
+
+class Mlp(nn.Module):
+    """The feed-forward network with `hidden` neurons; gated: `fc2(act(a) * b)`, `a, b` the halves of `fc1`."""
+
+    def __init__(self, dim: int, hidden: int, *, gated: bool, act: str) -> None:
+        super().__init__()
+        self.gated, self.act = gated, ACTIVATIONS[act]
+        self.fc1 = nn.Linear(dim, 2 * hidden if gated else hidden)
+        self.fc2 = nn.Linear(hidden, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(self.hidden(x))
+
+    def hidden(self, x: Tensor) -> Tensor:
+        """The neurons' outputs (..., hidden), which is what importance is measured on."""
+        x = self.fc1(x)
+        if not self.gated:
+            return self.act(x)
+        gate, value = x.chunk(2, dim=-1)
+        return self.act(gate) * value
+
+
+class LayerScale(nn.Module):
+    """A learned factor per channel."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.ones(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gamma
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block on (B, N, D)."""
+
+    def __init__(self, attn: Attention, mlp: Mlp, dim: int, *, layer_scale: bool, eps: float) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps)
+        self.attn = attn
+        self.ls1: nn.Module = LayerScale(dim) if layer_scale else nn.Identity()
+        self.norm2 = nn.LayerNorm(dim, eps)
+        self.mlp = mlp
+        self.ls2: nn.Module = LayerScale(dim) if layer_scale else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.ls1(self.attn(self.norm1(x)))
+        return x + self.ls2(self.mlp(self.norm2(x)))
+
+
+class ViT(nn.Module):
+    """Vision transformer from images (B, C, height, width) to logits (B, classes).
+
+    num_heads and mlp_hidden have one entry per layer; `config` holds the arguments, so that `ViT(**vit.config)` is its twin.
+    """
+
+    def __init__(
+        self,
+        *,
+        embed_dim: int,
+        num_heads: Sequence[int],
+        mlp_hidden: Sequence[int],
+        image_size: Sequence[int],
+        patch_size: int,
+        in_chans: int,
+        num_classes: int,
+        head_dim: int,
+        stem: str = "patch",
+        stem_channels: Sequence[int] = (),
+        stem_norm: bool = False,
+        class_token: bool = False,
+        reg_tokens: int = 0,
+        no_embed_class: bool = False,
+        pre_norm: bool = False,
+        qkv_bias: bool = True,
+        proj_bias: bool = True,
+        qk_norm: bool = False,
+        layer_scale: bool = False,
+        gated: bool = False,
+        act: str = "gelu",
+        pool: str = "avg",
+        fc_norm: bool = True,
+        norm_eps: float = 1e-6,
+    ) -> None:
+        super().__init__()
+        self.config: dict[str, Any] = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
+        patches = image_size[0] * image_size[1] // patch_size**2
+        self.prefix_tokens = class_token + reg_tokens
+        self.no_embed_class, self.pool = no_embed_class, pool
+        self.patch_embed: nn.Module = (
+            PatchEmbed(in_chans, embed_dim, patch_size, bias=not pre_norm)
+            if stem == "patch"
+            else ConvStem(in_chans, stem_channels, normed=stem_norm)
+        )
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim)) if class_token else None
+        self.reg_token = nn.Parameter(torch.zeros(1, reg_tokens, embed_dim)) if reg_tokens else None
+        positions = patches + (0 if no_embed_class else self.prefix_tokens)
+        self.pos_embed = nn.Parameter(torch.zeros(1, positions, embed_dim))
+        self.norm_pre: nn.Module = nn.LayerNorm(embed_dim, norm_eps) if pre_norm else nn.Identity()
+        self.blocks = nn.Sequential(
+            *(
+                Block(
+                    Attention(
+                        embed_dim,
+                        heads,
+                        head_dim,
+                        qkv_bias=qkv_bias,
+                        proj_bias=proj_bias,
+                        qk_norm=qk_norm,
+                        eps=norm_eps,
+                    ),
+                    Mlp(embed_dim, hidden, gated=gated, act=act),
+                    embed_dim,
+                    layer_scale=layer_scale,
+                    eps=norm_eps,
+                )
+                for heads, hidden in zip(num_heads, mlp_hidden, strict=True)
+            )
+        )
+        self.norm: nn.Module = nn.Identity() if fc_norm else nn.LayerNorm(embed_dim, norm_eps)
+        self.fc_norm: nn.Module = nn.LayerNorm(embed_dim, norm_eps) if fc_norm else nn.Identity()
+        self.head = nn.Linear(embed_dim, num_classes)
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Images (B, C, height, width) to tokens (B, N, D)."""
+        x = self.patch_embed(x)
+        prefix = [t.expand(len(x), -1, -1) for t in (self.cls_token, self.reg_token) if t is not None]
+        if self.no_embed_class or not prefix:
+            x = x + self.pos_embed
+        if prefix:
+            x = torch.cat([*prefix, x], dim=1)
+        if prefix and not self.no_embed_class:
+            x = x + self.pos_embed
+        return self.norm_pre(x)
+
+    def classify(self, x: Tensor) -> Tensor:
+        """Tokens (B, N, D) to logits (B, classes)."""
+        x = self.norm(x)
+        x = x[:, 0] if self.pool == "token" else x[:, self.prefix_tokens :].mean(dim=1)
+        return self.head(self.fc_norm(x))
+
+    def stages(self) -> Iterator[tuple[str, Callable[[Tensor], Tensor]]]:
+        """The forward pass as a sequence of named functions."""
+        yield "stem", self.embed
+        for i, block in enumerate(self.blocks):
+            yield f"blocks.{i}", block
+        yield "head", self.classify
+
+    def forward(self, x: Tensor) -> Tensor:
+        for _, stage in self.stages():
+            x = stage(x)
+        return x
+
+
+def init_weights(vit: ViT, generator: torch.Generator) -> None:
+    """Truncated normal weights with std `fan_in ** -0.5`, zero biases, tokens and positions with std 0.02.
+
+    The usual std 0.02 for all suits residual widths of several hundred; at a width of 64 it leaves a net on its first plateau.
+    """
+    for name, parameter in vit.named_parameters():
+        if parameter.ndim == 1:
+            nn.init.constant_(parameter, float(name.endswith(("weight", "gamma"))))
+        elif name.endswith(("pos_embed", "token")):
+            nn.init.trunc_normal_(parameter, std=0.02, generator=generator)
+        else:
+            nn.init.trunc_normal_(parameter, std=parameter[0].numel() ** -0.5, generator=generator)

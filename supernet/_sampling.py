@@ -1,0 +1,88 @@
+"""Which architectures one optimiser step trains: small objects with a `draw`.
+
+The draw is a pure function of the generator it is given, which the trainer seeds from (seed, step); every rank of a data-parallel
+group therefore draws alike, and a resumed training draws what the interrupted one would have drawn.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from search_spaces import Architecture, SearchSpace
+from search_spaces._errors import UsageError
+
+
+class Strategy(Protocol):
+    """Draws the architectures of one step; with distillation the first one teaches the others."""
+
+    def draw(self, space: SearchSpace, rng: np.random.Generator) -> list[Architecture]: ...
+
+
+@dataclass(frozen=True)
+class SinglePath:
+    """One architecture a step: the smallest or the largest with the given probabilities, else a random one.
+
+    Source: single-path one-shot (Guo et al., arXiv 1904.00420); drawing the ends often is our answer to the bell shape of random
+    sampling, which hardly ever visits them (MatFormer paper, OFA baseline).
+    """
+
+    smallest: float = 0.1
+    largest: float = 0.1
+
+    def draw(self, space: SearchSpace, rng: np.random.Generator) -> list[Architecture]:
+        u = rng.random()
+        if u < self.smallest:
+            return [space.smallest]
+        if u < self.smallest + self.largest:
+            return [space.largest]
+        return _random(space, rng, 1)
+
+
+@dataclass(frozen=True)
+class Sandwich:
+    """The largest, the smallest and `random` random architectures on the same batch.
+
+    Source: Yu and Huang, "Universally Slimmable Networks" (arXiv 1903.05134).
+    """
+
+    random: int = 2
+
+    def draw(self, space: SearchSpace, rng: np.random.Generator) -> list[Architecture]:
+        return [space.largest, space.smallest, *_random(space, rng, self.random)]
+
+
+@dataclass(frozen=True)
+class Weighted:
+    """One uniform architecture a step, every choice at the same granularity, drawn with `weights` from smallest to largest.
+
+    The default puts more weight on the largest (MatFormer paper, table 6: .20/.22/.24/.34 leaves it no worse than trained alone).
+    """
+
+    weights: Sequence[float] = field(default=(0.20, 0.22, 0.24, 0.34))
+
+    def draw(self, space: SearchSpace, rng: np.random.Generator) -> list[Architecture]:
+        points = space.uniform(len(self.weights))
+        if len(points) != len(self.weights):
+            raise UsageError(
+                f"{len(self.weights)} sampling weights are given, but space '{space.name}' has "
+                f"{len(points)} uniform granularities.",
+                "Give one weight for each, or choose another strategy.",
+            )
+        weights = np.asarray(self.weights, dtype=np.float64)
+        return [points[rng.choice(len(points), p=weights / weights.sum())]]
+
+
+@dataclass(frozen=True)
+class Joint:
+    """Every uniform granularity on the same batch, largest first (the objective of the released MatFormer code)."""
+
+    granularities: int = 4
+
+    def draw(self, space: SearchSpace, rng: np.random.Generator) -> list[Architecture]:
+        return space.uniform(self.granularities)[::-1]
+
+
+def _random(space: SearchSpace, rng: np.random.Generator, count: int) -> list[Architecture]:
+    return space.decode(space.sample_choices(rng, count))

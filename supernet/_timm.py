@@ -1,0 +1,181 @@
+"""timm vision transformers in and out: one as a `matformer` space, its weights, and a subnet's twin there."""
+
+import difflib
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from search_spaces._errors import UsageError, did_you_mean
+from supernet._base import Supernet
+from supernet._plain_vit import ViT
+from supernet._timm_support import activation_of, check_parameters, check_supported
+
+if TYPE_CHECKING:
+    from timm.models.vision_transformer import VisionTransformer
+
+FRACTIONS = (1 / 8, 1 / 4, 1 / 2, 1)
+WEIGHT_SOURCES = ("url", "hf_hub_id", "file", "state_dict")
+# What timm takes as a class and not by name comes from an entry point: (gated, epsilon of the norms) -> its
+# name.
+BASES = {
+    (False, 1e-6): "vit_base_patch16_224",
+    (False, 1e-5): "vit_base_patch16_clip_224",
+    (True, 1e-6): "vit_giant_patch14_dinov2",
+}
+SAME_NAME = (
+    *("patch_size", "in_chans", "num_classes", "embed_dim", "class_token", "reg_tokens", "no_embed_class"),
+    *("pre_norm", "qkv_bias", "qk_norm", "fc_norm"),
+)
+
+
+def space_options(
+    name: str,
+    *,
+    pretrained: bool = False,
+    image_size: int | Sequence[int] | None = None,
+    in_chans: int | None = None,
+    num_classes: int | None = None,
+) -> dict[str, Any]:
+    """Options of the `matformer` space whose largest architecture is timm's `name`, elastic in the FFNs.
+
+    The FFN ratios are an eighth, a quarter, a half and all of timm's; None means timm's own size. No weights
+    are made or fetched.
+    Raises UsageError for a model that timm does not have or that this space cannot express, and with
+    `pretrained` for one that has no weights to fetch.
+    """
+    with torch.device("meta"):
+        model = _create(name, image_size, in_chans, num_classes, pretrained=False)
+    check_supported(name, model)
+    known: Any = model.pretrained_cfg
+    if pretrained and not any(known.get(source) for source in WEIGHT_SOURCES):
+        hint = "Set pretrained: false, or choose another model."
+        raise UsageError(f"timm has no pretrained weights for '{name}'.", hint)
+    options, hidden = _read(model)
+    check_parameters(name, model, options, hidden)
+    full = hidden / model.embed_dim
+    return options | {"mlp_ratio": tuple(full * fraction for fraction in FRACTIONS)}
+
+
+def load_timm(supernet: Supernet, name: str, *, pretrained: bool, seed: int = 0) -> None:
+    """Copies the weights of timm's `name`, built for the supernet's images and classes, into the supernet.
+
+    seed: of timm's random weights; with `pretrained` only the classifier has such, where the classes are
+    others. Raises UsageError when the weights cannot be had or are not those of the space's largest
+    architecture.
+    """
+    options = supernet.space.options
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = _create(
+            name, options["image_size"], options["in_chans"], options["num_classes"], pretrained=pretrained
+        )
+    try:
+        supernet.shared.load_state_dict(model.state_dict(), strict=True)
+    except RuntimeError as error:
+        raise UsageError(
+            f"The weights of timm's '{name}' do not fit the largest net of '{supernet.space.name}'.",
+            "Take the space's options from the model; the last option of each choice must be the model's own.",
+        ) from error
+
+
+def timm_kwargs(plain: ViT) -> dict[str, Any] | None:
+    """JSON arguments: `timm.create_model(**arguments)` takes the subnet's weights and computes the same.
+
+    None when timm's `VisionTransformer` cannot: layers that differ, heads that do not fill the width, a
+    convolutional stem.
+    """
+    config = plain.config
+    heads, hidden = set(config["num_heads"]), set(config["mlp_hidden"])
+    alike = len(heads) == len(hidden) == 1 and min(heads) * config["head_dim"] == config["embed_dim"]
+    base = BASES.get((config["gated"], config["norm_eps"]))
+    # Without proj_bias timm takes the biases of the FFN away, too.
+    if base is None or not alike or config["stem"] != "patch" or not config["proj_bias"]:
+        return None
+    return {key: config[key] for key in SAME_NAME} | {
+        "model_name": base,
+        "img_size": list(config["image_size"]),
+        "depth": len(config["num_heads"]),
+        "num_heads": min(heads),
+        "mlp_ratio": _ratio(config["embed_dim"], min(hidden) * (1 + config["gated"])),
+        "init_values": 1e-5 if config["layer_scale"] else 0.0,  # None would leave the entry point's own
+        "act_layer": config["act"],
+        "global_pool": config["pool"],
+    }
+
+
+def _create(
+    name: str,
+    image_size: int | Sequence[int] | None,
+    in_chans: int | None,
+    num_classes: int | None,
+    *,
+    pretrained: bool,
+) -> "VisionTransformer":
+    import timm  # noqa: PLC0415
+    from timm.models.vision_transformer import VisionTransformer  # noqa: PLC0415
+
+    if not timm.is_model(name):
+        close = difflib.get_close_matches(name, timm.list_models(["*vit*", "*deit*"]), n=1)
+        hint = did_you_mean(name, close) or "timm.list_models('*vit*') lists them."
+        raise UsageError(f"timm has no model '{name}'.", hint)
+    sizes: dict[str, Any] = {"img_size": image_size, "in_chans": in_chans, "num_classes": num_classes}
+    try:
+        model = timm.create_model(name, pretrained=pretrained, **sizes)
+    except (OSError, RuntimeError, TypeError, ValueError) as error:
+        raise _failed(name, error, pretrained=pretrained) from error
+    if type(model) is not VisionTransformer:
+        kind = type(model).__name__
+        raise UsageError(
+            f"timm's '{name}' is a {kind}, not a plain VisionTransformer.", "Choose a plain ViT."
+        )
+    return model
+
+
+def _failed(name: str, error: Exception, *, pretrained: bool) -> UsageError:
+    reason = str(error).partition("\n")[0].partition(". ")[0].rstrip(".")
+    if not pretrained:
+        return UsageError(f"timm cannot build '{name}' for these images and classes: {reason}.")
+    return UsageError(
+        f"timm cannot load the pretrained weights of '{name}': {reason}.",
+        "Set pretrained: false, or fetch them once online; timm keeps them below HF_HOME and TORCH_HOME.",
+    )
+
+
+def _read(model: "VisionTransformer") -> tuple[dict[str, Any], int]:
+    """The space's options without the FFN's ratios, and the neurons of an FFN (after gating)."""
+    block: Any = model.blocks[0]
+    hidden: int = block.mlp.fc2.in_features
+    options = {
+        "image_size": tuple(model.patch_embed.img_size),
+        "patch_size": model.patch_embed.patch_size[0],
+        "in_chans": model.in_chans,
+        "num_classes": model.num_classes,
+        "stem": "patch",
+        "head_dim": block.attn.head_dim,
+        "class_token": model.cls_token is not None,
+        "reg_tokens": 0 if model.reg_token is None else model.reg_token.shape[1],
+        "no_embed_class": model.no_embed_class,
+        "pre_norm": isinstance(model.norm_pre, nn.LayerNorm),
+        "qkv_bias": block.attn.qkv.bias is not None,
+        "proj_bias": block.attn.proj.bias is not None,
+        "qk_norm": isinstance(block.attn.q_norm, nn.LayerNorm),
+        "layer_scale": not isinstance(block.ls1, nn.Identity),
+        "gated": block.mlp.fc1.out_features == 2 * hidden,
+        "act": activation_of(model),
+        "pool": model.global_pool,
+        "fc_norm": isinstance(model.fc_norm, nn.LayerNorm),
+        "norm_eps": block.norm1.eps,
+        "embed_dim": (model.embed_dim,),
+        "depth": (len(model.blocks),),
+        "num_heads": (block.attn.num_heads,),
+    }
+    return options, hidden
+
+
+def _ratio(dim: int, hidden: int) -> float:
+    """A ratio with which timm, which truncates the product, comes to exactly `hidden`."""
+    ratio = hidden / dim
+    return ratio if int(dim * ratio) == hidden else math.nextafter(ratio, math.inf)

@@ -1,0 +1,73 @@
+"""MatFormer family: prefixes of FFN neurons, heads, residual channels and layers of one vision transformer.
+
+Source: Devvrit et al., "MatFormer: Nested Transformer for Elastic Inference" (arXiv 2310.07707), section 3.1.
+"""
+
+from collections.abc import Hashable
+from dataclasses import fields
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from search_spaces import Architecture, SearchSpace
+from search_spaces._vit import ViTConfig
+from search_spaces.matformer import hidden_features
+from supernet._base import Supernet
+from supernet._plain_vit import ViT, init_weights
+
+
+def build(space: SearchSpace, *, seed: int = 0) -> "MatFormer":
+    """A freshly initialised supernet of a `matformer` space; the same seed gives the same weights."""
+    return MatFormer(space, seed=seed)
+
+
+class MatFormer(Supernet):
+    """A vision transformer in which every prefix of FFN neurons, heads, channels and layers is a network of its own."""
+
+    def __init__(self, space: SearchSpace, *, seed: int) -> None:
+        self._vit = ViTConfig(**{f.name: space.options[f.name] for f in fields(ViTConfig)})
+        super().__init__(space)
+        assert isinstance(self.shared, ViT)
+        init_weights(self.shared, torch.Generator().manual_seed(seed))
+
+    def plain(self, arch: Architecture) -> nn.Module:
+        return ViT(**plain_config(self._vit, arch))
+
+    def segments(self, name: str) -> int:
+        if ".attn.qkv." in name:
+            return 3
+        return 2 if self._vit.gated and ".mlp.fc1." in name else 1
+
+    def stage_key(self, arch: Architecture, stage: str) -> Hashable:
+        if not stage.startswith("blocks."):
+            return arch["embed_dim"]
+        index = int(stage.removeprefix("blocks."))
+        heads, ratios = layer_values(arch)
+        return heads[index], ratios[index]
+
+    def example_input(self, batch: int) -> Tensor:
+        generator = torch.Generator().manual_seed(0)
+        return torch.randn(batch, self._vit.in_chans, *self._vit.image_size, generator=generator)
+
+
+def layer_values(arch: Architecture) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    """Heads and FFN ratio of every layer, whether they were chosen per layer or once."""
+    values: list[tuple[Any, ...]] = [
+        arch.per_layer(name) or (arch[name],) * int(arch["depth"]) for name in ("num_heads", "mlp_ratio")
+    ]
+    return values[0], values[1]
+
+
+def plain_config(vit: ViTConfig, arch: Architecture) -> dict[str, Any]:
+    """The arguments of the plain `ViT` of an architecture; JSON data."""
+    heads, ratios = layer_values(arch)
+    dim = int(arch["embed_dim"])
+    fixed = {f.name: getattr(vit, f.name) for f in fields(ViTConfig) if f.name != "stem_dim"}
+    return fixed | {
+        "image_size": list(vit.image_size),
+        "embed_dim": dim,
+        "num_heads": list(heads),
+        "mlp_hidden": [hidden_features(dim, ratio) for ratio in ratios],
+        "stem_channels": list(vit.stem_channels(dim)) if vit.stem == "conv" else [],
+    }

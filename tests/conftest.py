@@ -1,0 +1,52 @@
+"""What every test gets: one thread, repeatable examples, and a home of its own."""
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+# Before anything imports torch, and inherited by the processes that tests start.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+settings.register_profile("elastiform", deadline=None, derandomize=True, max_examples=50)
+settings.load_profile("elastiform")
+
+
+def _move_home(patch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Point every place that the user's files are looked for at `folder`, and forget the user's settings."""
+    for name in [name for name in os.environ if name.startswith("NAS_")]:
+        patch.delenv(name)
+    patch.setenv("HOME", str(folder))
+    for name in ("CACHE", "CONFIG", "DATA", "STATE"):
+        patch.setenv(f"XDG_{name}_HOME", str(folder / name.lower()))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _session_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """For the fixtures that outlive one test: a home that is not the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        _move_home(patch, tmp_path_factory.mktemp("session-home"))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _own_home(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A fresh, empty home for each test, outside its `tmp_path`."""
+    _move_home(monkeypatch, tmp_path_factory.mktemp("home"))
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    """Undo a change of torch's threads by an earlier test; a test that needs no torch does not import it."""
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)
+
+
+@pytest.fixture
+def store_url(tmp_path: Path) -> str:
+    """The URL of a SQLite store that does not exist yet."""
+    return f"sqlite:///{tmp_path / 'store.sqlite'}"

@@ -1,0 +1,124 @@
+"""Jobs in a store as a run leaves them, written through its own interface, for the tests of the dashboard."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+import search_spaces
+from nas.store import Lease, NewEvaluation, NewEvent, NewMeasurement, NewSubnet, Store
+
+OPTIONS: dict[str, Any] = {"embed_dim": [16, 32, 64], "depth": [1, 2, 3, 4]}
+FINALISTS = 14
+HOSTILE = "<img src=x onerror=alert(1)> %{x} & 'co'"  # a job's name
+
+
+@dataclass(frozen=True)
+class Known:
+    """A subnet of the made-up search with its true latency and quality."""
+
+    subnet: NewSubnet
+    latency_ms: float
+    accuracy: float
+
+
+def known_subnets(count: int, *, seed: int = 0) -> list[Known]:
+    """Subnets of the embedded space: larger ones are slower and better, with noise."""
+    space = search_spaces.get("matformer", **OPTIONS)
+    rng = np.random.default_rng(seed)
+    archs = dict.fromkeys([*space.uniform(6), *space.decode(space.sample_choices(rng, count))])
+    found = []
+    for arch in list(archs)[:count]:
+        cost = space.cost(arch)
+        latency = 0.4 + cost.macs / 4e6 * float(rng.uniform(0.8, 1.25))
+        accuracy = 0.93 - 0.5 * math.exp(-cost.macs / 2.5e6) - 0.03 * float(rng.random())
+        found.append(Known(NewSubnet(arch.key, arch.to_dict(), cost.params, cost.macs), latency, accuracy))
+    return found
+
+
+def finished_job(store: Store, name: str, *, count: int = 80) -> list[Known]:
+    """A job that has succeeded; returns its finalists, the fastest first."""
+    known = known_subnets(count)
+    best = sorted(known, key=lambda k: k.latency_ms)[:: max(1, count // FINALISTS)]
+    job = store.create_job(name, config={"supernet": {"family": "matformer"}}, seed=0, provenance={})
+    with store.acquire(job) as lease:
+        _space(store, lease)
+        _training(store, lease)
+        _search(store, lease, known)
+        _report(store, lease, best)
+        lease.finish("succeeded")
+    return best
+
+
+def failed_job(store: Store, name: str, error: str) -> None:
+    """A job that has failed in its second stage."""
+    job = store.create_job(name, config={}, seed=0, provenance={})
+    with store.acquire(job) as lease:
+        _space(store, lease)
+        store.begin_stage(lease, "train", "key")
+        store.fail_stage(lease, "train", error)
+        lease.finish("failed", error)
+
+
+def _space(store: Store, lease: Lease) -> None:
+    store.begin_stage(lease, "space", "key")
+    space = search_spaces.get("matformer", **OPTIONS)
+    result = {"space": {"family": space.family, "options": dict(space.options)}, "size": space.size}
+    store.finish_stage(lease, "space", result)
+
+
+def _training(store: Store, lease: Lease) -> None:
+    store.begin_stage(lease, "train", "key")
+    rng = np.random.default_rng(1)
+    rows = [
+        {
+            "loss": 0.4 + 2.5 * math.exp(-step / 300) + 0.2 * float(rng.random()),
+            "lr": 1e-3 * 0.5 * (1 + math.cos(math.pi * step / 1000)),
+        }
+        for step in range(0, 1000, 10)
+    ]
+    events = [NewEvent("train", row, stage="train", step=10 * i) for i, row in enumerate(rows)]
+    store.add_events(lease, events)
+    store.finish_stage(lease, "train", {})
+
+
+def _search(store: Store, lease: Lease, known: list[Known]) -> None:
+    store.begin_stage(lease, "search", "key")
+    evaluations = [
+        NewEvaluation(
+            k.subnet,
+            k.accuracy + 0.01,
+            stderr=0.005,
+            count=4000,
+            batch=i // 20,
+            position=i,
+            objectives={"accuracy": k.accuracy + 0.01, "latency_ms": 0.97 * k.latency_ms},
+        )
+        for i, k in enumerate(known)
+    ]
+    store.add_evaluations(lease, evaluations)
+    curve = [
+        NewEvent(
+            "hypervolume", {"evaluations": n, "hypervolume": 0.9 - 0.4 * 0.97**n}, stage="search", step=n
+        )
+        for n in range(20, len(known) + 1, 20)
+    ]
+    store.add_events(lease, curve)
+    store.finish_stage(lease, "search", {})
+
+
+def _report(store: Store, lease: Lease, best: list[Known]) -> None:
+    store.begin_stage(lease, "front", "key")
+    device = store.register_device("cpu-1-thread", {"cpu": "made up", "threads": 1})
+    store.add_evaluations(
+        lease, [NewEvaluation(k.subnet, k.accuracy, split="report", stderr=0.008, count=1500) for k in best]
+    )
+    store.add_measurements(
+        lease,
+        [
+            NewMeasurement(k.subnet, device.id, "finalist", k.latency_ms, 0.04 * k.latency_ms, 1.0, 9)
+            for k in best
+        ],
+    )
+    store.finish_stage(lease, "front", {})

@@ -1,0 +1,77 @@
+"""Conditions: parsed strictly, applied to numbers, arrays and frames alike."""
+
+from contextlib import suppress
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nas.conditions import NAMES, Condition
+from search_spaces._errors import UsageError
+
+
+@pytest.mark.parametrize(
+    ("text", "condition"),
+    [
+        ("latency_ms<=5", Condition("latency_ms", "<=", 5.0)),
+        (" params < 3e6 ", Condition("params", "<", 3e6)),
+        ("accuracy>=.5", Condition("accuracy", ">=", 0.5)),
+        ("macs>-1.", Condition("macs", ">", -1.0)),
+        ("memory_bytes==1E3", Condition("memory_bytes", "==", 1000.0)),
+    ],
+)
+def test_parse(text: str, condition: Condition) -> None:
+    assert Condition.parse(text) == condition
+    assert Condition.parse(str(condition)) == condition
+
+
+NO_CONDITIONS = """
+|latency_ms|latency_ms<|<5|latency_ms=5|latency_ms=<5|latency_ms<5ms|latency_ms<nan|latency_ms<inf|latency_ms<1e999
+|latency_ms<0x5|latency_ms<1_0|5<latency_ms|latency_ms<5<6|latency_ms<5 or 1|latency<5|__import__('os')<5
+|params<\u0663|latency_ms!=5|latency_ms<5,params<5"""
+
+
+@pytest.mark.parametrize("text", [text.strip() for text in NO_CONDITIONS.split("|")])
+def test_what_is_no_condition(text: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        Condition.parse(text)
+    assert caught.value.hint
+
+
+def test_an_unknown_name_gets_a_suggestion() -> None:
+    with pytest.raises(UsageError) as caught:
+        Condition.parse("latncy_ms<5")
+    assert caught.value.hint == "Did you mean 'latency_ms'?"
+
+
+def test_holds_for_numbers() -> None:
+    limit = Condition.parse("params<=10")
+    assert limit.holds({"params": 10}) is True
+    assert limit.holds({"params": 11}) is False
+    assert [Condition.parse(f"macs{sign}2").holds({"macs": 2}) for sign in ("<", "<=", "==", ">=", ">")] == [
+        False, True, True, True, False,
+    ]  # fmt: skip
+
+
+def test_a_missing_value_meets_nothing() -> None:
+    for sign in ("<", "<=", "==", ">=", ">"):
+        for values in ({}, {"macs": None}, {"macs": float("nan")}):
+            assert Condition.parse(f"macs{sign}0").holds(values) is False
+
+
+def test_mask_for_arrays_and_frames() -> None:
+    limit = Condition.parse("latency_ms<2")
+    columns = {"latency_ms": [1.0, None, 2.0, np.nan, 0.5]}
+    expected = [True, False, False, False, True]
+    for values in (pd.DataFrame(columns), {"latency_ms": np.array(columns["latency_ms"], dtype=float)}):
+        assert limit.mask(values).tolist() == expected
+    with pytest.raises(UsageError, match="'latency_ms' is not known here"):
+        limit.mask({"params": np.ones(3)})
+
+
+@given(st.text())
+def test_any_text_is_a_condition_or_a_usage_error(text: str) -> None:
+    with suppress(UsageError):
+        assert Condition.parse(text).name in NAMES

@@ -1,0 +1,208 @@
+"""The front: who is on it, how it reads as JSON and CSV, its knee, and what can be asked of it."""
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nas._members import Member
+from nas.conditions import Condition
+from nas.front import ParetoFront, front
+from nas.store import Job, NewEvaluation, NewEvent, NewMeasurement, NewSubnet, Store
+from search_spaces._errors import NotFoundError, UsageError
+
+# Latency in ms, quality on the report split, quality on the search split.
+POINTS = [(1.0, 0.50, 0.52), (2.0, 0.80, 0.79), (4.0, 0.79, 0.81), (8.0, 0.90, 0.92)]
+CONFIG = {"data": {"name": "digits"}, "objectives": ["accuracy", "latency_ms"]}
+
+
+@pytest.fixture
+def store(store_url: str) -> Iterator[Store]:
+    with Store.open(store_url) as opened:
+        yield opened
+
+
+def add_job(
+    store: Store,
+    name: str,
+    *,
+    points: Sequence[tuple[float, float, float]] = POINTS,
+    config: dict[str, object] = CONFIG,
+    device: tuple[str, int] = ("cpu", 1),
+    timed: bool = True,
+) -> Job:
+    """A finished job with a finalist for each point, and one more subnet that is none."""
+    job = store.create_job(name, config=config, seed=0, provenance={})
+    subnets = [NewSubnet(f"{name}{i}", {"depth": i}, 100 * i, 1000 * i) for i in range(len(points) + 1)]
+    with store.acquire(job) as lease:
+        known = store.register_device(device[0], {"host": device[0], "threads": device[1]})
+        searched = [
+            NewEvaluation(
+                subnet,
+                found,
+                position=i,
+                objectives={"accuracy": found, "latency_ms": ms * 1.1, "memory_bytes": 64.0},
+            )
+            for i, (subnet, (ms, _, found)) in enumerate(
+                zip(subnets, [*points, (9.0, 0.1, 0.1)], strict=True)
+            )
+        ]
+        store.add_evaluations(lease, searched)
+        finalists = list(zip(subnets, points, strict=False))
+        store.add_evaluations(
+            lease,
+            [NewEvaluation(s, quality, split="report", stderr=0.01) for s, (_, quality, _) in finalists],
+        )
+        if timed:
+            store.add_measurements(
+                lease,
+                [NewMeasurement(s, known.id, "finalist", ms, 0.1, 1.0, 5) for s, (ms, _, _) in finalists],
+            )
+        store.add_events(
+            lease,
+            [NewEvent("hypervolume", {"evaluations": n, "hypervolume": n / 10}, step=n) for n in (3, 5)],
+        )
+        lease.finish("succeeded")
+    return store.job(name)
+
+
+def member(latency_ms: float | None, quality: float, *, subnet: str = "s") -> Member:
+    return Member("j", subnet, {}, 1, 1, "accuracy", quality, None, None, "cpu", None, latency_ms, None)
+
+
+def of(*members: Member) -> ParetoFront:
+    return ParetoFront(("j",), ("accuracy", "latency_ms"), "cpu", None, 0, members)
+
+
+def test_the_json_is_the_contract(store: Store) -> None:
+    data = front(store, add_job(store, "a")).to_dict()
+    assert json.loads(json.dumps(data, allow_nan=False)) == data
+    head = {key: value for key, value in data.items() if key != "front"}
+    assert head == {
+        "job": "a",
+        "objectives": [
+            {"name": "accuracy", "goal": "max"},
+            {"name": "latency_ms", "goal": "min", "device": "cpu"},
+        ],
+        "hypervolume": 0.5,
+        "evaluations": 5,
+    }
+    assert [entry["subnet"] for entry in data["front"]] == ["a0", "a1", "a2", "a3"]
+    assert data["front"][1] == {
+        "subnet": "a1",
+        "architecture": {"depth": 1},
+        "params": 100,
+        "macs": 1000,
+        "quality": {"metric": "accuracy", "value": 0.8, "stderr": 0.01},
+        "latency": {
+            "device": "cpu",
+            "predicted_ms": pytest.approx(2.2),
+            "measured_ms": 2.0,
+            "spread_ms": 0.1,
+        },
+    }
+
+
+def test_where_and_device(store: Store) -> None:
+    job = add_job(store, "a")
+    conditions = [Condition.parse("latency_ms<=4"), Condition.parse("accuracy>0.6")]
+    assert [m.subnet for m in front(store, job, where=conditions).members] == ["a1", "a2"]
+    assert len(front(store, job, where=[Condition.parse("memory_bytes<=64")]).members) == 4
+    assert len(front(store, job, device="cpu").members) == 4
+    with pytest.raises(NotFoundError, match="Nothing of 'a' was measured on 'cpuu'") as caught:
+        front(store, job, device="cpuu")
+    assert caught.value.hint == "Did you mean 'cpu'?"
+
+
+def test_without_measurements_the_prediction_counts(store: Store) -> None:
+    found = front(store, add_job(store, "a", timed=False))
+    assert [m.measured_ms for m in found.members] == [None] * 4
+    assert [m.latency_ms for m in found.members] == pytest.approx([1.1, 2.2, 4.4, 8.8])
+    assert found.select(Condition.parse("latency_ms<3")).subnet == "a1"
+
+
+def test_a_job_without_finalists_has_an_empty_front(store: Store) -> None:
+    job = store.create_job("new", config={}, seed=0, provenance={})
+    found = front(store, job)
+    assert found.to_dict()["front"] == []
+    assert found.hypervolume is None
+    assert found.to_pandas().empty
+    for ask in (found.knee, found.select):
+        with pytest.raises(NotFoundError):
+            ask()
+
+
+def test_several_jobs_keep_what_no_other_beats_on_the_search_split(store: Store) -> None:
+    first = add_job(store, "a")
+    # Beats a1 on the search split and loses on the report split: choosing must not look at the latter.
+    second = add_job(store, "b", points=[(2.0, 0.70, 0.80), (9.0, 0.99, 0.91)])
+    found = front(store, [first, second, first])
+    assert [m.subnet for m in found.members] == ["a0", "b0", "a2", "a3"]
+    data = found.to_dict()
+    assert (data["job"], data["hypervolume"], data["evaluations"]) == ("a, b", None, 8)
+    assert [entry["job"] for entry in data["front"]] == ["a", "b", "a", "a"]
+
+
+def test_jobs_that_do_not_compare(store: Store) -> None:
+    first = add_job(store, "a")
+    other_data = add_job(store, "b", config={"data": {"name": "digit_pairs"}})
+    other_machine = add_job(store, "c", device=("cpu", 2))
+    other_device = add_job(store, "d", device=("pi", 1))
+    with pytest.raises(UsageError, match="their data differ"):
+        front(store, [first, other_data])
+    with pytest.raises(UsageError, match="Latencies of different devices"):
+        front(store, [first, other_machine], device="cpu")
+    with pytest.raises(UsageError, match="Latencies of different devices"):
+        front(store, [first, other_device])
+    assert {m.job for m in front(store, [first, other_device], device="pi").members} == {"d"}
+
+
+def test_csv_runs_no_formula(store: Store) -> None:
+    text = front(store, add_job(store, "=cmd()", device=("@SUM(1)", 1))).to_csv()
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert len(rows) == 4
+    assert {row["job"] for row in rows} == {"'=cmd()"}
+    assert {row["device"] for row in rows} == {"'@SUM(1)"}
+    assert rows[1]["subnet"].startswith("'=")
+    assert json.loads(rows[1]["architecture"]) == {"depth": 1}
+    assert float(rows[1]["measured_ms"]) == 2.0
+
+
+def test_the_knee() -> None:
+    # On log-latency 1, 2, 4, 8 lie at 0, 1/3, 2/3, 1; the point at 2 ms is 0.75 - 1/3 above the chord.
+    found = of(member(1, 0.5), member(2, 0.8, subnet="knee"), member(4, 0.85), member(8, 0.9))
+    assert found.knee().subnet == "knee"
+
+
+def test_the_knee_is_never_a_beaten_subnet() -> None:
+    found = of(member(1, 0.5), member(2, 0.7, subnet="good"), member(3, 0.69), member(8, 0.71))
+    assert found.knee().subnet == "good"
+
+
+def test_the_knee_of_few() -> None:
+    assert of(member(1, 0.5)).knee().quality == 0.5
+    assert of(member(1, 0.5), member(2, 0.6)).knee().quality == 0.5
+    assert of(member(1, 0.5), member(1, 0.5)).knee().quality == 0.5
+    with pytest.raises(NotFoundError):
+        of(member(None, 0.5)).knee()
+
+
+@given(st.lists(st.tuples(st.floats(0.01, 100), st.floats(0, 1)), min_size=1, max_size=8))
+def test_the_knee_is_on_the_front(points: list[tuple[float, float]]) -> None:
+    knee = of(*(member(ms, quality) for ms, quality in sorted(points))).knee()
+    assert not any(ms < (knee.latency_ms or 0) and quality > knee.quality for ms, quality in points)
+
+
+def test_select_takes_the_best_and_of_equals_the_fastest() -> None:
+    found = of(member(1, 0.5), member(2, 0.8, subnet="fast"), member(3, 0.8), member(8, 0.9))
+    assert found.select(Condition.parse("latency_ms<=5")).subnet == "fast"
+    assert found.select().quality == 0.9
+    with pytest.raises(NotFoundError, match=r"meets latency_ms<0.5") as caught:
+        found.select(Condition.parse("latency_ms<0.5"))
+    assert caught.value.hint == "It spans 1 to 8 ms and 0.5 to 0.9 accuracy."
+    with pytest.raises(UsageError, match="memory_bytes"):
+        found.select(Condition.parse("memory_bytes<1"))

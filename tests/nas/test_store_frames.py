@@ -1,0 +1,121 @@
+import math
+
+import pandas as pd
+import pytest
+
+from nas.store import NewEvaluation, NewEvent, NewMeasurement, NewSubnet, Store, frames
+
+SMALL, LARGE = NewSubnet("small", {"depth": 1}, 10, 100), NewSubnet("large", {"depth": 9}, 90, 900)
+
+
+@pytest.fixture
+def store(tmp_path):
+    with Store.open(f"sqlite:///{tmp_path / 'nas.db'}") as opened:
+        yield opened
+
+
+@pytest.fixture
+def lease(store):
+    with store.acquire(store.create_job("job", config={}, seed=0, provenance={})) as held:
+        yield held
+
+
+def test_empty_frames_have_their_columns(store, lease):
+    assert list(frames.evaluations(store, lease.job).columns) == frames.EVALUATIONS
+    assert list(frames.finalists(store, lease.job).columns) == frames.FINALISTS
+    assert list(frames.measured(store, lease.job).columns) == frames.MEASURED
+    assert list(frames.events(store, lease.job, "train").columns) == ["step"]
+    assert all(
+        frame.empty for frame in (frames.finalists(store, lease.job), frames.measured(store, lease.job))
+    )
+
+
+def test_jobs(store, lease):
+    store.create_job("waiting", config={}, seed=0, provenance={})
+    store.begin_stage(lease, "train", "k")
+    store.finish_stage(lease, "train", {})
+    store.begin_stage(lease, "search", "k")
+    store.add_evaluations(lease, [NewEvaluation(SMALL, 0.5), NewEvaluation(SMALL, 0.4, split="report")])
+    frame = frames.jobs(store)
+    assert list(frame.columns) == frames.JOBS
+    assert list(frame["name"]) == ["waiting", "job"]
+    assert list(frame["live"]) == [False, True]
+    assert list(frame["evaluations"]) == [0, 1]
+    assert frame["stage"][1] == "search"
+    assert pd.isna(frame["stage"][0])
+    assert 0 <= frame["seconds"][1] < 60
+    assert pd.isna(frame["seconds"][0])
+
+
+def test_evaluations_have_a_column_for_each_objective(store, lease):
+    told = {"accuracy": 0.5, "latency_ms": 1.5, "params": 10}
+    store.add_evaluations(
+        lease, [NewEvaluation(SMALL, 0.5, stderr=0.1, batch=0, position=0, objectives=told)]
+    )
+    store.add_evaluations(lease, [NewEvaluation(LARGE, math.nan, batch=1, position=1)])
+    frame = frames.evaluations(store, lease.job)
+    assert list(frame.columns) == [*frames.EVALUATIONS, "accuracy", "latency_ms"]
+    assert list(frame["subnet"]) == ["small", "large"]
+    assert list(frame["state"]) == ["ok", "failed"]
+    assert list(frame["params"]) == [10, 90]
+    assert frame["latency_ms"][0] == 1.5
+    assert frame[["value", "latency_ms"]].iloc[1].isna().all()
+    assert frame["architecture"][0] == {"depth": 1}
+
+
+def test_finalists_join_what_was_predicted_and_what_was_measured(store, lease):
+    device = store.register_device("cpu", {})
+    told = {"accuracy": 0.6, "latency_ms": 1.4}
+    store.add_evaluations(
+        lease,
+        [
+            NewEvaluation(SMALL, 0.6, objectives=told, position=0),
+            NewEvaluation(LARGE, 0.9, split="report", stderr=0.02),
+            NewEvaluation(SMALL, 0.5, split="report", stderr=0.03),
+            NewEvaluation(NewSubnet("bad", {}, 1, 1), math.nan, split="report"),
+        ],
+    )
+    store.add_measurements(lease, [NewMeasurement(SMALL, device.id, "finalist", 1.5, 0.1, 2.0, 5)])
+    store.add_measurements(lease, [NewMeasurement(LARGE, device.id, "sample", 7.5, 0.1, 2.0, 5)])
+    frame = frames.finalists(store, lease.job)
+    assert list(frame["subnet"]) == ["small", "large"]
+    small, large = frame.to_dict("records")
+    assert small == {
+        "subnet": "small",
+        "architecture": {"depth": 1},
+        "params": 10,
+        "macs": 100,
+        "metric": "accuracy",
+        "quality": 0.5,
+        "stderr": 0.03,
+        "search_quality": 0.6,
+        "device": "cpu",
+        "predicted_ms": 1.4,
+        "measured_ms": 1.5,
+        "spread_ms": 0.1,
+    }
+    assert large["quality"] == 0.9
+    assert all(pd.isna(large[name]) for name in ("search_quality", "predicted_ms", "measured_ms", "device"))
+
+
+def test_events_have_a_column_for_each_key(store, lease):
+    store.add_events(
+        lease, [NewEvent("train", {"loss": 0.5, "lr": 0.1}, step=2), NewEvent("log", {"text": "x"})]
+    )
+    store.add_events(lease, [NewEvent("train", {"loss": math.nan}, step=1)])
+    frame = frames.events(store, lease.job, "train")
+    assert list(frame.columns) == ["step", "loss", "lr"]
+    assert list(frame["step"]) == [1, 2]
+    assert pd.isna(frame["loss"][0])
+
+
+def test_measured_names_the_device(store, lease):
+    device = store.register_device("cpu", {})
+    store.add_measurements(lease, [NewMeasurement(LARGE, device.id, "sample", 7.5, 0.1, 2.0, 5)])
+    (row,) = frames.measured(store, lease.job).to_dict("records")
+    assert (row["subnet"], row["device"], row["measured_ms"], row["purpose"]) == (
+        "large",
+        "cpu",
+        7.5,
+        "sample",
+    )

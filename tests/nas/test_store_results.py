@@ -1,0 +1,175 @@
+import math
+
+import numpy as np
+import pytest
+
+from nas.store import NewEvaluation, NewEvent, NewMeasurement, NewSubnet, Store
+from search_spaces._errors import JobFailedError, NotFoundError, UsageError
+
+
+@pytest.fixture
+def store(tmp_path):
+    with Store.open(f"sqlite:///{tmp_path / 'nas.db'}") as opened:
+        yield opened
+
+
+@pytest.fixture
+def lease(store):
+    with store.acquire(store.create_job("job", config={}, seed=0, provenance={})) as held:
+        yield held
+
+
+def subnet(n, macs=10):
+    return NewSubnet(f"{n:012x}", {"depth": n, "mlp_ratio": [1, 2]}, 100 + n, macs)
+
+
+def test_subnets_are_added_once(store, lease):
+    first = store.add_subnets(lease, [subnet(1), subnet(2), subnet(1)])
+    second = store.add_subnets(lease, [subnet(2), subnet(3)])
+    assert first.keys() == {subnet(1).key, subnet(2).key}
+    assert second[subnet(2).key] == first[subnet(2).key]
+    assert [found.params for found in store.subnets(lease.job)] == [101, 102, 103]
+    assert store.subnets(lease.job)[0].architecture == {"depth": 1, "mlp_ratio": [1, 2]}
+    assert store.add_subnets(lease, []) == {}
+
+
+def test_more_subnets_than_one_query_names(store, lease):
+    assert len(store.add_subnets(lease, [subnet(n, macs=3 * 10**12) for n in range(2_500)])) == 2_500
+    assert store.subnets(lease.job)[-1].macs == 3 * 10**12
+
+
+def test_the_same_architecture_in_two_jobs_is_two_subnets(store, lease):
+    other = store.create_job("other", config={}, seed=0, provenance={})
+    store.add_subnets(lease, [subnet(1)])
+    with store.acquire(other) as second:
+        store.add_subnets(second, [subnet(1)])
+    assert store.subnets(other)[0].id != store.subnets(lease.job)[0].id
+
+
+def test_a_subnet_is_found_by_the_beginning_of_its_key(store, lease):
+    keys = ["abc123", "abd456", "ab"]
+    store.add_subnets(lease, [NewSubnet(key, {}, 1, 1) for key in keys])
+    assert store.subnet(lease.job, "abc").key == "abc123"
+    assert store.subnet(lease.job, "ab").key == "ab"
+    with pytest.raises(UsageError, match="Several subnets") as caught:
+        store.subnet(lease.job, "a")
+    assert "abc123" in caught.value.hint
+    for wrong in ("", "%", "_", "x", "ABC", "'", "\0", "\ud800"):
+        with pytest.raises(NotFoundError):
+            store.subnet(lease.job, wrong)
+
+
+def test_a_batch_of_evaluations_comes_back_by_position(store, lease):
+    told = {"accuracy": 0.9, "latency_ms": np.float64(1.5)}
+    batch = [
+        NewEvaluation(subnet(n), n / 10, stderr=0.01, count=360, batch=0, position=n, objectives=told)
+        for n in (2, 0, 1)
+    ]
+    store.add_evaluations(lease, batch)
+    store.add_evaluations(lease, [NewEvaluation(subnet(2), 0.21, split="report", count=500)])
+    found = store.evaluations(lease.job)
+    assert [(e.split, e.position, e.value) for e in found] == [
+        ("search", 0, 0.0),
+        ("search", 1, 0.1),
+        ("search", 2, 0.2),
+        ("report", None, 0.21),
+    ]
+    assert found[0].objectives == {"accuracy": 0.9, "latency_ms": 1.5}
+    assert (found[0].subnet.key, found[0].state, found[0].metric) == (subnet(0).key, "ok", "accuracy")
+    assert (found[0].weights, found[0].stderr, found[0].count, found[0].reason) == (
+        "inherited",
+        0.01,
+        360,
+        None,
+    )
+    assert [e.split for e in store.evaluations(lease.job, "report")] == ["report"]
+
+
+def test_what_was_evaluated_stays_as_it_is(store, lease):
+    store.add_evaluations(lease, [NewEvaluation(subnet(1), 0.5, position=0)])
+    store.add_evaluations(lease, [NewEvaluation(subnet(k), 0.7, position=k) for k in (1, 2)])
+    assert [(e.position, e.value) for e in store.evaluations(lease.job)] == [(0, 0.5), (2, 0.7)]
+
+
+def test_a_batch_is_written_whole_or_not_at_all(store, lease):
+    broken = NewEvaluation(NewSubnet("b", {}, 1, 1), 0.5, split=None)
+    with pytest.raises(Exception, match="NOT NULL"):
+        store.add_evaluations(lease, [NewEvaluation(subnet(1), 0.5), broken])
+    assert store.evaluations(lease.job) == []
+    assert store.subnets(lease.job) == []
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, None])
+def test_a_value_that_is_no_number_is_a_failed_evaluation(store, lease, value):
+    store.add_evaluations(lease, [NewEvaluation(subnet(1), value, stderr=math.nan)])
+    store.add_evaluations(lease, [NewEvaluation(subnet(2), value, reason="out of memory")])
+    first, second = store.evaluations(lease.job)
+    assert (first.state, first.value, first.stderr) == ("failed", None, None)
+    assert first.reason.startswith("accuracy is ")
+    assert second.reason == "out of memory"
+
+
+def test_an_objective_that_is_no_number_fails_the_evaluation(store, lease):
+    told = {"latency_ms": math.inf, "params": 3}
+    store.add_evaluations(lease, [NewEvaluation(subnet(1), 0.5, objectives=told)])
+    (found,) = store.evaluations(lease.job)
+    assert (found.state, found.value, found.reason) == ("failed", None, "latency_ms is inf")
+    assert found.objectives == {"latency_ms": None, "params": 3}
+
+
+def test_a_device_is_its_fingerprint(store):
+    first = store.register_device("cpu", {"threads": 2, "torch": "2"})
+    assert store.register_device("other", {"torch": "2", "threads": 2}) == first
+    second = store.register_device("cpu", {"threads": 4, "torch": "2"})
+    assert store.devices() == [first, second]
+    assert len(first.digest) == 64
+
+
+def test_measurements_are_kept_once_for_each_purpose(store, lease):
+    device = store.register_device("cpu", {"threads": 2})
+
+    def timed(purpose, latency_ms):
+        return NewMeasurement(
+            subnet(1), device.id, purpose, latency_ms, math.nan, 2.0, 9, {"ms": [1.0, math.nan]}
+        )
+
+    store.add_measurements(lease, [timed("sample", 1.0), timed("finalist", 1.1)])
+    store.add_measurements(lease, [timed("sample", 9.0)])
+    assert [m.latency_ms for m in store.measurements(lease.job)] == [1.0, 1.1]
+    (found,) = store.measurements(lease.job, "finalist")
+    assert (found.spread_ms, found.reference_ms, found.rounds) == (None, 2.0, 9)
+    assert found.raw == {"ms": [1.0, None]}
+    assert found.subnet.key == subnet(1).key
+    with pytest.raises(JobFailedError, match="not a finite number"):
+        store.add_measurements(lease, [timed("x", math.nan)])
+    assert len(store.measurements(lease.job)) == 2
+
+
+def test_a_predictor_takes_the_place_of_the_one_before(store, lease):
+    device, other = (store.register_device("cpu", {"threads": n}) for n in (1, 2))
+    assert store.predictor(lease.job) is None
+    store.put_predictor(lease, device_id=device.id, kind="linear", state={"w": [1.0]}, score={"r2": 0.5})
+    store.put_predictor(lease, device_id=device.id, kind="linear", state={"w": [2.0]}, score={"r2": 0.9})
+    found = store.predictor(lease.job, device.id)
+    assert (found.state, found.score, found.kind, found.metric) == (
+        {"w": [2.0]},
+        {"r2": 0.9},
+        "linear",
+        "latency_ms",
+    )
+    assert store.predictor(lease.job) == found
+    assert store.predictor(lease.job, other.id) is None
+    assert store.predictor(lease.job, metric="energy_mj") is None
+
+
+def test_events_with_a_step_are_kept_once_and_logs_always(store, lease):
+    store.add_events(lease, [NewEvent("train", {"loss": 1.0}, stage="train", step=1)])
+    again = [NewEvent("train", {"loss": math.nan}, stage="train", step=n) for n in (1, 2)]
+    store.add_events(lease, again)
+    store.add_events(lease, [NewEvent("log", {"text": "same"}), NewEvent("log", {"text": "same"})])
+    assert [(e.step, e.data) for e in store.events(lease.job, "train")] == [
+        (1, {"loss": 1.0}),
+        (2, {"loss": None}),
+    ]
+    assert len(store.events(lease.job, "log")) == 2
+    assert len(store.events(lease.job)) == 4

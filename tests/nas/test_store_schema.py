@@ -1,0 +1,227 @@
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.schema import CreateTable
+
+from nas.store import NewEvaluation, NewSubnet, Store, _schema, _tables, backup, check, upgrade
+from nas.store._engine import database_seconds
+from search_spaces._errors import ConflictError, NASError, StoreError
+
+NEXT = """
+import sqlalchemy as sa
+from alembic import op
+revision = "0002"
+down_revision = "0001"
+def upgrade():
+    op.add_column("jobs", sa.Column("note", sa.Text()))
+"""
+BREAKS = NEXT + "    raise RuntimeError('half way')\n"
+DIES = NEXT + "    import os, signal; os.kill(os.getpid(), signal.SIGKILL)\n"
+
+
+@pytest.fixture
+def file(tmp_path):
+    return tmp_path / "nas.db"
+
+
+@pytest.fixture
+def url(file):
+    return f"sqlite:///{file}"
+
+
+@pytest.fixture
+def filled(url):
+    """A closed store with a job in it."""
+    with Store.open(url) as store:
+        store.create_job("job", config={}, seed=0, provenance={})
+    return url
+
+
+def ahead(monkeypatch, tmp_path, text):
+    """The code as it will be one revision later."""
+    folder = tmp_path / "migrations"
+    shutil.copytree(_schema.MIGRATIONS, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "versions" / "rev_0002.py").write_text(text)
+    monkeypatch.setattr(_schema, "MIGRATIONS", folder)
+    return folder
+
+
+def revision(file):
+    with sqlite3.connect(file) as connection:
+        found = connection.execute("SELECT version_num FROM alembic_version").fetchone()[0]
+    connection.close()
+    return found
+
+
+def test_the_migrations_build_the_tables_of_the_metadata(filled):
+    with Store.open(filled) as store, store.read() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, _tables.metadata) == []
+        names = {
+            table: sa.inspect(connection).get_unique_constraints(table) for table in _tables.metadata.tables
+        }
+    assert {c["name"] for c in names["evaluations"]} == {"uq_evaluations_subnet_id_split_weights_metric"}
+
+
+def test_the_file_names_are_the_revisions():
+    config = Config()
+    config.set_main_option("script_location", str(_schema.MIGRATIONS))
+    config.set_main_option("path_separator", "os")
+    scripts = ScriptDirectory.from_config(config)
+    assert [script.revision for script in scripts.walk_revisions()][::-1] == _schema.revisions()
+
+
+def test_the_tables_and_statements_are_valid_for_postgresql():
+    dialect = postgresql.dialect()
+    for table in _tables.metadata.sorted_tables:
+        assert "CREATE TABLE" in str(CreateTable(table).compile(dialect=dialect))
+    assert "clock_timestamp()" in str(sa.select(database_seconds() + 30.0).compile(dialect=dialect))
+
+
+def test_a_new_store_is_made_with_its_folder(tmp_path):
+    file = tmp_path / "new" / "a b#c?d%e.db"
+    with Store.open(sa.URL.create("sqlite", database=str(file)).render_as_string()) as store:
+        assert store.jobs() == []
+        assert store.artifact_root == file.with_suffix(".artifacts")
+    assert file.is_file()
+
+
+def test_an_empty_file_becomes_a_store_but_not_for_a_reader(file, url):
+    file.touch()
+    with pytest.raises(StoreError, match="holds no store"):
+        Store.open(url, read_only=True)
+    Store.open(url).close()
+    assert check(url) == []
+
+
+def test_reading_a_store_that_does_not_exist_creates_nothing(tmp_path):
+    with pytest.raises(StoreError, match="does not exist") as caught:
+        Store.open(f"sqlite:///{tmp_path / 'folder' / 'nas.db'}", read_only=True)
+    assert caught.value.exit_code == 5
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made_and_a_folder_in_place_of_the_file(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match="cannot be made"):
+        Store.open(f"sqlite:///{tmp_path / 'file' / 'nas.db'}")
+    with pytest.raises(StoreError, match="is a folder"):
+        Store.open(f"sqlite:///{tmp_path}")
+
+
+def test_a_newer_store_is_refused(filled, file):
+    with sqlite3.connect(file) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    connection.close()
+    for act in (Store.open, upgrade, lambda url: Store.open(url, read_only=True)):
+        with pytest.raises(StoreError, match="written by a newer version"):
+            act(filled)
+    assert revision(file) == "9999"
+    assert len(check(filled)) == 1
+
+
+def test_an_older_store_asks_for_the_upgrade_which_keeps_its_rows(filled, file, tmp_path, monkeypatch):
+    ahead(monkeypatch, tmp_path, NEXT)
+    for read_only in (True, False):
+        with pytest.raises(StoreError) as caught:
+            Store.open(filled, read_only=read_only)
+        assert "nas db upgrade" in caught.value.hint
+    assert "older schema" in check(filled)[0]
+    assert upgrade(filled) == ("0001", "0002")
+    assert upgrade(filled) == ("0002", "0002")
+    with sqlite3.connect(file) as connection:
+        assert connection.execute("SELECT name, note FROM jobs").fetchall() == [("job", None)]
+    connection.close()
+    (copy,) = tmp_path.glob("nas.schema-0001.*.db")
+    assert revision(copy) == "0001"
+
+
+def test_an_upgrade_that_fails_half_way_leaves_the_old_schema(filled, file, tmp_path, monkeypatch):
+    ahead(monkeypatch, tmp_path, BREAKS)
+    with pytest.raises(RuntimeError, match="half way"):
+        upgrade(filled)
+    monkeypatch.undo()
+    assert revision(file) == "0001"
+    assert check(filled) == []
+
+
+def test_an_upgrade_that_is_killed_leaves_the_old_schema(filled, file, tmp_path, monkeypatch):
+    folder = ahead(monkeypatch, tmp_path, DIES)
+    code = (
+        "import sys, pathlib; from nas.store import _schema, upgrade\n"
+        "_schema.MIGRATIONS = pathlib.Path(sys.argv[2]); upgrade(sys.argv[1])"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, filled, str(folder)], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    monkeypatch.undo()
+    assert check(filled) == []
+    assert revision(file) == "0001"
+
+
+def test_what_is_no_store_is_refused_and_left_alone(file, url):
+    file.write_text("a shopping list\n" * 100)
+    before = file.read_bytes()
+    for act in (Store.open, upgrade, lambda url: backup(url, file.with_name("copy.db"))):
+        with pytest.raises(StoreError, match="no SQLite file"):
+            act(url)
+    assert "no SQLite file" in check(url)[0]
+    assert file.read_bytes() == before
+    assert [path.name for path in file.parent.iterdir()] == ["nas.db"]
+
+
+def test_the_database_of_another_program_is_left_alone(file, url):
+    with sqlite3.connect(file) as connection:
+        connection.execute("CREATE TABLE alembic_version (version_num TEXT)")
+        connection.execute("CREATE TABLE songs (title TEXT)")
+    connection.close()
+    before = file.read_bytes()
+    for act in (Store.open, upgrade):
+        with pytest.raises(StoreError, match="not a store of this program"):
+            act(url)
+    assert file.read_bytes() == before
+
+
+def test_a_backup_is_a_store_of_its_own(filled, tmp_path):
+    copy = tmp_path / "copy.db"
+    with Store.open(filled) as store, store.acquire(store.job("job")) as lease:
+        store.add_evaluations(lease, [NewEvaluation(NewSubnet("k", {}, 1, 1), 0.5)])
+        backup(filled, copy)
+        store.add_evaluations(lease, [NewEvaluation(NewSubnet("l", {}, 1, 1), 0.5)])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["copy.db", "nas.db"]
+    with Store.open(f"sqlite:///{copy}") as store:
+        assert len(store.evaluations(store.job("job"))) == 1
+    assert check(f"sqlite:///{copy}") == []
+
+
+def test_a_backup_overwrites_nothing_and_reads_only_what_is_there(filled, tmp_path):
+    (tmp_path / "copy.db").write_text("precious")
+    with pytest.raises(ConflictError, match="exists already"):
+        backup(filled, tmp_path / "copy.db")
+    assert (tmp_path / "copy.db").read_text() == "precious"
+    with pytest.raises(StoreError, match="cannot be written"):
+        backup(filled, tmp_path / "none" / "copy.db")
+    with pytest.raises(StoreError, match="no store"):
+        backup(f"sqlite:///{tmp_path / 'none.db'}", tmp_path / "other.db")
+    with pytest.raises(StoreError, match="no SQLite file") as caught:
+        backup("postgresql://me:secret@host/nas", tmp_path / "other.db")
+    assert "pg_dump" in caught.value.hint
+    assert "secret" not in caught.value.message
+
+
+def test_check_names_broken_references_and_a_missing_store(filled, file, tmp_path):
+    with sqlite3.connect(file) as connection:
+        connection.execute("INSERT INTO subnets VALUES (1, 99, 'k', '{}', 1, 1)")
+    connection.close()
+    assert check(filled) == ["row 1 of subnets names a missing row of jobs"]
+    with pytest.raises(NASError, match="no store"):
+        check(f"sqlite:///{tmp_path / 'none.db'}")

@@ -1,0 +1,84 @@
+"""What each strategy draws: how often, in which order, and that a draw depends on (seed, step) alone."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from elastic_nets import space
+
+import search_spaces
+from search_spaces._errors import UsageError
+from supernet._sampling import Joint, Sandwich, SinglePath, Strategy, Weighted
+
+DRAWS = 4000
+SPACE = space(mlp_ratio=(0.5, 1, 2, 4), depth=(3,), embed_dim=(16,), num_heads=(4,))
+STRATEGIES = [SinglePath(), Sandwich(), Weighted(), Joint()]
+
+
+def close(count: int, probability: float) -> bool:
+    """Within four standard errors of `DRAWS` draws."""
+    return abs(count / DRAWS - probability) < 4 * (probability * (1 - probability) / DRAWS) ** 0.5
+
+
+def test_single_path_draws_the_ends_as_often_as_it_says_and_else_uniformly():
+    rng = np.random.default_rng(0)
+    drawn = [SinglePath(smallest=0.2, largest=0.3).draw(SPACE, rng) for _ in range(DRAWS)]
+    assert {len(archs) for archs in drawn} == {1}
+    counts = Counter(archs[0] for archs in drawn)
+    assert close(counts[SPACE.smallest], 0.2 + 0.5 / 64)
+    assert close(counts[SPACE.largest], 0.3 + 0.5 / 64)
+    assert len(counts) == SPACE.size == 64
+    assert all(close(counts[arch], 0.5 / 64) for arch in counts if arch not in (SPACE.smallest, SPACE.largest))
+
+
+def test_single_path_without_ends_and_with_nothing_else():
+    rng = np.random.default_rng(0)
+    big = search_spaces.get("matformer_vit_b16")
+    random_only = {SinglePath(smallest=0, largest=0).draw(big, rng)[0] for _ in range(50)}
+    assert not random_only & {big.smallest, big.largest}
+    assert len(random_only) == 50
+    assert {SinglePath(smallest=0.5, largest=0.5).draw(big, rng)[0] for _ in range(50)} == {big.smallest, big.largest}
+
+
+def test_a_sandwich_is_largest_smallest_and_random_ones():
+    rng = np.random.default_rng(0)
+    fillings = set()
+    for _ in range(200):
+        first, second, *filling = Sandwich(random=3).draw(SPACE, rng)
+        assert (first, second, len(filling)) == (SPACE.largest, SPACE.smallest, 3)
+        fillings.update(filling)
+    assert len(fillings) == SPACE.size
+
+
+def test_weighted_draws_the_granularities_at_their_weights():
+    rng = np.random.default_rng(0)
+    weights = (2.0, 2.2, 2.4, 3.4)
+    counts = Counter(Weighted(weights).draw(SPACE, rng)[0] for _ in range(DRAWS))
+    assert counts.keys() == set(SPACE.uniform(4))
+    for arch, weight in zip([SPACE.preset(name) for name in ("s", "m", "l", "xl")], weights, strict=True):
+        assert close(counts[arch], weight / 10)
+
+
+def test_weighted_needs_a_weight_for_each_granularity():
+    with pytest.raises(UsageError, match="6 sampling weights"):
+        Weighted((1, 1, 1, 1, 1, 1)).draw(SPACE, np.random.default_rng(0))
+
+
+def test_joint_is_every_granularity_largest_first():
+    expected = [SPACE.preset(name) for name in ("xl", "l", "m", "s")]
+    assert Joint().draw(SPACE, np.random.default_rng(0)) == expected
+    assert Joint(granularities=2).draw(SPACE, np.random.default_rng(0)) == [SPACE.largest, SPACE.smallest]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES, ids=lambda s: type(s).__name__)
+def test_a_draw_depends_on_seed_and_step_alone(strategy: Strategy):
+    wide = space()
+
+    def draws(seed: int, steps: range) -> dict[int, list[search_spaces.Architecture]]:
+        return {step: strategy.draw(wide, np.random.default_rng([seed, step])) for step in steps}
+
+    forward, backward = draws(1, range(30)), draws(1, range(29, -1, -1))
+    assert forward == backward
+    if not isinstance(strategy, Joint):
+        assert forward != draws(2, range(30))
+        assert len({str(archs) for archs in forward.values()}) > 1

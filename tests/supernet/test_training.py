@@ -1,0 +1,200 @@
+"""The trainer: repeatable, resumable bit for bit, honest about NaN, and it learns."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from elastic_nets import space
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn import functional as F
+
+import nas.datasets
+import search_spaces
+import supernet
+from search_spaces._errors import JobFailedError, UsageError
+from supernet._evaluate import correct, quality
+from supernet._sampling import Joint, Sandwich, SinglePath, Strategy, Weighted
+from supernet._train import LOG_EVERY, Recipe, Training
+
+STEPS = 12
+RECIPE: dict[str, Any] = {"steps": STEPS, "batch_size": 8, "lr": 1e-2, "warmup": 3}
+KINDS: dict[str, tuple[Strategy, dict[str, Any]]] = {
+    "single path": (SinglePath(), {}),
+    "single path with average": (SinglePath(), {"ema": 0.9}),
+    "sandwich that distills": (Sandwich(random=1), {"distill": True, "distill_after": 0.5}),
+    "sandwich with both": (Sandwich(random=1), {"ema": 0.8, "distill": True, "distill_after": 0.0}),
+    "weighted": (Weighted(), {}),
+    "joint in bf16": (Joint(), {"precision": "bf16"}),
+}
+kinds = pytest.mark.parametrize(("strategy", "options"), KINDS.values(), ids=KINDS.keys())
+
+
+def training(strategy: Strategy, options: dict[str, Any], *, seed: int = 0) -> Training:
+    return Training(supernet.build(space(), seed=0), strategy, Recipe(**(RECIPE | options)), seed=seed)
+
+
+def batch(step: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(step)
+    return torch.randn(8, 3, 8, 12, generator=generator), torch.randint(5, (8,), generator=generator)
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(tensor, b[name]) for name, tensor in a.items())
+
+
+@kinds
+def test_the_same_seed_gives_the_same_weights(strategy: Strategy, options: dict[str, Any]):
+    first, again = training(strategy, options), training(strategy, options)
+    logs = [list(t.run(batch)) for t in (first, again)]
+    assert logs[0] == logs[1]
+    assert same(first.state(), again.state())
+
+
+def test_another_seed_gives_other_weights():
+    one, other = training(SinglePath(), {}), training(SinglePath(), {}, seed=1)
+    assert list(one.run(batch)) != list(other.run(batch))
+    assert not same(one.state(), other.state())
+
+
+@kinds
+@pytest.mark.parametrize("stop", [1, 7])
+def test_a_resumed_training_ends_bit_for_bit_as_an_uninterrupted_one(
+    strategy: Strategy, options: dict[str, Any], stop: int, tmp_path: Path
+):
+    whole = training(strategy, options)
+    list(whole.run(batch))
+
+    first = training(strategy, options)
+    list(first.run(batch, until=stop))
+    assert first.step == stop
+    save_file(first.state(), tmp_path / "checkpoint.safetensors")
+    torch.manual_seed(99)  # nothing may depend on the global generator
+
+    second = training(strategy, options)
+    second.load_state(load_file(tmp_path / "checkpoint.safetensors"))
+    assert second.step == stop
+    assert same(second.state(), first.state())
+    list(second.run(batch))
+    assert same(second.state(), whole.state())
+    assert same(second.weights(), whole.weights())
+
+
+def test_a_loaded_state_is_a_copy():
+    first, second = training(SinglePath(), {"ema": 0.9}), training(SinglePath(), {"ema": 0.9})
+    list(first.run(batch, until=2))
+    second.load_state(first.state())
+    before = {name: tensor.clone() for name, tensor in second.state().items()}
+    list(first.run(batch))
+    assert same(second.state(), before)
+
+
+def test_the_average_is_what_evaluation_uses():
+    trained = training(SinglePath(), {"ema": 0.5})
+    parameters = dict(trained.supernet.shared.named_parameters())
+    average = {name: p.detach().clone() for name, p in parameters.items()}
+    for step in range(3):
+        list(trained.run(batch, until=step + 1))
+        average = {name: 0.5 * tensor + 0.5 * parameters[name].detach() for name, tensor in average.items()}
+    for name, tensor in trained.weights().items():
+        torch.testing.assert_close(tensor, average[name])
+    assert not torch.equal(trained.weights()["head.weight"], parameters["head.weight"])
+    plain = training(SinglePath(), {})
+    list(plain.run(batch, until=3))
+    assert same(plain.weights(), {k: p.detach() for k, p in plain.supernet.shared.named_parameters()})
+
+
+def test_the_learning_rate_rises_linearly_and_falls_as_a_cosine():
+    recipe = Recipe(steps=110, warmup=10, lr=0.1)
+    assert [recipe.learning_rate(step) for step in (0, 4, 9)] == pytest.approx([0.01, 0.05, 0.1])
+    assert recipe.learning_rate(10) == pytest.approx(0.1)
+    assert recipe.learning_rate(60) == pytest.approx(0.05)
+    assert recipe.learning_rate(109) == pytest.approx(0, abs=1e-4)
+    after = [recipe.learning_rate(step) for step in range(10, 110)]
+    assert after == sorted(after, reverse=True)
+    assert Recipe(steps=5, warmup=0, lr=0.1).learning_rate(0) == pytest.approx(0.1)
+
+
+def test_the_log_names_step_loss_and_rate():
+    trained = training(SinglePath(), {"steps": LOG_EVERY + 5})
+    first, last = trained.run(batch)
+    assert (first["step"], last["step"]) == (LOG_EVERY, LOG_EVERY + 5)
+    assert last["lr"] == trained.recipe.learning_rate(LOG_EVERY + 4)
+    assert last["loss"] > 0
+    assert list(trained.run(batch)) == []
+
+
+def test_until_counts_steps_from_the_start():
+    trained = training(SinglePath(), {})
+    assert list(trained.run(batch, until=0)) == []
+    assert trained.step == 0
+    list(trained.run(batch, until=4))
+    list(trained.run(batch, until=1000))
+    assert trained.step == STEPS
+
+
+def test_a_loss_that_is_no_number_stops_the_job_and_names_the_step():
+    def broken(step: int) -> tuple[Tensor, Tensor]:
+        x, labels = batch(step)
+        return x * float("nan"), labels
+
+    with pytest.raises(JobFailedError, match="step 6 of 12"):
+        list(training(SinglePath(), {}).run(broken, until=6))
+
+
+def test_an_unknown_precision_is_refused():
+    with pytest.raises(UsageError, match="fp8"):
+        training(SinglePath(), {"precision": "fp8"})
+
+
+def test_norms_biases_tokens_and_positions_do_not_decay():
+    elastic = supernet.build(space(class_token=True, reg_tokens=1, layer_scale=True, stem="conv", stem_norm=True))
+    trained = Training(elastic, SinglePath(), Recipe(steps=1), seed=0)
+    decayed, exempt = trained._optimizer.param_groups
+    assert (decayed["weight_decay"], exempt["weight_decay"]) == (0.05, 0.0)
+    names = {id(p): name for name, p in elastic.shared.named_parameters()}
+    held = {names[id(p)] for p in exempt["params"]}
+    assert held | {names[id(p)] for p in decayed["params"]} == set(names.values())
+    assert {"cls_token", "reg_token", "pos_embed", "head.bias", "blocks.0.norm1.weight", "blocks.0.ls1.gamma"} <= held
+    assert all(name.endswith("weight") for name in set(names.values()) - held)
+
+
+def test_the_gradient_is_the_mean_over_the_architectures_of_a_step():
+    """Written out with plain cross entropies, distillation included."""
+    elastic = supernet.build(space(), seed=0)
+    strategy, recipe = Sandwich(random=0), Recipe(**RECIPE, distill=True, distill_after=0.0)
+    x, labels = batch(0)
+    teacher = elastic(x, elastic.space.largest)
+    student = elastic(x, elastic.space.smallest)
+    largest = F.cross_entropy(teacher, labels, label_smoothing=0.05)
+    hard = F.cross_entropy(student, labels, label_smoothing=0.05)
+    soft = -(teacher.softmax(dim=-1).detach() * student.log_softmax(dim=-1)).sum(dim=-1).mean()
+    ((largest + 0.5 * hard + 0.5 * soft) / 2).backward()
+    expected = {name: p.grad for name, p in elastic.shared.named_parameters() if p.grad is not None}
+    elastic.zero_grad(set_to_none=True)
+    Training(elastic, strategy, recipe, seed=0)._backward(x, labels, [elastic.space.largest, elastic.space.smallest])
+    for name, gradient in expected.items():
+        torch.testing.assert_close(elastic.shared.get_parameter(name).grad, gradient, rtol=1e-4, atol=1e-6)
+
+
+def test_it_learns_real_digits():
+    """10 classes: chance is 10 percent; both ends of the space come far above within 150 steps."""
+    digits = nas.datasets.build("digits")
+    channels, *size = digits.input_shape
+    tiny = search_spaces.get(
+        "matformer", image_size=size, in_chans=channels, num_classes=10, embed_dim=(16, 32), depth=(1, 2), num_heads=(2, 4)
+    )  # fmt: skip
+    elastic = supernet.build(tiny, seed=0)
+    ends = [tiny.smallest, tiny.largest]
+    held_out = list(digits.batches("search", 100))
+
+    def accuracy() -> list[float]:
+        return [quality(hits).value for hits in correct(elastic, ends, held_out).values()]
+
+    assert max(accuracy()) < 0.3
+    recipe = Recipe(steps=150, batch_size=32, warmup=20, lr=5e-3)
+    trained = Training(elastic, SinglePath(smallest=0.3, largest=0.3), recipe, seed=0)
+    logs = list(trained.run(lambda step: digits.train_batch(0, step, 32)))
+    assert logs[-1]["loss"] < 0.75 * logs[0]["loss"]
+    assert min(accuracy()) > 0.5

@@ -1,0 +1,245 @@
+"""Every component, found by its file: what its module offers, that a law covers it, and the law of supernets.
+
+A new file in a component folder is tested here, and in its folder's law, without a change to any test.
+"""
+
+import inspect
+import json
+import math
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+import search_spaces
+import supernet
+from search_spaces import Architecture, SearchSpace
+from search_spaces._errors import ConflictError
+from search_spaces._registry import load, names
+from supernet._base import Supernet
+from supernet._evaluate import correct
+
+TESTS = Path(__file__).parent
+BUILT = "build"
+# Component folder -> the function that a component offers, and the test of its law with the words that find
+# all components.
+KINDS = {
+    "search_spaces": (BUILT, "search_spaces/test_spaces.py", "search_spaces.names()"),
+    "supernet": (BUILT, "test_contracts.py", 'names("supernet")'),
+    "predictors": (BUILT, "predictors/test_predictors.py", 'names("predictors")'),
+    "predictors.devices": (BUILT, "predictors/test_devices.py", 'names("predictors.devices")'),
+    "nas.datasets": (BUILT, "nas/test_datasets.py", "datasets.names()"),
+    "nas.searchers": (BUILT, "nas/test_searchers.py", "searchers.names()"),
+    "nas.exporters": ("export", "test_contracts.py", 'names("nas.exporters")'),
+}
+COMPONENTS = [(kind, name) for kind in KINDS for name in names(kind)]
+FAMILIES = names("supernet")
+# Larger networks are counted without weights, on the meta device.
+RUNNABLE_MACS = 50_000_000
+BATCH = 3
+
+
+@pytest.mark.parametrize(("kind", "name"), COMPONENTS)
+def test_a_component_offers_one_documented_function(kind: str, name: str) -> None:
+    module = load(kind, name)
+    wanted = KINDS[kind][0]
+    offered = [other for other in ("build", "export") if hasattr(module, other)]
+    function = getattr(module, wanted)
+    assert offered == [wanted]
+    assert inspect.isfunction(function)
+    assert function.__module__ == module.__name__
+    assert inspect.getdoc(function)
+    assert inspect.getdoc(module)
+    signature = inspect.signature(function)
+    assert signature.return_annotation is not inspect.Signature.empty
+    assert all(p.annotation is not p.empty for p in signature.parameters.values())
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if names(kind)])
+def test_a_law_goes_through_every_component_of_the_folder(kind: str) -> None:
+    _, law, discovery = KINDS[kind]
+    text = (TESTS / law).read_text(encoding="utf-8")
+    assert discovery in text
+    assert "parametrize" in text or "params=" in text
+
+
+def test_the_folders_with_components_are_these() -> None:
+    for kind in KINDS:
+        assert names(kind) == sorted(set(names(kind)))
+        assert not [name for name in names(kind) if name.startswith("_")]
+    assert set(FAMILIES) == {search_spaces.get(name).family for name in search_spaces.names()}
+
+
+@pytest.mark.parametrize("name", search_spaces.names())
+def test_a_space_is_named_as_it_is_listed_and_made_of_its_options(name: str) -> None:
+    space = search_spaces.get(name)
+    assert space.name == name
+    assert space.family in FAMILIES
+    again = search_spaces.get(space.family, **json.loads(json.dumps(dict(space.options))))
+    assert again.choices == space.choices
+    assert again.presets == space.presets
+    assert again.cost(again.largest) == space.cost(space.largest)
+
+
+def archs_of(space: SearchSpace) -> Iterator[Architecture]:
+    """The smallest, the largest and random ones: three, or one where networks are slow to build."""
+    rng = np.random.default_rng(0)
+    yield from (space.smallest, space.largest)
+    yield from (space.sample(rng) for _ in range(3 if is_runnable(space) else 1))
+
+
+def params_of(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def is_runnable(space: SearchSpace) -> bool:
+    return space.cost(space.largest).macs <= RUNNABLE_MACS
+
+
+@lru_cache
+def built(name: str) -> Supernet:
+    """The supernet of a space; of a big one without weights."""
+    space = search_spaces.get(name)
+    with torch.device("cpu" if is_runnable(space) else "meta"):
+        return supernet.build(space).eval()
+
+
+@pytest.fixture(params=search_spaces.names())
+def net(request: pytest.FixtureRequest) -> Supernet:
+    return built(request.param)
+
+
+@pytest.fixture(params=[name for name in search_spaces.names() if is_runnable(search_spaces.get(name))])
+def running(request: pytest.FixtureRequest) -> Supernet:
+    return built(request.param)
+
+
+def test_every_family_has_a_space_that_runs() -> None:
+    spaces = [search_spaces.get(name) for name in search_spaces.names()]
+    assert {space.family for space in spaces if is_runnable(space)} == set(FAMILIES)
+
+
+def test_closed_forms_equal_the_modules(net) -> None:
+    for arch in archs_of(net.space):
+        with torch.device("meta"):
+            module = net.plain(arch).eval()
+            example = net.example_input(1).to("meta")
+        cost = net.space.cost(arch)
+        assert cost.params == params_of(module)
+        assert cost.weight_bytes == 4 * params_of(module)
+        with FlopCounterMode(display=False) as counter:
+            module(example)
+        assert counter.get_total_flops() == 2 * cost.macs
+
+
+def test_layers_are_named_after_modules_of_the_network(net) -> None:
+    for arch in archs_of(net.space):
+        with torch.device("meta"):
+            module = net.plain(arch)
+        parameters = {name: parameter.numel() for name, parameter in module.named_parameters()}
+        for layer in net.space.layers(arch):
+            own = [count for name, count in parameters.items() if name.rpartition(".")[0] == layer.name]
+            assert sum(own) == layer.params or parameters.get(layer.name) == layer.params
+
+
+def test_the_largest_network_holds_all_weights(net) -> None:
+    assert params_of(net) == net.space.cost(net.space.largest).params
+    assert all(name.startswith("shared.") for name, _ in net.named_parameters())
+
+
+def test_the_example_fits(running) -> None:
+    x = running.example_input(BATCH)
+    assert len(x) == BATCH
+    assert torch.equal(x, running.example_input(BATCH))
+    outputs = [running(x, arch) for arch in archs_of(running.space)]
+    assert len({output.shape for output in outputs}) == 1
+    assert all(output.isfinite().all() for output in outputs)
+
+
+@torch.no_grad()
+def test_an_extracted_network_gives_the_same_outputs(running) -> None:
+    x = running.example_input(BATCH)
+    for arch in archs_of(running.space):
+        module = running.extract(arch)
+        assert not module.training
+        assert torch.equal(module(x), running(x, arch))
+        for parameter in module.parameters():
+            parameter.add_(1)
+        assert torch.equal(running.extract(arch)(x), running(x, arch))
+
+
+def test_the_largest_network_is_the_shared_one(running) -> None:
+    x = running.example_input(BATCH)
+    assert torch.equal(running(x, running.space.largest), running.shared.eval()(x))
+
+
+def test_gradients_reach_the_shared_weights_of_an_architecture_only(running) -> None:
+    arch = running.space.smallest
+    running.zero_grad(set_to_none=True)
+    running(running.example_input(BATCH), arch).square().sum().backward()
+    touched = sum(int(p.grad.count_nonzero()) for p in running.parameters() if p.grad is not None)
+    running.zero_grad(set_to_none=True)
+    assert 0 < touched <= running.space.cost(arch).params
+
+
+def test_evaluation_with_shared_prefixes_equals_one_by_one(running) -> None:
+    archs = [*archs_of(running.space), *running.space.uniform(5)]
+    batches = []
+    for shift in range(2):
+        x = running.example_input(16) + shift
+        with torch.no_grad():
+            labels = running(x, running.space.largest).argmax(dim=-1)
+        batches.append((x, labels))
+    together = correct(running, archs, batches)
+    assert set(together) == set(archs)
+    assert together[running.space.largest].all()
+    for arch in archs:
+        with torch.no_grad():
+            alone = torch.cat([running(x, arch).argmax(dim=-1) == labels for x, labels in batches])
+        assert torch.equal(together[arch], alone)
+
+
+@torch.no_grad()
+def test_steps_are_the_forward_pass(running) -> None:
+    for arch in archs_of(running.space):
+        x = running.example_input(BATCH)
+        expected = running(x, arch)
+        keys = []
+        for key, stage in running.steps(arch):
+            keys.append(key)
+            x = stage(x)
+        assert torch.equal(x, expected)
+        assert len(set(keys)) == len(keys)
+
+
+@torch.no_grad()
+def test_the_seed_decides_the_weights(running) -> None:
+    x, arch = running.example_input(1), running.space.smallest
+    first, same, other = (supernet.build(running.space, seed=seed).eval()(x, arch) for seed in (0, 0, 1))
+    assert torch.equal(first, same)
+    assert not torch.equal(first, other)
+    assert math.isfinite(float(first.sum()))
+
+
+@pytest.mark.parametrize("name", names("nas.exporters"))
+def test_an_exporter_writes_a_new_folder_and_leaves_the_network_alone(name: str, tmp_path: Path) -> None:
+    net = built("matformer")
+    arch, example = net.space.smallest, net.example_input(BATCH)
+    module, folder = net.extract(arch), tmp_path / "subnet"
+    info = {"subnet": arch.key, "architecture": arch.to_dict()}
+    export = load("nas.exporters", name).export
+    files = export(module, folder, example=example, info=info, timm=None)
+    assert files
+    assert all(file.parent == folder and file.stat().st_size for file in files)
+    assert [path.name for path in tmp_path.iterdir()] == ["subnet"]
+    before = {file: file.read_bytes() for file in files}
+    with pytest.raises(ConflictError):
+        export(module, folder, example=example, info=info, timm=None)
+    assert {file: file.read_bytes() for file in files} == before
+    with torch.no_grad():
+        assert torch.equal(module(example), net(example, arch))
