@@ -158,7 +158,10 @@ class SamplingConfig(Section):
 
 
 class TrainConfig(Section):
-    """How the shared weights are trained; `threads: 0` takes all cores."""
+    """How the shared weights are trained; `threads: 0` takes all cores.
+
+    largest_first: the share of the steps, at the start, in which only the largest subnet is trained.
+    """
 
     steps: Count = 2000
     batch_size: Count = 64
@@ -168,6 +171,7 @@ class TrainConfig(Section):
     warmup: Annotated[int, Field(ge=0, le=1_000_000_000)] = 50
     clip: Positive = 1.0
     label_smoothing: BelowOne = 0.05
+    largest_first: Share = 0.0
     sampling: SamplingConfig = SamplingConfig()
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
     precision: Literal["fp32", "bf16", "auto"] = "fp32"

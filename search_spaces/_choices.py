@@ -1,11 +1,12 @@
 """What a space is made of: choices, and the pieces of network whose layers depend on them."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from search_spaces._architecture import Option, group_of
-from search_spaces._errors import UsageError
+from search_spaces._errors import UsageError, did_you_mean
 from search_spaces._layers import Layer
 
 
@@ -53,3 +54,46 @@ def check(space: str, choices: Sequence[Choice]) -> None:
         if choice.needs and not set(choice.needs[1]) <= set(options.get(choice.needs[0], ())):
             raise UsageError(f"{where} needs values of '{choice.needs[0]}' that no earlier choice has.")
         options[choice.name] = choice.options
+
+
+def option_sizes(choices: Sequence[Choice]) -> dict[str, list[int]]:
+    """The number of sub-architectures below each option of each choice (choices form a forest)."""
+    sizes: dict[str, list[int]] = {}
+    children: dict[str, list[Choice]] = {}
+    for choice in reversed(choices):
+        below = children.get(choice.name, [])
+        sizes[choice.name] = [
+            math.prod(sum(sizes[child.name]) for child in below if child.needs and option in child.needs[1])
+            for option in choice.options
+        ]
+        if choice.needs:
+            children.setdefault(choice.needs[0], []).append(choice)
+    return sizes
+
+
+def flattened(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Plain data with lists taken apart into `name.0`, `name.1`, ...; None in a list stands for no value."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, list | tuple):
+            flat.update({f"{name}.{i}": item for i, item in enumerate(value) if item is not None})
+        else:
+            flat[name] = value
+    return flat
+
+
+def unknown(space: str, choices: Sequence[Choice], name: str) -> UsageError:
+    """What to say about a name that is no choice of the space."""
+    parts = [group_of(choice.name) for choice in choices]
+    groups = {group for group, index in parts if index is not None}
+    known = {group for group, _ in parts}
+    if name in groups:
+        return UsageError(
+            f"'{name}' of space '{space}' is chosen per layer.", "Give a list with one value per layer."
+        )
+    group, index = group_of(name)
+    if group in groups:
+        return UsageError(f"Space '{space}' has no '{group}' for layer {index} (counted from 0).")
+    if group in known:
+        return UsageError(f"'{group}' of space '{space}' takes one value, not a list.")
+    return UsageError(f"Space '{space}' has no choice '{name}'.", did_you_mean(name, known))

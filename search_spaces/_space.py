@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from search_spaces._architecture import Architecture, Option, group_of
-from search_spaces._choices import Choice, Part, check, is_active
+from search_spaces._architecture import Architecture, Option
+from search_spaces._choices import Choice, Part, check, flattened, is_active, option_sizes, unknown
 from search_spaces._errors import NotFoundError, UsageError, did_you_mean
 from search_spaces._layers import FLOAT_BYTES, Cost, Layer, cost_of
+from search_spaces._tables import Features, Table, table
 
 Codes = NDArray[np.int64]
 INACTIVE = -1
-TABLE_LIMIT = 100_000
 LISTABLE = 1_000_000
 
 
@@ -53,10 +53,10 @@ class SearchSpace:
 
         Raises UsageError for an unknown choice, an option outside the space or a choice that is missing.
         """
-        flat = self._flatten(values)
+        flat = flattened(values)
         for name in flat:
             if name not in self._index:
-                raise self._unknown(name)
+                raise unknown(self.name, self.choices, name)
         chosen: dict[str, Option] = {}
         for choice in self.choices:
             if not is_active(choice, chosen):
@@ -73,32 +73,6 @@ class SearchSpace:
                 )
             chosen[choice.name] = choice.options[choice.options.index(value)]
         return Architecture(tuple(chosen.items()))
-
-    def _flatten(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        flat: dict[str, Any] = {}
-        for name, value in values.items():
-            if isinstance(value, list | tuple):
-                flat.update({f"{name}.{i}": item for i, item in enumerate(value) if item is not None})
-            else:
-                flat[name] = value
-        return flat
-
-    def _unknown(self, name: str) -> UsageError:
-        groups = {
-            group for group, index in (group_of(choice.name) for choice in self.choices) if index is not None
-        }
-        if name in groups:
-            return UsageError(
-                f"'{name}' of space '{self.name}' is chosen per layer.",
-                "Give a list with one value per layer.",
-            )
-        known = groups | {choice.name for choice in self.choices if group_of(choice.name)[1] is None}
-        group, index = group_of(name)
-        if group in groups:
-            return UsageError(f"Space '{self.name}' has no '{group}' for layer {index} (counted from 0).")
-        if group in known:
-            return UsageError(f"'{group}' of space '{self.name}' takes one value, not a list.")
-        return UsageError(f"Space '{self.name}' has no choice '{name}'.", did_you_mean(name, known))
 
     @cached_property
     def _index(self) -> dict[str, int]:
@@ -138,31 +112,13 @@ class SearchSpace:
     # -- size and sampling -----------------------------------------------------------------------------------
 
     @cached_property
-    def _children(self) -> dict[str | None, list[Choice]]:
-        children: dict[str | None, list[Choice]] = {}
-        for choice in self.choices:
-            children.setdefault(choice.needs[0] if choice.needs else None, []).append(choice)
-        return children
-
-    @cached_property
     def _option_sizes(self) -> dict[str, list[int]]:
-        """The number of sub-architectures below each option of each choice (choices form a forest)."""
-        sizes: dict[str, list[int]] = {}
-        for choice in reversed(self.choices):
-            sizes[choice.name] = [
-                math.prod(
-                    sum(sizes[child.name])
-                    for child in self._children.get(choice.name, [])
-                    if child.needs and option in child.needs[1]
-                )
-                for option in choice.options
-            ]
-        return sizes
+        return option_sizes(self.choices)
 
     @cached_property
     def size(self) -> int:
         """The exact number of architectures."""
-        return math.prod(sum(self._option_sizes[choice.name]) for choice in self._children.get(None, []))
+        return math.prod(sum(self._option_sizes[choice.name]) for choice in self.choices if not choice.needs)
 
     def sample(self, rng: np.random.Generator) -> Architecture:
         """One architecture, each of the space's `size` architectures equally likely."""
@@ -264,19 +220,15 @@ class SearchSpace:
         """The exact cost of one architecture, from closed forms."""
         return cost_of(self.layers(arch))
 
-    def totals(self, codes: Codes, features: Callable[[Layer], Sequence[float]]) -> NDArray[Any]:
+    def totals(self, codes: Codes, features: Features) -> NDArray[Any]:
         """`features` summed over the layers of each architecture: `(n, features)`, by table look-up.
 
         The dtype is that of the features: integers stay exact.
         """
-        total: NDArray[Any] = sum(  # type: ignore[assignment]
-            table[
-                np.ravel_multi_index(
-                    (np.zeros(len(codes), np.int64), *(codes[:, columns].T + 1)), (1, *shape)
-                )
-            ]
-            for table, columns, shape in (self._table(part, features) for part in self.parts)
-        )
+        total: NDArray[Any] = np.zeros((), dtype=np.int64)
+        first = np.zeros(len(codes), dtype=np.int64)  # A part may depend on no choice at all.
+        for values, columns, shape in (self._table(part, features) for part in self.parts):
+            total = total + values[np.ravel_multi_index((first, *(codes[:, columns].T + 1)), (1, *shape))]
         return total
 
     def costs(self, codes: Codes) -> dict[str, NDArray[np.int64]]:
@@ -289,37 +241,9 @@ class SearchSpace:
             "weight_bytes": params * FLOAT_BYTES,
         }
 
-    def _table(
-        self, part: Part, features: Callable[[Layer], Sequence[float]]
-    ) -> tuple[NDArray[Any], list[int], tuple[int, ...]]:
-        tables = self.__dict__.setdefault("_tables", {})
+    def _table(self, part: Part, features: Features) -> Table:
+        tables: dict[Any, Table] = self.__dict__.setdefault("_tables", {})
         cache_key = (id(part), features)
         if cache_key not in tables:
-            tables[cache_key] = self._build_table(part, features)
-        return tables[cache_key]  # type: ignore[no-any-return]
-
-    def _build_table(
-        self, part: Part, features: Callable[[Layer], Sequence[float]]
-    ) -> tuple[NDArray[Any], list[int], tuple[int, ...]]:
-        columns = [self._index[name] for name in part.depends_on]
-        options: list[tuple[Any, ...]] = [(None, *self.choices[i].options) for i in columns]
-        shape = tuple(len(values) for values in options)
-        if math.prod(shape) > TABLE_LIMIT:
-            raise UsageError(f"A part of space '{self.name}' depends on too many choices: {part.depends_on}.")
-        width = len(features(Layer("", "linear", (1, 1, 1), 0, 0, 0, 0)))
-        rows = [
-            [sum(column) for column in zip(*(features(layer) for layer in layers), strict=True)]
-            if (layers := self._layers_or_none(part, values))
-            else [0] * width
-            for values in itertools.product(*options)
-        ]
-        return np.array(rows), columns, shape
-
-    def _layers_or_none(self, part: Part, values: tuple[Any, ...]) -> tuple[Layer, ...]:
-        """The part's layers, or none for a combination of values that no architecture has."""
-        named = dict(zip(part.depends_on, values, strict=True))
-        for choice in (self.choices[self._index[name]] for name in part.depends_on):
-            known = choice.needs is None or choice.needs[0] in named
-            if known and is_active(choice, named) != (named[choice.name] is not None):
-                return ()
-        return part.layers(named)
+            tables[cache_key] = table(self.name, self.choices, part, features)
+        return tables[cache_key]

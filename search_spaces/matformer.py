@@ -131,7 +131,7 @@ def _check_widths(dims: Sequence[int], ratios: Sequence[float]) -> None:
         widths = [hidden_features(dim, ratio) for ratio in ratios]
         if not all(0 < a < b for a, b in itertools.pairwise([*widths, math.inf])):
             raise UsageError(
-                f"At embed_dim {dim} the options of mlp_ratio give {widths} FFN neurons, with none or repeats.",
+                f"At embed_dim {dim} the options of mlp_ratio give {widths} FFN neurons: none, or repeats.",
                 "Take ratios that are further apart.",
             )
 

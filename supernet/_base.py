@@ -1,8 +1,9 @@
 """A supernet: shared weights from which every architecture of a space takes its slice.
 
-The idea in one sentence: an architecture is built as a **plain module**, and each of its parameters is a prefix slice of the tensor of
-the same name in the largest plain module. Running an architecture calls the plain module with the sliced tensors; extracting it copies
-the same slices into a plain module. Nothing is written twice, so the two cannot differ.
+The idea in one sentence: an architecture is built as a **plain module**, and each of its parameters is a
+prefix slice of the tensor of the same name in the largest plain module. Running an architecture calls the
+plain module with the sliced tensors; extracting it copies the same slices into a plain module. Nothing is
+written twice, so the two cannot differ.
 """
 
 from abc import ABC, abstractmethod
@@ -21,10 +22,11 @@ SKELETONS = 512
 
 
 def prefix_slice(tensor: Tensor, shape: Sequence[int], *, segments: int = 1) -> Tensor:
-    """The leading `shape` of `tensor`, contiguous; dim 0 may consist of equal `segments` that are each cut alike.
+    """The leading `shape` of `tensor`, contiguous; dim 0 may consist of equal `segments`, each cut alike.
 
-    A fused projection of query, key and value has 3 segments, a gated `fc1` has 2. Contiguous, because a strided view may pick another
-    matrix product kernel than its copy, and outputs would differ in the last bit.
+    A fused projection of query, key and value has 3 segments, a gated `fc1` has 2. Contiguous, because a
+    strided view may pick another matrix product kernel than its copy, and outputs would differ in the last
+    bit.
     """
     if tuple(tensor.shape) == tuple(shape):
         return tensor
@@ -34,7 +36,7 @@ def prefix_slice(tensor: Tensor, shape: Sequence[int], *, segments: int = 1) -> 
 
 
 class _WithoutInit(TorchFunctionMode):
-    """Skips `torch.nn.init`: a skeleton's weights are replaced before they are read, and drawing them is most of its cost."""
+    """Skips `torch.nn.init`: drawing a skeleton's weights is most of its cost, and nobody reads them."""
 
     def __torch_function__(
         self,
@@ -51,8 +53,8 @@ class _WithoutInit(TorchFunctionMode):
 class Supernet(nn.Module, ABC):
     """Base of every family; the architecture is an argument, never state.
 
-    A family gives `plain` and `segments`, and `example_input`. `shared` is the plain module of the largest architecture and holds all
-    weights: saving it saves the supernet.
+    A family gives `plain` and `segments`, and `example_input`. `shared` is the plain module of the largest
+    architecture and holds all weights: saving it saves the supernet.
     """
 
     def __init__(self, space: SearchSpace) -> None:
@@ -63,7 +65,7 @@ class Supernet(nn.Module, ABC):
 
     @abstractmethod
     def plain(self, arch: Architecture) -> nn.Module:
-        """A stand-alone module of this architecture with fresh weights, without any elastic code; has `stages()` and `config`."""
+        """A stand-alone module of this architecture with fresh weights, `stages()` and `config`."""
 
     @abstractmethod
     def segments(self, name: str) -> int:
@@ -102,7 +104,7 @@ class Supernet(nn.Module, ABC):
         return module.eval()
 
     def steps(self, arch: Architecture) -> Iterator[tuple[Hashable, Callable[[Tensor], Tensor]]]:
-        """The forward pass as (key, function) pairs; after equal prefixes of keys, equal inputs give equal outputs."""
+        """The forward pass as (key, function) pairs: equal keys so far, equal inputs, equal outputs."""
         module: Any = self.extract(arch)
         for name, stage in module.stages():
             yield (name, self.stage_key(arch, name)), stage

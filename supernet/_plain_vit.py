@@ -1,6 +1,6 @@
-"""A plain vision transformer in one file that needs torch only; every extracted subnet of the ViT families is one of these.
+"""A plain vision transformer in one file that needs torch only; every extracted ViT subnet is one of these.
 
-Parameter names are timm's `VisionTransformer`'s, so that a subnet with equal layers loads there with `strict=True`; heads and FFN
+Parameter names are those of timm's `VisionTransformer`, which takes a subnet with equal layers; heads and FFN
 widths may differ from layer to layer. This file is copied as it stands into the folder of an exported subnet.
 
 Shapes: B images, N tokens, D residual width, H heads, d head width.
@@ -36,7 +36,7 @@ class PatchEmbed(nn.Module):
 class ConvStem(nn.Module):
     """3x3 convolutions, the first with stride 1 and the others with stride 2, to tokens (B, N, D).
 
-    Between them GELU, and before it, if `normed`, a norm over all channels and pixels of one image: no statistics of a batch.
+    Between them GELU, and before it, if `normed`, a norm over one whole image: no statistics of a batch.
     """
 
     def __init__(self, in_chans: int, channels: Sequence[int], *, normed: bool) -> None:
@@ -57,7 +57,15 @@ class Attention(nn.Module):
     """Multi-head self-attention with a fused projection; `num_heads * head_dim` need not equal D."""
 
     def __init__(
-        self, dim: int, num_heads: int, head_dim: int, *, qkv_bias: bool, proj_bias: bool, qk_norm: bool, eps: float
+        self,
+        dim: int,
+        num_heads: int,
+        head_dim: int,
+        *,
+        qkv_bias: bool,
+        proj_bias: bool,
+        qk_norm: bool,
+        eps: float,
     ) -> None:
         super().__init__()
         self.num_heads, self.head_dim = num_heads, head_dim
@@ -76,7 +84,7 @@ class Attention(nn.Module):
 
 
 class Mlp(nn.Module):
-    """The feed-forward network with `hidden` neurons; gated: `fc2(act(a) * b)`, `a, b` the halves of `fc1`."""
+    """The feed-forward network with `hidden` neurons; gated: `fc2(act(a) * b)`, the halves of `fc1`."""
 
     def __init__(self, dim: int, hidden: int, *, gated: bool, act: str) -> None:
         super().__init__()
@@ -127,7 +135,7 @@ class Block(nn.Module):
 class ViT(nn.Module):
     """Vision transformer from images (B, C, height, width) to logits (B, classes).
 
-    num_heads and mlp_hidden have one entry per layer; `config` holds the arguments, so that `ViT(**vit.config)` is its twin.
+    num_heads and mlp_hidden have one entry per layer; `config` holds the arguments for `ViT(**config)`.
     """
 
     def __init__(
@@ -231,7 +239,7 @@ class ViT(nn.Module):
 def init_weights(vit: ViT, generator: torch.Generator) -> None:
     """Truncated normal weights with std `fan_in ** -0.5`, zero biases, tokens and positions with std 0.02.
 
-    The usual std 0.02 for all suits residual widths of several hundred; at a width of 64 it leaves a net on its first plateau.
+    The usual std 0.02 suits residual widths of several hundred; at 64 it leaves a net on its first plateau.
     """
     for name, parameter in vit.named_parameters():
         if parameter.ndim == 1:

@@ -1,7 +1,8 @@
 """Which architectures one optimiser step trains: small objects with a `draw`.
 
-The draw is a pure function of the generator it is given, which the trainer seeds from (seed, step); every rank of a data-parallel
-group therefore draws alike, and a resumed training draws what the interrupted one would have drawn.
+The draw is a pure function of the generator it is given, which the trainer seeds from (seed, step); every
+rank of a data-parallel group therefore draws alike, and a resumed training draws what the interrupted one
+would have drawn.
 """
 
 from collections.abc import Sequence
@@ -24,8 +25,8 @@ class Strategy(Protocol):
 class SinglePath:
     """One architecture a step: the smallest or the largest with the given probabilities, else a random one.
 
-    Source: single-path one-shot (Guo et al., arXiv 1904.00420); drawing the ends often is our answer to the bell shape of random
-    sampling, which hardly ever visits them (MatFormer paper, OFA baseline).
+    Source: single-path one-shot (Guo et al., arXiv 1904.00420); drawing the ends often is our answer to the
+    bell shape of random sampling, which hardly ever visits them (MatFormer paper, OFA baseline).
     """
 
     smallest: float = 0.1
@@ -55,9 +56,10 @@ class Sandwich:
 
 @dataclass(frozen=True)
 class Weighted:
-    """One uniform architecture a step, every choice at the same granularity, drawn with `weights` from smallest to largest.
+    """One uniform architecture a step: every choice at one granularity, drawn with `weights`, smallest first.
 
-    The default puts more weight on the largest (MatFormer paper, table 6: .20/.22/.24/.34 leaves it no worse than trained alone).
+    The default puts more weight on the largest (MatFormer paper, table 6: .20/.22/.24/.34 leaves it no worse
+    than trained alone).
     """
 
     weights: Sequence[float] = field(default=(0.20, 0.22, 0.24, 0.34))
@@ -76,7 +78,7 @@ class Weighted:
 
 @dataclass(frozen=True)
 class Joint:
-    """Every uniform granularity on the same batch, largest first (the objective of the released MatFormer code)."""
+    """Every uniform granularity on the same batch, largest first (as the released MatFormer code trains)."""
 
     granularities: int = 4
 

@@ -48,7 +48,6 @@ def space_options(
     """
     with torch.device("meta"):
         model = _create(name, image_size, in_chans, num_classes, pretrained=False)
-    check_supported(name, model)
     known: Any = model.pretrained_cfg
     if pretrained and not any(known.get(source) for source in WEIGHT_SOURCES):
         hint = "Set pretrained: false, or choose another model."
@@ -77,7 +76,7 @@ def load_timm(supernet: Supernet, name: str, *, pretrained: bool, seed: int = 0)
     except RuntimeError as error:
         raise UsageError(
             f"The weights of timm's '{name}' do not fit the largest net of '{supernet.space.name}'.",
-            "Take the space's options from the model; the last option of each choice must be the model's own.",
+            "Take the space's options from the model; the last of each choice must be the model's own.",
         ) from error
 
 
@@ -131,6 +130,7 @@ def _create(
         raise UsageError(
             f"timm's '{name}' is a {kind}, not a plain VisionTransformer.", "Choose a plain ViT."
         )
+    check_supported(name, model)
     return model
 
 

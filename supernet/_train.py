@@ -1,8 +1,8 @@
 """One trainer for all families: optimiser steps over architectures that a strategy draws.
 
-Everything random in step t is derived from (seed, t), so that a training which was interrupted and resumed from a checkpoint ends with
-the same weights, bit for bit, as one that was not. Under an initialised `torch.distributed` process group every rank sees its own
-batches and gradients are averaged.
+Everything random in step t is derived from (seed, t), so that a training which was interrupted and resumed
+from a checkpoint ends with the same weights, bit for bit, as one that was not. Under an initialised
+`torch.distributed` process group every rank sees its own batches and gradients are averaged.
 """
 
 import math
@@ -29,9 +29,12 @@ LOG_EVERY = 25
 class Recipe:
     """How to train; the learning rate is a cosine to zero after `warmup` steps.
 
-    ema: decay of an exponential moving average of the weights, which then is what evaluation uses; None for none.
-    distill: from the fraction `distill_after` of the steps on, the first architecture of a step teaches the others (half of their loss
-    is the cross entropy to its softened outputs). Before that all learn from the labels: an untrained teacher ruins the start.
+    largest_first: the fraction of the steps, at the start, in which only the largest architecture is trained;
+    the others inherit what it has learnt (as Once-for-all begins; Cai et al., arXiv 1908.09791).
+    ema: decay of an exponential moving average of the weights, which evaluation then uses; None for none.
+    distill: from the fraction `distill_after` of the steps on, the first architecture of a step teaches the
+    others (half of their loss is the cross entropy to its softened outputs). Before that all learn from the
+    labels: an untrained teacher ruins the start.
     precision: `fp32`, `bf16` (autocast) or `auto` (bf16 on a GPU).
     """
 
@@ -43,6 +46,7 @@ class Recipe:
     warmup: int = 50
     clip: float = 1.0
     label_smoothing: float = 0.05
+    largest_first: float = 0.0
     ema: float | None = None
     distill: bool = False
     distill_after: float = 0.4
@@ -63,9 +67,13 @@ class Training:
         self.supernet, self.strategy, self.recipe, self.seed = supernet.train(), strategy, recipe, seed
         self.step = 0
         self._parameters = dict(supernet.shared.named_parameters())
-        self._optimizer = torch.optim.AdamW(_groups(self._parameters, recipe.weight_decay), betas=recipe.betas, fused=True)
+        self._optimizer = torch.optim.AdamW(
+            _groups(self._parameters, recipe.weight_decay), betas=recipe.betas, fused=True
+        )
         self._ema = (
-            {name: p.detach().clone() for name, p in self._parameters.items()} if recipe.ema is not None else None
+            {name: p.detach().clone() for name, p in self._parameters.items()}
+            if recipe.ema is not None
+            else None
         )
         device = next(iter(self._parameters.values())).device
         self._device_type = device.type
@@ -73,9 +81,10 @@ class Training:
             raise UsageError(f"precision = '{recipe.precision}' is unknown.", "Options: fp32, bf16, auto.")
 
     def run(self, batches: Batches, *, until: int | None = None) -> Iterator[dict[str, float]]:
-        """Trains up to step `until` (default: the recipe's end); yields step, loss, lr now and then and at the end.
+        """Trains up to step `until` (default: the recipe's end); yields step, loss, lr now and then and last.
 
-        batches: step -> (inputs, labels), a pure function.  Raises JobFailedError when the loss is not finite.
+        batches: step -> (inputs, labels), a pure function.
+        Raises JobFailedError when the loss is not finite.
         """
         end = self.recipe.steps if until is None else min(until, self.recipe.steps)
         while self.step < end:
@@ -113,8 +122,7 @@ class Training:
                     self._optimizer.state[parameter][key] = tensor.to(parameter.device, copy=True)
 
     def _optimise(self, x: Tensor, labels: Tensor, *, lr: float) -> Tensor:
-        rng = np.random.default_rng([self.seed, self.step])
-        archs = self.strategy.draw(self.supernet.space, rng)
+        archs = self._draw()
         self._optimizer.zero_grad(set_to_none=True)
         loss = self._backward(x, labels, archs)
         if dist.is_initialized():
@@ -128,6 +136,12 @@ class Training:
                 list(self._ema.values()), [p.detach() for p in self._parameters.values()], 1 - self.recipe.ema
             )
         return loss
+
+    def _draw(self) -> list[Architecture]:
+        space = self.supernet.space
+        if self.step < self.recipe.largest_first * self.recipe.steps:
+            return [space.largest]
+        return self.strategy.draw(space, np.random.default_rng([self.seed, self.step]))
 
     def _backward(self, x: Tensor, labels: Tensor, archs: list[Architecture]) -> Tensor:
         """Accumulates the mean gradient of the architectures; returns the first one's loss."""
@@ -171,9 +185,10 @@ def _groups(parameters: dict[str, torch.nn.Parameter], weight_decay: float) -> l
 
 
 def _average_gradients(parameters: list[torch.nn.Parameter]) -> None:
-    """Averages over the ranks; parameters without a gradient are so on every rank, since all draw the same architectures.
+    """Averages over the ranks; a parameter without a gradient has none on any rank, since all draw alike.
 
-    DistributedDataParallel does not fit: a step runs several forward passes and leaves different parameters unused each time.
+    DistributedDataParallel does not fit: a step runs several forward passes and leaves different parameters
+    unused each time.
     """
     gradients = [p.grad for p in parameters if p.grad is not None]
     flat = torch.cat([g.flatten() for g in gradients])

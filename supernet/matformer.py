@@ -23,7 +23,7 @@ def build(space: SearchSpace, *, seed: int = 0) -> "MatFormer":
 
 
 class MatFormer(Supernet):
-    """A vision transformer in which every prefix of FFN neurons, heads, channels and layers is a network of its own."""
+    """A vision transformer whose prefixes of FFN neurons, heads, channels and layers are networks, too."""
 
     def __init__(self, space: SearchSpace, *, seed: int) -> None:
         self._vit = ViTConfig(**{f.name: space.options[f.name] for f in fields(ViTConfig)})

@@ -44,7 +44,7 @@ def torch_device(config: JobConfig) -> torch.device:
 def strategy(config: SamplingConfig) -> Strategy:
     """The sampling strategy that a job file names."""
     if config.strategy == "single_path":
-        return SinglePath(config.smallest, config.largest, config.first)
+        return SinglePath(config.smallest, config.largest)
     if config.strategy == "sandwich":
         return Sandwich(config.random)
     if config.strategy == "weighted":
@@ -64,6 +64,7 @@ def recipe(config: JobConfig) -> Recipe:
         warmup=train.warmup,
         clip=train.clip,
         label_smoothing=train.label_smoothing,
+        largest_first=train.largest_first,
         ema=train.ema,
         distill=train.sampling.distill,
         distill_after=train.sampling.distill_after,

@@ -1,4 +1,4 @@
-"""Small models that are registered with timm, as a user's own would be: one for each thing that we take or refuse."""
+"""Small models that are registered with timm, as a user's own would be: one per thing taken or refused."""
 
 from functools import partial
 from typing import Any
@@ -7,7 +7,14 @@ from timm.layers import GluMlp, LayerNorm, RmsNorm, SwiGLU, SwiGLUPacked
 from timm.models import register_model
 from timm.models.vision_transformer import ParallelScalingBlock, VisionTransformer, _create_vision_transformer
 
-BASE: dict[str, Any] = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 4, "num_classes": 5}
+BASE: dict[str, Any] = {
+    "img_size": 32,
+    "patch_size": 8,
+    "embed_dim": 32,
+    "depth": 2,
+    "num_heads": 4,
+    "num_classes": 5,
+}
 GAP: dict[str, Any] = {"class_token": False, "global_pool": "avg"}
 TAKEN: dict[str, dict[str, Any]] = {
     "vit_own_class_token": {},

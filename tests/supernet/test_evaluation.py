@@ -19,7 +19,8 @@ def batches(elastic: Supernet) -> list[tuple[Tensor, Tensor]]:
     generator = torch.Generator().manual_seed(3)
     shape = elastic.example_input(1).shape[1:]
     return [
-        (torch.randn(n, *shape, generator=generator), torch.randint(5, (n,), generator=generator)) for n in (6, 3)
+        (torch.randn(n, *shape, generator=generator), torch.randint(5, (n,), generator=generator))
+        for n in (6, 3)
     ]
 
 
@@ -55,7 +56,8 @@ def test_sharing_changes_no_answer_and_saves_stages(monkeypatch: pytest.MonkeyPa
     archs = list(dict.fromkeys(elastic.space.decode(elastic.space.sample_choices(rng, 24))))
     data = batches(elastic)
     plain = {
-        arch: torch.cat([elastic.extract(arch)(x).argmax(dim=-1) == labels for x, labels in data]) for arch in archs
+        arch: torch.cat([elastic.extract(arch)(x).argmax(dim=-1) == labels for x, labels in data])
+        for arch in archs
     }
     calls = 0
     original = elastic.steps

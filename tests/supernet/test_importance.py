@@ -11,7 +11,9 @@ from supernet._base import Supernet
 from supernet._importance import sort_by_importance
 from supernet._plain_vit import ViT
 
-KINDS = {name: FEATURES[name] for name in ("bare", "gated", "scaled", "clip", "no biases", "normed conv stem")}
+KINDS = {
+    name: FEATURES[name] for name in ("bare", "gated", "scaled", "clip", "no biases", "normed conv stem")
+}
 kinds = pytest.mark.parametrize("options", KINDS.values(), ids=KINDS.keys())
 
 
@@ -36,7 +38,9 @@ def test_the_full_network_is_unchanged(options: dict[str, Any]):
         sort_by_importance(elastic, [x])
         torch.testing.assert_close(elastic.shared(x), expected, rtol=1e-5, atol=1e-5)
     for name, parameter in elastic.shared.named_parameters():
-        moved = any(part in name for part in (".mlp.fc1.", ".mlp.fc2.weight", ".attn.qkv.", ".attn.proj.weight"))
+        moved = any(
+            part in name for part in (".mlp.fc1.", ".mlp.fc2.weight", ".attn.qkv.", ".attn.proj.weight")
+        )
         assert moved != torch.equal(parameter, before[name]), name
         assert torch.equal(parameter.flatten().sort().values, before[name].flatten().sort().values), name
 

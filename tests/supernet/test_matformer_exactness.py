@@ -1,6 +1,7 @@
 """Running a subnet, extracting it and counting it agree, for every feature of the plain ViT."""
 
 from dataclasses import fields
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -115,7 +116,9 @@ def kept(elastic: Supernet, arch: Architecture) -> dict[str, Tensor]:
         mask = torch.zeros(parameter.numel(), dtype=torch.bool)
         if name in sliced:
             positions = torch.arange(parameter.numel()).view(parameter.shape)
-            mask[prefix_slice(positions, sliced[name].shape, segments=elastic.segments(name)).flatten()] = True
+            mask[prefix_slice(positions, sliced[name].shape, segments=elastic.segments(name)).flatten()] = (
+                True
+            )
         masks[name] = mask.view(parameter.shape)
     return masks
 
@@ -124,7 +127,7 @@ def kept(elastic: Supernet, arch: Architecture) -> dict[str, Tensor]:
 def test_a_smaller_uniform_subnet_is_contained_in_the_larger(options: dict[str, Any]):
     elastic = net(**options)
     masks = [kept(elastic, arch) for arch in elastic.space.uniform(4)]
-    for smaller, larger in zip(masks, masks[1:], strict=False):
+    for smaller, larger in pairwise(masks):
         assert all(bool((larger[name] | ~mask).all()) for name, mask in smaller.items())
         assert sum(int(m.sum()) for m in smaller.values()) < sum(int(m.sum()) for m in larger.values())
     assert all(mask.all() for mask in masks[-1].values())

@@ -28,7 +28,9 @@ def test_single_path_draws_the_ends_as_often_as_it_says_and_else_uniformly():
     assert close(counts[SPACE.smallest], 0.2 + 0.5 / 64)
     assert close(counts[SPACE.largest], 0.3 + 0.5 / 64)
     assert len(counts) == SPACE.size == 64
-    assert all(close(counts[arch], 0.5 / 64) for arch in counts if arch not in (SPACE.smallest, SPACE.largest))
+    assert all(
+        close(counts[arch], 0.5 / 64) for arch in counts if arch not in (SPACE.smallest, SPACE.largest)
+    )
 
 
 def test_single_path_without_ends_and_with_nothing_else():
@@ -37,7 +39,10 @@ def test_single_path_without_ends_and_with_nothing_else():
     random_only = {SinglePath(smallest=0, largest=0).draw(big, rng)[0] for _ in range(50)}
     assert not random_only & {big.smallest, big.largest}
     assert len(random_only) == 50
-    assert {SinglePath(smallest=0.5, largest=0.5).draw(big, rng)[0] for _ in range(50)} == {big.smallest, big.largest}
+    assert {SinglePath(smallest=0.5, largest=0.5).draw(big, rng)[0] for _ in range(50)} == {
+        big.smallest,
+        big.largest,
+    }
 
 
 def test_a_sandwich_is_largest_smallest_and_random_ones():

@@ -72,7 +72,8 @@ class Ffn(nn.Module):
 
     def sliced(self, x: Tensor, k: int) -> Tensor:
         w_in, b_in, w_out = (
-            prefix_slice(t, shape) for t, shape in [(self.w_in, (k, 8)), (self.b_in, (k,)), (self.w_out, (8, k))]
+            prefix_slice(t, shape)
+            for t, shape in [(self.w_in, (k, 8)), (self.b_in, (k,)), (self.w_out, (8, k))]
         )
         return self.act(x @ w_in.T + b_in) @ w_out.T
 

@@ -1,4 +1,4 @@
-"""timm in: the largest architecture is timm's model. timm out: a uniform subnet loads there. Else a refusal that says why."""
+"""timm in: the largest architecture is timm's model. timm out: a uniform subnet loads there. Refusals."""
 
 import json
 from typing import Any
@@ -24,7 +24,7 @@ REAL = {
 
 
 def shaken(name: str, options: dict[str, Any]) -> torch.nn.Module:
-    """timm's model with all weights random, those too that start at zero or one, so that none can be forgotten."""
+    """timm's model with all weights random, those too that start at zero or one: none can be forgotten."""
     sizes = {key: options[key] for key in ("in_chans", "num_classes")}
     model = timm.create_model(name, img_size=options["image_size"], **sizes).eval()
     generator = torch.Generator().manual_seed(5)
@@ -133,6 +133,12 @@ def test_weights_of_another_size_are_refused():
     elastic = empty(space_options("vit_own_gap") | {"embed_dim": (32, 64)})
     with pytest.raises(UsageError, match="vit_own_gap"):
         load_timm(elastic, "vit_own_gap", pretrained=False)
+
+
+def test_weights_that_fit_but_mean_something_else_are_refused():
+    elastic = empty(space_options("vit_own_geglu"))
+    with pytest.raises(UsageError, match="gate_last"):
+        load_timm(elastic, "vit_own_gate_last", pretrained=False)
 
 
 def test_a_subnet_that_timm_cannot_express_has_no_arguments():
