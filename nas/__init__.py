@@ -1,9 +1,9 @@
 """Elastiform: neural architecture search for transformers, as a service and as a library.
 
-    import nas
-    job = nas.run({"data": "digit_pairs"})
-    job.front().to_pandas()
-    model = job.extract(knee=True)
+import nas
+job = nas.run({"data": "digit_pairs"})
+job.front().to_pandas()
+model = job.extract(knee=True)
 """
 
 from collections.abc import Mapping
@@ -49,18 +49,25 @@ class JobHandle:
         return extract(self.store, self.job, subnet or self.front().knee().subnet)
 
 
-def run(config: "JobConfig | Mapping[str, Any]", *, name: str | None = None, store: str | None = None) -> JobHandle:
+def run(
+    config: "JobConfig | Mapping[str, Any]", *, name: str | None = None, store: str | None = None
+) -> JobHandle:
     """Runs a job to its front, as `nas run` does; `config` is what a job file holds, `store` a URL.
 
     Raises the errors of `search_spaces._errors`.
     """
     from nas import jobs, pipeline  # noqa: PLC0415 - import torch
-    from nas.config import JobConfig  # noqa: PLC0415 - as below, only who runs a job pays for these
+    from nas.config import JobConfig, checked_config  # noqa: PLC0415 - only who runs a job pays for these
     from nas.progress import Silent  # noqa: PLC0415
     from nas.store import Store, default_url  # noqa: PLC0415
 
-    checked = config if isinstance(config, JobConfig) else JobConfig.model_validate(dict(config), strict=False)
+    checked = config if isinstance(config, JobConfig) else checked_config(config, where="The config")
+    jobs.check(checked)
     opened = Store.open(store or default_url())
-    job = jobs.create(opened, checked, name=name)
-    pipeline.run(opened, job, progress=Silent())
+    try:
+        job = jobs.create(opened, checked, name=name)
+        pipeline.run(opened, job, progress=Silent())
+    except BaseException:
+        opened.close()
+        raise
     return JobHandle(opened, opened.job(job.id))

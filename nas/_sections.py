@@ -97,7 +97,11 @@ class DataConfig(Section):
 
 
 class TimmInit(Section):
-    """Weights of a timm model, pretrained or freshly drawn by timm."""
+    """Weights of a timm model, pretrained or freshly drawn by timm.
+
+    The model is built for the images and classes of the data: `supernet._timm.load_timm` tells what becomes
+    of pretrained weights that were made for others.
+    """
 
     timm: Text
     pretrained: bool = True
@@ -142,7 +146,7 @@ class SamplingConfig(Section):
 
     strategy: Literal["single_path", "sandwich", "weighted", "joint"] = "single_path"
     smallest: Share = 0.1
-    largest: Share = 0.1
+    largest: Share = 0.2
     random: Annotated[int, Field(ge=0, le=1000)] = 2
     weights: Annotated[tuple[NotNegative, ...], AList] | None = None
     distill: bool = False
@@ -165,13 +169,13 @@ class TrainConfig(Section):
 
     steps: Count = 2000
     batch_size: Count = 64
-    lr: Positive = 4e-3
+    lr: Positive = 3e-3
     weight_decay: NotNegative = 0.05
     betas: Annotated[tuple[BelowOne, BelowOne], AList] = (0.9, 0.98)
-    warmup: Annotated[int, Field(ge=0, le=1_000_000_000)] = 50
+    warmup: Annotated[int, Field(ge=0, le=1_000_000_000)] = 150
     clip: Positive = 1.0
     label_smoothing: BelowOne = 0.05
-    largest_first: Share = 0.0
+    largest_first: Share = 0.25
     sampling: SamplingConfig = SamplingConfig()
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
     precision: Literal["fp32", "bf16", "auto"] = "fp32"

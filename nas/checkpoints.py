@@ -1,4 +1,4 @@
-"""Tensors as artifacts of a job: safetensors files, written atomically, read only when their hash is right."""
+"""Tensors of a job: safetensors files, written atomically, read only when their hash is right."""
 
 from typing import TYPE_CHECKING
 
@@ -14,15 +14,34 @@ if TYPE_CHECKING:
 
 
 def save(store: Store, lease: Lease, kind: str, tensors: "dict[str, Tensor]", *, step: int) -> Artifact:
-    """Writes the tensors (from any device) to a new file of the job; the row that names it comes last."""
-    path = store.new_artifact_path(lease, kind, ".safetensors", step=step)
+    """Writes the tensors (from any device) to a new file of the job; the row that names it comes last.
+
+    Raises JobFailedError when the file cannot be written: nothing of it is left then.
+    """
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_atomic(path, lambda partial: save_file(plain, partial))
+    try:
+        path = store.new_artifact_path(lease, kind, ".safetensors", step=step)
+        write_atomic(path, lambda partial: save_file(plain, partial))
+    except (OSError, SafetensorError) as error:
+        raise JobFailedError(
+            f"The {kind} of step {step} cannot be written to '{store.artifact_root}': {error}.",
+            f"Make room there, then run `nas resume {lease.job.id}`.",
+        ) from error
     return store.add_artifact(lease, kind, path, step=step)
 
 
+def remove_orphans(store: Store, lease: Lease) -> None:
+    """Deletes files of the job that no row names: a crash came while they were written."""
+    for path in store.orphans():
+        if path.is_relative_to(store.artifact_root / f"job-{lease.job.id}"):
+            path.unlink(missing_ok=True)
+
+
 def load(store: Store, artifact: Artifact) -> "dict[str, Tensor]":
-    """The tensors of an artifact, on the CPU. Raises JobFailedError for a file that is missing, changed or damaged."""
+    """The tensors of an artifact, on the CPU.
+
+    Raises JobFailedError for a file that is missing, changed or damaged.
+    """
     path = verified(store, artifact)
     try:
         return load_file(path)

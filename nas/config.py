@@ -42,6 +42,7 @@ __all__ = [
     "SupernetConfig",
     "TimmInit",
     "TrainConfig",
+    "checked_config",
     "load_config",
     "merged",
 ]
@@ -141,8 +142,13 @@ def load_config(
     for where, keys, value in settings:
         _put(tree, keys, _yaml.read_text(value, where=where))
     where = f"{path} (with {', '.join(where for where, _, _ in settings)})" if settings else str(path)
+    return checked_config(tree, where=where)
+
+
+def checked_config(tree: Mapping[str, Any], *, where: str) -> JobConfig:
+    """The job of a tree of settings. Raises UsageError that lists every problem in `where`."""
     try:
-        return JobConfig.model_validate(tree)
+        return JobConfig.model_validate(dict(tree))
     except ValidationError as error:
         raise problems_error(error, JobConfig, where=where) from None
 

@@ -1,15 +1,17 @@
 """Evaluating subnets with inherited weights in a local pool of processes.
 
-The weights are loaded once per process. Which process evaluates what does not change any result, and a batch's outcome does not depend
-on the number of workers.
+The weights are loaded once per process. Which process evaluates what does not change any result, and a
+batch's outcome does not depend on the number of workers.
 """
 
 import multiprocessing
 import os
+import signal
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -67,6 +69,9 @@ class EvaluationPool:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if error is not None:
+            for process in list(self._pool._processes.values()):  # else the exit waits for what they evaluate
+                process.kill()
         self._pool.shutdown(wait=error is None, cancel_futures=True)
 
     def _start(self) -> ProcessPoolExecutor:
@@ -76,8 +81,8 @@ class EvaluationPool:
     def evaluate(self, archs: Sequence[Architecture], split: str) -> "list[Quality]":
         """Accuracy of each architecture on the split, in the given order.
 
-        Neighbours in the space go to the same process, where they share the computation of their common first layers.
-        Raises JobFailedError when the processes die twice over the same batch.
+        Neighbours in the space go to the same process, where they share the computation of their common
+        first layers. Raises JobFailedError when the processes die twice over the same batch.
         """
         try:
             return self._evaluate(archs, split)
@@ -96,26 +101,34 @@ class EvaluationPool:
         order = sorted(range(len(archs)), key=lambda i: str(archs[i].values))
         share = -(-len(order) // self._workers)
         parts = [order[i : i + share] for i in range(0, len(order), share)]
-        futures = [self._pool.submit(_evaluate, [archs[i] for i in part], split) for part in parts]
+        with _deaf_children():
+            futures = [self._pool.submit(_evaluate, [archs[i] for i in part], split) for part in parts]
         results: dict[int, Quality] = {}
         for part, future in zip(parts, futures, strict=True):
             results.update(zip(part, future.result(), strict=True))
         return [results[i] for i in range(len(archs))]
 
 
+@contextmanager
+def _deaf_children() -> Iterator[None]:
+    """Processes that are started meanwhile hear no Ctrl-C, from their first instruction on."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _load(setup: EvaluationSetup) -> None:
     """Runs once in every process."""
-    import signal  # noqa: PLC0415 - with torch below: only processes of the pool need these
-
-    import torch  # noqa: PLC0415
+    import torch  # noqa: PLC0415 - with those below: only processes of the pool need these
     from safetensors.torch import load_file  # noqa: PLC0415
 
     import search_spaces  # noqa: PLC0415
     import supernet  # noqa: PLC0415
     from nas import datasets  # noqa: PLC0415
 
-    global _loaded  # noqa: PLW0603 - a process of the pool has exactly one set of weights
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    global _loaded
     _end_with_parent()
     torch.set_num_threads(setup.threads)
     space = search_spaces.get(setup.family, **setup.space_options)

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from supernet._base import Supernet
 
-TIMM_MODEL = "vit_base_patch16_224"
-
 
 def space_of(store: Store, job: Job) -> SearchSpace:
     """The space in which the job searches. Raises NotFoundError for a job that has not begun."""
@@ -34,7 +32,9 @@ def load_supernet(store: Store, job: Job) -> "Supernet":
     """The trained supernet. Raises NotFoundError before it is trained, JobFailedError for a damaged file."""
     artifacts = store.artifacts(job, "supernet")
     if not artifacts:
-        raise NotFoundError(f"The supernet of job '{job.name}' is not trained yet.", f"`nas show {job.name}` tells more.")
+        raise NotFoundError(
+            f"The supernet of job '{job.name}' is not trained yet.", f"`nas show {job.name}` tells more."
+        )
     net = supernet.build(space_of(store, job))
     net.shared.load_state_dict(checkpoints.load(store, artifacts[-1]), strict=True)
     return net.eval()
@@ -47,7 +47,9 @@ def extract(store: Store, job: Job, subnet_key: str) -> "nn.Module":
     return net.extract(net.space.architecture(subnet.architecture))
 
 
-def export(store: Store, job: Job, subnet_key: str, folder: Path, *, format: str = "safetensors") -> list[Path]:
+def export(
+    store: Store, job: Job, subnet_key: str, folder: Path, *, format: str = "safetensors"
+) -> list[Path]:
     """Writes a subnet to `folder` in the given format; the written files.
 
     Raises NotFoundError for an unknown subnet or format, ConflictError for a folder that is not empty.
@@ -92,9 +94,9 @@ def _timm_config(module: "nn.Module") -> dict[str, Any] | None:
     kwargs = timm_kwargs(module) if isinstance(module, ViT) else None
     if kwargs is None:
         return None
-    size = (kwargs["in_chans"], *module.config["image_size"])  # type: ignore[index,misc,union-attr]
+    size = (kwargs["in_chans"], *module.config["image_size"])  # type: ignore[index]
     return {
-        "architecture": TIMM_MODEL,
+        "architecture": kwargs.pop("model_name"),
         "num_classes": kwargs["num_classes"],
         "model_args": kwargs,
         "pretrained_cfg": {

@@ -1,4 +1,4 @@
-"""Weights to begin with: folders that `nas extract` wrote."""
+"""Weights to begin with: those of a timm model, or of a folder that `nas extract` wrote."""
 
 import hashlib
 import json
@@ -9,53 +9,76 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
+from nas.config import CheckpointInit, SupernetConfig, TimmInit
 from search_spaces._errors import UsageError
 from supernet._base import Supernet
 from supernet._plain_vit import ViT
 
 MODULES: dict[str, type[nn.Module]] = {"ViT": ViT}
+HASHED = {"model.safetensors", "config.json"}
+
+
+def initialise(net: Supernet, config: SupernetConfig, *, seed: int) -> bool:
+    """Copies the weights that the job file names into the shared weights; whether it names any.
+
+    Raises UsageError for weights that cannot be had or do not fit.
+    """
+    if isinstance(config.init, TimmInit):
+        from supernet._timm import load_timm  # noqa: PLC0415 - imports timm
+
+        load_timm(net, config.init.timm, pretrained=config.init.pretrained, seed=seed)
+    elif isinstance(config.init, CheckpointInit):
+        load_checkpoint(net, config.init.checkpoint)
+    else:
+        return False
+    return True
 
 
 def load_folder(folder: str | Path) -> nn.Module:
     """The subnet in a folder that `nas extract` wrote; only this package's code is run, never the folder's.
 
-    Raises UsageError for a folder that is none, lacks a file, or whose files are not those that its hashes name.
+    Raises UsageError for a folder that is none, lacks a file, or whose files are not those that its hashes
+    name.
     """
-    folder = Path(folder)
+    folder = Path(folder).expanduser()
     config = _config(folder)
     try:
         module = MODULES[config["class"]](**config["arguments"])
         module.load_state_dict(load_file(folder / "model.safetensors"), strict=True)
-    except (SafetensorError, OSError, KeyError, TypeError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
         raise UsageError(f"'{folder}' holds no subnet that can be loaded: {reason}.", _HINT) from error
     return module.eval()
 
 
-def checkpoint_options(folder: str, *, image_size: tuple[int, int], in_chans: int, num_classes: int) -> dict[str, Any]:
+def checkpoint_options(
+    folder: str, *, image_size: tuple[int, int], in_chans: int, num_classes: int
+) -> dict[str, Any]:
     """Options of the `matformer` space whose largest architecture is the subnet in the folder.
 
     Raises UsageError when its layers are unequal or it takes other images than the data's.
     """
-    arguments = dict(_config(Path(folder)).get("arguments", {}))
+    arguments = dict(load_folder(folder).config)  # type: ignore[arg-type]
+    depth = len(arguments["num_heads"])
     heads, hidden = set(arguments.pop("num_heads", ())), set(arguments.pop("mlp_hidden", ()))
     if len(heads) != 1 or len(hidden) != 1:
-        raise UsageError(f"The layers of the subnet in '{folder}' differ; only one with equal layers can be nested.")
+        raise UsageError(
+            f"The layers of the subnet in '{folder}' differ; only one with equal layers can be nested."
+        )
     sizes = {"image_size": list(image_size), "in_chans": in_chans, "num_classes": num_classes}
     for name, wanted in sizes.items():
         if arguments[name] != wanted:
             raise UsageError(f"The subnet in '{folder}' has {name} {arguments[name]}, the data {wanted}.")
-    dim, ratio = arguments.pop("embed_dim"), hidden.pop()
+    dim, neurons = arguments.pop("embed_dim"), hidden.pop()
     channels = arguments.pop("stem_channels")
-    depth = len(_config(Path(folder))["arguments"]["num_heads"])
-    full = ratio / dim
+    widths = sorted({max(1, neurons // divisor) for divisor in (8, 4, 2, 1)})
     return arguments | {
         "image_size": image_size,
         "stem_dim": channels[0] if channels else 16,
         "embed_dim": (dim,),
         "depth": (depth,),
         "num_heads": (heads.pop(),),
-        "mlp_ratio": tuple(full / divisor for divisor in (8, 4, 2, 1)),
+        "mlp_ratio": tuple(width / dim for width in widths),
     }
 
 
@@ -76,8 +99,11 @@ def _config(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise UsageError(f"There is no folder '{folder}'.", _HINT)
     try:
-        for line in (folder / "SHA256SUMS").read_text().splitlines():
-            expected, _, name = line.partition("  ")
+        lines = (folder / "SHA256SUMS").read_text().splitlines()
+        sums = {name: expected for expected, _, name in (line.partition("  ") for line in lines)}
+        if missing := HASHED - sums.keys():
+            raise UsageError(f"The SHA256SUMS in '{folder}' lack {', '.join(sorted(missing))}.", _HINT)
+        for name, expected in sums.items():
             if hashlib.sha256((folder / Path(name).name).read_bytes()).hexdigest() != expected:
                 raise UsageError(f"The file '{name}' in '{folder}' is damaged: its hash is wrong.", _HINT)
         config: dict[str, Any] = json.loads((folder / "config.json").read_text())["elastiform"]

@@ -1,4 +1,4 @@
-"""Jobs as a user meets them: checked, created, asked for a prediction; and the latency of an extracted folder."""
+"""Jobs as a user meets them: checked, created, asked for a prediction; the latency of an extracted folder."""
 
 import platform
 import shutil
@@ -11,16 +11,19 @@ import numpy as np
 import torch
 
 import search_spaces
+import supernet
 from nas import datasets
 from nas.config import JobConfig, merged
 from nas.extraction import space_of
-from nas.initial import load_folder
+from nas.initial import initialise, load_folder
 from nas.spaces import check_limits, exact_metrics, probes, resolve
+from nas.stages.latency import SMALLEST_SAMPLE
 from nas.stages.train import strategy, torch_device
 from nas.store import Job, Store
-from predictors._measurement import Failure, measure as measure_latency
+from predictors._measurement import Failure
+from predictors._measurement import measure as measure_latency
 from search_spaces import SearchSpace
-from search_spaces._errors import JobFailedError, NotFoundError
+from search_spaces._errors import JobFailedError, NotFoundError, UsageError
 from search_spaces._registry import load
 
 PACKAGES = ("elastiform", "torch", "torchvision", "timm", "optuna", "numpy", "scikit-learn", "sqlalchemy")
@@ -29,7 +32,9 @@ PACKAGES = ("elastiform", "torch", "torchvision", "timm", "optuna", "numpy", "sc
 def check(config: JobConfig) -> SearchSpace:
     """Everything that can be known to fail before a job runs; the job's space.
 
-    Raises UsageError (or NotFoundError for components) for options that do not fit, data that are not there, limits that no subnet keeps.
+    Pretrained weights are loaded once, which fetches them: nothing else tells whether they are there and fit.
+    Raises UsageError (or NotFoundError for components) for options that do not fit, data that are not there,
+    limits that no subnet keeps, weights that cannot be had.
     """
     torch_device(config)
     data = datasets.build(config.data.name, **config.data.options)
@@ -39,15 +44,17 @@ def check(config: JobConfig) -> SearchSpace:
     check_limits(space, config.limits, exact_metrics(space, codes), codes)
     for name, device in config.devices.items():
         load("predictors.devices", device.backend).build(name=name, **device.model_dump(exclude={"backend"}))
+    _check_sample(config, space)
+    if config.supernet.init != "scratch":
+        initialise(supernet.build(space), config.supernet, seed=config.seed)
     return space
 
 
 def create(store: Store, config: JobConfig, *, name: str | None) -> Job:
-    """A queued job, after `check`; raises ConflictError for a name that is taken.
+    """A queued job of a config that has passed `check`; raises ConflictError for a name that is taken.
 
     Without a name, the job file's is used, made free by a number.
     """
-    check(config)
     chosen = name or store.free_name(config.name or config.data.name)
     return store.create_job(chosen, config=merged(config), seed=config.seed, provenance=provenance())
 
@@ -69,7 +76,9 @@ def predict(store: Store, job: Job, architecture: dict[str, Any]) -> dict[str, A
     arch = space.architecture(architecture)
     row = store.predictor(job)
     if row is None:
-        raise NotFoundError(f"Job '{job.name}' has no latency predictor yet.", f"`nas show {job.name}` tells more.")
+        raise NotFoundError(
+            f"Job '{job.name}' has no latency predictor yet.", f"`nas show {job.name}` tells more."
+        )
     predictor = load("predictors", row.kind).build(space).from_json(row.state)
     codes = space.encode([arch])
     mean, std = predictor.predict(codes)
@@ -84,7 +93,7 @@ def predict(store: Store, job: Job, architecture: dict[str, Any]) -> dict[str, A
 
 
 def measure(folder: Path, device_options: dict[str, Any]) -> dict[str, Any]:
-    """The latency of an extracted subnet on a device of this host, measured against itself as the reference."""
+    """The latency of an extracted subnet on a device of this host; it is its own reference."""
     module = load_folder(folder)
     options = dict(device_options)
     device = load("predictors.devices", options.pop("backend", "torch_cpu")).build(**options)
@@ -102,6 +111,18 @@ def measure(folder: Path, device_options: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _check_sample(config: JobConfig, space: SearchSpace) -> None:
+    if space.size < SMALLEST_SAMPLE:
+        raise UsageError(
+            f"Space '{space.name}' has {space.size} subnets; a latency predictor needs {SMALLEST_SAMPLE}.",
+            "Give the space more options.",
+        )
+    if config.predictor.samples < SMALLEST_SAMPLE:
+        raise UsageError(
+            f"predictor.samples is {config.predictor.samples}; a latency predictor needs {SMALLEST_SAMPLE}."
+        )
+
+
 def _version(name: str) -> str | None:
     try:
         return version(name)
@@ -114,5 +135,7 @@ def _commit() -> str | None:
     root = Path(search_spaces.__file__).parent.parent
     if not (root / ".git").exists() or shutil.which("git") is None:
         return None
-    done = subprocess.run(["git", "-C", root, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["git", "-C", root, "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+    )
     return done.stdout.strip() or None

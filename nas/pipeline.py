@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import search_spaces
 from nas import datasets
 from nas.artifacts import verified
 from nas.config import JobConfig
@@ -22,8 +23,8 @@ from search_spaces._errors import JobFailedError
 def run(store: Store, job: Job, *, progress: Progress) -> None:
     """Runs a job to its front, or goes on where it was left.
 
-    Raises JobFailedError when it cannot be finished, ConflictError when it runs elsewhere, KeyboardInterrupt when it was asked to
-    stop; in each case everything that was finished is in the store.
+    Raises JobFailedError when it cannot be finished, ConflictError when it runs elsewhere, KeyboardInterrupt
+    when it was asked to stop; in each case everything that was finished is in the store.
     """
     config = JobConfig.model_validate(job.config, strict=False)
     data = datasets.build(config.data.name, **config.data.options)
@@ -40,10 +41,13 @@ def run(store: Store, job: Job, *, progress: Progress) -> None:
 
 
 def _space(run: Run, data: DataSet) -> SearchSpace:
-    """The space, and a check that the data are still those with which the job began."""
-    space = resolve(run.config, data)
+    """The space, and a check that the data are still those with which the job began.
+
+    It is resolved once: what it came from (a folder of weights) may be gone when the job goes on.
+    """
 
     def describe() -> dict[str, Any]:
+        space = resolve(run.config, data)
         return {
             "space": {"family": space.family, "options": dict(space.options), "size": str(space.size)},
             "data": {"name": data.name, "digest": data.digest, "sizes": data.sizes},
@@ -55,7 +59,7 @@ def _space(run: Run, data: DataSet) -> SearchSpace:
             f"The data set '{data.name}' is not what it was when job '{run.lease.job.name}' began.",
             "Restore the data, or start a new job.",
         )
-    return space
+    return search_spaces.get(stored["space"]["family"], **stored["space"]["options"])
 
 
 def _pool(run: Run, space: SearchSpace, weights: Artifact) -> EvaluationPool:

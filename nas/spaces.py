@@ -33,7 +33,7 @@ def _defaults(config: JobConfig, sizes: dict[str, Any]) -> dict[str, Any]:
     if isinstance(init, TimmInit):
         from supernet._timm import space_options  # noqa: PLC0415 - imports timm
 
-        return space_options(init.timm, **sizes)
+        return space_options(init.timm, pretrained=init.pretrained, **sizes)
     if isinstance(init, CheckpointInit):
         from nas.initial import checkpoint_options  # noqa: PLC0415 - imports torch
 
@@ -42,7 +42,7 @@ def _defaults(config: JobConfig, sizes: dict[str, Any]) -> dict[str, Any]:
 
 
 def _patch_size(image_size: tuple[int, int]) -> int:
-    """The largest power of two that divides both sides and leaves at least 4 patches along the shorter one."""
+    """The largest power of two that divides both sides and leaves 4 patches along the shorter; at least 2."""
     size = 2
     while (
         all(side % (2 * size) == 0 for side in image_size) and min(image_size) // (2 * size) >= SMALLEST_GRID
@@ -52,7 +52,10 @@ def _patch_size(image_size: tuple[int, int]) -> int:
 
 
 def exact_metrics(space: SearchSpace, codes: Codes) -> dict[str, np.ndarray[Any, Any]]:
-    """What is known of architectures without measuring: params, macs and memory (float32 weights and activations of one sample)."""
+    """What is known of architectures without measuring: params, macs and memory.
+
+    Memory: bytes of float32 weights and activations of one sample.
+    """
     costs = space.costs(codes)
     return {
         "params": costs["params"],
@@ -64,7 +67,7 @@ def exact_metrics(space: SearchSpace, codes: Codes) -> dict[str, np.ndarray[Any,
 def check_limits(
     space: SearchSpace, limits: tuple[Condition, ...], metrics: dict[str, Any], codes: Codes
 ) -> None:
-    """Raises UsageError when none of the probed architectures keeps the limits that can be judged by `metrics`."""
+    """Raises UsageError when no probed architecture keeps the limits that can be judged by `metrics`."""
     known = [limit for limit in limits if limit.name in metrics]
     allowed = np.ones(len(codes), dtype=np.bool_)
     for limit in known:

@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from search_spaces import Architecture, SearchSpace
 
-SKELETONS = 512
+SKELETONS = 64
 
 
 def prefix_slice(tensor: Tensor, shape: Sequence[int], *, segments: int = 1) -> Tensor:

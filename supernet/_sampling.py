@@ -30,7 +30,7 @@ class SinglePath:
     """
 
     smallest: float = 0.1
-    largest: float = 0.1
+    largest: float = 0.2
 
     def draw(self, space: SearchSpace, rng: np.random.Generator) -> list[Architecture]:
         u = rng.random()

@@ -11,7 +11,7 @@ from torch import nn
 from search_spaces._errors import UsageError, did_you_mean
 from supernet._base import Supernet
 from supernet._plain_vit import ViT
-from supernet._timm_support import activation_of, check_parameters, check_supported
+from supernet._timm_support import activation_of, check_parameters, check_patches, check_supported
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer
@@ -53,6 +53,7 @@ def space_options(
         hint = "Set pretrained: false, or choose another model."
         raise UsageError(f"timm has no pretrained weights for '{name}'.", hint)
     options, hidden = _read(model)
+    check_patches(name, options)
     check_parameters(name, model, options, hidden)
     full = hidden / model.embed_dim
     return options | {"mlp_ratio": tuple(full * fraction for fraction in FRACTIONS)}
@@ -61,9 +62,12 @@ def space_options(
 def load_timm(supernet: Supernet, name: str, *, pretrained: bool, seed: int = 0) -> None:
     """Copies the weights of timm's `name`, built for the supernet's images and classes, into the supernet.
 
-    seed: of timm's random weights; with `pretrained` only the classifier has such, where the classes are
-    others. Raises UsageError when the weights cannot be had or are not those of the space's largest
-    architecture.
+    Pretrained weights are adapted as timm does it. Another image size: the position embeddings are resampled
+    bicubically. One channel: the first convolution's weights are summed over the colours; other numbers of
+    channels: they are repeated and scaled. Another number of classes: a new classifier; the same number: the
+    pretrained one is kept, whatever its classes mean.
+    seed: of all weights that are not pretrained.
+    Raises UsageError when the weights cannot be had or are not those of the space's largest architecture.
     """
     options = supernet.space.options
     with torch.random.fork_rng(devices=[]):

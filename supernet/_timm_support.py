@@ -54,6 +54,17 @@ def check_supported(name: str, model: "VisionTransformer") -> None:
         )
 
 
+def check_patches(name: str, options: Mapping[str, Any]) -> None:
+    """Raises UsageError for images that the model's patches do not fill; timm would cut off their edges."""
+    (height, width), patch = options["image_size"], options["patch_size"]
+    if height % patch or width % patch:
+        raise UsageError(
+            f"timm's '{name}' takes patches of {patch}x{patch} pixels, which do not fill an image of "
+            f"{height}x{width}.",
+            f"Choose an image size that is a multiple of {patch}.",
+        )
+
+
 def check_parameters(name: str, model: "VisionTransformer", options: Mapping[str, Any], hidden: int) -> None:
     """Raises UsageError for the first parameter in which model and plain ViT of these options differ."""
     depth = len(model.blocks)

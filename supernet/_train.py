@@ -40,10 +40,10 @@ class Recipe:
 
     steps: int
     batch_size: int = 64
-    lr: float = 4e-3
+    lr: float = 3e-3
     weight_decay: float = 0.05
     betas: tuple[float, float] = (0.9, 0.98)
-    warmup: int = 50
+    warmup: int = 150
     clip: float = 1.0
     label_smoothing: float = 0.05
     largest_first: float = 0.0

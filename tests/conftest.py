@@ -1,12 +1,17 @@
 """What every test gets: one thread, repeatable examples, and a home of its own."""
 
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from nas import JobHandle
 
 # Before anything imports torch, and inherited by the processes that tests start.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -50,3 +55,19 @@ def _one_thread() -> None:
 def store_url(tmp_path: Path) -> str:
     """The URL of a SQLite store that does not exist yet."""
     return f"sqlite:///{tmp_path / 'store.sqlite'}"
+
+
+@pytest.fixture(scope="session")
+def tiny_job(_session_home: None, tmp_path_factory: pytest.TempPathFactory) -> "JobHandle":
+    """A real job that ran to its front, once for all tests; they only read it."""
+    from tiny_job import run_tiny  # noqa: PLC0415 - imports torch
+
+    return run_tiny(f"sqlite:///{tmp_path_factory.mktemp('tiny-job') / 'store.sqlite'}")
+
+
+@pytest.fixture
+def tiny_copy(tiny_job: "JobHandle", tmp_path: Path) -> str:
+    """The URL of a copy of the tiny job's store, files included, that a test may change."""
+    tiny_job.store.close()
+    original = Path(tiny_job.store.url.removeprefix("sqlite:///")).parent
+    return f"sqlite:///{shutil.copytree(original, tmp_path / 'copy') / 'store.sqlite'}"

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from nas.store import Job, Store
 
 INTERRUPTED = 130
+LONGEST_STEM = 60  # of a file's name, which may have 255 bytes: four a character, and an ending
 
 
 def run(
@@ -52,6 +53,10 @@ def resume(
     _check_figure(figure)
     with Store.open(url, read_only=True) as opened:
         found = opened.job(job)
+        if found.state == "succeeded":
+            note(f"Job '{found.name}' has finished already: nothing is left to do.", quiet=ctx.obj.quiet)
+            _show_front(opened, found, figure=figure, as_json=as_json, quiet=ctx.obj.quiet)
+            return
     with Store.open(url) as opened:
         _run_to_front(opened, found, figure=figure, as_json=as_json, quiet=ctx.obj.quiet)
 
@@ -91,8 +96,9 @@ def validate(file: JobFile, overrides: Overrides = None, as_json: AsJSON = False
 
 def _run_to_front(opened: "Store", job: "Job", *, figure: Path | None, as_json: bool, quiet: bool) -> None:
     from nas import pipeline
+    from nas.store._engine import shown
 
-    note(f"Job '{job.name}' ({job.id}) in {opened.url}", quiet=quiet)
+    note(f"Job '{job.name}' ({job.id}) in {shown(opened.url)}", quiet=quiet)
     try:
         with shown_progress(quiet=quiet) as progress:
             pipeline.run(opened, job, progress=progress)
@@ -106,16 +112,9 @@ def _run_to_front(opened: "Store", job: "Job", *, figure: Path | None, as_json: 
 
 
 def _finish(opened: "Store", job: "Job", *, figure: Path | None, as_json: bool, quiet: bool) -> None:
-    from dashboards.figures import front_figure, write_html
-    from nas.front import front
-    from nas.store import frames
-
-    stem = re.sub(r"[^-.\w]+", "-", job.name).strip("-.") or str(job.id)
+    stem = re.sub(r"[^-.\w]+", "-", job.name)[:LONGEST_STEM].strip("-.") or str(job.id)
     path = figure or Path(f"{stem}-front.html")
-    drawn = front_figure(frames.finalists(opened, job), frames.evaluations(opened, job), job=job.name)
-    write_html(drawn, path)
-    emit_front(front(opened, job), as_json=as_json)
-    note(f"\nThe figure is in {path}", quiet=quiet)
+    _show_front(opened, job, figure=path, as_json=as_json, quiet=quiet)
     word = _word(job)
     lines = (
         "What to type next:",
@@ -127,6 +126,19 @@ def _finish(opened: "Store", job: "Job", *, figure: Path | None, as_json: bool, 
         note("\n".join(lines), quiet=quiet)
     elif not quiet:
         emit("\n".join(["", *lines]))
+
+
+def _show_front(opened: "Store", job: "Job", *, figure: Path | None, as_json: bool, quiet: bool) -> None:
+    """The front on stdout; then its figure, which may fail: the front is there already."""
+    from dashboards.figures import front_figure, write_html
+    from nas.front import front
+    from nas.store import frames
+
+    emit_front(front(opened, job), as_json=as_json)
+    if figure is not None:
+        drawn = front_figure(frames.finalists(opened, job), frames.evaluations(opened, job), job=job.name)
+        write_html(drawn, figure)
+        note(f"\nThe figure is in {figure}", quiet=quiet)
 
 
 def _check_figure(figure: Path | None) -> None:

@@ -1,7 +1,7 @@
-"""A folder that anybody can load: weights as safetensors, the module's source in one file, config, model card, hashes.
+"""A folder that anybody can load: weights as safetensors, the module's source, config, model card, hashes.
 
-The module's file needs torch only. Where timm's `VisionTransformer` can express the subnet, `config.json` also carries what
-`timm.create_model("local-dir:FOLDER", pretrained=True)` reads.
+The module's file needs torch only. Where timm's `VisionTransformer` can express the subnet, `config.json`
+also carries what `timm.create_model("local-dir:FOLDER", pretrained=True)` reads.
 """
 
 import hashlib
@@ -21,7 +21,13 @@ from torch import Tensor, nn
 
 from search_spaces._errors import ConflictError, JobFailedError
 
-WEIGHTS, CONFIG, SOURCE, CARD, HASHES = "model.safetensors", "config.json", "modeling.py", "README.md", "SHA256SUMS"
+WEIGHTS, CONFIG, SOURCE, CARD, HASHES = (
+    "model.safetensors",
+    "config.json",
+    "modeling.py",
+    "README.md",
+    "SHA256SUMS",
+)
 
 _CARD = """# {title}
 
@@ -46,7 +52,8 @@ model.load_state_dict(load_file("model.safetensors"))
 model.eval()
 ```
 {timm}
-Input: float images of shape (batch, {channels}, {height}, {width}). `sha256sum -c SHA256SUMS` checks the files.
+Input: float images of shape (batch, {channels}, {height}, {width}).
+`sha256sum -c SHA256SUMS` checks the files.
 
 ## Architecture
 
@@ -59,37 +66,48 @@ _TIMM = """
 Or with timm:
 
 ```python
+import timm
+
 model = timm.create_model("local-dir:.", pretrained=True)
 ```
 """
 
 
 def export(
-    module: nn.Module, folder: Path, *, example: Tensor, info: Mapping[str, Any], timm: Mapping[str, Any] | None
+    module: nn.Module,
+    folder: Path,
+    *,
+    example: Tensor,
+    info: Mapping[str, Any],
+    timm: Mapping[str, Any] | None,
 ) -> list[Path]:
     """Writes the folder and reloads it: its outputs on `example` must be identical.
 
-    module: has `config`, the arguments of its class.  info: `subnet` (key), `architecture`, and figures for the model card.
+    module: has `config`, the arguments of its class.
+    info: `subnet` (key), `architecture`, and figures for the model card.
     timm: keys for timm in config.json, or None.
-    Raises ConflictError when `folder` exists and is not empty, JobFailedError when the reloaded outputs differ. The folder appears
-    complete or not at all.
+    Raises ConflictError when `folder` exists and is not empty, JobFailedError when the reloaded outputs
+    differ. The folder appears complete or not at all.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConflictError(f"'{folder}' exists already and is not an empty folder.", "Choose another one with -o.")
-    partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
+        raise ConflictError(
+            f"'{folder}' exists already and is not an empty folder.", "Choose another one with -o."
+        )
+    target = folder.resolve()
+    partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
     partial.mkdir(parents=True)
     try:
         _write(module, partial, info=info, timm=timm)
         _check(module, partial, example)
-        if folder.exists():
-            folder.rmdir()
-        partial.rename(folder)
+        partial.replace(target)  # in place of an empty folder, too
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return [folder / name for name in (WEIGHTS, CONFIG, SOURCE, CARD, HASHES)]
 
 
-def _write(module: nn.Module, folder: Path, *, info: Mapping[str, Any], timm: Mapping[str, Any] | None) -> None:
+def _write(
+    module: nn.Module, folder: Path, *, info: Mapping[str, Any], timm: Mapping[str, Any] | None
+) -> None:
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     config = {
@@ -101,7 +119,9 @@ def _write(module: nn.Module, folder: Path, *, info: Mapping[str, Any], timm: Ma
     assert source is not None
     shutil.copyfile(source, folder / SOURCE)
     (folder / CARD).write_text(_card(module, info, timm=timm is not None))
-    hashes = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}" for path in sorted(folder.iterdir())]
+    hashes = [
+        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}" for path in sorted(folder.iterdir())
+    ]
     (folder / HASHES).write_text("\n".join(hashes) + "\n")
 
 
@@ -135,7 +155,9 @@ def _check(module: nn.Module, folder: Path, example: Tensor) -> None:
 
 def _module_at(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"exported_{uuid.uuid4().hex}", path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    shutil.rmtree(path.parent / "__pycache__", ignore_errors=True)
     return module

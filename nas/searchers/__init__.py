@@ -29,6 +29,8 @@ class SearchProblem:
     feasible: codes (n, choices) -> booleans (n,); the hard limits, exact or predicted.
     start: architectures that are proposed first.
     population: size of a generation, where the searcher has one.
+    history: what an interrupted search has proposed; it is proposed again first, in this order. (Trials that
+        are enqueued in the study instead never reach its sampler, which then knows no generations.)
     """
 
     space: SearchSpace
@@ -36,6 +38,7 @@ class SearchProblem:
     start: tuple[Architecture, ...]
     population: int
     seed: int
+    history: tuple[Architecture, ...] = ()
 
 
 def names() -> list[str]:

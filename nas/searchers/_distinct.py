@@ -68,6 +68,8 @@ class DistinctSampler(BaseSampler):
         inner = self._inner(int(rng.integers(2**31)))
         # Asked even when the answer is not used: population-based samplers note the trial's generation here.
         first = self._from_inner(inner, study, trial, search_space, rng)
+        if trial.number < len(self._problem.history):
+            return parameters(self._space, self._problem.history[trial.number])
         return parameters(self._space, self._choose(first, inner, study, trial, search_space, seen, rng))
 
     def _proposed(self, study: Study, trial: FrozenTrial) -> dict[Architecture, None]:

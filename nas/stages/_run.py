@@ -1,11 +1,11 @@
-"""What every stage of a job is handed: the store under a lease, the config, where to show progress, when to stop."""
+"""What every stage is handed: the store under a lease, the config, where to show progress, when to stop."""
 
 import hashlib
 import json
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
@@ -14,6 +14,7 @@ from nas.config import JobConfig
 from nas.progress import Progress
 from nas.store import Lease, NewEvent, NewSubnet, Store
 from search_spaces import Architecture, SearchSpace
+from search_spaces._errors import ConflictError, NASError, StoreError
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,12 @@ class Run:
     stop: threading.Event
     keys: dict[str, str] = field(default_factory=dict)
 
-    def once(self, name: str, inputs: Mapping[str, Any], make: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
-        """The result of a stage: the stored one if it was made from the same inputs and earlier stages, else a new one."""
+    def once(
+        self, name: str, inputs: Mapping[str, Any], make: Callable[[], Mapping[str, Any]]
+    ) -> dict[str, Any]:
+        """The result of a stage: the stored one if it was made from the same inputs and earlier stages, else
+        a new one.
+        """
         text = json.dumps([name, inputs, self.keys], sort_keys=True, default=str)
         key = hashlib.sha256(text.encode()).hexdigest()
         stage = self.store.stage(self.lease.job, name)
@@ -36,10 +41,19 @@ class Run:
             self.check_stop()
             self.progress.stage(name)
             self.store.begin_stage(self.lease, name, key)
-            stage = self.store.finish_stage(self.lease, name, make())
+            stage = self.store.finish_stage(self.lease, name, self._made(name, make))
         self.keys[name] = key
         assert stage.result is not None
         return stage.result
+
+    def _made(self, name: str, make: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
+        try:
+            return make()
+        except Exception as error:
+            reason = error.message if isinstance(error, NASError) else f"{type(error).__name__}: {error}"
+            with suppress(ConflictError, StoreError):
+                self.store.fail_stage(self.lease, name, reason)
+            raise
 
     def check_stop(self) -> None:
         """Raises KeyboardInterrupt, after which the job counts as stopped, when a stop was asked for."""
@@ -54,7 +68,9 @@ class Run:
 
 @contextmanager
 def graceful_stop() -> Iterator[threading.Event]:
-    """The first Ctrl-C or SIGTERM sets the event, so that the stage saves what it has; the second interrupts at once."""
+    """The first Ctrl-C or SIGTERM sets the event, so that the stage saves what it has; the second interrupts
+    at once.
+    """
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop

@@ -1,4 +1,4 @@
-"""Stage `finalists`: the front of the search, evaluated in full on the report split and measured on the device."""
+"""Stage `finalists`: the front of the search, evaluated on the report split and measured on the device."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -43,11 +43,14 @@ def _report(run: Run, objectives: Objectives, pool: EvaluationPool) -> dict[str,
     if not found:
         raise JobFailedError("No subnet was evaluated with success.", "`nas show JOB` tells why they failed.")
     archs = [space.architecture(e.subnet.architecture) for e in found]
+    reported = {e.subnet.key for e in run.store.evaluations(run.lease.job, "report")}
+    missing = [arch for arch in archs if arch.key not in reported]
+    qualities = pool.evaluate(missing, "report") if missing else []
     rows = [
         NewEvaluation(
             subnet_row(space, arch), quality.value, split="report", stderr=quality.stderr, count=quality.count
         )
-        for arch, quality in zip(archs, pool.evaluate(archs, "report"), strict=True)
+        for arch, quality in zip(missing, qualities, strict=True)
     ]
     run.store.add_evaluations(run.lease, rows)
     measure(run, space, build_device(run), objectives.latency.device, archs, purpose="finalist")

@@ -1,9 +1,10 @@
 """Stage `latency`: a sample of subnets is measured on the device, and a predictor is fitted to it.
 
-Latency does not depend on weights. The stage therefore stands before the training: a limit that no subnet can keep is found in seconds.
+Latency does not depend on weights. The stage therefore stands before the training: a limit that no subnet
+can keep is found in seconds.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -14,6 +15,7 @@ import supernet
 from nas.spaces import check_limits, exact_metrics, probes
 from nas.stages._run import Run, subnet_row
 from nas.store import Device as DeviceRow
+from nas.store import Measurement as MeasurementRow
 from nas.store import NewMeasurement
 from predictors import _measurement as measurement
 from predictors._predictor import Predictor, held_out_score
@@ -22,10 +24,10 @@ from search_spaces import Architecture, SearchSpace
 from search_spaces._errors import JobFailedError
 from search_spaces._registry import load
 from search_spaces._space import Codes
-from supernet._base import Supernet
 
 UNIFORM = 6
 SMALLEST_SAMPLE = 10
+ASK_EVERY = 20  # timings after which the store is asked whether the job has to stop
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,11 @@ def latency(run: Run, space: SearchSpace) -> Latency:
     device = build_device(run)
     row = run.store.register_device(device.name, device.fingerprint())
     section = run.config.predictor.model_dump(mode="json")
-    run.once("latency", {"predictor": section, "device": row.digest}, lambda: _measure_and_fit(run, space, device, row))
+    run.once(
+        "latency",
+        {"predictor": section, "device": row.digest},
+        lambda: _measure_and_fit(run, space, device, row),
+    )
     stored = run.store.predictor(run.lease.job, row.id)
     assert stored is not None, "the stage is done"
     predictor = load("predictors", stored.kind).build(space).from_json(stored.state)
@@ -65,11 +71,37 @@ def build_device(run: Run) -> Device:
 
 
 def measure(
-    run: Run, space: SearchSpace, device: Device, row: DeviceRow, archs: Sequence[Architecture], *, purpose: str
+    run: Run,
+    space: SearchSpace,
+    device: Device,
+    row: DeviceRow,
+    archs: Sequence[Architecture],
+    *,
+    purpose: str,
 ) -> dict[Architecture, float]:
-    """Latencies in ms of the architectures that could be measured, which are stored; the others are told."""
+    """Latencies in ms of the architectures that could be measured; what the store has is not measured."""
+    stored = _stored(run, row, purpose)
+    known = {m.subnet.key: m.latency_ms for m in stored}
+    missing = {arch.key: arch for arch in archs if arch.key not in known}
+    if missing:
+        known |= _measure_new(run, space, device, row, missing, purpose)
+    return {arch: known[arch.key] for arch in archs if arch.key in known}
+
+
+def _stored(run: Run, row: DeviceRow, purpose: str) -> list[MeasurementRow]:
+    return [m for m in run.store.measurements(run.lease.job, purpose) if m.device_id == row.id]
+
+
+def _measure_new(
+    run: Run,
+    space: SearchSpace,
+    device: Device,
+    row: DeviceRow,
+    by_key: Mapping[str, Architecture],
+    purpose: str,
+) -> dict[str, float]:
+    """Measures, stores and tells what could not be measured."""
     net = supernet.build(space, seed=run.config.seed)
-    by_key = {arch.key: arch for arch in archs}
     result = measurement.measure(
         device,
         {key: partial(net.extract, arch) for key, arch in by_key.items()},
@@ -98,7 +130,7 @@ def measure(
         for key, m in done.items()
     ]
     run.store.add_measurements(run.lease, rows)
-    return {by_key[key]: m.latency_ms for key, m in done.items()}
+    return {key: m.latency_ms for key, m in done.items()}
 
 
 def sample(space: SearchSpace, count: int, *, seed: int) -> list[Architecture]:
@@ -125,19 +157,17 @@ def _measure_and_fit(run: Run, space: SearchSpace, device: Device, row: DeviceRo
     name = run.config.predictor.name
     build = load("predictors", name).build
     score = held_out_score(build, space, codes, milliseconds, seed=run.config.seed)
-    stored = run.store.measurements(run.lease.job, "sample")
-    ceiling = measurement.repeatability(_as_measurements(stored))
+    ceiling = measurement.repeatability(_as_measurements(_stored(run, row, "sample")))
     predictor = build(space).fit(codes, milliseconds)
     scores = asdict(score) | {"repeatability": asdict(ceiling)}
-    run.store.put_predictor(
-        run.lease, device_id=row.id, kind=name, state=predictor.to_json(), score=scores
-    )
+    run.store.put_predictor(run.lease, device_id=row.id, kind=name, state=predictor.to_json(), score=scores)
     return {"device": row.name, "measured": len(measured), "score": scores}
 
 
-def _as_measurements(rows: Iterable[Any]) -> list[measurement.Measurement]:
+def _as_measurements(rows: Iterable[MeasurementRow]) -> list[measurement.Measurement]:
     return [
-        measurement.Measurement(r.latency_ms, r.spread_ms, r.reference_ms, r.rounds, r.raw) for r in rows
+        measurement.Measurement(r.latency_ms, r.spread_ms or 0.0, r.reference_ms or 0.0, r.rounds, r.raw)
+        for r in rows
     ]
 
 
@@ -148,5 +178,5 @@ def _reference(space: SearchSpace) -> Architecture:
 
 def _progress(run: Run, done: int, total: int) -> None:
     run.progress.update(done, total)
-    if run.stop.is_set():
-        raise KeyboardInterrupt
+    if run.stop.is_set() or done % ASK_EVERY == 0:
+        run.check_stop()

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import Any, Literal
 
 import moocore
 import numpy as np
@@ -15,7 +15,7 @@ from nas import searchers
 from nas.config import JobConfig
 from nas.evaluation import EvaluationPool
 from nas.searchers import SearchProblem, SpaceExhausted
-from nas.searchers._distinct import architecture, distributions, parameters
+from nas.searchers._distinct import architecture, distributions
 from nas.spaces import exact_metrics
 from nas.stages._run import Run, subnet_row
 from nas.stages.latency import Latency
@@ -38,7 +38,7 @@ class Objectives:
     latency: Latency
 
     @property
-    def directions(self) -> list[str]:
+    def directions(self) -> "list[Literal['minimize', 'maximize']]":
         return ["maximize" if name == QUALITY else "minimize" for name in self.names]
 
     def costs(self, codes: Codes) -> dict[str, Any]:
@@ -46,7 +46,7 @@ class Objectives:
         return exact_metrics(self.space, codes) | {"latency_ms": self.latency.predict(codes)}
 
     def minimised(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Rows of objective values, scaled so that each lies between 0 (best) and 1 (accuracy 0, cost of the largest subnet)."""
+        """Rows of objective values between 0 (best) and 1 (accuracy 0, cost of the largest subnet)."""
         largest = self.costs(self.space.encode([self.space.largest]))
         columns = [
             1 - values[:, i] if name == QUALITY else values[:, i] / float(largest[name][0])
@@ -55,7 +55,9 @@ class Objectives:
         return np.stack(columns, axis=1)
 
     def hypervolume(self, values: NDArray[np.float64]) -> float:
-        """The share of the box between (accuracy 1, cost 0) and (accuracy 0, cost of the largest subnet) that is dominated."""
+        """The share of the box between (accuracy 1, cost 0) and (accuracy 0, cost of the largest subnet) that
+        is dominated.
+        """
         if not len(values):
             return 0.0
         return float(moocore.hypervolume(np.clip(self.minimised(values), 0, 1), ref=np.ones(len(self.names))))
@@ -71,12 +73,16 @@ def search(run: Run, objectives: Objectives, pool: EvaluationPool) -> None:
 
 def _search(run: Run, objectives: Objectives, pool: EvaluationPool) -> dict[str, Any]:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study = optuna.create_study(directions=objectives.directions, sampler=_sampler(run.config, objectives))
     stored = run.store.evaluations(run.lease.job, "search")
+    history = tuple(objectives.space.architecture(e.subnet.architecture) for e in stored)
+    sampler = _sampler(run.config, objectives, history)
+    study = optuna.create_study(directions=objectives.directions, sampler=sampler)
     for number, batch in groupby(stored, key=lambda evaluation: evaluation.batch):
         assert number is not None
         _replay(study, objectives, list(batch))
     told, number = len(stored), (stored[-1].batch or 0) + 1 if stored else 0
+    if stored:
+        _tell_progress(run, objectives, told)  # a crash may have come between the last batch and its point
     budget = run.config.search.evaluations
     while told < budget:
         run.check_stop()
@@ -96,7 +102,9 @@ def _search(run: Run, objectives: Objectives, pool: EvaluationPool) -> dict[str,
     return {"evaluations": told, "batches": number}
 
 
-def _sampler(config: JobConfig, objectives: Objectives) -> optuna.samplers.BaseSampler:
+def _sampler(
+    config: JobConfig, objectives: Objectives, history: tuple[Architecture, ...]
+) -> optuna.samplers.BaseSampler:
     def feasible(codes: Codes) -> NDArray[np.bool_]:
         costs = objectives.costs(codes)
         allowed = np.ones(len(codes), dtype=np.bool_)
@@ -111,6 +119,7 @@ def _sampler(config: JobConfig, objectives: Objectives) -> optuna.samplers.BaseS
         start=tuple(space.uniform(UNIFORM_SEEDS)),
         population=config.search.population,
         seed=config.seed,
+        history=history,
     )
     return searchers.build(config.search.searcher, problem)
 
@@ -135,16 +144,18 @@ def _tell(study: optuna.Study, objectives: Objectives, trial: optuna.Trial, valu
 
 def _replay(study: optuna.Study, objectives: Objectives, batch: Sequence[Evaluation]) -> None:
     """Asks and tells a stored batch again, so that the sampler sees the history that it had."""
-    for evaluation in batch:
-        arch = objectives.space.architecture(evaluation.subnet.architecture)
-        study.enqueue_trial(parameters(objectives.space, arch))
     trials = [study.ask(distributions(objectives.space)) for _ in batch]
     for trial, evaluation in zip(trials, batch, strict=True):
         _tell(study, objectives, trial, evaluation.objectives)
 
 
 def _rows(
-    objectives: Objectives, archs: Sequence[Architecture], qualities: Sequence[Quality], *, batch: int, position: int
+    objectives: Objectives,
+    archs: Sequence[Architecture],
+    qualities: Sequence[Quality],
+    *,
+    batch: int,
+    position: int,
 ) -> list[NewEvaluation]:
     costs = objectives.costs(objectives.space.encode(archs))
     return [

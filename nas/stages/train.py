@@ -1,18 +1,18 @@
 """Stage `train`: the shared weights, with checkpoints from which an interrupted training goes on exactly."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 import supernet
 from nas import checkpoints
-from nas.config import CheckpointInit, JobConfig, SamplingConfig, TimmInit
+from nas.artifacts import damage
+from nas.config import JobConfig, SamplingConfig
 from nas.datasets import DataSet
-from nas.initial import load_checkpoint
+from nas.initial import initialise
 from nas.stages._run import Run
 from nas.store import Artifact, NewEvent
 from search_spaces import SearchSpace
@@ -28,7 +28,11 @@ IMPORTANCE_BATCHES = 8
 def train(run: Run, space: SearchSpace, data: DataSet) -> Artifact:
     """Trains the supernet, or finds it trained; its artifact holds the largest plain module's weights."""
     config = run.config
-    sections = {"train": config.train.model_dump(mode="json"), "init": str(config.supernet.init), "seed": config.seed}
+    sections = {
+        "train": config.train.model_dump(mode="json"),
+        "init": str(config.supernet.init),
+        "seed": config.seed,
+    }
     result = run.once("train", sections, lambda: _train(run, space, data))
     return run.store.artifact(result["artifact"])
 
@@ -37,7 +41,9 @@ def torch_device(config: JobConfig) -> torch.device:
     """Where the job trains and evaluates. Raises UsageError for a GPU that is not there."""
     wanted = config.train.device
     if wanted == "cuda" and not torch.cuda.is_available():
-        raise UsageError("train.device is 'cuda', but torch finds no GPU here.", "Use `device: auto` or `cpu`.")
+        raise UsageError(
+            "train.device is 'cuda', but torch finds no GPU here.", "Use `device: auto` or `cpu`."
+        )
     return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
 
 
@@ -74,21 +80,39 @@ def recipe(config: JobConfig) -> Recipe:
 
 def _train(run: Run, space: SearchSpace, data: DataSet) -> dict[str, object]:
     config = run.config
+    checkpoints.remove_orphans(run.store, run.lease)
+    if (trained := _trained(run)) is not None:
+        return _finished(run, trained)
     torch.set_num_threads(config.train.threads or torch.get_num_threads())
     net = supernet.build(space, seed=config.seed).to(torch_device(config))
     training = Training(net, strategy(config.train.sampling), recipe(config), seed=config.seed)
     if not _resume(run, training):
         _initialise(run, net, data)
-    with _prefetched(lambda step: _to(net, data.train_batch(config.seed, step, config.train.batch_size))) as batches:
+    with _prefetched(
+        lambda step: _to(net, data.train_batch(config.seed, step, config.train.batch_size))
+    ) as batches:
         while training.step < config.train.steps:
             _advance(run, training, batches)
             if training.step < config.train.steps:
                 _checkpoint(run, training)
                 run.check_stop()
-    artifact = checkpoints.save(run.store, run.lease, "supernet", training.weights(), step=training.step)
+    return _finished(
+        run, checkpoints.save(run.store, run.lease, "supernet", training.weights(), step=training.step)
+    )
+
+
+def _trained(run: Run) -> Artifact | None:
+    """The weights of a training that a crash kept from being noted as done."""
+    for artifact in run.store.artifacts(run.lease.job, "supernet"):
+        if artifact.step == run.config.train.steps and damage(run.store, artifact) is None:
+            return artifact
+    return None
+
+
+def _finished(run: Run, trained: Artifact) -> dict[str, object]:
     for old in run.store.artifacts(run.lease.job, "checkpoint"):
         run.store.remove_artifact(run.lease, old)
-    return {"artifact": artifact.id, "steps": training.step}
+    return {"artifact": trained.id, "steps": trained.step}
 
 
 def _advance(run: Run, training: Training, batches: Batches) -> None:
@@ -122,20 +146,15 @@ def _resume(run: Run, training: Training) -> bool:
 
 def _initialise(run: Run, net: Supernet, data: DataSet) -> None:
     """Pretrained weights, with the most important neurons and heads moved to the front."""
-    init = run.config.supernet.init
-    if isinstance(init, TimmInit):
-        from supernet._timm import load_timm  # noqa: PLC0415 - imports timm
-
-        load_timm(net, init.timm, pretrained=init.pretrained, seed=run.config.seed)
-    elif isinstance(init, CheckpointInit):
-        load_checkpoint(net, init.checkpoint)
-    else:
+    if not initialise(net, run.config.supernet, seed=run.config.seed):
         return
     from supernet._importance import sort_by_importance  # noqa: PLC0415 - needed for pretrained weights only
 
     size = run.config.train.batch_size
     steps = range(IMPORTANCE_BATCHES)
-    sort_by_importance(net, [_to(net, data.train_batch(run.config.seed, -1 - step, size))[0] for step in steps])
+    sort_by_importance(
+        net, [_to(net, data.train_batch(run.config.seed, -1 - step, size))[0] for step in steps]
+    )
 
 
 def _to(net: Supernet, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:

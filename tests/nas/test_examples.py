@@ -1,0 +1,112 @@
+"""The example job files run as they stand, given their data."""
+
+import json
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from image_trees import make_tree
+from safetensors.torch import load_file
+
+from nas import jobs
+from nas.cli import main
+from nas.config import TimmInit, load_config
+from nas.extraction import export, load_supernet
+from nas.store import Store
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+OFFLINE = "supernet.init.pretrained=false"
+SMALL = [
+    OFFLINE,
+    "data.image_size=32",
+    "train.steps=3",
+    "train.batch_size=4",
+    "train.threads=1",
+    "train.device=cpu",
+    "predictor.samples=10",
+    "predictor.rounds=2",
+    "predictor.max_rounds=2",
+    "search.evaluations=6",
+    "search.batch=6",
+    "search.finalists=3",
+    "execution.workers=1",
+]
+
+
+@pytest.fixture
+def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of images where the example looks for it."""
+    monkeypatch.chdir(tmp_path)
+    return make_tree(tmp_path / "images", per_class=12)
+
+
+def test_there_are_examples():
+    assert {"quickstart.yaml", "imagefolder.yaml"} <= {path.name for path in EXAMPLES.iterdir()}
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in EXAMPLES.glob("*.yaml")))
+def test_an_example_passes_all_checks(name: str, images: Path):
+    config = load_config(EXAMPLES / name, [OFFLINE] if name == "imagefolder.yaml" else [], environment={})
+    space = jobs.check(config)
+    assert space.size >= 1000
+    assert config.name
+
+
+def test_imagefolder_is_a_fine_tuning():
+    config = load_config(EXAMPLES / "imagefolder.yaml", environment={})
+    assert config.train.lr <= 5e-4
+    assert config.train.sampling.weights == (0.20, 0.22, 0.24, 0.34)
+    assert config.train.precision == "auto"
+    assert isinstance(config.supernet.init, TimmInit)
+    pretraining = timm.get_pretrained_cfg(config.supernet.init.timm)
+    assert pretraining is not None
+    assert tuple(config.data.options["mean"]) == pretraining.mean
+    assert tuple(config.data.options["std"]) == pretraining.std
+
+
+def test_weights_that_cannot_be_fetched_cost_nothing(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    file = tmp_path / "store" / "store.sqlite"
+    words = ["run", str(EXAMPLES / "imagefolder.yaml"), "--store", f"sqlite:///{file}", "--quiet"]
+    assert main(words) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "pretrained weights of 'vit_tiny_patch16_224'" in err
+    assert "pretrained: false" in err
+    assert "Traceback" not in err
+    assert not file.parent.exists()
+
+
+def overrides() -> list[str]:
+    return [word for setting in SMALL for word in ("--set", setting)]
+
+
+@pytest.mark.slow
+def test_imagefolder_runs_to_a_front_and_back_to_timm(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    url = f"sqlite:///{tmp_path / 'store.sqlite'}"
+    run = ["run", str(EXAMPLES / "imagefolder.yaml"), *overrides(), "--store", url, "--json", "--quiet"]
+    assert main(run) == 0
+    front = json.loads(capsys.readouterr().out)
+    assert front["job"] == "my-images"
+    assert front["evaluations"] == 6
+    assert 1 <= len(front["front"]) <= 3
+    with Store.open(url, read_only=True) as store:
+        job = store.job("my-images")
+        net = load_supernet(store, job)
+        x = net.example_input(2)
+        uniform = [
+            row
+            for row in store.subnets(job)
+            if len(set(row.architecture["mlp_ratio"])) == 1 and row.architecture["depth"] < 12
+        ]
+        assert uniform
+        export(store, job, uniform[0].key, tmp_path / "out")
+    twin = timm.create_model(f"local-dir:{tmp_path / 'out'}", pretrained=True).eval()
+    twin.load_state_dict(load_file(tmp_path / "out" / "model.safetensors"), strict=True)
+    assert len(twin.blocks) == uniform[0].architecture["depth"]  # type: ignore[arg-type]
+    with torch.inference_mode():
+        assert torch.equal(twin(x), net(x, net.space.architecture(uniform[0].architecture)))
