@@ -212,7 +212,7 @@ class SearchConfig(Section):
     """How many subnets are evaluated, in what batches, on how many images (null: all) and reported."""
 
     searcher: SearcherName = "nsga2"
-    evaluations: Count = 240
+    evaluations: Count = 200
     batch: Count = 16
     population: Annotated[int, Field(ge=2, le=1_000_000)] = 32
     finalists: Count = 16

@@ -28,7 +28,7 @@ class ViTConfig:
     stem: str = "conv"
     stem_dim: int = 16
     stem_norm: bool = False
-    head_dim: int = 16
+    head_dim: int = 8
     class_token: bool = False
     reg_tokens: int = 0
     no_embed_class: bool = False

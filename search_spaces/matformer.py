@@ -45,7 +45,7 @@ def build(
     name: str = FAMILY,
     embed_dim: Sequence[int] = (16, 32, 64),
     depth: Sequence[int] = (1, 2, 3, 4),
-    num_heads: Sequence[int] = (1, 2, 4),
+    num_heads: Sequence[int] = (2, 4, 8),
     mlp_ratio: Sequence[float] = (0.5, 1, 2, 4),
     per_layer: Sequence[str] = ("mlp_ratio",),
     **vit: Any,

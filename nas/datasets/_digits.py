@@ -12,6 +12,7 @@ from search_spaces._errors import UsageError
 
 HELD_OUT = 300
 SIDE = 8
+NOISE = 0.1
 
 
 @lru_cache(1)
@@ -56,4 +57,4 @@ def augment(images: Tensor, generator: torch.Generator) -> Tensor:
     rows = [torch.stack([cos, -sin + shear, shift_x], dim=1), torch.stack([sin, cos, shift_y], dim=1)]
     grid = F.affine_grid(torch.stack(rows, dim=1), list(images.shape), align_corners=False)
     moved = F.grid_sample(images, grid, align_corners=False)
-    return moved + 0.1 * torch.randn(moved.shape, generator=generator)
+    return moved + NOISE * torch.randn(moved.shape, generator=generator)

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from nas.datasets._digits import SIDE, augment, digest, source_digits, split_indices
+from nas.datasets._digits import NOISE, SIDE, augment, digest, source_digits, split_indices
 from nas.datasets._seeds import mixed_seed
 from search_spaces._errors import UsageError
 
 PAIRS = 1800
+EMPTY_SHARE = 0.3
 
 
 def build(*, split_seed: int = 0, pairs: int = PAIRS) -> "DigitPairs":
@@ -26,7 +27,11 @@ def build(*, split_seed: int = 0, pairs: int = PAIRS) -> "DigitPairs":
 
 
 class DigitPairs:
-    """Pairs of digits of one split; held-out pairs are augmented once, with a fixed seed."""
+    """Pairs of digits of one split; held-out pairs are augmented once, with a fixed seed.
+
+    In 30 % of the training pairs one side is empty and the other digit alone is the sum, which teaches single
+    digits and shortens the start of the training. The held-out pairs are all complete.
+    """
 
     name = "digit_pairs"
     input_shape = (1, SIDE, 2 * SIDE)
@@ -51,7 +56,15 @@ class DigitPairs:
         return torch.cat([sides[:, 0], sides[:, 1]], dim=-1), self._labels[chosen].sum(dim=1), chosen
 
     def train_batch(self, seed: int, step: int, size: int) -> tuple[Tensor, Tensor]:
-        return self._draw("train", torch.Generator().manual_seed(mixed_seed(seed, step)), size)[:2]
+        generator = torch.Generator().manual_seed(mixed_seed(seed, step))
+        inputs, sums, chosen = self._draw("train", generator, size)
+        emptied = torch.rand(size, generator=generator) < EMPTY_SHARE
+        side = torch.randint(2, (size,), generator=generator)
+        pixels = torch.arange(2 * SIDE) // SIDE == side[:, None]
+        empty = (emptied[:, None] & pixels)[:, None, None, :]
+        noise = NOISE * torch.randn(inputs.shape, generator=generator)
+        left = self._labels[chosen][torch.arange(size), 1 - side]
+        return torch.where(empty, noise, inputs), torch.where(emptied, left, sums)
 
     def batches(self, split: str, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         inputs, labels, _ = self._fixed[split]

@@ -72,8 +72,9 @@ class Place:
 
     def start(self, *words: object, **options: Any) -> "subprocess.Popen[str]":
         """`nas` with these words, on this store."""
+        store = [] if "--store" in words else ["--store", self.url]
         return subprocess.Popen(
-            [str(NAS), *map(str, words), *([] if words[0] in ("validate", "spaces") else ["--store", self.url])],
+            [str(NAS), *map(str, words), *store],
             cwd=self.folder,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -170,7 +171,11 @@ def wait_for(process: "subprocess.Popen[str]", reached: Callable[[], Any]) -> An
     deadline = time.monotonic() + SECONDS
     while not (found := reached()):
         if process.poll() is not None or time.monotonic() > deadline:
-            ran = kill_group(process) if process.poll() is None else Ran(process.returncode, *process.communicate())
+            ran = (
+                kill_group(process)
+                if process.poll() is None
+                else Ran(process.returncode, *process.communicate())
+            )
             raise AssertionError(f"it never came so far; exit code {ran.code}, stderr: {ran.err}")
         time.sleep(0.003)
     return found

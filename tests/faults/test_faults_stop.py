@@ -1,48 +1,75 @@
 """Ctrl-C, SIGTERM and `nas stop`: the state is saved, nothing is left behind, `nas resume` goes on."""
 
 import signal
+from pathlib import Path
+from subprocess import Popen
 
 import pytest
-from nas_process import TOTAL, Place, ended, kill_group, searched, signal_group, stage_begun, trained_to, wait_for
+from nas_process import (
+    TOTAL,
+    Place,
+    ended,
+    kill_group,
+    searched,
+    signal_group,
+    stage_begun,
+    trained_to,
+    wait_for,
+)
 from outcomes import assert_kept, assert_once, outcome, rows
 
 STOPPED = "Job 'job' has stopped; its state is saved. Go on with: nas resume job"
 
 
-def test_ctrl_c_in_training_then_nas_stop_in_search(place: Place) -> None:
-    process = place.start("run", "job.yaml")
-    wait_for(process, trained_to(place, 20))
-    signal_group(process, signal.SIGINT)
+def interrupted(place: Place, process: "Popen[str]", number: signal.Signals) -> None:
+    """Signals the whole group; the state is saved and the message names the way on."""
+    before = rows(place)
+    signal_group(process, number)
     ran = ended(process)
-    assert (ran.code, ran.out, ran.err.splitlines()[-1]) == (130, "", STOPPED)
+    assert (ran.code, ran.out, ran.errors, ran.err.splitlines()[-1]) == (130, "", [], STOPPED)
     assert "Traceback" not in ran.err
     assert place.state() == ("stopped", None)
-    before = rows(place)
+    assert_kept(before, place)
 
+
+def test_ctrl_c_in_training_and_in_search(place: Place) -> None:
+    process = place.start("run", "job.yaml")
+    wait_for(process, trained_to(place, 20))
+    interrupted(place, process, signal.SIGINT)
     process = place.start("resume", "job")
-    wait_for(process, lambda: place.state()[0] == "running")
-    second = place.start("resume", "job")  # loads torch while the first one trains and loads its worker
     wait_for(process, searched(place, 1))
-    told = place.nas("stop", "job")
-    assert (told.code, told.err) == (0, "Job 'job' stops after its current batch.\n")
-    refused, ran = ended(second), ended(process)
-    assert refused.code == 4
+    interrupted(place, process, signal.SIGINT)
+
+
+def test_a_running_job_has_one_process_and_stops_when_it_is_told(place: Place) -> None:
+    process = place.start("run", "job.yaml", "--set", "train.steps=1000000")
+    wait_for(process, trained_to(place, 20))
+    refused = place.nas("resume", "job")
+    assert (refused.code, refused.out) == (4, "")
     assert f"pid {process.pid}" in refused.errors[0]
     assert "nas stop" in refused.err
-    assert (ran.code, ran.err.splitlines()[-1]) == (130, STOPPED)
+    told = place.nas("stop", "job")
+    assert (told.code, told.err) == (0, "Job 'job' stops after its current batch.\n")
+    ran = ended(process)
+    assert (ran.code, ran.errors, ran.err.splitlines()[-1]) == (130, [], STOPPED)
     assert place.state() == ("stopped", None)
-    assert_kept(before, place)
     told = place.nas("stop", "job")
     assert (told.code, "stopped" in told.err) == (4, True)
 
 
 def test_a_finished_job_is_left_alone(copy: Place) -> None:
-    before = copy.file.read_bytes(), sorted(copy.folder.rglob("*"))
+    before = _content(copy)
     ran = copy.nas("resume", "job", "--json")
     assert ran.code == 0
     assert ran.err == "Job 'job' has finished already: nothing is left to do.\n"
     assert '"front"' in ran.out
-    assert (copy.file.read_bytes(), sorted(copy.folder.rglob("*"))) == before
+    assert _content(copy) == before
+
+
+def _content(place: Place) -> dict[Path, bytes]:
+    """All files but those that SQLite keeps beside an open store."""
+    files = (path for path in place.folder.rglob("*") if path.is_file())
+    return {path: path.read_bytes() for path in files if not path.name.endswith(("-shm", "-wal"))}
 
 
 @pytest.mark.slow
@@ -50,17 +77,16 @@ def test_a_finished_job_is_left_alone(copy: Place) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_in_every_stage(finished: Place, place: Place, number: signal.Signals) -> None:
     words = ("run", "job.yaml")
-    moments = (stage_begun(place, "latency"), trained_to(place, 20), stage_begun(place, "search"), searched(place, 3))
+    moments = (
+        stage_begun(place, "latency"),
+        trained_to(place, 20),
+        stage_begun(place, "search"),
+        searched(place, 3),
+    )
     for reached in moments:
-        before = rows(place)
         process = place.start(*words)
         wait_for(process, reached)
-        signal_group(process, number)
-        ran = ended(process)
-        assert (ran.code, ran.errors, ran.err.splitlines()[-1]) == (130, [], STOPPED)
-        assert "Traceback" not in ran.err
-        assert place.state() == ("stopped", None)
-        assert_kept(before, place)
+        interrupted(place, process, number)
         words = ("resume", "job")
     assert place.nas(*words).code == 0
     assert_once(place)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import timm
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tiny_job import Untrained, untrained_job
 from torch import nn
 

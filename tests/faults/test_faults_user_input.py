@@ -1,0 +1,93 @@
+"""Wrong jobs end with one sentence and the right exit code; odd ones that are possible work."""
+
+import json
+
+import pytest
+from nas_process import SPACE_SIZE, Place, Ran
+from user_inputs import REFUSED, REFUSED_TOO
+
+Judged = tuple[Place, Ran]
+
+SENTENCES = {
+    "unknown data set": "'digit' is unknown",
+    "unknown option": "embed_dims",
+    "impossible constraint": "params goes from 2018 to",
+    "empty image folder": "has no class folders",
+    "damaged init": "'model.safetensors'",
+    "init of wrong sizes": "has image_size",
+    "missing init": "There is no folder",
+    "incomplete init": "model.safetensors",
+    "init without hashes": "SHA256SUMS",
+    "init beside another space": "subnet",
+}
+
+
+def assert_one_sentence(ran: Ran, code: int) -> str:
+    """One error on stderr and nothing on stdout; returns the error."""
+    assert (ran.code, ran.out) == (code, ""), ran.err
+    assert "Traceback" not in ran.err
+    assert "internal error" not in ran.err
+    (error,) = ran.errors
+    return error
+
+
+@pytest.mark.parametrize(
+    "case", [*REFUSED, *(pytest.param(case, marks=pytest.mark.slow) for case in REFUSED_TOO)]
+)
+def test_refused_before_there_is_a_store(case: str, judged: Judged) -> None:
+    place, ran = judged
+    assert_one_sentence(ran, 2)
+    assert SENTENCES[case] in ran.err
+    assert {path.name for path in place.folder.iterdir()} <= {"job.yaml", "images", "subnet"}
+
+
+@pytest.mark.parametrize("case", ["NaN loss"])
+def test_a_loss_that_is_no_number(judged: Judged) -> None:
+    place, ran = judged
+    error = assert_one_sentence(ran, 1)
+    assert error == "Error: The training loss is nan at step 20 of 60."
+    assert place.state() == ("failed", error.removeprefix("Error: "))
+    assert place.query("SELECT state FROM stages WHERE name = 'train'") == [("failed",)]
+    assert not place.artifacts.exists() or not list(place.artifacts.iterdir())
+
+
+@pytest.mark.parametrize("case", ["impossible latency"])
+def test_a_latency_that_no_subnet_has_is_found_before_the_training(judged: Judged) -> None:
+    place, ran = judged
+    error = assert_one_sentence(ran, 2)
+    assert "keeps the limit 'latency_ms<=0.0001'" in error
+    assert place.state() == ("failed", error.removeprefix("Error: "))
+    assert place.query("SELECT name FROM stages") == [("space",), ("latency",)]
+
+
+@pytest.mark.parametrize("case", ["corrupt image"])
+def test_an_image_that_cannot_be_read(judged: Judged) -> None:
+    place, ran = judged
+    error = assert_one_sentence(ran, 2)
+    assert ".png' cannot be read" in error
+    assert place.state() == ("failed", error.removeprefix("Error: "))
+
+
+@pytest.mark.parametrize("case", ["changed data"])
+def test_data_that_changed_while_the_job_rested(judged: Judged) -> None:
+    place, ran = judged
+    error = assert_one_sentence(ran, 1)
+    assert error == "Error: The data set 'image_folder' is not what it was when job 'job' began."
+    assert place.state() == ("failed", error.removeprefix("Error: "))
+
+
+@pytest.mark.slow
+def test_one_subnet_is_left_by_a_constraint(place: Place) -> None:
+    ran = place.nas("run", "job.yaml", "--json", "--set", 'constraints=["params<=2020"]')
+    assert (ran.code, ran.errors) == (0, [])
+    assert [member["params"] for member in json.loads(ran.out)["front"]] == [2018]
+    assert place.query("SELECT count(*) FROM evaluations WHERE split = 'search'") == [(1,)]
+    assert place.nas("extract", "job", "--knee", "-o", "subnet").code == 0
+
+
+@pytest.mark.slow
+def test_a_space_smaller_than_the_budget_ends_early(place: Place) -> None:
+    ran = place.nas("run", "job.yaml", "--set", "search.evaluations=1000")
+    assert (ran.code, ran.errors) == (0, [])
+    assert place.query("SELECT count(*) FROM evaluations WHERE split = 'search'") == [(SPACE_SIZE,)]
+    assert place.state() == ("succeeded", None)
