@@ -1,7 +1,8 @@
-"""The embedded job measured: CPU seconds by stage, its front, the predictor's held-out score, and subnets against nets trained alone.
+"""The embedded job measured: CPU seconds by stage, front, the predictor's score, subnets against nets trained alone.
 
-The last table trains the smallest, the middle and the largest architecture alone, with the supernet's recipe and number of optimiser
-steps, and divides the subnet's accuracy (inherited weights) by theirs; both on the report split, for each seed.
+The last table trains the smallest, the middle and the largest architecture alone, with the supernet's recipe and
+number of optimiser steps, and divides the subnet's accuracy (inherited weights) by theirs; both on the report
+split, for each seed.
 
     python benchmarks/quickstart.py --seeds 3
 """
@@ -92,7 +93,8 @@ def print_job(front: ParetoFront, clock: StageClock, store: Store, job_name: str
     for name, seconds in clock.seconds.items():
         if name != "start":
             print(f"| {name} | {seconds:.0f} |")
-    print("\n| subnet | params | MACs | accuracy % (report) | predicted ms | measured ms |\n|---|---|---|---|---|---|")
+    print("\n| subnet | params | MACs | accuracy % (report) | predicted ms | measured ms |")
+    print("|---|---|---|---|---|---|")
     for member in front.members:
         print(
             f"| {member.subnet} | {member.params:,} | {member.macs:,} | {100 * member.quality:.1f} ± "
@@ -103,13 +105,15 @@ def print_job(front: ParetoFront, clock: StageClock, store: Store, job_name: str
     score, ceiling = row.score, row.score["repeatability"]
     print(
         f"\nPredictor '{row.kind}' on held-out subnets: MAPE {100 * score['mape']:.1f} %, within 10 %: "
-        f"{100 * score['within_10']:.0f} %, Kendall tau {score['tau']:.2f} ({score['count']} measured subnets; "
+        f"{100 * score['within_10']:.0f} %, Kendall tau {score['tau']:.2f} ({score['count']} measured; "
         f"repeatability of the measurements: MAPE {100 * ceiling['mape']:.1f} %, tau {ceiling['tau']:.2f})"
     )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seeds", type=int, default=3)
     args = parser.parse_args(argv)
     config = load_config(EXAMPLE)
@@ -129,7 +133,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name, arch in zip(("smallest", "middle", "largest"), space.uniform(3), strict=True):
         inherited = np.array([accuracy[arch] for accuracy in shared])
         own = np.array([alone(arch, config, data, space, seed) for seed in range(args.seeds)])
-        cells = (f"{100 * inherited.mean():.1f} ± {_se(100 * inherited):.1f}", f"{100 * own.mean():.1f} ± {_se(100 * own):.1f}")
+        cells = (
+            f"{100 * inherited.mean():.1f} ± {_se(100 * inherited):.1f}",
+            f"{100 * own.mean():.1f} ± {_se(100 * own):.1f}",
+        )
         ratio = inherited / own
         print(f"| {name} | {cells[0]} | {cells[1]} | {ratio.mean():.3f} ± {_se(ratio):.3f} |", flush=True)
 

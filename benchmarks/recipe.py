@@ -1,7 +1,7 @@
-"""Which training recipe the embedded job uses: several of them at equal numbers of forward-backward passes, three seeds.
+"""Which training recipe the embedded job uses: several at equal numbers of forward-backward passes, three seeds.
 
-Prints a Markdown table (also kept in `benchmarks/recipe.md`): accuracy on the search split of digit pairs, mean +- standard error over
-the seeds, for the smallest, a middle and the largest subnet and for 16 random ones.
+Prints a Markdown table (kept in `benchmarks/recipe.md`): accuracy on the search split of digit pairs, mean and
+standard error over the seeds, for the smallest, a middle and the largest subnet and for 16 random ones.
 
     python benchmarks/recipe.py --passes 1200 --seeds 3
 """
@@ -36,7 +36,7 @@ RECIPES: dict[str, tuple[Strategy, int, Recipe, dict[str, object]]] = {
 
 
 def accuracies(name: str, passes: int, seed: int) -> tuple[list[float], float]:
-    """Accuracies of smallest, middle, largest and the mean of 16 random subnets; CPU seconds of the training."""
+    """Accuracies of smallest, middle, largest and (mean) 16 random subnets; CPU seconds of the training."""
     strategy, per_step, recipe, options = RECIPES[name]
     data = datasets.build("digit_pairs")
     space = search_spaces.get("matformer", **options)
@@ -63,13 +63,15 @@ def row(name: str, passes: int, seeds: int) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--passes", type=int, default=1200)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", nargs="*", default=list(RECIPES))
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
-    print(f"Digit pairs, {args.passes} forward-backward passes, {args.seeds} seeds, accuracy % on the search split\n")
+    print(f"Digit pairs, {args.passes} passes, {args.seeds} seeds, accuracy % on the search split\n")
     print("| recipe | smallest | middle | largest | 16 random | CPU s |\n|---|---|---|---|---|---|")
     for name in args.only:
         print(row(name, args.passes, args.seeds), flush=True)

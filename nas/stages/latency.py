@@ -46,12 +46,9 @@ def latency(run: Run, space: SearchSpace) -> Latency:
     """Measures and fits, or finds both done; raises UsageError when no subnet keeps the limits on latency."""
     device = build_device(run)
     row = run.store.register_device(device.name, device.fingerprint())
+    _check_same_device(run, row)
     section = run.config.predictor.model_dump(mode="json")
-    run.once(
-        "latency",
-        {"predictor": section, "device": row.digest},
-        lambda: _measure_and_fit(run, space, device, row),
-    )
+    run.once("latency", {"predictor": section}, lambda: _measure_and_fit(run, space, device, row))
     stored = run.store.predictor(run.lease.job, row.id)
     assert stored is not None, "the stage is done"
     predictor = load("predictors", stored.kind).build(space).from_json(stored.state)
@@ -60,6 +57,23 @@ def latency(run: Run, space: SearchSpace) -> Latency:
     metrics = exact_metrics(space, codes) | {"latency_ms": fitted.predict(codes)}
     check_limits(space, run.config.limits, metrics, codes)
     return fitted
+
+
+def _check_same_device(run: Run, now: DeviceRow) -> None:
+    """Raises JobFailedError, saying what changed, when the job's measurements were made on another device."""
+    used = {m.device_id for m in run.store.measurements(run.lease.job)}
+    for before in run.store.devices():
+        if before.id not in used or before.id == now.id:
+            continue
+        changed = [
+            f"{name} was {before.fingerprint.get(name)!r} and is {value!r}"
+            for name, value in now.fingerprint.items()
+            if before.fingerprint.get(name) != value
+        ]
+        raise JobFailedError(
+            f"The device '{now.name}' is not the one that this job measured on: {'; '.join(changed)}.",
+            "Go on where it began, or start a new job here.",
+        )
 
 
 def build_device(run: Run) -> Device:
