@@ -1,8 +1,8 @@
-"""The embedded job measured: CPU seconds by stage, front, the predictor's score, subnets against nets trained alone.
+"""The embedded job measured: CPU seconds, front, predictor, and subnets against nets trained alone.
 
-The last table trains the smallest, the middle and the largest architecture alone, with the supernet's recipe and
-number of optimiser steps, and divides the subnet's accuracy (inherited weights) by theirs; both on the report
-split, for each seed.
+The last table trains the smallest, the middle and the largest architecture alone, with the supernet's recipe
+and number of optimiser steps, and divides the subnet's accuracy (inherited weights) by theirs; both on the
+report split, for each seed.
 
     python benchmarks/quickstart.py --seeds 3
 """

@@ -1,7 +1,7 @@
-"""Which training recipe the embedded job uses: several at equal numbers of forward-backward passes, three seeds.
+"""The training recipe of the embedded job: several at equal numbers of forward-backward passes, three seeds.
 
-Prints a Markdown table (kept in `benchmarks/recipe.md`): accuracy on the search split of digit pairs, mean and
-standard error over the seeds, for the smallest, a middle and the largest subnet and for 16 random ones.
+Prints a Markdown table (kept in `benchmarks/recipe.md`): accuracy on the search split of digit pairs, mean
+and standard error over the seeds, for the smallest, a middle, the largest and 16 random subnets.
 
     python benchmarks/recipe.py --passes 1200 --seeds 3
 """
