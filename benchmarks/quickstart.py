@@ -115,12 +115,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--store", help="URL of a store that keeps the job; default: a temporary one")
     args = parser.parse_args(argv)
     config = load_config(EXAMPLE)
     data = datasets.build(config.data.name, **config.data.options)
     space = resolve(config, data)
     shared: list[dict[Architecture, float]] = []
-    with tempfile.TemporaryDirectory() as folder, Store.open(f"sqlite:///{folder}/quickstart.db") as store:
+    with tempfile.TemporaryDirectory() as folder, Store.open(args.store or f"sqlite:///{folder}/q.db") as store:
         clock = StageClock()
         job = create(store, config, name=None)
         pipeline.run(store, job, progress=clock)
