@@ -121,7 +121,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     data = datasets.build(config.data.name, **config.data.options)
     space = resolve(config, data)
     shared: list[dict[Architecture, float]] = []
-    with tempfile.TemporaryDirectory() as folder, Store.open(args.store or f"sqlite:///{folder}/q.db") as store:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Store.open(args.store or f"sqlite:///{folder}/q.db") as store,
+    ):
         clock = StageClock()
         job = create(store, config, name=None)
         pipeline.run(store, job, progress=clock)

@@ -3,7 +3,7 @@
 Prints a Markdown table (kept in `benchmarks/recipe.md`): accuracy on the search split of digit pairs, mean
 and standard error over the seeds, for the smallest, a middle, the largest and 16 random subnets.
 
-    python benchmarks/recipe.py --passes 1200 --seeds 3
+    python benchmarks/recipe.py --passes 800 --seeds 3
 """
 
 import argparse
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--passes", type=int, default=1200)
+    parser.add_argument("--passes", type=int, default=800)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", nargs="*", default=list(RECIPES))
     args = parser.parse_args(argv)

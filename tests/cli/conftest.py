@@ -46,6 +46,14 @@ def filled(filled_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.fixture
+def unfinished(filled: str) -> str:
+    """As `filled`, but the job `first` was stopped before its end."""
+    with Store.open(filled) as store, store.acquire(store.job("first")) as lease:
+        lease.finish("stopped")
+    return filled
+
+
+@pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> Callable[..., SimpleNamespace]:
     """Replaces a module of `nas` by the given functions."""
 

@@ -139,7 +139,7 @@ def test_names(run_nas: Nas, store_url: str, tmp_path: Path) -> None:
     assert "Job 'odd'" in run_nas("run", "--store", store_url, "--", "- odd\n.yaml").err
 
 
-@pytest.mark.usefixtures("filled")
+@pytest.mark.usefixtures("unfinished")
 def test_resume_is_the_same_call(run_nas: Nas, pretended: StandIn, tmp_path: Path) -> None:
     seen: list[str] = []
     pretended("pipeline", run=lambda store, job, *, progress: seen.append(job.name))
@@ -149,7 +149,7 @@ def test_resume_is_the_same_call(run_nas: Nas, pretended: StandIn, tmp_path: Pat
 
 
 @pytest.mark.parametrize("verb", [("run", "job.yaml", "--name", "my job"), ("resume", "first")])
-@pytest.mark.usefixtures("filled")
+@pytest.mark.usefixtures("unfinished")
 def test_an_interrupt_names_the_resume_command(
     run_nas: Nas, pretended: StandIn, tmp_path: Path, verb: tuple[str, ...]
 ) -> None:
@@ -164,7 +164,7 @@ def test_an_interrupt_names_the_resume_command(
     assert not list(tmp_path.glob("*.html"))
 
 
-@pytest.mark.usefixtures("filled")
+@pytest.mark.usefixtures("unfinished")
 def test_a_job_that_was_stopped_or_failed(run_nas: Nas, pretended: StandIn) -> None:
     def stopped(store: Store, job: Job, *, progress: Progress) -> None:
         with store.acquire(job) as lease:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -138,7 +138,8 @@ def ended(process: "subprocess.Popen[str]") -> Ran:
 
 def kill_group(process: "subprocess.Popen[str]") -> Ran:
     """kill -9 of the process and all that it has started."""
-    signal_group(process, signal.SIGKILL)
+    with suppress(ProcessLookupError):
+        signal_group(process, signal.SIGKILL)
     out, err = process.communicate(timeout=30)
     return Ran(process.returncode, out, err)
 
@@ -171,12 +172,8 @@ def wait_for(process: "subprocess.Popen[str]", reached: Callable[[], Any]) -> An
     deadline = time.monotonic() + SECONDS
     while not (found := reached()):
         if process.poll() is not None or time.monotonic() > deadline:
-            ran = (
-                kill_group(process)
-                if process.poll() is None
-                else Ran(process.returncode, *process.communicate())
-            )
-            raise AssertionError(f"it never came so far; exit code {ran.code}, stderr: {ran.err}")
+            kill_group(process)
+            raise AssertionError(f"`{process.args}` did not come so far: exit code {process.returncode}")
         time.sleep(0.003)
     return found
 

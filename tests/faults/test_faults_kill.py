@@ -107,10 +107,8 @@ def test_killed_at_many_moments(finished: Place, place: Place) -> None:
     moments: list[Reached] = [
         stage_begun(place, "latency"),
         stage_begun(place, "train"),
-        lambda: place.query("SELECT 1 FROM events WHERE kind = 'train'"),
         lambda: place.query("SELECT 1 FROM events WHERE kind = 'train' AND step >= 50"),
         stage_begun(place, "search"),
-        searched(place, 1),
         searched(place, 5),
         stage_begun(place, "finalists"),
     ]
@@ -137,18 +135,12 @@ def test_the_service_killed_alone_leaves_no_worker(place: Place) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("damage", ["missing", "one of two"])
-def test_one_damaged_checkpoint(
-    finished: Place, killed_in_training: Place, tmp_path: Path, damage: str
-) -> None:
+def test_a_missing_checkpoint(finished: Place, killed_in_training: Place, tmp_path: Path) -> None:
     place = killed_in_training.copied_to(tmp_path / "copy")
     newest = max(place.artifacts.glob("checkpoint-*"))
-    if damage == "missing":
-        newest.unlink()
-    else:
-        flip_a_bit(newest)
+    newest.unlink()
     ran = place.nas("resume", "job")
     assert (ran.code, ran.errors, ran.err.count("Warning: ")) == (0, [], 1)
-    assert newest.name in ran.err
-    assert ("is missing" if damage == "missing" else "SHA-256") in ran.err
+    assert f"{newest.name}' is missing" in ran.err
     assert outcome(place) == outcome(finished)
+    assert place.nas("db", "check").code == 0

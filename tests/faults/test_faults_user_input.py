@@ -11,7 +11,7 @@ Judged = tuple[Place, Ran]
 SENTENCES = {
     "unknown data set": "'digit' is unknown",
     "unknown option": "embed_dims",
-    "impossible constraint": "params goes from 2018 to",
+    "impossible constraint": "params goes from",
     "empty image folder": "has no class folders",
     "damaged init": "'model.safetensors'",
     "init of wrong sizes": "has image_size",
@@ -57,7 +57,7 @@ def test_a_latency_that_no_subnet_has_is_found_before_the_training(judged: Judge
     error = assert_one_sentence(ran, 2)
     assert "keeps the limit 'latency_ms<=0.0001'" in error
     assert place.state() == ("failed", error.removeprefix("Error: "))
-    assert place.query("SELECT name FROM stages") == [("space",), ("latency",)]
+    assert {name for (name,) in place.query("SELECT name FROM stages")} == {"space", "latency"}
 
 
 @pytest.mark.parametrize("case", ["corrupt image"])
@@ -68,6 +68,7 @@ def test_an_image_that_cannot_be_read(judged: Judged) -> None:
     assert place.state() == ("failed", error.removeprefix("Error: "))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["changed data"])
 def test_data_that_changed_while_the_job_rested(judged: Judged) -> None:
     place, ran = judged
@@ -77,10 +78,11 @@ def test_data_that_changed_while_the_job_rested(judged: Judged) -> None:
 
 
 @pytest.mark.slow
-def test_one_subnet_is_left_by_a_constraint(place: Place) -> None:
-    ran = place.nas("run", "job.yaml", "--json", "--set", 'constraints=["params<=2020"]')
+def test_one_subnet_is_left_by_a_constraint(finished: Place, place: Place) -> None:
+    ((smallest,),) = finished.query("SELECT min(params) FROM subnets")
+    ran = place.nas("run", "job.yaml", "--json", "--set", f'constraints=["params<={smallest}"]')
     assert (ran.code, ran.errors) == (0, [])
-    assert [member["params"] for member in json.loads(ran.out)["front"]] == [2018]
+    assert [member["params"] for member in json.loads(ran.out)["front"]] == [smallest]
     assert place.query("SELECT count(*) FROM evaluations WHERE split = 'search'") == [(1,)]
     assert place.nas("extract", "job", "--knee", "-o", "subnet").code == 0
 

@@ -77,11 +77,11 @@ REFUSED: dict[str, Case] = {
     "unknown option": with_set("supernet.space.embed_dims=[8]"),
     "impossible constraint": with_set('constraints=["params<=100"]'),
     "empty image folder": empty_folder,
-    "damaged init": from_subnet(flip),
-    "init of wrong sizes": from_subnet(keep, "data.name=digit_pairs"),
+    "missing init": with_set("supernet.init={checkpoint: nowhere}"),
 }
 REFUSED_TOO: dict[str, Case] = {
-    "missing init": from_subnet(shutil.rmtree),
+    "damaged init": from_subnet(flip),
+    "init of wrong sizes": from_subnet(keep, "data.name=digit_pairs"),
     "incomplete init": from_subnet(lambda folder: (folder / "model.safetensors").unlink()),
     "init without hashes": from_subnet(lambda folder: (folder / "SHA256SUMS").unlink()),
     "init beside another space": from_subnet(keep, "supernet.space.embed_dim=[8, 12]"),
@@ -96,7 +96,7 @@ CASES = REFUSED | REFUSED_TOO | FAILED | {"corrupt image": corrupt_image}
 
 def prepared(finished: Place, folder: Path, wanted: Iterable[str]) -> Path:
     """The folder of all cases, with an extracted subnet where a case wants one."""
-    if any("init" in name for name in wanted):
+    if REFUSED_TOO.keys() & set(wanted):
         smallest = finished.query("SELECT key FROM subnets ORDER BY params LIMIT 1")[0][0]
         ran = finished.nas("extract", "job", "--subnet", smallest, "-o", folder / "subnet")
         assert ran.code == 0, ran.err
