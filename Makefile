@@ -29,7 +29,7 @@ quickstart: $(STAMP)
 	$(VENV)/bin/nas run examples/quickstart.yaml
 
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(VENV)/bin/pytest
+	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -n 2 --dist loadfile
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check

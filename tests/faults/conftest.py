@@ -16,7 +16,7 @@ def background() -> Iterator[ThreadPoolExecutor]:
     """One thread; what it is given runs in the order in which it came."""
     with ThreadPoolExecutor(1) as pool:
         yield pool
-        pool.shutdown(cancel_futures=True)
+        pool.shutdown(cancel_futures=True)  # after an interruption
 
 
 @pytest.fixture(scope="session")
@@ -68,7 +68,9 @@ def _judged(
         place = place_of(ready.result(), name)
         return place, CASES[name](place)
 
-    return {name: background.submit(judge, name) for name in wanted}
+    futures = {name: background.submit(judge, name) for name in wanted}
+    background.shutdown(wait=False)  # its thread ends with the last case: tests elsewhere count threads
+    return futures
 
 
 @pytest.fixture

@@ -58,8 +58,9 @@ def problem(
     seed: int = 0,
     feasible: Callable[[Codes], np.ndarray] = anything,
     start: Sequence[Architecture] = (),
+    history: Sequence[Architecture] = (),
 ) -> SearchProblem:
-    return SearchProblem(space, feasible, tuple(start), POPULATION, seed)
+    return SearchProblem(space, feasible, tuple(start), POPULATION, seed, tuple(history))
 
 
 def objectives(space: SearchSpace, arch: Architecture) -> tuple[float, float]:
@@ -114,6 +115,13 @@ def test_the_same_seed_gives_the_same_proposals(searcher, wide) -> None:
 def test_a_rebuilt_study_goes_on_as_if_it_had_never_stopped(searcher, wide, done: int) -> None:
     whole = search(searcher, problem(wide), 60)
     assert search(searcher, problem(wide), 60 - done, known=whole[:done]) == whole[done:]
+
+
+def test_a_history_is_proposed_again_even_if_it_would_not_be_chosen(searcher, wide) -> None:
+    whole = search(searcher, problem(wide), 40)
+    assert search(searcher, problem(wide, history=whole[:23]), 40) == whole
+    other = whole[22::-1]
+    assert search(searcher, problem(wide, history=other), 23) == other
 
 
 def test_proposals_are_canonical_distinct_and_within_the_limits(searcher, wide) -> None:
