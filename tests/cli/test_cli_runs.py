@@ -142,7 +142,13 @@ def test_names(run_nas: Nas, store_url: str, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("unfinished")
 def test_resume_is_the_same_call(run_nas: Nas, pretended: StandIn, tmp_path: Path) -> None:
     seen: list[str] = []
-    pretended("pipeline", run=lambda store, job, *, progress: seen.append(job.name))
+
+    def work(store: Store, job: Job, *, progress: Progress) -> None:
+        seen.append(job.name)
+        with store.acquire(job) as lease:
+            lease.finish("succeeded")
+
+    pretended("pipeline", run=work)
     assert run_nas("resume", "1", "--json").code == 0
     assert seen == ["first"]
     assert (tmp_path / "first-front.html").exists()
