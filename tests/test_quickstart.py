@@ -14,7 +14,7 @@ MINUTES = 25  # a bound for a busy machine, not a claim
 @pytest.mark.slow
 @pytest.mark.timeout(60 * MINUTES)
 def test_the_quickstart_keeps_its_promise(tmp_path: Path, store_url: str) -> None:
-    """At least 10 subnets, whose ends differ by 5x in latency and by 25 points on the report split; a figure."""
+    """At least 10 subnets; ends that differ by 5x in latency and 25 points on the report split; a figure."""
     nas = Path(sys.executable).with_name("nas")
     command = [nas, "run", EXAMPLE, "--store", store_url, "--json"]
     ran = subprocess.run(
