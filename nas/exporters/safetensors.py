@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -95,11 +96,13 @@ def export(
         )
     target = folder.resolve()
     partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
-    partial.mkdir(parents=True)
     try:
+        partial.mkdir(parents=True)
         _write(module, partial, info=info, timm=timm)
         _check(module, partial, example)
         partial.replace(target)  # in place of an empty folder, too
+    except (OSError, SafetensorError) as error:
+        raise JobFailedError(f"The subnet cannot be written to '{folder}': {error}.") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return [folder / name for name in (WEIGHTS, CONFIG, SOURCE, CARD, HASHES)]

@@ -255,3 +255,13 @@ def test_what_is_not_there(made: Untrained, tmp_path: Path):
         extraction.load_supernet(made.store, begun)
     with pytest.raises(NotFoundError, match="begun"):
         extraction.space_of(made.store, begun)
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    """One sentence for a parent that is a file (a full disk ends the same way), and nothing is left."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(JobFailedError, match="cannot be written"):
+        exporter.export(
+            nn.Linear(1, 1), tmp_path / "file" / "out", example=torch.zeros(1, 1), info={}, timm=None
+        )
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
