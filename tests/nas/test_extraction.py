@@ -237,7 +237,7 @@ def test_an_error_half_way_leaves_nothing(made: Untrained, tmp_path: Path, monke
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(exporter, "_card", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(JobFailedError, match="No space"):
         extraction.export(made.store, made.job, key, tmp_path / "new" / "out")
     assert [path.name for path in (tmp_path / "new").rglob("*")] == ["out"]
 
