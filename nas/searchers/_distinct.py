@@ -41,9 +41,8 @@ class DistinctSampler(BaseSampler):
     """Takes proposals from `inner` until one is feasible and new.
 
     The inner sampler is made afresh for every trial with a seed derived from (seed, trial number). A proposal
-    is therefore a pure function
-    of the seed and the finished trials: a study that is rebuilt by asking and telling again goes on as if it
-    had never stopped.
+    is therefore a pure function of the seed and the finished trials: a study that is rebuilt by asking and
+    telling again goes on as if it had never stopped.
     """
 
     def __init__(self, problem: SearchProblem, inner: Callable[[int], BaseSampler]) -> None:
