@@ -11,6 +11,7 @@ from sqlalchemy.engine import make_url
 import search_spaces
 from dashboards._look import CONFIG, amount, milliseconds, option, quality
 from dashboards._pages import table, text_or_dash
+from dashboards._route import route_figure
 from dashboards.figures import front_rows, layers_figure, layers_frame
 from nas.store import Job, Store, default_url, frames
 from search_spaces import SearchSpace
@@ -46,7 +47,7 @@ def subnet_panel(store: Store, job: Job, key: str) -> list[Component]:
         ),
         html.H3("Architecture"),
         table(["Choice", "Value"], [[name, option(value)] for name, value in facts["architecture"].items()]),
-        *_layers(store, job, facts["architecture"]),
+        *_pictures(store, job, facts["architecture"]),
     ]
 
 
@@ -67,14 +68,27 @@ def space_of(store: Store, job: Job) -> SearchSpace:
     return search_spaces.get(stored["family"], **stored["options"])
 
 
-def _layers(store: Store, job: Job, architecture: dict[str, Any]) -> list[Component]:
+def _pictures(store: Store, job: Job, architecture: dict[str, Any]) -> list[Component]:
+    """The route of a stitch, and the layers of any subnet."""
     try:
         space = space_of(store, job)
-        figure = layers_figure(layers_frame(space, space.architecture(architecture)))
+        arch = space.architecture(architecture)
+        figures = {
+            "route": route_figure(space, arch),
+            "layers": layers_figure(layers_frame(space, arch)),
+        }
     except NASError as error:
         return [html.P(f"The layers cannot be shown. {error.message}")]
-    height = {"height": f"{figure.layout.height}px"}
-    return [dcc.Graph(id="layers", figure=figure, config=CONFIG | {"displayModeBar": False}, style=height)]
+    return [
+        dcc.Graph(
+            id=name,
+            figure=figure,
+            config=CONFIG | {"displayModeBar": False},
+            style={"height": f"{figure.layout.height}px"},
+        )
+        for name, figure in figures.items()
+        if figure is not None
+    ]
 
 
 def _facts(store: Store, job: Job, key: str) -> dict[str, Any] | None:

@@ -125,7 +125,7 @@ def layers_frame(space: SearchSpace, architecture: Architecture) -> pd.DataFrame
     """The layers in the order of the forward pass: name, block, kind, params and macs (of one sample).
 
     The block is the name up to the number behind `blocks`; what comes before the first block is the `stem`,
-    what stands outside of them later the `head`.
+    what stands outside of them later the `head`, but for the layers that lead from one block to the next.
     """
     rows = []
     outside = "stem"
@@ -135,6 +135,10 @@ def layers_frame(space: SearchSpace, architecture: Architecture) -> pd.DataFrame
         if "blocks" in parts:
             outside = "head"
             block = ".".join(parts[: parts.index("blocks") + 2])
+        elif "downsample" in parts:
+            block = ".".join(parts[: parts.index("downsample") + 1])
+        elif parts[0] == "stitches":
+            block = layer.name
         rows.append((layer.name, block, layer.kind, layer.params, layer.macs))
     return pd.DataFrame(rows, columns=["name", "block", "kind", "params", "macs"])
 

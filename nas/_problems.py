@@ -69,11 +69,16 @@ def _keys(model: type[BaseModel], section: typing.Sequence[int | str]) -> list[s
     annotation: Any = model
     for part in section:
         if _is_tag(part):
-            members = typing.get_args(annotation)
-            annotation = next(member for member in members if Tag(str(part)) in typing.get_args(member))
+            annotation = _tagged(annotation, Tag(str(part)))
         elif fields := getattr(_model(annotation), "model_fields", {}):
             annotation = fields[part].annotation if part in fields else annotation
     return sorted(getattr(_model(annotation), "model_fields", {}))
+
+
+def _tagged(annotation: Any, tag: Tag) -> Any:
+    """The member with this tag of a union, which may stand inside a list; None if there is none."""
+    inside = typing.get_args(annotation)
+    return annotation if tag in inside else next(filter(None, (_tagged(a, tag) for a in inside)), None)
 
 
 def _model(annotation: Any) -> type[BaseModel] | None:

@@ -8,28 +8,35 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from nas import _yaml
+from nas._init_sections import AnchorsInit, CheckpointInit, TimmInit, TrainedAnchor
 from nas._problems import problems_error
 from nas._sections import (
-    AList,
-    CheckpointInit,
     DataConfig,
     DeviceConfig,
     ExecutionConfig,
     PredictorConfig,
     SamplingConfig,
     SearchConfig,
-    Section,
     SupernetConfig,
-    TimmInit,
     TrainConfig,
 )
+from nas._strict import AList, Section
 from nas.conditions import KNOWN_BEFORE, Condition
 from search_spaces._errors import UsageError, did_you_mean
+from search_spaces._registry import load, names
 
 __all__ = [
+    "AnchorsInit",
     "CheckpointInit",
     "DataConfig",
     "DeviceConfig",
@@ -42,6 +49,7 @@ __all__ = [
     "SupernetConfig",
     "TimmInit",
     "TrainConfig",
+    "TrainedAnchor",
     "checked_config",
     "load_config",
     "merged",
@@ -69,6 +77,19 @@ def _defaults_if_empty(value: Any) -> Any:
     return {} if value is None else value
 
 
+def _under(defaults: Mapping[str, Any], given: Any) -> Any:
+    """`given` over `defaults`, section by section; what is no section is left for the models to judge."""
+    if given is None:
+        return dict(defaults)
+    if not isinstance(given, dict):
+        return given
+    merged = {
+        key: _under(value, given.get(key)) if isinstance(value, Mapping) else value
+        for key, value in defaults.items()
+    }
+    return merged | {key: value for key, value in given.items() if not isinstance(defaults.get(key), Mapping)}
+
+
 Name = Annotated[str, AfterValidator(_checked_name)]
 
 
@@ -88,6 +109,18 @@ class JobConfig(Section):
     predictor: PredictorConfig = PredictorConfig()
     search: SearchConfig = SearchConfig()
     execution: ExecutionConfig = ExecutionConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _family_trains_so(cls, value: Any) -> Any:
+        """Puts the family's own training defaults (`TRAINING` of its space) below what the file says."""
+        if not isinstance(value, dict) or not isinstance(value.get("supernet"), dict):
+            return value
+        family = value["supernet"].get("family")
+        if not isinstance(family, str) or family not in names("search_spaces"):
+            return value
+        own = getattr(load("search_spaces", family), "TRAINING", {})
+        return {**value, "train": _under(own, value.get("train"))} if own else value
 
     @field_validator("devices")
     @classmethod

@@ -12,9 +12,12 @@ from torch import nn
 from nas.config import CheckpointInit, SupernetConfig, TimmInit
 from search_spaces._errors import UsageError
 from supernet._base import Supernet
-from supernet._plain_vit import ViT
+from supernet._plain_swin import StitchedSwin, Swin
+from supernet._plain_vit import StitchedViT, ViT
 
-MODULES: dict[str, type[nn.Module]] = {"ViT": ViT}
+MODULES: dict[str, type[nn.Module]] = {
+    module.__name__: module for module in (StitchedSwin, StitchedViT, Swin, ViT)
+}
 HASHED = {"model.safetensors", "config.json"}
 
 
@@ -58,7 +61,10 @@ def checkpoint_options(
 
     Raises UsageError when its layers are unequal or it takes other images than the data's.
     """
-    arguments = dict(load_folder(folder).config)  # type: ignore[arg-type]
+    module = load_folder(folder)
+    if not isinstance(module, ViT):
+        raise UsageError(f"'{folder}' holds a {type(module).__name__}; only a ViT can be nested.")
+    arguments = dict(module.config)
     depth = len(arguments["num_heads"])
     heads, hidden = set(arguments.pop("num_heads", ())), set(arguments.pop("mlp_hidden", ()))
     if len(heads) != 1 or len(hidden) != 1:

@@ -13,10 +13,11 @@ import torch
 import search_spaces
 import supernet
 from nas import datasets
-from nas.config import JobConfig, merged
+from nas.anchors import check_anchors
+from nas.config import AnchorsInit, JobConfig, merged
 from nas.extraction import space_of
 from nas.initial import initialise, load_folder
-from nas.spaces import check_limits, exact_metrics, probes, resolve
+from nas.spaces import check_limits, data_sizes, exact_metrics, probes, resolve
 from nas.stages.latency import SMALLEST_SAMPLE
 from nas.stages.train import strategy, torch_device
 from nas.store import Job, Store
@@ -25,6 +26,7 @@ from predictors._measurement import measure as measure_latency
 from search_spaces import SearchSpace
 from search_spaces._errors import JobFailedError, NotFoundError, UsageError
 from search_spaces._registry import load
+from supernet._teacher import check_teacher
 
 PACKAGES = ("elastiform", "torch", "torchvision", "timm", "optuna", "numpy", "scikit-learn", "sqlalchemy")
 
@@ -39,13 +41,18 @@ def check(config: JobConfig) -> SearchSpace:
     torch_device(config)
     data = datasets.build(config.data.name, **config.data.options)
     space = resolve(config, data)
-    strategy(config.train.sampling).draw(space, np.random.default_rng(0))
+    if config.train.teacher is not None:
+        check_teacher(config.train.teacher.timm, **data_sizes(data))
+    strategy(config.train.sampling, space).draw(space, np.random.default_rng(0))
     codes = probes(space)
     check_limits(space, config.limits, exact_metrics(space, codes), codes)
     for name, device in config.devices.items():
         load("predictors.devices", device.backend).build(name=name, **device.model_dump(exclude={"backend"}))
     _check_sample(config, space)
-    if config.supernet.init != "scratch":
+    init = config.supernet.init
+    if isinstance(init, AnchorsInit):
+        check_anchors(space, init, data_sizes(data), seed=config.seed)
+    elif init != "scratch":
         initialise(supernet.build(space), config.supernet, seed=config.seed)
     return space
 

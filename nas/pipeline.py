@@ -11,6 +11,7 @@ from nas.evaluation import EvaluationPool, EvaluationSetup
 from nas.progress import Progress
 from nas.spaces import resolve
 from nas.stages._run import Run, graceful_stop
+from nas.stages.anchors import train_anchors
 from nas.stages.finalists import report
 from nas.stages.latency import latency
 from nas.stages.search import Objectives, search
@@ -32,7 +33,7 @@ def run(store: Store, job: Job, *, progress: Progress) -> None:
         run = Run(store, lease, config, progress, stop)
         space = _space(run, data)
         device = latency(run, space)
-        weights = train(run, space, data)
+        weights = train(run, space, data, train_anchors(run, space, data))
         with _pool(run, space, weights) as pool:
             objectives = Objectives(config.objectives, space, device)
             search(run, objectives, pool)

@@ -6,7 +6,7 @@ import numpy as np
 
 import search_spaces
 from nas.conditions import Condition
-from nas.config import CheckpointInit, JobConfig, TimmInit
+from nas.config import AnchorsInit, CheckpointInit, JobConfig, TimmInit
 from nas.datasets import DataSet
 from search_spaces import SearchSpace
 from search_spaces._errors import UsageError
@@ -21,11 +21,22 @@ def resolve(config: JobConfig, data: DataSet) -> SearchSpace:
 
     Raises UsageError for options that do not fit together.
     """
-    channels, height, width = data.input_shape
-    sizes = {"image_size": (height, width), "in_chans": channels, "num_classes": data.num_classes}
-    return search_spaces.get(
+    sizes = data_sizes(data)
+    space = search_spaces.get(
         config.supernet.family, **(sizes | _defaults(config, sizes) | config.supernet.space)
     )
+    if "anchors" in space.options and not isinstance(config.supernet.init, AnchorsInit):
+        raise UsageError(
+            f"A {space.family} job needs the models that it joins.",
+            "Give supernet.init a list of anchors; examples/stitching.yaml shows how.",
+        )
+    return space
+
+
+def data_sizes(data: DataSet) -> dict[str, Any]:
+    """What the data decides of every network: image_size (height, width), in_chans, num_classes."""
+    channels, height, width = data.input_shape
+    return {"image_size": (height, width), "in_chans": channels, "num_classes": data.num_classes}
 
 
 def _defaults(config: JobConfig, sizes: dict[str, Any]) -> dict[str, Any]:
@@ -38,7 +49,13 @@ def _defaults(config: JobConfig, sizes: dict[str, Any]) -> dict[str, Any]:
         from nas.initial import checkpoint_options  # noqa: PLC0415 - imports torch
 
         return checkpoint_options(init.checkpoint, **sizes)
-    return {"patch_size": _patch_size(sizes["image_size"])}
+    patch_size = _patch_size(sizes["image_size"])
+    if isinstance(init, AnchorsInit):
+        from nas.anchors import anchor_numbers  # noqa: PLC0415 - imports torch
+
+        originals = config.supernet.space.get("originals", True) is not False
+        return {"anchors": anchor_numbers(init, sizes, patch_size=patch_size, originals=originals)}
+    return {"patch_size": patch_size}
 
 
 def _patch_size(image_size: tuple[int, int]) -> int:

@@ -52,6 +52,11 @@ def cost_of(layers: Iterable[Layer]) -> Cost:
     return Cost(params, macs, written * FLOAT_BYTES, params * FLOAT_BYTES)
 
 
+def fvcore_flops(layers: Iterable[Layer]) -> int:
+    """The "FLOPs" of papers that count with fvcore: MACs, and 5 for every element that a norm writes."""
+    return sum(layer.macs + (5 * layer.output_elements if layer.kind == "norm" else 0) for layer in layers)
+
+
 def linear(name: str, rows: int, n_in: int, n_out: int, *, bias: bool = True) -> Layer:
     """A linear layer on `rows` vectors; shape (rows, n_in, n_out)."""
     return Layer(

@@ -1,13 +1,13 @@
-"""A supernet: shared weights from which every architecture of a space takes its slice.
+"""A supernet: shared weights from which every architecture of a space takes its own.
 
-The idea in one sentence: an architecture is built as a **plain module**, and each of its parameters is a
-prefix slice of the tensor of the same name in the largest plain module. Running an architecture calls the
-plain module with the sliced tensors; extracting it copies the same slices into a plain module. Nothing is
-written twice, so the two cannot differ.
+The idea in one sentence: an architecture is built as a **plain module**, and each of its parameters is made
+of shared tensors by one rule, `Supernet.tensors`. Running an architecture calls the plain module with these
+tensors; extracting it copies the same tensors into a plain module. Nothing is written twice, so the two
+cannot differ.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -19,20 +19,6 @@ from torch.overrides import TorchFunctionMode
 from search_spaces import Architecture, SearchSpace
 
 SKELETONS = 64
-
-
-def prefix_slice(tensor: Tensor, shape: Sequence[int], *, segments: int = 1) -> Tensor:
-    """The leading `shape` of `tensor`, contiguous; dim 0 may consist of equal `segments`, each cut alike.
-
-    A fused projection of query, key and value has 3 segments, a gated `fc1` has 2. Contiguous, because a
-    strided view may pick another matrix product kernel than its copy, and outputs would differ in the last
-    bit.
-    """
-    if tuple(tensor.shape) == tuple(shape):
-        return tensor
-    parts = tensor.unflatten(0, (segments, -1))
-    index = (slice(None), slice(shape[0] // segments), *(slice(n) for n in shape[1:]))
-    return parts[index].reshape(tuple(shape)).contiguous()
 
 
 class _WithoutInit(TorchFunctionMode):
@@ -53,14 +39,14 @@ class _WithoutInit(TorchFunctionMode):
 class Supernet(nn.Module, ABC):
     """Base of every family; the architecture is an argument, never state.
 
-    A family gives `plain` and `segments`, and `example_input`. `shared` is the plain module of the largest
-    architecture and holds all weights: saving it saves the supernet.
+    `shared` holds all weights: its state is the supernet's. `frozen` are architectures without any weight
+    that is trained.
     """
 
-    def __init__(self, space: SearchSpace) -> None:
+    def __init__(self, space: SearchSpace, shared: nn.Module) -> None:
         super().__init__()
-        self.space = space
-        self.shared = self.plain(space.largest)
+        self.space, self.shared = space, shared
+        self.frozen: frozenset[Architecture] = frozenset()
         self._skeleton = lru_cache(SKELETONS)(self._build_skeleton)
 
     @abstractmethod
@@ -68,8 +54,8 @@ class Supernet(nn.Module, ABC):
         """A stand-alone module of this architecture with fresh weights, `stages()` and `config`."""
 
     @abstractmethod
-    def segments(self, name: str) -> int:
-        """Into how many equal segments dim 0 of the parameter called `name` divides (see `prefix_slice`)."""
+    def tensors(self, arch: Architecture) -> dict[str, Tensor]:
+        """The plain module's parameters by name; gradients flow back into the shared weights."""
 
     @abstractmethod
     def example_input(self, batch: int) -> Tensor:
@@ -77,34 +63,36 @@ class Supernet(nn.Module, ABC):
 
     @abstractmethod
     def stage_key(self, arch: Architecture, stage: str) -> Hashable:
-        """What a stage's work depends on beside its input and its name."""
+        """What a stage of the plain module computes, beside its input: equal keys, equal functions."""
+
+    @abstractmethod
+    def adapt(self, batches: Iterable[Tensor]) -> None:
+        """Makes pretrained weights ready for training, from inputs (B, C, height, width) without labels."""
 
     def _build_skeleton(self, arch: Architecture) -> nn.Module:
         with torch.device("meta"), _WithoutInit():
             return self.plain(arch)
 
-    def sliced(self, arch: Architecture) -> dict[str, Tensor]:
-        """The tensors of an architecture by parameter name; gradients flow back into the shared weights."""
-        shared = dict(self.shared.named_parameters())
-        return {
-            name: prefix_slice(shared[name], parameter.shape, segments=self.segments(name))
-            for name, parameter in self._skeleton(arch).named_parameters()
-        }
-
     def forward(self, x: Tensor, arch: Architecture) -> Tensor:
         """Runs one architecture on the shared weights."""
-        output: Tensor = functional_call(self._skeleton(arch), self.sliced(arch), (x,))
+        output: Tensor = functional_call(self._skeleton(arch), self.tensors(arch), (x,))
         return output
 
     def extract(self, arch: Architecture) -> nn.Module:
         """A stand-alone copy of one architecture, on the supernet's device, in evaluation mode."""
-        tensors = {name: tensor.detach().clone() for name, tensor in self.sliced(arch).items()}
-        module = self._build_skeleton(arch)
-        module.load_state_dict(tensors, strict=True, assign=True)
-        return module.eval()
+        return self._assembled(arch, {name: tensor.clone() for name, tensor in self.tensors(arch).items()})
 
     def steps(self, arch: Architecture) -> Iterator[tuple[Hashable, Callable[[Tensor], Tensor]]]:
-        """The forward pass as (key, function) pairs: equal keys so far, equal inputs, equal outputs."""
-        module: Any = self.extract(arch)
+        """The forward pass as (key, function) pairs: equal keys so far, equal inputs, equal outputs.
+
+        The functions share the weights as they are now, as far as they need no copy.
+        """
+        module: Any = self._assembled(arch, self.tensors(arch))
         for name, stage in module.stages():
-            yield (name, self.stage_key(arch, name)), stage
+            yield self.stage_key(arch, name), stage
+
+    def _assembled(self, arch: Architecture, tensors: dict[str, Tensor]) -> nn.Module:
+        module = self._build_skeleton(arch)
+        detached = {name: tensor.detach() for name, tensor in tensors.items()}
+        module.load_state_dict(detached, strict=True, assign=True)
+        return module.eval()

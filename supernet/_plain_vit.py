@@ -6,8 +6,10 @@ widths may differ from layer to layer. This file is copied as it stands into the
 Shapes: B images, N tokens, D residual width, H heads, d head width.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import pairwise
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -171,7 +173,7 @@ class ViT(nn.Module):
         patches = image_size[0] * image_size[1] // patch_size**2
         self.prefix_tokens = class_token + reg_tokens
         self.no_embed_class, self.pool = no_embed_class, pool
-        self.patch_embed: nn.Module = (
+        self.patch_embed: nn.Module | None = (
             PatchEmbed(in_chans, embed_dim, patch_size, bias=not pre_norm)
             if stem == "patch"
             else ConvStem(in_chans, stem_channels, normed=stem_norm)
@@ -179,7 +181,7 @@ class ViT(nn.Module):
         self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim)) if class_token else None
         self.reg_token = nn.Parameter(torch.zeros(1, reg_tokens, embed_dim)) if reg_tokens else None
         positions = patches + (0 if no_embed_class else self.prefix_tokens)
-        self.pos_embed = nn.Parameter(torch.zeros(1, positions, embed_dim))
+        self.pos_embed: nn.Parameter | None = nn.Parameter(torch.zeros(1, positions, embed_dim))
         self.norm_pre: nn.Module = nn.LayerNorm(embed_dim, norm_eps) if pre_norm else nn.Identity()
         self.blocks = nn.Sequential(
             *(
@@ -203,11 +205,31 @@ class ViT(nn.Module):
         )
         self.norm: nn.Module = nn.Identity() if fc_norm else nn.LayerNorm(embed_dim, norm_eps)
         self.fc_norm: nn.Module = nn.LayerNorm(embed_dim, norm_eps) if fc_norm else nn.Identity()
-        self.head = nn.Linear(embed_dim, num_classes)
+        self.head: nn.Linear | None = nn.Linear(embed_dim, num_classes)
+
+    @property
+    def block_list(self) -> list[nn.Module]:
+        """The blocks in order."""
+        return list(self.blocks)
+
+    def keep(self, begin: int, end: int, *, stem: bool, head: bool) -> Self:
+        """Drops all blocks but `begin` to `end - 1`, and the stem and the head unless they are asked for.
+
+        What stays keeps its name. Without its stem the network takes tokens, without its head it gives them.
+        """
+        self.blocks = self.blocks[begin:end]
+        if not stem:
+            self.patch_embed = self.cls_token = self.reg_token = self.pos_embed = None
+            self.norm_pre = nn.Identity()
+        if not head:
+            self.norm, self.fc_norm, self.head = nn.Identity(), nn.Identity(), None
+        return self
 
     def embed(self, x: Tensor) -> Tensor:
         """Images (B, C, height, width) to tokens (B, N, D)."""
+        assert self.patch_embed is not None
         x = self.patch_embed(x)
+        assert self.pos_embed is not None
         prefix = [t.expand(len(x), -1, -1) for t in (self.cls_token, self.reg_token) if t is not None]
         if self.no_embed_class or not prefix:
             x = x + self.pos_embed
@@ -221,14 +243,17 @@ class ViT(nn.Module):
         """Tokens (B, N, D) to logits (B, classes)."""
         x = self.norm(x)
         x = x[:, 0] if self.pool == "token" else x[:, self.prefix_tokens :].mean(dim=1)
+        assert self.head is not None
         return self.head(self.fc_norm(x))
 
     def stages(self) -> Iterator[tuple[str, Callable[[Tensor], Tensor]]]:
         """The forward pass as a sequence of named functions."""
-        yield "stem", self.embed
-        for i, block in enumerate(self.blocks):
-            yield f"blocks.{i}", block
-        yield "head", self.classify
+        if self.patch_embed is not None:
+            yield "stem", self.embed
+        for name, block in self.blocks.named_children():
+            yield f"blocks.{name}", block
+        if self.head is not None:
+            yield "head", self.classify
 
     def forward(self, x: Tensor) -> Tensor:
         for _, stage in self.stages():
@@ -236,15 +261,41 @@ class ViT(nn.Module):
         return x
 
 
-def init_weights(vit: ViT, generator: torch.Generator) -> None:
-    """Truncated normal weights with std `fan_in ** -0.5`, zero biases, tokens and positions with std 0.02.
-
-    The usual std 0.02 suits residual widths of several hundred; at 64 it leaves a net on its first plateau.
+def _on_contiguous(layer: nn.Module, x: Tensor) -> Tensor:
+    """A linear layer; on strided tokens the kernel, and with it the last bit, would depend on who owns its
+    weight.
     """
-    for name, parameter in vit.named_parameters():
-        if parameter.ndim == 1:
-            nn.init.constant_(parameter, float(name.endswith(("weight", "gamma"))))
-        elif name.endswith(("pos_embed", "token")):
-            nn.init.trunc_normal_(parameter, std=0.02, generator=generator)
-        else:
-            nn.init.trunc_normal_(parameter, std=parameter[0].numel() ** -0.5, generator=generator)
+    return layer(x.contiguous())
+
+
+class StitchedViT(nn.Module):
+    """Parts of vision transformers in a row, a linear layer on all tokens between one and the next.
+
+    anchors: arguments of `ViT`.  segments: [anchor, begin, end] each, the blocks of a part. The first part
+    brings its stem, the last its head; `config` holds the arguments for `StitchedViT(**config)`.
+    """
+
+    def __init__(self, *, anchors: Sequence[Mapping[str, Any]], segments: Sequence[Sequence[int]]) -> None:
+        super().__init__()
+        self.config: dict[str, Any] = {"anchors": anchors, "segments": segments}
+        last = len(segments) - 1
+        self.segments = nn.ModuleList(
+            ViT(**anchors[anchor]).keep(begin, end, stem=i == 0, head=i == last)
+            for i, (anchor, begin, end) in enumerate(segments)
+        )
+        widths = [anchors[anchor]["embed_dim"] for anchor, _, _ in segments]
+        self.stitches = nn.ModuleList(nn.Linear(n_in, n_out) for n_in, n_out in pairwise(widths))
+
+    def stages(self) -> Iterator[tuple[str, Callable[[Tensor], Tensor]]]:
+        """The forward pass as a sequence of named functions."""
+        for i, segment in enumerate(self.segments):
+            assert isinstance(segment, ViT)
+            if i:
+                yield f"stitches.{i - 1}", partial(_on_contiguous, self.stitches[i - 1])
+            for name, stage in segment.stages():
+                yield f"segments.{i}.{name}", stage
+
+    def forward(self, x: Tensor) -> Tensor:
+        for _, stage in self.stages():
+            x = stage(x)
+        return x

@@ -7,16 +7,23 @@ would have drawn.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 
 from search_spaces import Architecture, SearchSpace
 from search_spaces._errors import UsageError
+from supernet._resource_groups import Groups
 
 
 class Strategy(Protocol):
-    """Draws the architectures of one step; with distillation the first one teaches the others."""
+    """Draws the architectures of one step; with distillation the first one teaches the others.
+
+    splits_batch: whether each architecture gets its own equal share of the batch, instead of all of it.
+    """
+
+    @property
+    def splits_batch(self) -> bool: ...
 
     def draw(self, space: SearchSpace, rng: np.random.Generator) -> list[Architecture]: ...
 
@@ -29,6 +36,7 @@ class SinglePath:
     bell shape of random sampling, which hardly ever visits them (MatFormer paper, OFA baseline).
     """
 
+    splits_batch: ClassVar[bool] = False
     smallest: float = 0.1
     largest: float = 0.2
 
@@ -48,6 +56,7 @@ class Sandwich:
     Source: Yu and Huang, "Universally Slimmable Networks" (arXiv 1903.05134).
     """
 
+    splits_batch: ClassVar[bool] = False
     random: int = 2
 
     def draw(self, space: SearchSpace, rng: np.random.Generator) -> list[Architecture]:
@@ -62,6 +71,7 @@ class Weighted:
     than trained alone).
     """
 
+    splits_batch: ClassVar[bool] = False
     weights: Sequence[float] = field(default=(0.20, 0.22, 0.24, 0.34))
 
     def draw(self, space: SearchSpace, rng: np.random.Generator) -> list[Architecture]:
@@ -80,10 +90,29 @@ class Weighted:
 class Joint:
     """Every uniform granularity on the same batch, largest first (as the released MatFormer code trains)."""
 
+    splits_batch: ClassVar[bool] = False
     granularities: int = 4
 
     def draw(self, space: SearchSpace, rng: np.random.Generator) -> list[Architecture]:
         return space.uniform(self.granularities)[::-1]
+
+
+@dataclass(frozen=True)
+class ResourceConstrained:
+    """`paths` architectures, each by a group drawn uniformly and a member of it drawn uniformly.
+
+    groups: of architectures of like cost, made by `supernet._resource_groups`. Each architecture learns from
+    its own share of the batch: the published training draws one for each of its GPUs (Pan et al., "Stitched
+    ViTs are Flexible Vision Backbones", arXiv 2307.00154).
+    """
+
+    splits_batch: ClassVar[bool] = True
+    groups: Groups
+    paths: int = 4
+
+    def draw(self, space: SearchSpace, rng: np.random.Generator) -> list[Architecture]:
+        groups = [self.groups[i] for i in rng.integers(len(self.groups), size=self.paths)]
+        return [group[rng.integers(len(group))] for group in groups]
 
 
 def _random(space: SearchSpace, rng: np.random.Generator, count: int) -> list[Architecture]:

@@ -1,6 +1,5 @@
 """timm vision transformers in and out: one as a `matformer` space, its weights, and a subnet's twin there."""
 
-import difflib
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -8,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from search_spaces._errors import UsageError, did_you_mean
+from search_spaces._errors import UsageError
 from supernet._base import Supernet
 from supernet._plain_vit import ViT
+from supernet._timm_models import check_has_weights, create
 from supernet._timm_support import activation_of, check_parameters, check_patches, check_supported
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer
 
 FRACTIONS = (1 / 8, 1 / 4, 1 / 2, 1)
-WEIGHT_SOURCES = ("url", "hf_hub_id", "file", "state_dict")
 # What timm takes as a class and not by name comes from an entry point: (gated, epsilon of the norms) -> its
 # name.
 BASES = {
@@ -47,12 +46,10 @@ def space_options(
     `pretrained` for one that has no weights to fetch.
     """
     with torch.device("meta"):
-        model = _create(name, image_size, in_chans, num_classes, pretrained=False)
-    known: Any = model.pretrained_cfg
-    if pretrained and not any(known.get(source) for source in WEIGHT_SOURCES):
-        hint = "Set pretrained: false, or choose another model."
-        raise UsageError(f"timm has no pretrained weights for '{name}'.", hint)
-    options, hidden = _read(model)
+        model = plain_vit(name, image_size, in_chans, num_classes, pretrained=False)
+    if pretrained:
+        check_has_weights(name, model)
+    options, hidden = read(model)
     check_patches(name, options)
     check_parameters(name, model, options, hidden)
     full = hidden / model.embed_dim
@@ -72,7 +69,7 @@ def load_timm(supernet: Supernet, name: str, *, pretrained: bool, seed: int = 0)
     options = supernet.space.options
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = _create(
+        model = plain_vit(
             name, options["image_size"], options["in_chans"], options["num_classes"], pretrained=pretrained
         )
     try:
@@ -109,7 +106,7 @@ def timm_kwargs(plain: ViT) -> dict[str, Any] | None:
     }
 
 
-def _create(
+def plain_vit(
     name: str,
     image_size: int | Sequence[int] | None,
     in_chans: int | None,
@@ -117,18 +114,15 @@ def _create(
     *,
     pretrained: bool,
 ) -> "VisionTransformer":
-    import timm  # noqa: PLC0415
+    """timm's `name` for these images and classes; None means timm's own.
+
+    Raises UsageError for what `_timm_models.create` refuses and for anything but a plain ViT.
+    """
     from timm.models.vision_transformer import VisionTransformer  # noqa: PLC0415
 
-    if not timm.is_model(name):
-        close = difflib.get_close_matches(name, timm.list_models(["*vit*", "*deit*"]), n=1)
-        hint = did_you_mean(name, close) or "timm.list_models('*vit*') lists them."
-        raise UsageError(f"timm has no model '{name}'.", hint)
-    sizes: dict[str, Any] = {"img_size": image_size, "in_chans": in_chans, "num_classes": num_classes}
-    try:
-        model = timm.create_model(name, pretrained=pretrained, **sizes)
-    except (OSError, RuntimeError, TypeError, ValueError) as error:
-        raise _failed(name, error, pretrained=pretrained) from error
+    model = create(
+        name, pretrained=pretrained, img_size=image_size, in_chans=in_chans, num_classes=num_classes
+    )
     if type(model) is not VisionTransformer:
         kind = type(model).__name__
         raise UsageError(
@@ -138,17 +132,7 @@ def _create(
     return model
 
 
-def _failed(name: str, error: Exception, *, pretrained: bool) -> UsageError:
-    reason = str(error).partition("\n")[0].partition(". ")[0].rstrip(".")
-    if not pretrained:
-        return UsageError(f"timm cannot build '{name}' for these images and classes: {reason}.")
-    return UsageError(
-        f"timm cannot load the pretrained weights of '{name}': {reason}.",
-        "Set pretrained: false, or fetch them once online; timm keeps them below HF_HOME and TORCH_HOME.",
-    )
-
-
-def _read(model: "VisionTransformer") -> tuple[dict[str, Any], int]:
+def read(model: "VisionTransformer") -> tuple[dict[str, Any], int]:
     """The space's options without the FFN's ratios, and the neurons of an FFN (after gating)."""
     block: Any = model.blocks[0]
     hidden: int = block.mlp.fc2.in_features

@@ -49,7 +49,7 @@ def check_supported(name: str, model: "VisionTransformer") -> None:
     """Raises UsageError with the first thing that the model computes and the plain ViT does not."""
     for problem in chain(_foreign_modules(model), _switches(model)):
         raise UsageError(
-            f"timm's '{name}' cannot become a matformer space: {problem}.",
+            f"timm's '{name}' cannot become a plain vision transformer: {problem}.",
             "Plain ViTs can: class and register tokens, LayerScale, SwiGLU, token or average pooling.",
         )
 

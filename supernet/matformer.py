@@ -3,7 +3,7 @@
 Source: Devvrit et al., "MatFormer: Nested Transformer for Elastic Inference" (arXiv 2310.07707), section 3.1.
 """
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from dataclasses import fields
 from typing import Any
 
@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from search_spaces import Architecture, SearchSpace
 from search_spaces._vit import ViTConfig
 from search_spaces.matformer import hidden_features
-from supernet._base import Supernet
-from supernet._plain_vit import ViT, init_weights
+from supernet._importance import sort_by_importance
+from supernet._init import init_weights
+from supernet._nested import Nested
+from supernet._plain_vit import ViT
 
 
 def build(space: SearchSpace, *, seed: int = 0) -> "MatFormer":
@@ -22,13 +24,12 @@ def build(space: SearchSpace, *, seed: int = 0) -> "MatFormer":
     return MatFormer(space, seed=seed)
 
 
-class MatFormer(Supernet):
+class MatFormer(Nested):
     """A vision transformer whose prefixes of FFN neurons, heads, channels and layers are networks, too."""
 
     def __init__(self, space: SearchSpace, *, seed: int) -> None:
         self._vit = ViTConfig(**{f.name: space.options[f.name] for f in fields(ViTConfig)})
-        super().__init__(space)
-        assert isinstance(self.shared, ViT)
+        super().__init__(space, ViT(**plain_config(self._vit, space.largest)))
         init_weights(self.shared, torch.Generator().manual_seed(seed))
 
     def plain(self, arch: Architecture) -> nn.Module:
@@ -41,10 +42,14 @@ class MatFormer(Supernet):
 
     def stage_key(self, arch: Architecture, stage: str) -> Hashable:
         if not stage.startswith("blocks."):
-            return arch["embed_dim"]
+            return stage, arch["embed_dim"]
         index = int(stage.removeprefix("blocks."))
         heads, ratios = layer_values(arch)
-        return heads[index], ratios[index]
+        return stage, heads[index], ratios[index]
+
+    def adapt(self, batches: Iterable[Tensor]) -> None:
+        """Moves the most important neurons and heads to the front."""
+        sort_by_importance(self, batches)
 
     def example_input(self, batch: int) -> Tensor:
         generator = torch.Generator().manual_seed(0)

@@ -23,6 +23,7 @@ from search_spaces._errors import ConflictError
 from search_spaces._registry import load, names
 from supernet._base import Supernet
 from supernet._evaluate import correct
+from supernet._nested import Nested
 
 TESTS = Path(__file__).parent
 BUILT = "build"
@@ -147,9 +148,14 @@ def test_layers_are_named_after_modules_of_the_network(net) -> None:
             assert sum(own) == layer.params or parameters.get(layer.name) == layer.params
 
 
-def test_the_largest_network_holds_all_weights(net) -> None:
+def test_every_weight_is_shared(net) -> None:
+    assert all(name.startswith("shared.") for name in net.state_dict())
+
+
+def test_the_largest_of_nested_networks_holds_all_weights(net) -> None:
+    if not isinstance(net, Nested):
+        pytest.skip("its architectures are no prefixes of one network")
     assert params_of(net) == net.space.cost(net.space.largest).params
-    assert all(name.startswith("shared.") for name, _ in net.named_parameters())
 
 
 def test_the_example_fits(running) -> None:
@@ -173,13 +179,15 @@ def test_an_extracted_network_gives_the_same_outputs(running) -> None:
         assert torch.equal(running.extract(arch)(x), running(x, arch))
 
 
-def test_the_largest_network_is_the_shared_one(running) -> None:
+def test_the_largest_of_nested_networks_is_the_shared_one(running) -> None:
+    if not isinstance(running, Nested):
+        pytest.skip("its architectures are no prefixes of one network")
     x = running.example_input(BATCH)
     assert torch.equal(running(x, running.space.largest), running.shared.eval()(x))
 
 
 def test_gradients_reach_the_shared_weights_of_an_architecture_only(running) -> None:
-    arch = running.space.smallest
+    arch = running.space.uniform(3)[1]
     running.zero_grad(set_to_none=True)
     running(running.example_input(BATCH), arch).square().sum().backward()
     touched = sum(int(p.grad.count_nonzero()) for p in running.parameters() if p.grad is not None)
@@ -219,7 +227,7 @@ def test_steps_are_the_forward_pass(running) -> None:
 
 @torch.no_grad()
 def test_the_seed_decides_the_weights(running) -> None:
-    x, arch = running.example_input(1), running.space.smallest
+    x, arch = running.example_input(1), running.space.uniform(3)[1]
     first, same, other = (supernet.build(running.space, seed=seed).eval()(x, arch) for seed in (0, 0, 1))
     assert torch.equal(first, same)
     assert not torch.equal(first, other)
@@ -227,9 +235,12 @@ def test_the_seed_decides_the_weights(running) -> None:
 
 
 @pytest.mark.parametrize("name", names("nas.exporters"))
-def test_an_exporter_writes_a_new_folder_and_leaves_the_network_alone(name: str, tmp_path: Path) -> None:
-    net = built("matformer")
-    arch, example = net.space.smallest, net.example_input(BATCH)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_exporter_writes_a_new_folder_and_leaves_the_network_alone(
+    name: str, family: str, tmp_path: Path
+) -> None:
+    net = built(family)
+    arch, example = net.space.uniform(3)[1], net.example_input(BATCH)
     module, folder = net.extract(arch), tmp_path / "subnet"
     info = {"subnet": arch.key, "architecture": arch.to_dict()}
     export = load("nas.exporters", name).export

@@ -84,6 +84,7 @@ def emit_front(found: "ParetoFront", *, as_json: bool) -> None:
         emit_json(found.to_dict())
         return
     several = len(found.jobs) > 1
+    told = _single_choice(found)
     metric = found.members[0].metric if found.members else "accuracy"
     rows = [
         (
@@ -94,11 +95,21 @@ def emit_front(found: "ParetoFront", *, as_json: bool) -> None:
             with_error(member.quality, member.stderr, percent=member.metric == "accuracy"),
             with_error(member.predicted_ms, None),
             with_error(member.measured_ms, member.spread_ms),
+            *((str(member.architecture[told]),) if told else ()),
         )
         for member in found.members
     ]
     columns = ("SUBNET", "PARAMS", "MACS", metric.upper(), "PREDICTED MS", "MEASURED MS")
-    emit_table((*(("JOB",) if several else ()), *columns), rows, right=columns[1:])
+    names = (*(("JOB",) if several else ()), *columns, *((told.upper(),) if told else ()))
+    emit_table(names, rows, right=columns[1:])
+
+
+def _single_choice(found: "ParetoFront") -> str | None:
+    """The choice that tells a subnet in full, as a stitch does, if the spaces have no other."""
+    names = {name for member in found.members for name in member.architecture}
+    choices = {len(member.architecture) for member in found.members}
+    single = len(names) == 1 and choices == {1}
+    return next(iter(names)) if single else None
 
 
 def _chosen(opened: "Store", job: "Job", *, subnet: str | None, where: list[str] | None, knee: bool) -> str:

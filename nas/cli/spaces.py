@@ -76,6 +76,7 @@ def cost(
 ) -> None:
     """Print the exact cost of one architecture, for one sample."""
     from search_spaces._errors import UsageError
+    from search_spaces._layers import fvcore_flops
 
     if (preset is None) == (arch is None):
         raise UsageError(
@@ -87,12 +88,14 @@ def cost(
     )
     found = space.cost(chosen)
     data = {"space": space.name, "architecture": chosen.to_dict(), "params": found.params, "macs": found.macs}
+    data |= {"fvcore_flops": fvcore_flops(space.layers(chosen))}
     data |= {"activation_bytes": found.activation_bytes, "weight_bytes": found.weight_bytes}
     if as_json:
         emit_json(data)
         return
     lines: dict[str, object] = {"space": space.name, "architecture": chosen}
     lines |= {"parameters": f"{found.params:,}", "MACs": f"{found.macs:,}"}
+    lines |= {"FLOPs as fvcore counts": f"{data['fvcore_flops']:,}"}
     lines |= {"weights": f"{found.weight_bytes:,} bytes", "activations": f"{found.activation_bytes:,} bytes"}
     emit_pairs(lines)
 

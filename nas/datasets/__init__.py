@@ -31,6 +31,12 @@ class DataSet(Protocol):
     def train_batch(self, seed: int, step: int, size: int) -> "tuple[Tensor, Tensor]":
         """Augmented inputs (size, *input_shape) and labels (size,); a pure function of its arguments."""
 
+    def clean_batch(self, seed: int, step: int, size: int) -> "Tensor":
+        """Training images (size, *input_shape), prepared as the held-out splits prepare theirs.
+
+        Like `train_batch` a pure function of its arguments.
+        """
+
     def batches(self, split: str, size: int) -> "Iterator[tuple[Tensor, Tensor]]":
         """The `search` or `report` split in a fixed order, nothing random."""
 

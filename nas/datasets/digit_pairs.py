@@ -66,6 +66,10 @@ class DigitPairs:
         left = self._labels[chosen][torch.arange(size), 1 - side]
         return torch.where(empty, noise, inputs), torch.where(emptied, left, sums)
 
+    def clean_batch(self, seed: int, step: int, size: int) -> Tensor:
+        """Complete pairs, augmented as the held-out ones are."""
+        return self._draw("train", torch.Generator().manual_seed(mixed_seed(seed, step)), size)[0]
+
     def batches(self, split: str, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         inputs, labels, _ = self._fixed[split]
         return zip(inputs.split(size), labels.split(size), strict=True)

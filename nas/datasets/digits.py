@@ -33,13 +33,20 @@ class Digits:
 
     def train_batch(self, seed: int, step: int, size: int) -> tuple[Tensor, Tensor]:
         generator = torch.Generator().manual_seed(mixed_seed(seed, step))
-        images, labels = self._splits["train"]
-        chosen = torch.randint(len(images), (size,), generator=generator)
-        return augment(images[chosen], generator), labels[chosen]
+        images, labels = self._drawn(generator, size)
+        return augment(images, generator), labels
+
+    def clean_batch(self, seed: int, step: int, size: int) -> Tensor:
+        return self._drawn(torch.Generator().manual_seed(mixed_seed(seed, step)), size)[0]
 
     def batches(self, split: str, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         images, labels = self._splits[split]
         return zip(images.split(size), labels.split(size), strict=True)
+
+    def _drawn(self, generator: torch.Generator, size: int) -> tuple[Tensor, Tensor]:
+        images, labels = self._splits["train"]
+        chosen = torch.randint(len(images), (size,), generator=generator)
+        return images[chosen], labels[chosen]
 
     def sources(self, split: str) -> None:
         return None

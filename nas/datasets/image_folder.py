@@ -114,17 +114,17 @@ class ImageFolder:
 
         Raises UsageError for an image that cannot be decoded.
         """
-        files = self._splits["train"]
-        places = range(step * size, (step + 1) * size)
-        chosen = [
-            files[_epoch_order(seed, place // len(files), len(files))[place % len(files)]] for place in places
-        ]
+        chosen = self._chosen(seed, step, size)
         if not self._crop:
             return self._load(chosen, [self._centre] * size)
         draws = torch.rand(
             size, TRIES + 1, 4, generator=torch.Generator().manual_seed(mixed_seed(seed, step))
         )
         return self._load(chosen, [self._augmented(draw) for draw in draws.tolist()])
+
+    def clean_batch(self, seed: int, step: int, size: int) -> Tensor:
+        """Centre crops of the images that `train_batch` takes; raises UsageError as it does."""
+        return self._load(self._chosen(seed, step, size), [self._centre] * size)[0]
 
     def batches(self, split: str, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The split in the order of its paths, decoded batch by batch; raises UsageError for a bad image."""
@@ -135,6 +135,13 @@ class ImageFolder:
 
     def sources(self, split: str) -> None:
         return None
+
+    def _chosen(self, seed: int, step: int, size: int) -> list[ImageFile]:
+        files = self._splits["train"]
+        places = range(step * size, (step + 1) * size)
+        return [
+            files[_epoch_order(seed, place // len(files), len(files))[place % len(files)]] for place in places
+        ]
 
     def _load(
         self, files: list[ImageFile], shapes: list[Callable[[Image.Image], Image.Image]]

@@ -53,7 +53,7 @@ model.load_state_dict(load_file("model.safetensors"))
 model.eval()
 ```
 {timm}
-Input: float images of shape (batch, {channels}, {height}, {width}).
+Input: float images of shape ({shape}).
 `sha256sum -c SHA256SUMS` checks the files.
 
 ## Architecture
@@ -98,7 +98,7 @@ def export(
     partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
     try:
         partial.mkdir(parents=True)
-        _write(module, partial, info=info, timm=timm)
+        _write(module, partial, example=example, info=info, timm=timm)
         _check(module, partial, example)
         partial.replace(target)  # in place of an empty folder, too
     except (OSError, SafetensorError) as error:
@@ -109,7 +109,12 @@ def export(
 
 
 def _write(
-    module: nn.Module, folder: Path, *, info: Mapping[str, Any], timm: Mapping[str, Any] | None
+    module: nn.Module,
+    folder: Path,
+    *,
+    example: Tensor,
+    info: Mapping[str, Any],
+    timm: Mapping[str, Any] | None,
 ) -> None:
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
@@ -121,25 +126,21 @@ def _write(
     source = inspect.getsourcefile(type(module))
     assert source is not None
     shutil.copyfile(source, folder / SOURCE)
-    (folder / CARD).write_text(_card(module, info, timm=timm is not None))
+    (folder / CARD).write_text(_card(module, example, info, timm=timm is not None))
     hashes = [
         f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}" for path in sorted(folder.iterdir())
     ]
     (folder / HASHES).write_text("\n".join(hashes) + "\n")
 
 
-def _card(module: nn.Module, info: Mapping[str, Any], *, timm: bool) -> str:
-    arguments: Any = module.config
+def _card(module: nn.Module, example: Tensor, info: Mapping[str, Any], *, timm: bool) -> str:
     figures = {k: v for k, v in info.items() if k != "architecture"}
-    height, width = arguments["image_size"]
     return _CARD.format(
         title=f"Subnet {info['subnet']}",
         figures="\n".join(f"| {name.replace('_', ' ')} | {value} |" for name, value in figures.items()),
         name=type(module).__name__,
         timm=_TIMM if timm else "",
-        channels=arguments["in_chans"],
-        height=height,
-        width=width,
+        shape="batch, " + ", ".join(map(str, example.shape[1:])),
         architecture=json.dumps(info["architecture"], indent=2),
     )
 

@@ -1,8 +1,12 @@
-"""Stage `search`: a searcher proposes batches, the pool evaluates them, one transaction stores each."""
+"""Stage `search`: the pool evaluates batches of subnets, one transaction stores each.
+
+A searcher proposes them, unless the budget covers all that there are.
+"""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from typing import Any, Literal
 
@@ -17,6 +21,7 @@ from nas.evaluation import EvaluationPool
 from nas.searchers import SearchProblem, SpaceExhausted
 from nas.searchers._distinct import architecture, distributions
 from nas.spaces import exact_metrics
+from nas.stages._exhaustive import affordable
 from nas.stages._run import Run, subnet_row
 from nas.stages.latency import Latency
 from nas.store import Evaluation, NewEvaluation, NewEvent
@@ -72,50 +77,94 @@ def search(run: Run, objectives: Objectives, pool: EvaluationPool) -> None:
 
 
 def _search(run: Run, objectives: Objectives, pool: EvaluationPool) -> dict[str, Any]:
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
     stored = run.store.evaluations(run.lease.job, "search")
+    feasible = partial(_feasible, run.config, objectives) if run.config.limits else None
+    everything = affordable(objectives.space, feasible, run.config.search.evaluations)
+    total = run.config.search.evaluations if everything is None else len(everything)
+    rows = _Rows(run, objectives, pool, total, stored)
+    if everything is None:
+        _ask_searcher(run.config, objectives, rows, stored)
+    else:
+        known = {evaluation.subnet.key for evaluation in stored}
+        left = [arch for arch in everything if arch.key not in known]
+        for start in range(0, len(left), run.config.search.batch):
+            rows.add(left[start : start + run.config.search.batch])
+    if rows.told == 0:
+        raise JobFailedError("The search found no subnet to evaluate.", "Check the constraints of the job.")
+    return {"evaluations": rows.told, "batches": rows.batch}
+
+
+class _Rows:
+    """What has been evaluated: `told` subnets in `batch` batches, of at most `total`."""
+
+    def __init__(
+        self,
+        run: Run,
+        objectives: Objectives,
+        pool: EvaluationPool,
+        total: int,
+        stored: Sequence[Evaluation],
+    ) -> None:
+        self._run, self._objectives, self._pool, self.total = run, objectives, pool, total
+        self.told, self.batch = len(stored), (stored[-1].batch or 0) + 1 if stored else 0
+        if stored:
+            self._show()  # a crash may have come between the last batch and its point
+
+    def add(self, archs: Sequence[Architecture]) -> list[NewEvaluation]:
+        """Evaluates a batch and stores it in one transaction."""
+        self._run.check_stop()
+        qualities = self._pool.evaluate(archs, "search")
+        rows = _rows(self._objectives, archs, qualities, batch=self.batch, position=self.told)
+        self._run.store.add_evaluations(self._run.lease, rows)
+        self.told, self.batch = self.told + len(rows), self.batch + 1
+        self._show()
+        return rows
+
+    def _show(self) -> None:
+        run = self._run
+        done = [e for e in run.store.evaluations(run.lease.job, "search") if e.state == "ok"]
+        volume = self._objectives.hypervolume(values_of(self._objectives, done))
+        data = {"evaluations": self.told, "hypervolume": volume}
+        run.store.add_events(run.lease, [NewEvent("hypervolume", data, stage="search", step=self.told)])
+        run.progress.update(self.told, self.total, hypervolume=round(volume, 4))
+
+
+def _ask_searcher(
+    config: JobConfig, objectives: Objectives, rows: _Rows, stored: Sequence[Evaluation]
+) -> None:
+    """Evaluates what the searcher proposes until the budget is used or it proposes nothing more."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     history = tuple(objectives.space.architecture(e.subnet.architecture) for e in stored)
-    sampler = _sampler(run.config, objectives, history)
+    sampler = _sampler(config, objectives, history)
     study = optuna.create_study(directions=objectives.directions, sampler=sampler)
     for number, batch in groupby(stored, key=lambda evaluation: evaluation.batch):
         assert number is not None
         _replay(study, objectives, list(batch))
-    told, number = len(stored), (stored[-1].batch or 0) + 1 if stored else 0
-    if stored:
-        _tell_progress(run, objectives, told)  # a crash may have come between the last batch and its point
-    budget = run.config.search.evaluations
-    while told < budget:
-        run.check_stop()
-        trials = _ask(study, objectives.space, min(run.config.search.batch, budget - told))
+    while rows.told < rows.total:
+        trials = _ask(study, objectives.space, min(config.search.batch, rows.total - rows.told))
         if not trials:
             break
         archs = [architecture(objectives.space, trial.params) for trial in trials]
-        qualities = pool.evaluate(archs, "search")
-        rows = _rows(objectives, archs, qualities, batch=number, position=told)
-        run.store.add_evaluations(run.lease, rows)
-        for trial, row in zip(trials, rows, strict=True):
+        for trial, row in zip(trials, rows.add(archs), strict=True):
             _tell(study, objectives, trial, row.objectives)
-        told, number = told + len(rows), number + 1
-        _tell_progress(run, objectives, told)
-    if told == 0:
-        raise JobFailedError("The searcher proposed no subnet at all.", "Check the constraints of the job.")
-    return {"evaluations": told, "batches": number}
+
+
+def _feasible(config: JobConfig, objectives: Objectives, codes: Codes) -> NDArray[np.bool_]:
+    """Which architectures keep the hard limits, exact or predicted."""
+    costs = objectives.costs(codes)
+    allowed = np.ones(len(codes), dtype=np.bool_)
+    for limit in config.limits:
+        allowed &= limit.mask(costs)
+    return allowed
 
 
 def _sampler(
     config: JobConfig, objectives: Objectives, history: tuple[Architecture, ...]
 ) -> optuna.samplers.BaseSampler:
-    def feasible(codes: Codes) -> NDArray[np.bool_]:
-        costs = objectives.costs(codes)
-        allowed = np.ones(len(codes), dtype=np.bool_)
-        for limit in config.limits:
-            allowed &= limit.mask(costs)
-        return allowed
-
     space = objectives.space
     problem = SearchProblem(
         space=space,
-        feasible=feasible,
+        feasible=partial(_feasible, config, objectives),
         start=tuple(space.uniform(UNIFORM_SEEDS)),
         population=config.search.population,
         seed=config.seed,
@@ -176,11 +225,3 @@ def values_of(objectives: Objectives, evaluations: Sequence[Evaluation]) -> NDAr
     """Objective values `(n, objectives)` of evaluations that succeeded."""
     rows = [[e.objectives[name] for name in objectives.names] for e in evaluations]
     return np.array(rows, dtype=np.float64).reshape(len(rows), len(objectives.names))
-
-
-def _tell_progress(run: Run, objectives: Objectives, told: int) -> None:
-    done = [e for e in run.store.evaluations(run.lease.job, "search") if e.state == "ok"]
-    volume = objectives.hypervolume(values_of(objectives, done))
-    data = {"evaluations": told, "hypervolume": volume}
-    run.store.add_events(run.lease, [NewEvent("hypervolume", data, stage="search", step=told)])
-    run.progress.update(told, run.config.search.evaluations, hypervolume=round(volume, 4))

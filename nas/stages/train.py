@@ -1,39 +1,51 @@
-"""Stage `train`: the shared weights, with checkpoints from which an interrupted training goes on exactly."""
+"""Stage `train`: the shared weights."""
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
 
 import supernet
 from nas import checkpoints
-from nas.artifacts import damage
-from nas.config import JobConfig, SamplingConfig
+from nas.anchors import anchor_states
+from nas.config import AnchorsInit, JobConfig, SamplingConfig
 from nas.datasets import DataSet
 from nas.initial import initialise
+from nas.spaces import data_sizes
+from nas.stages._fit import Fit, device_of, fit
 from nas.stages._run import Run
-from nas.store import Artifact, NewEvent
-from search_spaces import SearchSpace
-from search_spaces._errors import JobFailedError, UsageError
+from nas.store import Artifact
+from search_spaces import Architecture, SearchSpace
+from search_spaces._errors import UsageError
+from search_spaces._registry import load
 from supernet._base import Supernet
-from supernet._sampling import Joint, Sandwich, SinglePath, Strategy, Weighted
-from supernet._train import Batches, Recipe, Training
+from supernet._resource_groups import GIGA, bin_groups, collapsed, gap_groups, level_groups
+from supernet._sampling import Joint, ResourceConstrained, Sandwich, SinglePath, Strategy, Weighted
+from supernet._teacher import load_teacher
+from supernet._train import Recipe, Training
+from supernet.stitching import Stitching
 
-KEPT_CHECKPOINTS = 2
 IMPORTANCE_BATCHES = 8
 
 
-def train(run: Run, space: SearchSpace, data: DataSet) -> Artifact:
-    """Trains the supernet, or finds it trained; its artifact holds the largest plain module's weights."""
+def train(run: Run, space: SearchSpace, data: DataSet, anchors: Mapping[int, Artifact]) -> Artifact:
+    """Trains the supernet, or finds it trained; `anchors`: weights of those that the job trained before."""
     config = run.config
     sections = {
         "train": config.train.model_dump(mode="json"),
         "init": str(config.supernet.init),
         "seed": config.seed,
     }
-    result = run.once("train", sections, lambda: _train(run, space, data))
+    job = Fit(
+        stage="train",
+        kind="supernet",
+        steps=config.train.steps,
+        batch_size=config.train.batch_size,
+        seed=config.seed,
+        begin=lambda: _begin(run, space, data),
+        start=lambda training: _start(run, training.supernet, data, anchors),
+    )
+    result = run.once("train", sections, lambda: fit(run, data, job))
     return run.store.artifact(result["artifact"])
 
 
@@ -47,8 +59,22 @@ def torch_device(config: JobConfig) -> torch.device:
     return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def strategy(config: SamplingConfig) -> Strategy:
-    """The sampling strategy that a job file names."""
+def strategy(config: SamplingConfig, space: SearchSpace) -> Strategy:
+    """The sampling strategy that a job file names, for the job's space."""
+    left_out = _left_out(space)
+    if config.strategy == "resource_constrained":
+        if config.gap_gmacs is not None:
+            groups = gap_groups(space, config.gap_gmacs * GIGA, leave_out=left_out)
+        elif config.bins is not None:
+            groups = bin_groups(space, config.bins, leave_out=left_out)
+        else:
+            groups = level_groups(space, leave_out=left_out)
+        return ResourceConstrained(groups, config.paths)
+    if left_out:
+        raise UsageError(
+            f"train.sampling.strategy = '{config.strategy}' would train the original anchors.",
+            "Use resource_constrained, or set supernet.space.originals: false.",
+        )
     if config.strategy == "single_path":
         return SinglePath(config.smallest, config.largest)
     if config.strategy == "sandwich":
@@ -61,6 +87,7 @@ def strategy(config: SamplingConfig) -> Strategy:
 def recipe(config: JobConfig) -> Recipe:
     """The trainer's recipe of a job file."""
     train = config.train
+    taught = {} if train.teacher is None else train.teacher.model_dump(include={"weight", "hard"})
     return Recipe(
         steps=train.steps,
         batch_size=train.batch_size,
@@ -75,103 +102,54 @@ def recipe(config: JobConfig) -> Recipe:
         distill=train.sampling.distill,
         distill_after=train.sampling.distill_after,
         precision=train.precision,
+        lr_scale=train.lr_scale,
+        **{f"teacher_{name}": value for name, value in taught.items()},
     )
 
 
-def _train(run: Run, space: SearchSpace, data: DataSet) -> dict[str, object]:
+def _left_out(space: SearchSpace) -> frozenset[Architecture]:
+    """The subnets that keep the weights they came with, where the family has such."""
+    untrained = getattr(load("search_spaces", space.family), "untrained", None)
+    return untrained(space) if untrained else frozenset()
+
+
+def _begin(run: Run, space: SearchSpace, data: DataSet) -> Training:
     config = run.config
-    checkpoints.remove_orphans(run.store, run.lease)
-    if (trained := _trained(run)) is not None:
-        return _finished(run, trained)
+    sampling = config.train.sampling
+    if sampling.strategy == "resource_constrained" and sampling.gap_gmacs is not None:
+        warning = collapsed(space, sampling.gap_gmacs * GIGA, leave_out=_left_out(space))
+        if warning is not None:
+            run.warn(warning)
     torch.set_num_threads(config.train.threads or torch.get_num_threads())
     net = supernet.build(space, seed=config.seed).to(torch_device(config))
-    training = Training(net, strategy(config.train.sampling), recipe(config), seed=config.seed)
-    if not _resume(run, training):
-        _initialise(run, net, data)
-    with _prefetched(
-        lambda step: _to(net, data.train_batch(config.seed, step, config.train.batch_size))
-    ) as batches:
-        while training.step < config.train.steps:
-            _advance(run, training, batches)
-            if training.step < config.train.steps:
-                _checkpoint(run, training)
-                run.check_stop()
-    return _finished(
-        run, checkpoints.save(run.store, run.lease, "supernet", training.weights(), step=training.step)
+    teacher = config.train.teacher and load_teacher(config.train.teacher.timm, **data_sizes(data))
+    return Training(
+        net,
+        strategy(config.train.sampling, space),
+        recipe(config),
+        seed=config.seed,
+        teacher=teacher.to(torch_device(config)) if teacher else None,
     )
 
 
-def _trained(run: Run) -> Artifact | None:
-    """The weights of a training that a crash kept from being noted as done."""
-    for artifact in run.store.artifacts(run.lease.job, "supernet"):
-        if artifact.step == run.config.train.steps and damage(run.store, artifact) is None:
-            return artifact
-    return None
+def _start(run: Run, net: Supernet, data: DataSet, anchors: Mapping[int, Artifact]) -> None:
+    """Pretrained weights, made ready for the training by images of the training split."""
+    config = run.config
+    init = config.supernet.init
+    if isinstance(init, AnchorsInit):
+        assert isinstance(net, Stitching), "only a space of stitches has anchors"
+        trained = {i: checkpoints.load(run.store, artifact) for i, artifact in anchors.items()}
+        net.load_anchors(anchor_states(init, data_sizes(data), trained, seed=config.seed))
+        net.adapt(_clean_images(run, net, data, init.images))
+    elif initialise(net, config.supernet, seed=config.seed):
+        steps = range(-1, -1 - IMPORTANCE_BATCHES, -1)
+        images = (data.train_batch(config.seed, step, config.train.batch_size)[0] for step in steps)
+        net.adapt([x.to(device_of(net)) for x in images])
 
 
-def _finished(run: Run, trained: Artifact) -> dict[str, object]:
-    for old in run.store.artifacts(run.lease.job, "checkpoint"):
-        run.store.remove_artifact(run.lease, old)
-    return {"artifact": trained.id, "steps": trained.step}
-
-
-def _advance(run: Run, training: Training, batches: Batches) -> None:
-    """Trains to the next checkpoint, or to where a stop is asked for."""
-    every, steps = run.config.train.checkpoint_every, run.config.train.steps
-    until = (training.step // every + 1) * every
-    for metrics in training.run(batches, until=until):
-        run.store.add_events(run.lease, [NewEvent("train", metrics, stage="train", step=training.step)])
-        run.progress.update(training.step, steps, loss=round(metrics["loss"], 3))
-        if run.stop.is_set() or run.lease.stop_requested():
-            return
-
-
-def _checkpoint(run: Run, training: Training) -> None:
-    checkpoints.save(run.store, run.lease, "checkpoint", training.state(), step=training.step)
-    for old in run.store.artifacts(run.lease.job, "checkpoint")[:-KEPT_CHECKPOINTS]:
-        run.store.remove_artifact(run.lease, old)
-
-
-def _resume(run: Run, training: Training) -> bool:
-    """Loads the newest checkpoint that is whole; tells of every damaged one."""
-    for artifact in reversed(run.store.artifacts(run.lease.job, "checkpoint")):
-        try:
-            training.load_state(checkpoints.load(run.store, artifact))
-        except JobFailedError as error:
-            run.warn(f"{error.message} Going back to the checkpoint before it, or to the start.")
-        else:
-            return True
-    return False
-
-
-def _initialise(run: Run, net: Supernet, data: DataSet) -> None:
-    """Pretrained weights, with the most important neurons and heads moved to the front."""
-    if not initialise(net, run.config.supernet, seed=run.config.seed):
-        return
-    from supernet._importance import sort_by_importance  # noqa: PLC0415 - needed for pretrained weights only
-
+def _clean_images(run: Run, net: Supernet, data: DataSet, count: int) -> Iterator[Tensor]:
+    """Batches of `count` training images in all, prepared as those of the search split."""
     size = run.config.train.batch_size
-    steps = range(IMPORTANCE_BATCHES)
-    sort_by_importance(
-        net, [_to(net, data.train_batch(run.config.seed, -1 - step, size))[0] for step in steps]
-    )
-
-
-def _to(net: Supernet, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    device = next(net.parameters()).device
-    return batch[0].to(device), batch[1].to(device)
-
-
-@contextmanager
-def _prefetched(make: Batches) -> Iterator[Batches]:
-    """`make`, with the batch of the next step prepared while the current one is in use."""
-    waiting: dict[int, Future[tuple[Tensor, Tensor]]] = {}
-
-    def get(step: int, pool: ThreadPoolExecutor) -> tuple[Tensor, Tensor]:
-        current = waiting.pop(step, None) or pool.submit(make, step)
-        waiting[step + 1] = pool.submit(make, step + 1)
-        return current.result()
-
-    with ThreadPoolExecutor(1) as pool:
-        fetch: Callable[[int], tuple[Tensor, Tensor]] = lambda step: get(step, pool)  # noqa: E731
-        yield fetch
+    for step, start in enumerate(range(0, count, size)):
+        run.progress.update(start, count)
+        yield data.clean_batch(run.config.seed, step, size)[: count - start].to(device_of(net))

@@ -74,7 +74,16 @@ BROKEN = {
     "supernet: {family: matformr}": "supernet.family: 'matformr' is unknown. Did you mean 'matformer'?",
     "supernet: {space: {day: 2024-01-01}}": "supernet.space.day: must be text",
     "supernet: {init: scrach}": "supernet.init: must be 'scratch', not 'scrach'.",
-    "supernet: {init: 3}": "supernet.init: must be 'scratch', {timm: NAME} or {checkpoint: FOLDER}, not 3.",
+    "supernet: {init: 3}": (
+        "supernet.init: must be 'scratch', {timm: NAME}, {checkpoint: FOLDER} or {anchors: [...]}, not 3."
+    ),
+    "supernet: {init: {anchors: [{timm: a}]}}": "supernet.init.anchors: ",
+    "supernet: {init: {anchors: [{tim: a}, {timm: b}]}}": (
+        "supernet.init.anchors.0: must be {timm: NAME}, {checkpoint: FOLDER} or {vit: {embed_dim: ...}}"
+    ),
+    "supernet: {init: {anchors: [{timm: a, x: 1}, {timm: b}]}}": (
+        "supernet.init.anchors.0.x: is not a known key."
+    ),
     "devices: {}": "devices: must name exactly one device for now, not 0.",
     "devices: {a: {}, b: {}}": "devices: must name exactly one device for now, not 2.",
     "devices: {a: {backend: torch_gpu}}": "devices.a.backend: 'torch_gpu' is unknown.",

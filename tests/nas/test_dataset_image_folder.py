@@ -105,6 +105,16 @@ def test_crops_are_flipped_about_half_of_the_time_and_differ(tmp_path) -> None:
     assert len({tuple(x.flatten().tolist()) for x in inputs}) > 95
 
 
+def test_a_clean_batch_is_centre_crops_of_the_training_images(tree) -> None:
+    cropped, plain = (
+        image_folder.build(root=str(tree), image_size=8, **EXACT | {"augmentation": kind})
+        for kind in ("crop", "none")
+    )
+    clean = cropped.clean_batch(2, 1, 9)
+    assert torch.equal(clean, plain.train_batch(2, 1, 9)[0])
+    assert not torch.equal(clean, cropped.train_batch(2, 1, 9)[0])
+
+
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (5, 400), (400, 5), (64, 48)])
 def test_crop_boxes_stay_inside(height: int, width: int) -> None:
     draws = torch.rand(200, 10, 4, generator=torch.Generator().manual_seed(0)).tolist()

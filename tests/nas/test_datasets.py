@@ -78,6 +78,26 @@ def test_a_training_batch_is_a_function_of_seed_and_step(build) -> None:
     assert not torch.equal(inputs, dataset.train_batch(2, 2, 6)[0])
 
 
+def test_a_clean_batch_is_a_function_of_seed_and_step(build) -> None:
+    dataset = build()
+    inputs = dataset.clean_batch(1, 2, 6)
+    assert inputs.shape == (6, *dataset.input_shape)
+    assert inputs.dtype == torch.float32
+    before = torch.get_rng_state()
+    for other in (dataset, build()):
+        assert torch.equal(inputs, other.clean_batch(1, 2, 6))
+    assert torch.equal(before, torch.get_rng_state())
+    assert not torch.equal(inputs, dataset.clean_batch(1, 3, 6))
+    assert not torch.equal(inputs, dataset.clean_batch(2, 2, 6))
+
+
+def test_a_clean_batch_shows_training_images_only(build) -> None:
+    dataset = build()
+    clean = rows(torch.cat([dataset.clean_batch(0, step, 50) for step in range(4)]))
+    for split in SPLITS:
+        assert not clean & rows(whole(dataset, split)[0])
+
+
 def test_no_example_is_in_two_splits(build) -> None:
     dataset = build()
     held_out = [rows(whole(dataset, split)[0]) for split in SPLITS]
@@ -154,6 +174,27 @@ def test_a_pair_shows_its_digits_side_by_side() -> None:
         likeness = torch.corrcoef(torch.stack([shown.flatten(), originals[:, side].flatten()]))[0, 1]
         other = torch.corrcoef(torch.stack([shown.flatten(), originals[:, 1 - side].flatten()]))[0, 1]
         assert likeness > 0.6 > other
+
+
+def test_clean_digits_are_the_images_themselves() -> None:
+    dataset = datasets.build("digits")
+    images, _ = source_digits()
+    clean = rows(dataset.clean_batch(0, 0, 200))
+    assert clean <= rows(images[split_indices(0)["train"]])
+    assert len(clean) > 150
+    assert not clean & rows(dataset.train_batch(0, 0, 200)[0])
+
+
+def test_a_clean_pair_has_no_empty_side() -> None:
+    """An empty side is noise of standard deviation 0.1; a digit's pixels spread over three times as much."""
+    dataset = datasets.build("digit_pairs", pairs=200)
+
+    def spread(inputs: Tensor) -> Tensor:
+        return inputs.unflatten(-1, (2, 8)).std(dim=(1, 2, 4)).min(dim=1).values
+
+    assert (spread(dataset.train_batch(0, 0, 400)[0]) < 0.15).float().mean() > 0.2
+    assert spread(dataset.clean_batch(0, 0, 400)).min() > 0.2
+    assert spread(whole(dataset, "search")[0]).min() > 0.2
 
 
 @pytest.mark.parametrize("pairs", [0, -1, 1.5, "many"])

@@ -15,14 +15,14 @@ import search_spaces
 import supernet
 from search_spaces import Architecture
 from search_spaces._vit import ViTConfig
-from supernet._base import Supernet, prefix_slice
+from supernet._nested import Nested, prefix_slice
 from supernet._plain_vit import ViT
 from supernet.matformer import plain_config
 
 features = pytest.mark.parametrize("options", FEATURES.values(), ids=FEATURES.keys())
 
 
-def some_architectures(elastic: Supernet, count: int) -> list[Architecture]:
+def some_architectures(elastic: Nested, count: int) -> list[Architecture]:
     rng = np.random.default_rng(0)
     space = elastic.space
     return [space.smallest, space.largest, *(space.sample(rng) for _ in range(count))]
@@ -108,10 +108,10 @@ def test_published_counts(name: str, published: tuple[int, ...]):
         assert sum(p.numel() for p in module.parameters()) == params
 
 
-def kept(elastic: Supernet, arch: Architecture) -> dict[str, Tensor]:
+def kept(elastic: Nested, arch: Architecture) -> dict[str, Tensor]:
     """For every shared parameter a mask of the entries that the architecture uses."""
     masks = {}
-    sliced = elastic.sliced(arch)
+    sliced = elastic.tensors(arch)
     for name, parameter in elastic.shared.named_parameters():
         mask = torch.zeros(parameter.numel(), dtype=torch.bool)
         if name in sliced:

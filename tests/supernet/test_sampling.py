@@ -8,11 +8,13 @@ from elastic_nets import space
 
 import search_spaces
 from search_spaces._errors import UsageError
-from supernet._sampling import Joint, Sandwich, SinglePath, Strategy, Weighted
+from supernet._resource_groups import bin_groups
+from supernet._sampling import Joint, ResourceConstrained, Sandwich, SinglePath, Strategy, Weighted
 
 DRAWS = 4000
 SPACE = space(mlp_ratio=(0.5, 1, 2, 4), depth=(3,), embed_dim=(16,), num_heads=(4,))
-STRATEGIES = [SinglePath(), Sandwich(), Weighted(), Joint()]
+RESOURCE_CONSTRAINED = ResourceConstrained(bin_groups(SPACE, 6), paths=2)
+STRATEGIES = [SinglePath(), Sandwich(), Weighted(), Joint(), RESOURCE_CONSTRAINED]
 
 
 def close(count: int, probability: float) -> bool:
@@ -73,6 +75,25 @@ def test_joint_is_every_granularity_largest_first():
     expected = [SPACE.preset(name) for name in ("xl", "l", "m", "s")]
     assert Joint().draw(SPACE, np.random.default_rng(0)) == expected
     assert Joint(granularities=2).draw(SPACE, np.random.default_rng(0)) == [SPACE.largest, SPACE.smallest]
+
+
+def test_resource_constrained_draws_groups_and_then_members_uniformly():
+    rng = np.random.default_rng(0)
+    groups = RESOURCE_CONSTRAINED.groups
+    assert len({len(group) for group in groups}) > 1
+    draws = [RESOURCE_CONSTRAINED.draw(SPACE, rng) for _ in range(DRAWS // 2)]
+    assert {len(archs) for archs in draws} == {2}
+    counts = Counter(arch for archs in draws for arch in archs)
+    for group in groups:
+        assert close(sum(counts[arch] for arch in group), 1 / len(groups))
+        assert all(close(counts[arch], 1 / (len(groups) * len(group))) for arch in group)
+    # The two paths of a step are independent: they meet as often as chance has them meet.
+    meet = sum((1 / (len(groups) * len(group))) ** 2 * len(group) for group in groups)
+    assert close(2 * sum(first == second for first, second in draws), meet)
+
+
+def test_only_resource_constrained_paths_have_images_of_their_own():
+    assert [s.splits_batch for s in STRATEGIES] == [False, False, False, False, True]
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES, ids=lambda s: type(s).__name__)

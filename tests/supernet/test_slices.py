@@ -6,7 +6,7 @@ from elastic_nets import net
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from supernet._base import prefix_slice
+from supernet._nested import prefix_slice
 from supernet._plain_vit import ViT
 
 
@@ -41,7 +41,7 @@ def test_an_ffn_keeps_its_first_neurons(gated: bool):
         {"embed_dim": 8, "depth": 1, "num_heads": 4, "mlp_ratio": [0.5]},
     )
     k, full = 4, 32
-    whole, part = dict(supernet.shared.named_parameters()), supernet.sliced(arch)
+    whole, part = dict(supernet.shared.named_parameters()), supernet.tensors(arch)
     w_in, b_in = whole["blocks.0.mlp.fc1.weight"], whole["blocks.0.mlp.fc1.bias"]
     rows = [*range(k), *range(full, full + k)] if gated else list(range(k))
     assert torch.equal(part["blocks.0.mlp.fc1.weight"], w_in[rows])
@@ -53,7 +53,7 @@ def test_an_ffn_keeps_its_first_neurons(gated: bool):
 def test_an_attention_keeps_its_first_heads():
     supernet = net(depth=(1,))
     arch = supernet.space.architecture({"embed_dim": 8, "depth": 1, "num_heads": 2, "mlp_ratio": [1]})
-    whole, part = dict(supernet.shared.named_parameters()), supernet.sliced(arch)
+    whole, part = dict(supernet.shared.named_parameters()), supernet.tensors(arch)
     qkv, inner = whole["blocks.0.attn.qkv.weight"], 16
     rows = [segment * inner + i for segment in range(3) for i in range(2 * 4)]
     assert torch.equal(part["blocks.0.attn.qkv.weight"], qkv[rows][:, :8])

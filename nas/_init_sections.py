@@ -1,0 +1,87 @@
+"""Where a supernet's weights begin, as sections of a job file."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag
+
+from nas._strict import AList, Count, Options, Positive, Section, Text
+
+
+class TimmInit(Section):
+    """Weights of a timm model, pretrained or freshly drawn by timm.
+
+    The model is built for the images and classes of the data: `supernet._timm.load_timm` tells what becomes
+    of pretrained weights that were made for others.
+    """
+
+    timm: Text
+    pretrained: bool = True
+
+
+class CheckpointInit(Section):
+    """Weights from a folder with a checkpoint."""
+
+    checkpoint: Text
+
+
+class TrainedAnchor(Section):
+    """An anchor that the job trains itself: the numbers of a plain ViT, and how it is trained.
+
+    Precision, device and threads are those of the job's train section.
+    """
+
+    vit: Options
+    steps: Count = 2000
+    batch_size: Count = 64
+    lr: Positive = 3e-3
+    warmup: Annotated[int, Field(ge=0, le=1_000_000_000)] = 150
+
+
+def _anchor_tag(value: Any) -> str | None:
+    keys = value if isinstance(value, dict) else getattr(type(value), "model_fields", ())
+    return next((f"<{key}>" for key in ("vit", "checkpoint", "timm") if key in keys), None)
+
+
+AnchorInit = Annotated[
+    Annotated[TrainedAnchor, Tag("<vit>")]
+    | Annotated[CheckpointInit, Tag("<checkpoint>")]
+    | Annotated[TimmInit, Tag("<timm>")],
+    Discriminator(
+        _anchor_tag,
+        custom_error_type="anchor",
+        custom_error_message="must be {timm: NAME}, {checkpoint: FOLDER} or {vit: {embed_dim: ...}}",
+    ),
+]
+
+
+class AnchorsInit(Section):
+    """Models that are stitched to each other, from the smallest to the largest.
+
+    images: training images by which the stitching layers are set before the training.
+    """
+
+    anchors: Annotated[tuple[AnchorInit, ...], AList, Field(min_length=2, max_length=16)]
+    images: Count = 1024
+
+
+def _init_tag(value: Any) -> str | None:
+    if isinstance(value, str):
+        return "<text>"
+    if isinstance(value, AnchorsInit) or (isinstance(value, dict) and "anchors" in value):
+        return "<anchors>"
+    if isinstance(value, CheckpointInit) or (isinstance(value, dict) and "checkpoint" in value):
+        return "<checkpoint>"
+    return "<timm>" if isinstance(value, TimmInit | dict) else None
+
+
+Init = Annotated[
+    Annotated[Literal["scratch"], Tag("<text>")]
+    | Annotated[TimmInit, Tag("<timm>")]
+    | Annotated[CheckpointInit, Tag("<checkpoint>")]
+    | Annotated[AnchorsInit, Tag("<anchors>")],
+    Discriminator(
+        _init_tag,
+        custom_error_type="init",
+        custom_error_message="must be 'scratch', {timm: NAME}, {checkpoint: FOLDER} or {anchors: [...]}",
+    ),
+]

@@ -1,0 +1,66 @@
+"""What every section of a job file has in common: strictness, and the kinds of its values."""
+
+import math
+from collections.abc import Iterable
+from typing import Annotated, Any, get_args
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from search_spaces._errors import did_you_mean
+from search_spaces._registry import names
+
+
+class Section(BaseModel):
+    """Unknown keys, text for numbers, NaN and infinities are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_means_default(cls, value: Any) -> Any:
+        """YAML reads a key without a value (or with all of its section commented out) as null."""
+        if not isinstance(value, dict):
+            return value
+        optional = {
+            name for name, info in cls.model_fields.items() if type(None) in get_args(info.annotation)
+        }
+        unset = cls.model_fields.keys() - optional
+        return {key: item for key, item in value.items() if item is not None or key not in unset}
+
+
+def known_component(package: str, name: str) -> str:
+    """The name of a component of the package, or, with a dot, of somebody's own module."""
+    if "." not in name and name not in (known := names(package)):
+        raise ValueError(f"'{name[:60]}' is unknown. {did_you_mean(name, known)}".strip())
+    return name
+
+
+def _plain(value: Any) -> Any:
+    """The value as it came. Raises ValueError unless it is JSON data without NaN and infinities."""
+    inside: Iterable[Any] = (
+        value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    )
+    for item in inside:
+        _plain(item)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("must be a finite number")
+    if value is not None and not isinstance(value, bool | int | float | str | list | dict):
+        raise ValueError(
+            "must be text (put it in quotes), a number, true, false, null, or lists and sections of these"
+        )
+    return value
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+AList = BeforeValidator(_tuple)
+Options = dict[str, Annotated[Any, AfterValidator(_plain)]]
+Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
+Threads = Annotated[int, Field(ge=1, le=4096)]
+NotNegative = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
+Text = Annotated[str, Field(min_length=1)]

@@ -1,0 +1,163 @@
+"""The models that a stitching job joins: their numbers for the space, then their weights.
+
+An anchor is a timm model, a folder that `nas extract` or timm wrote, or a ViT that the job trains itself.
+"""
+
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import supernet
+from nas.config import AnchorsInit, CheckpointInit, TimmInit, TrainedAnchor
+from nas.initial import load_folder
+from search_spaces import SearchSpace
+from search_spaces._errors import UsageError
+from supernet._timm_anchor import TimmAnchor, anchor_state, read_anchor
+from supernet._timm_models import FOLDER
+from supernet.stitching import Stitching
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+KINDS = {"ViT": "vit", "Swin": "swin"}
+Sizes = Mapping[str, Any]  # image_size (height, width), in_chans, num_classes: those of the data
+
+
+@dataclass(frozen=True)
+class _Found:
+    """One anchor's numbers; `pretrained` tells for what images and classes timm has weights of it."""
+
+    numbers: dict[str, Any]
+    pretrained: TimmAnchor | None = None
+
+
+def anchor_numbers(
+    init: AnchorsInit, sizes: Sizes, *, patch_size: int, originals: bool
+) -> list[dict[str, Any]]:
+    """The anchors as the space takes them; no weights are made or fetched.
+
+    patch_size: of anchors that the job trains, where they name none.  originals: whether the anchors are to
+    be used as they come, which a classifier for other classes than the data's rules out.
+    Raises UsageError for a model that there is not or that cannot be stitched, and for anchors that were
+    pretrained on images of different sizes or for different classes.
+    """
+    found = [_found(anchor, sizes, patch_size) for anchor in init.anchors]
+    _check_pretraining(init, found)
+    if originals:
+        for anchor, item in zip(init.anchors, found, strict=True):
+            _check_classifier(anchor, item, sizes)
+    return [item.numbers for item in found]
+
+
+def anchor_states(
+    init: AnchorsInit, sizes: Sizes, trained: "Mapping[int, Mapping[str, Tensor]]", *, seed: int
+) -> "list[Mapping[str, Tensor]]":
+    """The weights of all anchors; `trained`: those of the ones that the job trains, by position.
+
+    Raises UsageError when weights cannot be had.
+    """
+    states: list[Mapping[str, Tensor]] = []
+    for i, anchor in enumerate(init.anchors):
+        timm = _as_timm(anchor)
+        if timm is not None:
+            states.append(anchor_state(timm.timm, pretrained=timm.pretrained, sizes=sizes, seed=seed + i))
+        elif isinstance(anchor, CheckpointInit):
+            states.append(load_folder(anchor.checkpoint).state_dict())
+        else:
+            states.append(trained[i])
+    return states
+
+
+def check_anchors(space: SearchSpace, init: AnchorsInit, sizes: Sizes, *, seed: int) -> None:
+    """Loads all weights that come from elsewhere once, which fetches them.
+
+    Raises UsageError for weights that cannot be had or do not fit the space's anchors.
+    """
+    net = supernet.build(space, seed=seed)
+    assert isinstance(net, Stitching)
+    untrained = {i: anchor.state_dict() for i, anchor in enumerate(net.shared.anchors)}
+    net.load_anchors(anchor_states(init, sizes, untrained, seed=seed))
+
+
+def _found(anchor: TimmInit | CheckpointInit | TrainedAnchor, sizes: Sizes, patch_size: int) -> _Found:
+    timm = _as_timm(anchor)
+    if timm is not None:
+        read = read_anchor(timm.timm, pretrained=timm.pretrained, sizes=sizes)
+        return _Found(read.numbers, read if timm.pretrained else None)
+    if isinstance(anchor, CheckpointInit):
+        return _Found(_folder_numbers(anchor.checkpoint, sizes))
+    assert isinstance(anchor, TrainedAnchor)
+    return _Found({"patch_size": patch_size} | anchor.vit)
+
+
+def _as_timm(anchor: TimmInit | CheckpointInit | TrainedAnchor) -> TimmInit | None:
+    """The anchor as a model of timm, which reads the folders that it wrote itself."""
+    if isinstance(anchor, TimmInit):
+        return anchor
+    if isinstance(anchor, CheckpointInit) and _is_timms(Path(anchor.checkpoint).expanduser()):
+        return TimmInit(timm=f"{FOLDER}{Path(anchor.checkpoint).expanduser()}")
+    return None
+
+
+def _is_timms(folder: Path) -> bool:
+    try:
+        config = json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(config, dict) and "architecture" in config and "elastiform" not in config
+
+
+def _folder_numbers(folder: str, sizes: Sizes) -> dict[str, Any]:
+    module = load_folder(folder)
+    kind = KINDS.get(type(module).__name__)
+    if kind is None:
+        raise UsageError(
+            f"'{folder}' holds a {type(module).__name__}, which cannot be stitched again.",
+            "Give folders with whole ViTs or Swins.",
+        )
+    numbers: dict[str, Any] = dict(module.config)  # type: ignore[arg-type]
+    for name, wanted in sizes.items():
+        wanted = list(wanted) if isinstance(wanted, Sequence) else wanted
+        if numbers[name] != wanted:
+            raise UsageError(f"The subnet in '{folder}' has {name} {numbers[name]}, the data {wanted}.")
+    return {"kind": kind} | numbers
+
+
+def _check_pretraining(init: AnchorsInit, found: Sequence[_Found]) -> None:
+    known = [
+        (_as_timm(anchor), item.pretrained)
+        for anchor, item in zip(init.anchors, found, strict=True)
+        if item.pretrained is not None
+    ]
+    for (a, first), (b, other) in itertools.pairwise(known):
+        assert a is not None
+        assert b is not None
+        if first.image_size != other.image_size:
+            raise UsageError(
+                f"The anchors were pretrained on images of different sizes: '{a.timm}' on "
+                f"{_pixels(first.image_size)}, '{b.timm}' on {_pixels(other.image_size)}.",
+                "Stitch models that were pretrained alike.",
+            )
+        if first.num_classes != other.num_classes:
+            raise UsageError(
+                f"The anchors were pretrained for different classes: '{a.timm}' for {first.num_classes}, "
+                f"'{b.timm}' for {other.num_classes}.",
+                "Stitch models that were pretrained alike.",
+            )
+
+
+def _check_classifier(anchor: TimmInit | CheckpointInit | TrainedAnchor, found: _Found, sizes: Sizes) -> None:
+    timm, pretrained = _as_timm(anchor), found.pretrained
+    if timm is not None and pretrained is not None and pretrained.num_classes != sizes["num_classes"]:
+        raise UsageError(
+            f"timm's '{timm.timm}' classifies {pretrained.num_classes} classes and the data has "
+            f"{sizes['num_classes']}: as it is, it knows nothing of them.",
+            "Set supernet.space.originals: false, so that the anchors are used as the job trains them.",
+        )
+
+
+def _pixels(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"

@@ -1,0 +1,128 @@
+"""Training as stages do it: checkpoints from which an interrupted training goes on exactly, and one artifact.
+
+Checkpoints are of the training that runs; they are gone when its artifact is there.
+"""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nas import checkpoints
+from nas.artifacts import damage
+from nas.datasets import DataSet
+from nas.stages._run import Run
+from nas.store import Artifact, NewEvent
+from search_spaces._errors import JobFailedError
+from supernet._base import Supernet
+from supernet._train import Batches, Training
+
+KEPT_CHECKPOINTS = 2
+
+
+@dataclass(frozen=True)
+class Fit:
+    """One training of a job.
+
+    stage, kind: how its events and its artifact are called.  begin: makes a training at step 0.  start: gives
+    it weights to begin with; not called for one that goes on.
+    """
+
+    stage: str
+    kind: str
+    steps: int
+    batch_size: int
+    seed: int
+    begin: Callable[[], Training]
+    start: Callable[[Training], None]
+
+
+def fit(run: Run, data: DataSet, job: Fit) -> dict[str, object]:
+    """Trains, or finds it trained; the stage's result names the artifact with the weights."""
+    checkpoints.remove_orphans(run.store, run.lease)
+    if (trained := _trained(run, job)) is not None:
+        return _finished(run, trained)
+    training = job.begin()
+    if not _resume(run, training):
+        job.start(training)
+    device = device_of(training.supernet)
+
+    def batch(step: int) -> tuple[Tensor, Tensor]:
+        x, labels = data.train_batch(job.seed, step, job.batch_size)
+        return x.to(device), labels.to(device)
+
+    with _prefetched(batch) as batches:
+        while training.step < job.steps:
+            _advance(run, job, training, batches)
+            if training.step < job.steps:
+                _checkpoint(run, training)
+                run.check_stop()
+    return _finished(
+        run, checkpoints.save(run.store, run.lease, job.kind, training.weights(), step=training.step)
+    )
+
+
+def device_of(net: Supernet) -> torch.device:
+    """Where the supernet's weights are."""
+    return next(net.parameters()).device
+
+
+def _trained(run: Run, job: Fit) -> Artifact | None:
+    """The weights of a training that a crash kept from being noted as done."""
+    for artifact in run.store.artifacts(run.lease.job, job.kind):
+        if artifact.step == job.steps and damage(run.store, artifact) is None:
+            return artifact
+    return None
+
+
+def _finished(run: Run, trained: Artifact) -> dict[str, object]:
+    for old in run.store.artifacts(run.lease.job, "checkpoint"):
+        run.store.remove_artifact(run.lease, old)
+    return {"artifact": trained.id, "steps": trained.step}
+
+
+def _advance(run: Run, job: Fit, training: Training, batches: Batches) -> None:
+    """Trains to the next checkpoint, or to where a stop is asked for."""
+    every = run.config.train.checkpoint_every
+    until = (training.step // every + 1) * every
+    for metrics in training.run(batches, until=until):
+        run.store.add_events(run.lease, [NewEvent("train", metrics, stage=job.stage, step=training.step)])
+        run.progress.update(training.step, job.steps, loss=round(metrics["loss"], 3))
+        if run.stop.is_set() or run.lease.stop_requested():
+            return
+
+
+def _checkpoint(run: Run, training: Training) -> None:
+    checkpoints.save(run.store, run.lease, "checkpoint", training.state(), step=training.step)
+    for old in run.store.artifacts(run.lease.job, "checkpoint")[:-KEPT_CHECKPOINTS]:
+        run.store.remove_artifact(run.lease, old)
+
+
+def _resume(run: Run, training: Training) -> bool:
+    """Loads the newest checkpoint that is whole; tells of every damaged one."""
+    for artifact in reversed(run.store.artifacts(run.lease.job, "checkpoint")):
+        try:
+            training.load_state(checkpoints.load(run.store, artifact))
+        except JobFailedError as error:
+            run.warn(f"{error.message} Going back to the checkpoint before it, or to the start.")
+        else:
+            return True
+    return False
+
+
+@contextmanager
+def _prefetched(make: Batches) -> Iterator[Batches]:
+    """`make`, with the batch of the next step prepared while the current one is in use."""
+    waiting: dict[int, Future[tuple[Tensor, Tensor]]] = {}
+
+    def get(step: int, pool: ThreadPoolExecutor) -> tuple[Tensor, Tensor]:
+        current = waiting.pop(step, None) or pool.submit(make, step)
+        waiting[step + 1] = pool.submit(make, step + 1)
+        return current.result()
+
+    with ThreadPoolExecutor(1) as pool:
+        fetch: Callable[[int], tuple[Tensor, Tensor]] = lambda step: get(step, pool)  # noqa: E731
+        yield fetch

@@ -1,0 +1,221 @@
+"""Stitching space: networks that begin in one pretrained model and end in another (SN-Net, SN-Netv2).
+
+A member is one choice, `stitch`, whose options are texts such as `0[0:8]>1[7:12]` (blocks 0 to 7 of anchor 0,
+a linear layer, blocks 7 to 11 of anchor 1), from the cheapest to the dearest. The anchors are members, too.
+Sources: Pan et al., "Stitchable Neural Networks" (arXiv 2302.06586) and "Stitched ViTs are Flexible Vision
+Backbones" (arXiv 2307.00154).
+"""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+from search_spaces._anchors import Anchor, Layers, read_anchors
+from search_spaces._architecture import Architecture
+from search_spaces._choices import Choice, Part
+from search_spaces._errors import UsageError, did_you_mean
+from search_spaces._layers import cost_of, linear
+from search_spaces._space import SearchSpace
+from search_spaces._stitches import Cut, Layout, Stitch, v1, v2
+
+FAMILY = "stitching"
+SCHEMES = ("v1", "v2")
+
+_DEIT = {
+    "image_size": (224, 224),
+    "patch_size": 16,
+    "in_chans": 3,
+    "num_classes": 1000,
+    "stem": "patch",
+    "class_token": True,
+    "pool": "token",
+    "fc_norm": False,
+}
+_DEIT3 = _DEIT | {"layer_scale": True, "no_embed_class": True}
+_TINY = {"embed_dim": 192, "depth": 12, "num_heads": 3}
+_SMALL = {"embed_dim": 384, "depth": 12, "num_heads": 6}
+_BASE = {"embed_dim": 768, "depth": 12, "num_heads": 12}
+_LARGE = {"embed_dim": 1024, "depth": 24, "num_heads": 16}
+_SWIN = {
+    "T": {"kind": "swin", "embed_dim": 96, "depths": (2, 2, 6, 2), "num_heads": (3, 6, 12, 24)},
+    "S": {"kind": "swin", "embed_dim": 96, "depths": (2, 2, 18, 2), "num_heads": (3, 6, 12, 24)},
+    "B": {"kind": "swin", "embed_dim": 128, "depths": (2, 2, 18, 2), "num_heads": (4, 8, 16, 32)},
+}
+_V2 = _DEIT3 | {"scheme": "v2", "rank": 64}
+VARIANTS: Mapping[str, Mapping[str, Any]] = {
+    "sn_net_deit_ti_s_b": _DEIT | {"scheme": "v1", "anchors": (_TINY, _SMALL, _BASE)},
+    "sn_net_swin_t_s_b": {
+        "image_size": (224, 224),
+        "in_chans": 3,
+        "num_classes": 1000,
+        "scheme": "v1",
+        "anchors": (_SWIN["T"], _SWIN["S"], _SWIN["B"]),
+    },
+    "sn_net_v2_deit3_s_l": _V2 | {"anchors": (_SMALL, _LARGE)},
+    "sn_net_v2_deit3_b_l": _V2 | {"anchors": (_BASE, _LARGE)},
+    "sn_net_v2_deit3_s_b": _V2 | {"anchors": (_SMALL, _BASE)},
+}
+# What a job of this family does unless its file says otherwise: it goes on from trained weights.
+TRAINING: Mapping[str, Any] = {
+    "lr": 3e-4,
+    "largest_first": 0.0,
+    "sampling": {"strategy": "resource_constrained"},
+}
+
+
+def build(
+    *,
+    name: str = FAMILY,
+    anchors: Sequence[Mapping[str, Any]] = (
+        {"embed_dim": 32, "depth": 4, "num_heads": 4},
+        {"embed_dim": 64, "depth": 4, "num_heads": 8},
+    ),
+    scheme: str | None = None,
+    kernel: int = 2,
+    stride: int = 1,
+    lengthening: bool | None = None,
+    nearest: bool = True,
+    chains: bool = False,
+    whole_small: bool = False,
+    rank: int = 0,
+    originals: bool = True,
+    **shared: Any,
+) -> SearchSpace:
+    """The space of all stitches between `anchors`, given from the smallest to the largest.
+
+    anchors: their numbers, see `search_spaces._anchors`; `shared` ones hold for all of them.
+    scheme: `v1` or `v2`; None is v2 for two anchors and v1 for more.
+    kernel, stride, lengthening, nearest, chains: of v1, see `search_spaces._stitches.v1`; lengthening None is
+    as published: yes for plain transformers, no for hierarchical ones.  whole_small: of v2.
+    rank: of the trained update of a frozen stitching layer (LoSU); 0 trains the whole layer.
+    originals: whether the anchors among the members keep the weights they came with; False: they are what
+    the joint training makes of them.
+    Raises UsageError for anchors that cannot be stitched and for unknown or impossible options.
+    """
+    scheme = scheme or ("v2" if len(anchors) == 2 else "v1")
+    if scheme not in SCHEMES:
+        raise UsageError(f"scheme = {scheme!r} is unknown.", did_you_mean(str(scheme), SCHEMES))
+    for option, value in {"kernel": kernel, "stride": stride, "rank": rank + 1}.items():
+        if type(value) is not int or value < 1:
+            raise UsageError(f"{option} = {value - (option == 'rank')!r} is not a possible number.")
+    models = read_anchors(anchors, shared)
+    if lengthening is None:
+        lengthening = len(models[0].stages) == 1
+    options = {
+        "anchors": tuple({"kind": model.kind} | model.config for model in models),
+        "scheme": scheme,
+        "kernel": kernel,
+        "stride": stride,
+        "lengthening": lengthening,
+        "nearest": nearest,
+        "chains": chains,
+        "whole_small": whole_small,
+        "rank": rank,
+        "originals": originals,
+    }
+    pieces = _Pieces(models)
+    _check_order(models, pieces)
+    members = [stitch for stitch in layout_of(options).members if stitch is not None]
+    ordered = sorted(members, key=lambda stitch: (*pieces.cost(stitch), str(stitch)))
+    return SearchSpace(
+        name=name,
+        family=FAMILY,
+        choices=(Choice("stitch", tuple(map(str, ordered))),),
+        parts=(Part(("stitch",), lambda values: pieces.layers(Stitch.parse(values["stitch"]))),),
+        options=options,
+        preset_values={f"anchor{i}": {"stitch": str(members[i])} for i in range(len(models))},
+    )
+
+
+def layout_of(options: Mapping[str, Any]) -> Layout:
+    """Members in the published order and the cuts of every stitching layer, from a space's `options`."""
+    stages = [anchor.stages for anchor in read_anchors(options["anchors"], {})]
+    if options["scheme"] == "v2":
+        return v2(stages, whole_small=options["whole_small"])
+    names = ("kernel", "stride", "lengthening", "nearest", "chains")
+    return v1(stages, **{name: options[name] for name in names})
+
+
+def stitch_of(arch: Architecture) -> Stitch:
+    """The segments of a member."""
+    return Stitch.parse(str(arch["stitch"]))
+
+
+def published_ids(space: SearchSpace) -> dict[int, Architecture]:
+    """The ids that SN-Net's and SN-Netv2's releases give to the members; they change with every option."""
+    members = enumerate(layout_of(space.options).members)
+    return {i: space.architecture({"stitch": str(stitch)}) for i, stitch in members if stitch is not None}
+
+
+def level(arch: Architecture) -> tuple[tuple[int, int], ...]:
+    """The resource level of a member: how many blocks of each anchor it runs, as (anchor, blocks) pairs."""
+    counts: dict[int, int] = {}
+    for segment in stitch_of(arch).segments:
+        counts[segment.anchor] = counts.get(segment.anchor, 0) + segment.end - segment.begin
+    return tuple(sorted((anchor, count) for anchor, count in counts.items() if count))
+
+
+def untrained(space: SearchSpace) -> frozenset[Architecture]:
+    """The members that have none of the trained weights: the anchors, if they are kept as they came."""
+    kept = space.options["originals"]
+    return frozenset(space.preset(name) for name in space.preset_values) if kept else frozenset()
+
+
+class _Pieces:
+    """The layers of stitches, put together from those of the anchors' blocks."""
+
+    def __init__(self, anchors: Sequence[Anchor]) -> None:
+        self._anchors = anchors
+        self._piece = cache(self._build)
+        self._piece_cost = cache(lambda *key: cost_of(self._build(*key)))
+
+    def layers(self, stitch: Stitch) -> Layers:
+        """In the order of the forward pass, named after the parameters of the plain module."""
+        if len(stitch.segments) == 1:
+            return tuple(itertools.chain.from_iterable(self._piece(*key) for _, key in self._keys(stitch)))
+        return tuple(
+            layer if key[0] == "stitch" else replace(layer, name=f"segments.{segment}.{layer.name}")
+            for segment, key in self._keys(stitch)
+            for layer in self._piece(*key)
+        )
+
+    def cost(self, stitch: Stitch) -> tuple[int, int]:
+        """MACs and params."""
+        costs = [self._piece_cost(*key) for _, key in self._keys(stitch)]
+        return sum(cost.macs for cost in costs), sum(cost.params for cost in costs)
+
+    def _keys(self, stitch: Stitch) -> list[tuple[int, tuple[Any, ...]]]:
+        keys: list[tuple[int, tuple[Any, ...]]] = [(0, ("stem", stitch.segments[0].anchor))]
+        for i, segment in enumerate(stitch.segments):
+            if i:
+                keys.append((i, ("stitch", i - 1, stitch.cuts[i - 1])))
+            keys += [
+                (i, ("block", segment.anchor, block, block == segment.begin and block > 0))
+                for block in range(segment.begin, segment.end)
+            ]
+        return [*keys, (len(stitch.segments) - 1, ("head", stitch.segments[-1].anchor))]
+
+    def _build(self, kind: str, anchor: int, *rest: Any) -> Layers:
+        if kind == "stitch":
+            cut: Cut = rest[0]
+            front, end = self._anchors[cut.front], self._anchors[cut.end]
+            tokens = front.tokens(cut.last)
+            rows = sum(tokens) if front.kind == "vit" else tokens[0] * tokens[1]
+            return (linear(f"stitches.{anchor}", rows, front.width(cut.last), end.width(cut.first)),)
+        model = self._anchors[anchor]
+        if kind == "block":
+            index, first = rest
+            return model.block(index, first=first)
+        return model.stem() if kind == "stem" else model.head()
+
+
+def _check_order(anchors: Sequence[Anchor], pieces: _Pieces) -> None:
+    macs = [pieces.cost(Stitch.parse(f"{i}[0:{sum(anchor.stages)}]"))[0] for i, anchor in enumerate(anchors)]
+    for i, (a, b) in enumerate(itertools.pairwise(macs)):
+        if a > b:
+            raise UsageError(
+                f"Anchor {i} ({a:,} MACs) is larger than anchor {i + 1} ({b:,} MACs).",
+                "Give the anchors from the smallest to the largest.",
+            )

@@ -1,0 +1,38 @@
+"""Supernets whose architectures are prefixes: a parameter is a leading slice of the largest net's."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from search_spaces import Architecture
+from supernet._base import Supernet
+
+
+def prefix_slice(tensor: Tensor, shape: Sequence[int], *, segments: int = 1) -> Tensor:
+    """The leading `shape` of `tensor`, contiguous; dim 0 may consist of equal `segments`, each cut alike.
+
+    A fused projection of query, key and value has 3 segments, a gated `fc1` has 2. Contiguous, because a
+    strided view may pick another matrix product kernel than its copy, and outputs would differ in the last
+    bit.
+    """
+    if tuple(tensor.shape) == tuple(shape):
+        return tensor
+    parts = tensor.unflatten(0, (segments, -1))
+    index = (slice(None), slice(shape[0] // segments), *(slice(n) for n in shape[1:]))
+    return parts[index].reshape(tuple(shape)).contiguous()
+
+
+class Nested(Supernet):
+    """`shared` is the plain module of the largest architecture."""
+
+    @abstractmethod
+    def segments(self, name: str) -> int:
+        """Into how many equal segments dim 0 of the parameter called `name` divides (see `prefix_slice`)."""
+
+    def tensors(self, arch: Architecture) -> dict[str, Tensor]:
+        shared = dict(self.shared.named_parameters())
+        return {
+            name: prefix_slice(shared[name], parameter.shape, segments=self.segments(name))
+            for name, parameter in self._skeleton(arch).named_parameters()
+        }

@@ -1,0 +1,51 @@
+"""Which shared parameters are trained, how fast, and which of them decay."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from search_spaces._errors import UsageError, did_you_mean
+
+EXEMPT = ("pos_embed", "cls_token", "reg_token", "relative_position_bias_table")
+
+
+def trained_parameters(shared: nn.Module, lr_scale: Mapping[str, float]) -> dict[str, nn.Parameter]:
+    """The parameters that learn, by name; those of a component with scale 0 are made to need no gradient.
+
+    lr_scale: first component of a parameter's name -> factor on its learning rate; 1 where none is given.
+    Raises UsageError for a component without parameters that learn, and when nothing is left.
+    """
+    learning = {name: p for name, p in shared.named_parameters() if p.requires_grad}
+    components = {name.partition(".")[0] for name in learning}
+    for component in lr_scale:
+        if component not in components:
+            hint = did_you_mean(component, components)
+            raise UsageError(f"train.lr_scale: no trained weights are called '{component}'.", hint)
+    trained: dict[str, nn.Parameter] = {}
+    for name, parameter in learning.items():
+        if lr_scale.get(name.partition(".")[0], 1.0):
+            trained[name] = parameter
+        else:
+            parameter.requires_grad_(False)
+    if not trained:
+        raise UsageError("train.lr_scale is 0 for everything: nothing would be trained.")
+    return trained
+
+
+def parameter_groups(
+    parameters: Mapping[str, nn.Parameter], *, weight_decay: float, lr_scale: Mapping[str, float]
+) -> list[dict[str, Any]]:
+    """Groups for an optimiser, each with its `lr_scale`.
+
+    Weight decay for matrices and kernels only: not for norms, biases, tokens and positions.
+    """
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in parameters.items():
+        decays = parameter.ndim >= 2 and name.rpartition(".")[2] not in EXEMPT
+        scale = lr_scale.get(name.partition(".")[0], 1.0)
+        groups.setdefault((scale, weight_decay if decays else 0.0), []).append(parameter)
+    return [
+        {"params": members, "weight_decay": decay, "lr_scale": scale}
+        for (scale, decay), members in sorted(groups.items(), key=lambda group: group[0], reverse=True)
+    ]

@@ -1,0 +1,62 @@
+"""The keys of a job file that say how subnets are drawn, who teaches them, and what learns how fast."""
+
+from typing import Any
+
+import pytest
+
+from nas.config import checked_config
+from search_spaces._errors import UsageError
+
+CONSTRAINED = {"strategy": "resource_constrained"}
+BROKEN: list[tuple[dict[str, Any], str]] = [
+    (
+        {"sampling": CONSTRAINED | {"bins": 3, "gap_gmacs": 1.0}},
+        "train.sampling: bins and gap_gmacs are two ways",
+    ),
+    ({"sampling": CONSTRAINED | {"distill": True}}, "train.sampling: distill cannot be combined"),
+    ({"sampling": CONSTRAINED | {"paths": 0}}, "train.sampling.paths: must be greater than or equal to 1"),
+    ({"sampling": CONSTRAINED | {"gap_gmacs": 0}}, "train.sampling.gap_gmacs: must be greater than 0"),
+    (
+        {"sampling": CONSTRAINED, "batch_size": 3},
+        "train: batch_size (3) must not be less than sampling.paths (4)",
+    ),
+    ({"sampling": {"strategy": "resource"}}, "train.sampling.strategy: must be"),
+    ({"lr_scale": {"anchors": -1}}, "train.lr_scale.anchors: must be greater than or equal to 0"),
+    ({"lr_scale": {"anchors": "slow"}}, "train.lr_scale.anchors: must be a number"),
+    ({"teacher": {"timm": ""}}, "train.teacher.timm: "),
+    ({"teacher": {"weight": 0.5}}, "train.teacher.timm: is missing"),
+    (
+        {"teacher": {"timm": "regnety_160", "weight": 1.5}},
+        "train.teacher.weight: must be less than or equal to 1",
+    ),
+    ({"teacher": "regnety_160"}, "train.teacher: must be a section"),
+]
+
+
+@pytest.mark.parametrize(("train", "words"), BROKEN, ids=[words for _, words in BROKEN])
+def test_a_wrong_value_is_told_with_its_place(train: dict[str, Any], words: str):
+    with pytest.raises(UsageError) as caught:
+        checked_config({"train": train}, where="job.yaml")
+    assert words in caught.value.message
+
+
+def test_sampling_by_cost_a_teacher_and_rates_can_be_set():
+    train = {
+        "sampling": CONSTRAINED | {"paths": 2, "gap_gmacs": 0.5},
+        "teacher": {"timm": "regnety_160", "hard": False},
+        "lr_scale": {"anchors": 0.1, "stitches": 0},
+    }
+    config = checked_config({"train": train}, where="job.yaml").train
+    assert (config.sampling.paths, config.sampling.bins, config.sampling.gap_gmacs) == (2, None, 0.5)
+    assert config.teacher is not None
+    assert (config.teacher.timm, config.teacher.weight, config.teacher.hard) == ("regnety_160", 0.5, False)
+    assert config.lr_scale == {"anchors": 0.1, "stitches": 0.0}
+
+
+def test_without_them_a_job_trains_as_before():
+    config = checked_config({}, where="job.yaml").train
+    assert (config.sampling.strategy, config.teacher, config.lr_scale) == ("single_path", None, {})
+
+
+def test_paths_say_nothing_of_other_strategies():
+    assert checked_config({"train": {"batch_size": 2}}, where="job.yaml").train.batch_size == 2
