@@ -26,7 +26,7 @@ from predictors._measurement import measure as measure_latency
 from search_spaces import SearchSpace
 from search_spaces._errors import JobFailedError, NotFoundError, UsageError
 from search_spaces._registry import load
-from supernet._teacher import check_teacher
+from supernet._teacher import load_teacher
 
 PACKAGES = ("elastiform", "torch", "torchvision", "timm", "optuna", "numpy", "scikit-learn", "sqlalchemy")
 
@@ -42,7 +42,7 @@ def check(config: JobConfig) -> SearchSpace:
     data = datasets.build(config.data.name, **config.data.options)
     space = resolve(config, data)
     if config.train.teacher is not None:
-        check_teacher(config.train.teacher.timm, **data_sizes(data))
+        load_teacher(config.train.teacher.timm, **data_sizes(data))
     strategy(config.train.sampling, space).draw(space, np.random.default_rng(0))
     codes = probes(space)
     check_limits(space, config.limits, exact_metrics(space, codes), codes)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from math import prod
 from typing import Any, Protocol, Self, TypeAlias
 
 from search_spaces import _swin, _vit
@@ -33,7 +34,7 @@ class Anchor(Protocol):
     def stem(self) -> Layers: ...
 
     def block(self, index: int, *, first: bool) -> Layers:
-        """Layers of a block; `first` of its segment: without the downsampling before it."""
+        """Layers of a block; the `first` of a segment has no downsampling before it, unless it is block 0."""
 
     def head(self) -> Layers: ...
 
@@ -42,6 +43,8 @@ class Anchor(Protocol):
 
     def tokens(self, index: int) -> tuple[int, ...]:
         """The tokens at block `index`: prefix tokens and patches, or the grid's sides."""
+
+    def token_count(self, index: int) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,9 @@ class PlainAnchor:
 
     def tokens(self, index: int) -> tuple[int, ...]:
         return self.vit.prefix_tokens, self.vit.num_patches
+
+    def token_count(self, index: int) -> int:
+        return self.vit.tokens
 
     @classmethod
     def read(cls, where: str, given: Mapping[str, Any]) -> Self:
@@ -146,6 +152,9 @@ class SwinAnchor:
 
     def tokens(self, index: int) -> tuple[int, ...]:
         return _swin.resolution(self.swin, min(index, sum(self.swin.depths) - 1))
+
+    def token_count(self, index: int) -> int:
+        return prod(self.tokens(index))
 
     @classmethod
     def read(cls, where: str, given: Mapping[str, Any]) -> Self:

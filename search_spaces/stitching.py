@@ -7,7 +7,7 @@ Backbones" (arXiv 2307.00154).
 """
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -16,7 +16,7 @@ from search_spaces._anchors import Anchor, Layers, read_anchors
 from search_spaces._architecture import Architecture
 from search_spaces._choices import Choice, Part
 from search_spaces._errors import UsageError, did_you_mean
-from search_spaces._layers import cost_of, linear
+from search_spaces._layers import Layer, linear
 from search_spaces._space import SearchSpace
 from search_spaces._stitches import Cut, Layout, Stitch, v1, v2
 
@@ -164,51 +164,41 @@ def untrained(space: SearchSpace) -> frozenset[Architecture]:
 
 
 class _Pieces:
-    """The layers of stitches, put together from those of the anchors' blocks."""
+    """The layers of stitches, put together from those of the anchors' parts."""
 
     def __init__(self, anchors: Sequence[Anchor]) -> None:
         self._anchors = anchors
-        self._piece = cache(self._build)
-        self._piece_cost = cache(lambda *key: cost_of(self._build(*key)))
+        self._stem = cache(lambda anchor: anchors[anchor].stem())
+        self._block = cache(lambda anchor, index, first: anchors[anchor].block(index, first=first))
+        self._head = cache(lambda anchor: anchors[anchor].head())
 
     def layers(self, stitch: Stitch) -> Layers:
         """In the order of the forward pass, named after the parameters of the plain module."""
-        if len(stitch.segments) == 1:
-            return tuple(itertools.chain.from_iterable(self._piece(*key) for _, key in self._keys(stitch)))
+        whole = len(stitch.segments) == 1
         return tuple(
-            layer if key[0] == "stitch" else replace(layer, name=f"segments.{segment}.{layer.name}")
-            for segment, key in self._keys(stitch)
-            for layer in self._piece(*key)
+            layer if whole or segment is None else replace(layer, name=f"segments.{segment}.{layer.name}")
+            for segment, layers in self._parts(stitch)
+            for layer in layers
         )
 
     def cost(self, stitch: Stitch) -> tuple[int, int]:
         """MACs and params."""
-        costs = [self._piece_cost(*key) for _, key in self._keys(stitch)]
-        return sum(cost.macs for cost in costs), sum(cost.params for cost in costs)
+        layers = list(itertools.chain.from_iterable(layers for _, layers in self._parts(stitch)))
+        return sum(layer.macs for layer in layers), sum(layer.params for layer in layers)
 
-    def _keys(self, stitch: Stitch) -> list[tuple[int, tuple[Any, ...]]]:
-        keys: list[tuple[int, tuple[Any, ...]]] = [(0, ("stem", stitch.segments[0].anchor))]
+    def _parts(self, stitch: Stitch) -> Iterator[tuple[int | None, Layers]]:
+        """Stem, blocks, stitching layers and head with the segments that they are in."""
+        yield 0, self._stem(stitch.segments[0].anchor)
         for i, segment in enumerate(stitch.segments):
             if i:
-                keys.append((i, ("stitch", i - 1, stitch.cuts[i - 1])))
-            keys += [
-                (i, ("block", segment.anchor, block, block == segment.begin and block > 0))
-                for block in range(segment.begin, segment.end)
-            ]
-        return [*keys, (len(stitch.segments) - 1, ("head", stitch.segments[-1].anchor))]
+                yield None, (self._stitching_layer(f"stitches.{i - 1}", stitch.cuts[i - 1]),)
+            for index in range(segment.begin, segment.end):
+                yield i, self._block(segment.anchor, index, index == segment.begin)
+        yield len(stitch.segments) - 1, self._head(stitch.segments[-1].anchor)
 
-    def _build(self, kind: str, anchor: int, *rest: Any) -> Layers:
-        if kind == "stitch":
-            cut: Cut = rest[0]
-            front, end = self._anchors[cut.front], self._anchors[cut.end]
-            tokens = front.tokens(cut.last)
-            rows = sum(tokens) if front.kind == "vit" else tokens[0] * tokens[1]
-            return (linear(f"stitches.{anchor}", rows, front.width(cut.last), end.width(cut.first)),)
-        model = self._anchors[anchor]
-        if kind == "block":
-            index, first = rest
-            return model.block(index, first=first)
-        return model.stem() if kind == "stem" else model.head()
+    def _stitching_layer(self, name: str, cut: Cut) -> Layer:
+        front, end = self._anchors[cut.front], self._anchors[cut.end]
+        return linear(name, front.token_count(cut.last), front.width(cut.last), end.width(cut.first))
 
 
 def _check_order(anchors: Sequence[Anchor], pieces: _Pieces) -> None:

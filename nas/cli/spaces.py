@@ -11,6 +11,8 @@ from nas.cli.latency import parse_architecture
 if TYPE_CHECKING:
     from search_spaces import SearchSpace
 
+MOST_LISTED = 16
+
 app = typer.Typer(help="What can be searched.")
 
 SpaceName = Annotated[str, typer.Argument(metavar="SPACE", help="A space; `nas spaces ls` lists them.")]
@@ -62,7 +64,7 @@ def show(name: SpaceName, options: Overrides = None, as_json: AsJSON = False) ->
         }
     )
     emit("")
-    rows = [(c.name, ", ".join(map(str, c.options)), _needs(c.needs)) for c in space.choices]
+    rows = [(c.name, _listed(c.options), _needs(c.needs)) for c in space.choices]
     emit_table(("CHOICE", "OPTIONS", "ONLY IF"), rows)
 
 
@@ -122,6 +124,15 @@ def _space(name: str, options: list[str] | None) -> "SearchSpace":
         if not given:
             raise
         raise UsageError(f"Space '{name}' cannot take these options: {error}.") from error
+
+
+def _listed(options: tuple[Any, ...]) -> str:
+    """All options, or of many the first and the last."""
+    words = list(map(str, options))
+    if len(words) > MOST_LISTED:
+        half = MOST_LISTED // 4
+        words = [*words[:half], f"... ({len(words)} in all; --json lists them) ...", *words[-half:]]
+    return ", ".join(words)
 
 
 def _needs(needs: tuple[str, tuple[Any, ...]] | None) -> str:

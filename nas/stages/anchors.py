@@ -50,14 +50,18 @@ def _begin(run: Run, space: SearchSpace, anchor: TrainedAnchor, seed: int) -> Tr
     train = run.config.train
     torch.set_num_threads(train.threads or torch.get_num_threads())
     net = supernet.build(space, seed=seed).to(torch_device(run.config))
-    recipe = Recipe(
+    return Training(net, SinglePath(), recipe(anchor, precision=train.precision), seed=seed)
+
+
+def recipe(anchor: TrainedAnchor, *, precision: str) -> Recipe:
+    """The trainer's recipe of an anchor of a job file."""
+    return Recipe(
         steps=anchor.steps,
         batch_size=anchor.batch_size,
         lr=anchor.lr,
         warmup=anchor.warmup,
-        precision=train.precision,
+        precision=precision,
     )
-    return Training(net, SinglePath(), recipe, seed=seed)
 
 
 def alone(space: SearchSpace, index: int) -> SearchSpace:

@@ -11,12 +11,23 @@ from safetensors.torch import load_file
 
 from nas import jobs
 from nas.cli import main
-from nas.config import TimmInit, load_config
+from nas.config import AnchorsInit, TimmInit, load_config
 from nas.extraction import export, load_supernet
 from nas.store import Store
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 OFFLINE = "supernet.init.pretrained=false"
+# Without weights, and quick to build.
+UNTRAINED = "{timm: deit3_small_patch16_224, pretrained: false}"
+OVERRIDES = {
+    "imagefolder.yaml": [OFFLINE],
+    "stitching_timm.yaml": [
+        f"supernet.init.anchors=[{UNTRAINED}, {UNTRAINED}]",
+        "supernet.space.originals=false",
+        "data.image_size=32",
+    ],
+}
+SIZES = {"stitching.yaml": 32, "stitching_timm.yaml": 134}
 SMALL = [
     OFFLINE,
     "data.image_size=32",
@@ -42,15 +53,32 @@ def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_there_are_examples():
-    assert {"quickstart.yaml", "imagefolder.yaml"} <= {path.name for path in EXAMPLES.iterdir()}
+    wanted = {"quickstart.yaml", "imagefolder.yaml", "stitching.yaml", "stitching_timm.yaml"}
+    assert wanted <= {path.name for path in EXAMPLES.iterdir()}
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in EXAMPLES.glob("*.yaml")))
 def test_an_example_passes_all_checks(name: str, images: Path):
-    config = load_config(EXAMPLES / name, [OFFLINE] if name == "imagefolder.yaml" else [], environment={})
+    config = load_config(EXAMPLES / name, OVERRIDES.get(name, []), environment={})
     space = jobs.check(config)
-    assert space.size >= 1000
+    assert space.size >= SIZES.get(name, 1000)
     assert config.name
+
+
+def test_the_stitching_examples_evaluate_everything():
+    for name, members in {"stitching.yaml": 32, "stitching_timm.yaml": 134}.items():
+        assert load_config(EXAMPLES / name, environment={}).search.evaluations >= members
+
+
+def test_stitching_timm_names_models_that_are_alike():
+    init = load_config(EXAMPLES / "stitching_timm.yaml", environment={}).supernet.init
+    assert isinstance(init, AnchorsInit)
+    known = [timm.get_pretrained_cfg(anchor.timm) for anchor in init.anchors if isinstance(anchor, TimmInit)]
+    assert len(known) == 2
+    assert len({(cfg.input_size, cfg.num_classes, cfg.mean, cfg.std) for cfg in known if cfg}) == 1
+    data = load_config(EXAMPLES / "stitching_timm.yaml", environment={}).data.options
+    assert known[0] is not None
+    assert (tuple(data["mean"]), tuple(data["std"])) == (known[0].mean, known[0].std)
 
 
 def test_imagefolder_is_a_fine_tuning():
