@@ -13,6 +13,7 @@ from search_spaces._swin import SwinConfig
 from search_spaces._vit import ViTConfig
 
 Layers: TypeAlias = tuple[Layer, ...]
+MOST = 100_000  # of anything that is counted; a slip of the keyboard must not fill the memory
 SHARED = ("image_size", "in_chans", "num_classes")
 
 
@@ -100,13 +101,14 @@ class PlainAnchor:
         values = dict(given)
         dim = _positive(where, "embed_dim", values.pop("embed_dim", None))
         depth, ratio = values.pop("depth", None), values.pop("mlp_ratio", 4)
+        if type(ratio) not in (int, float) or not 0 < ratio < MOST:
+            raise UsageError(f"{where}: mlp_ratio = {ratio!r} is not a possible number.")
         heads = values.pop("num_heads", None)
         if not isinstance(heads, list | tuple):
             heads = [_positive(where, "num_heads", heads)] * _positive(where, "depth", depth)
-        heads = tuple(_positive(where, "num_heads", h) for h in heads)
-        hidden = values.pop("mlp_hidden", None)
-        hidden = [round(dim * ratio)] * len(heads) if hidden is None else hidden
-        hidden = tuple(_positive(where, "mlp_hidden", h) for h in hidden)
+        heads = _each_positive(where, "num_heads", heads)
+        hidden = values.pop("mlp_hidden", [round(dim * ratio)] * len(heads))
+        hidden = _each_positive(where, "mlp_hidden", hidden)
         if not heads or len(heads) != len(hidden) or depth not in (None, len(heads)):
             raise UsageError(
                 f"{where} has {len(heads)} num_heads, {len(hidden)} mlp_hidden and depth {depth}.",
@@ -118,7 +120,7 @@ class PlainAnchor:
             values["head_dim"] = dim // heads[0]
         channels = values.pop("stem_channels", None)
         if channels:
-            values["stem_dim"] = channels[0]
+            values["stem_dim"] = _each_positive(where, "stem_channels", channels)[0]
         return cls(ViTConfig(**_known(where, values, ViTConfig)), dim, heads, hidden)
 
 
@@ -231,6 +233,12 @@ def _known(where: str, values: Mapping[str, Any], config: type[Any]) -> dict[str
 
 
 def _positive(where: str, name: str, value: object) -> int:
-    if type(value) is not int or value < 1:
+    if type(value) is not int or not 0 < value < MOST:
         raise UsageError(f"{where}: {name} = {value!r} is not a positive integer.")
     return value
+
+
+def _each_positive(where: str, name: str, values: object) -> tuple[int, ...]:
+    if not isinstance(values, list | tuple):
+        raise UsageError(f"{where}: {name} = {values!r} is not a list of positive integers.")
+    return tuple(_positive(where, name, value) for value in values)

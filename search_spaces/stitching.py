@@ -94,27 +94,20 @@ def build(
     the joint training makes of them.
     Raises UsageError for anchors that cannot be stitched and for unknown or impossible options.
     """
-    scheme = scheme or ("v2" if len(anchors) == 2 else "v1")
-    if scheme not in SCHEMES:
-        raise UsageError(f"scheme = {scheme!r} is unknown.", did_you_mean(str(scheme), SCHEMES))
-    for option, value in {"kernel": kernel, "stride": stride, "rank": rank + 1}.items():
-        if type(value) is not int or value < 1:
-            raise UsageError(f"{option} = {value - (option == 'rank')!r} is not a possible number.")
     models = read_anchors(anchors, shared)
-    if lengthening is None:
-        lengthening = len(models[0].stages) == 1
     options = {
         "anchors": tuple({"kind": model.kind} | model.config for model in models),
-        "scheme": scheme,
+        "scheme": ("v2" if len(models) == 2 else "v1") if scheme is None else scheme,
         "kernel": kernel,
         "stride": stride,
-        "lengthening": lengthening,
+        "lengthening": len(models[0].stages) == 1 if lengthening is None else lengthening,
         "nearest": nearest,
         "chains": chains,
         "whole_small": whole_small,
         "rank": rank,
         "originals": originals,
     }
+    _check_options(options)
     pieces = _Pieces(models)
     _check_order(models, pieces)
     members = [stitch for stitch in layout_of(options).members if stitch is not None]
@@ -199,6 +192,18 @@ class _Pieces:
     def _stitching_layer(self, name: str, cut: Cut) -> Layer:
         front, end = self._anchors[cut.front], self._anchors[cut.end]
         return linear(name, front.token_count(cut.last), front.width(cut.last), end.width(cut.first))
+
+
+def _check_options(options: Mapping[str, Any]) -> None:
+    scheme = options["scheme"]
+    if scheme not in SCHEMES:
+        raise UsageError(f"scheme = {scheme!r} is unknown.", did_you_mean(str(scheme), SCHEMES))
+    for name, least in {"kernel": 1, "stride": 1, "rank": 0}.items():
+        if type(options[name]) is not int or options[name] < least:
+            raise UsageError(f"{name} = {options[name]!r} is not a whole number of at least {least}.")
+    for name in ("lengthening", "nearest", "chains", "whole_small", "originals"):
+        if type(options[name]) is not bool:
+            raise UsageError(f"{name} = {options[name]!r} is neither true nor false.")
 
 
 def _check_order(anchors: Sequence[Anchor], pieces: _Pieces) -> None:
