@@ -74,7 +74,7 @@ def stitched(
     for name in ("random", "least squares"):
         net = supernet.build(space, seed=seed)
         assert isinstance(net, Stitching)
-        net.load_anchors(states)
+        net.load_anchors(dict(enumerate(states)))
         if name == "least squares":
             net.adapt(data.clean_batch(seed, step, 256) for step in range(init.images // 256))
         found[name] = accuracies(net, data, "report")

@@ -1,8 +1,8 @@
 """Where a supernet's weights begin, as sections of a job file."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from nas._strict import AList, Count, Options, Positive, Section, Text
 
@@ -35,6 +35,12 @@ class TrainedAnchor(Section):
     batch_size: Count = 64
     lr: Positive = 3e-3
     warmup: Annotated[int, Field(ge=0, le=1_000_000_000)] = 150
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.warmup >= self.steps:
+            raise ValueError(f"warmup ({self.warmup}) must be less than steps ({self.steps})")
+        return self
 
 
 def _anchor_tag(value: Any) -> str | None:

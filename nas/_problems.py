@@ -53,6 +53,8 @@ def _sentence(details: ErrorDetails, model: type[BaseModel]) -> str:
     if kind == "value_error":
         cause = details["ctx"]["error"]
         return f"{cause.message} {cause.hint}".strip() if isinstance(cause, NASError) else str(cause)
+    if kind == "too_short":
+        return f"must have at least {details['ctx']['min_length']} entries"
     text = _WORDS.get(kind) or details["msg"].replace("Input should be", "must be")
     if isinstance(given, str):
         return f"{text}, not {given[:60]!r}"

@@ -75,6 +75,9 @@ class SamplingConfig(Section):
             raise ValueError("weights must hold at least one number above 0")
         if self.bins is not None and self.gap_gmacs is not None:
             raise ValueError("bins and gap_gmacs are two ways to group subnets by cost: give one of them")
+        grouped = self.bins is not None or self.gap_gmacs is not None
+        if grouped and self.strategy != "resource_constrained":
+            raise ValueError(f"bins and gap_gmacs belong to resource_constrained, not to {self.strategy}")
         if self.distill and self.strategy == "resource_constrained":
             raise ValueError(
                 "distill cannot be combined with resource_constrained, whose subnets see different images; "

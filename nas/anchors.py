@@ -10,13 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import supernet
 from nas.config import AnchorsInit, CheckpointInit, TimmInit, TrainedAnchor
 from nas.initial import load_folder
-from search_spaces import SearchSpace
 from search_spaces._errors import UsageError
 from supernet._timm_anchor import TimmAnchor, anchor_state, read_anchor
-from supernet._timm_models import FOLDER
+from supernet._timm_models import FOLDER, shown
 from supernet.stitching import Stitching
 
 if TYPE_CHECKING:
@@ -52,34 +50,27 @@ def anchor_numbers(
     return [item.numbers for item in found]
 
 
-def anchor_states(
-    init: AnchorsInit, sizes: Sizes, trained: "Mapping[int, Mapping[str, Tensor]]", *, seed: int
-) -> "list[Mapping[str, Tensor]]":
-    """The weights of all anchors; `trained`: those of the ones that the job trains, by position.
+def load_anchors(
+    net: Stitching,
+    init: AnchorsInit,
+    sizes: Sizes,
+    trained: "Mapping[int, Mapping[str, Tensor]]",
+    *,
+    seed: int,
+) -> None:
+    """Gives the supernet's anchors their weights; `trained`: those of the ones that the job trains.
 
-    Raises UsageError when weights cannot be had.
+    Anchors without either keep the weights they have. Raises UsageError when weights cannot be had or do not
+    fit.
     """
-    states: list[Mapping[str, Tensor]] = []
+    states: dict[int, Mapping[str, Tensor]] = dict(trained)
     for i, anchor in enumerate(init.anchors):
         timm = _as_timm(anchor)
         if timm is not None:
-            states.append(anchor_state(timm.timm, pretrained=timm.pretrained, sizes=sizes, seed=seed + i))
+            states[i] = anchor_state(timm.timm, pretrained=timm.pretrained, sizes=sizes, seed=seed + i)
         elif isinstance(anchor, CheckpointInit):
-            states.append(load_folder(anchor.checkpoint).state_dict())
-        else:
-            states.append(trained[i])
-    return states
-
-
-def check_anchors(space: SearchSpace, init: AnchorsInit, sizes: Sizes, *, seed: int) -> None:
-    """Loads all weights that come from elsewhere once, which fetches them.
-
-    Raises UsageError for weights that cannot be had or do not fit the space's anchors.
-    """
-    net = supernet.build(space, seed=seed)
-    assert isinstance(net, Stitching)
-    untrained = {i: anchor.state_dict() for i, anchor in enumerate(net.shared.anchors)}
-    net.load_anchors(anchor_states(init, sizes, untrained, seed=seed))
+            states[i] = load_folder(anchor.checkpoint).state_dict()
+    net.load_anchors(states)
 
 
 def _found(anchor: TimmInit | CheckpointInit | TrainedAnchor, sizes: Sizes, patch_size: int) -> _Found:
@@ -137,14 +128,14 @@ def _check_pretraining(init: AnchorsInit, found: Sequence[_Found]) -> None:
         assert b is not None
         if first.image_size != other.image_size:
             raise UsageError(
-                f"The anchors were pretrained on images of different sizes: '{a.timm}' on "
-                f"{_pixels(first.image_size)}, '{b.timm}' on {_pixels(other.image_size)}.",
+                f"The anchors were pretrained on images of different sizes: '{shown(a.timm)}' on "
+                f"{_pixels(first.image_size)}, '{shown(b.timm)}' on {_pixels(other.image_size)}.",
                 "Stitch models that were pretrained alike.",
             )
         if first.num_classes != other.num_classes:
             raise UsageError(
-                f"The anchors were pretrained for different classes: '{a.timm}' for {first.num_classes}, "
-                f"'{b.timm}' for {other.num_classes}.",
+                f"The anchors were pretrained for different classes: '{shown(a.timm)}' for "
+                f"{first.num_classes}, '{shown(b.timm)}' for {other.num_classes}.",
                 "Stitch models that were pretrained alike.",
             )
 
@@ -153,7 +144,7 @@ def _check_classifier(anchor: TimmInit | CheckpointInit | TrainedAnchor, found: 
     timm, pretrained = _as_timm(anchor), found.pretrained
     if timm is not None and pretrained is not None and pretrained.num_classes != sizes["num_classes"]:
         raise UsageError(
-            f"timm's '{timm.timm}' classifies {pretrained.num_classes} classes and the data has "
+            f"timm's '{shown(timm.timm)}' classifies {pretrained.num_classes} classes and the data has "
             f"{sizes['num_classes']}: as it is, it knows nothing of them.",
             "Set supernet.space.originals: false, so that the anchors are used as the job trains them.",
         )

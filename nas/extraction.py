@@ -10,8 +10,10 @@ from nas.store import Job, Store, Subnet
 from search_spaces import SearchSpace
 from search_spaces._errors import NotFoundError
 from search_spaces._registry import load
+from supernet._plain_swin import Swin
 from supernet._plain_vit import ViT
 from supernet._timm import timm_kwargs
+from supernet._timm_swin import swin_kwargs
 
 if TYPE_CHECKING:
     from torch import nn
@@ -91,7 +93,11 @@ def _info(store: Store, job: Job, subnet: Subnet) -> dict[str, Any]:
 
 def _timm_config(module: "nn.Module") -> dict[str, Any] | None:
     """What timm reads from config.json, if timm can express the subnet."""
-    kwargs = timm_kwargs(module) if isinstance(module, ViT) else None
+    kwargs = None
+    if isinstance(module, ViT):
+        kwargs = timm_kwargs(module)
+    elif isinstance(module, Swin):
+        kwargs = swin_kwargs(module)
     if kwargs is None:
         return None
     size = (kwargs["in_chans"], *module.config["image_size"])  # type: ignore[index]
@@ -103,6 +109,6 @@ def _timm_config(module: "nn.Module") -> dict[str, Any] | None:
             "num_classes": kwargs["num_classes"],
             "input_size": size,
             "first_conv": "patch_embed.proj",
-            "classifier": "head",
+            "classifier": "head" if isinstance(module, ViT) else "head.fc",
         },
     }

@@ -97,7 +97,7 @@ def load_checkpoint(net: Supernet, folder: str) -> None:
         raise UsageError(f"The subnet in '{folder}' does not fit the space of this job: {reason}") from error
 
 
-_HINT = "Give a folder that `nas extract` wrote."
+_HINT = "Give a folder that `nas extract` wrote, or, as an anchor, timm."
 
 
 def _config(folder: Path) -> dict[str, Any]:

@@ -13,13 +13,14 @@ import torch
 import search_spaces
 import supernet
 from nas import datasets
-from nas.anchors import check_anchors
+from nas.anchors import load_anchors
 from nas.config import AnchorsInit, JobConfig, merged
 from nas.extraction import space_of
 from nas.initial import initialise, load_folder
 from nas.spaces import check_limits, data_sizes, exact_metrics, probes, resolve
+from nas.stages.anchors import check_trained_anchors
 from nas.stages.latency import SMALLEST_SAMPLE
-from nas.stages.train import strategy, torch_device
+from nas.stages.train import recipe, strategy, torch_device
 from nas.store import Job, Store
 from predictors._measurement import Failure
 from predictors._measurement import measure as measure_latency
@@ -27,6 +28,8 @@ from search_spaces import SearchSpace
 from search_spaces._errors import JobFailedError, NotFoundError, UsageError
 from search_spaces._registry import load
 from supernet._teacher import load_teacher
+from supernet._train import Training
+from supernet.stitching import Stitching
 
 PACKAGES = ("elastiform", "torch", "torchvision", "timm", "optuna", "numpy", "scikit-learn", "sqlalchemy")
 
@@ -43,17 +46,21 @@ def check(config: JobConfig) -> SearchSpace:
     space = resolve(config, data)
     if config.train.teacher is not None:
         load_teacher(config.train.teacher.timm, **data_sizes(data))
-    strategy(config.train.sampling, space).draw(space, np.random.default_rng(0))
+    how = strategy(config.train.sampling, space)
+    how.draw(space, np.random.default_rng(0))
     codes = probes(space)
     check_limits(space, config.limits, exact_metrics(space, codes), codes)
     for name, device in config.devices.items():
         load("predictors.devices", device.backend).build(name=name, **device.model_dump(exclude={"backend"}))
     _check_sample(config, space)
-    init = config.supernet.init
+    net, init = supernet.build(space), config.supernet.init
     if isinstance(init, AnchorsInit):
-        check_anchors(space, init, data_sizes(data), seed=config.seed)
-    elif init != "scratch":
-        initialise(supernet.build(space), config.supernet, seed=config.seed)
+        assert isinstance(net, Stitching), "the space takes anchors"
+        check_trained_anchors(space, init)
+        load_anchors(net, init, data_sizes(data), {}, seed=config.seed)
+    else:
+        initialise(net, config.supernet, seed=config.seed)
+    Training(net, how, recipe(config), seed=config.seed)
     return space
 
 
@@ -105,7 +112,8 @@ def measure(folder: Path, device_options: dict[str, Any]) -> dict[str, Any]:
     options = dict(device_options)
     device = load("predictors.devices", options.pop("backend", "torch_cpu")).build(**options)
     config: Any = module.config
-    example = torch.zeros(device.batch, config["in_chans"], *config["image_size"])
+    takes = config["anchors"][0] if "anchors" in config else config
+    example = torch.zeros(device.batch, takes["in_chans"], *takes["image_size"])
     result = measure_latency(device, {"it": lambda: module}, example, reference=lambda: module, seed=0)["it"]
     if isinstance(result, Failure):
         raise JobFailedError(f"The subnet in '{folder}' could not be measured: {result.reason}")
@@ -122,7 +130,7 @@ def _check_sample(config: JobConfig, space: SearchSpace) -> None:
     if space.size < SMALLEST_SAMPLE:
         raise UsageError(
             f"Space '{space.name}' has {space.size} subnets; a latency predictor needs {SMALLEST_SAMPLE}.",
-            "Give the space more options.",
+            "Give the space more options; between stitched models: deeper models, or a larger kernel.",
         )
     if config.predictor.samples < SMALLEST_SAMPLE:
         raise UsageError(

@@ -1,5 +1,6 @@
 """From a job's config and its data to the search space, and what can be checked before anything runs."""
 
+import inspect
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from nas.config import AnchorsInit, CheckpointInit, JobConfig, TimmInit
 from nas.datasets import DataSet
 from search_spaces import SearchSpace
 from search_spaces._errors import UsageError
+from search_spaces._registry import load
 from search_spaces._space import Codes
 
 PROBES = 20_000
@@ -21,16 +23,27 @@ def resolve(config: JobConfig, data: DataSet) -> SearchSpace:
 
     Raises UsageError for options that do not fit together.
     """
+    _check_sources(config)
     sizes = data_sizes(data)
-    space = search_spaces.get(
+    return search_spaces.get(
         config.supernet.family, **(sizes | _defaults(config, sizes) | config.supernet.space)
     )
-    if "anchors" in space.options and not isinstance(config.supernet.init, AnchorsInit):
+
+
+def _check_sources(config: JobConfig) -> None:
+    """Raises UsageError when the init section and the family, or two sections, do not go together."""
+    family, init = config.supernet.family, config.supernet.init
+    takes_anchors = "anchors" in inspect.signature(load("search_spaces", family).build).parameters
+    if takes_anchors and not isinstance(init, AnchorsInit):
         raise UsageError(
-            f"A {space.family} job needs the models that it joins.",
+            f"A {family} job needs the models that it joins.",
             "Give supernet.init a list of anchors; examples/stitching.yaml shows how.",
         )
-    return space
+    if not takes_anchors and isinstance(init, AnchorsInit):
+        raise UsageError(f"A {family} job joins no models.", "Set supernet.family: stitching.")
+    for name, where in {"name": "name", "anchors": "supernet.init.anchors"}.items():
+        if name in config.supernet.space:
+            raise UsageError(f"'{name}' is no option of supernet.space in a job.", f"Set {where}.")
 
 
 def data_sizes(data: DataSet) -> dict[str, Any]:
@@ -53,7 +66,7 @@ def _defaults(config: JobConfig, sizes: dict[str, Any]) -> dict[str, Any]:
     if isinstance(init, AnchorsInit):
         from nas.anchors import anchor_numbers  # noqa: PLC0415 - imports torch
 
-        originals = config.supernet.space.get("originals", True) is not False
+        originals = config.supernet.space.get("originals", True) is True
         return {"anchors": anchor_numbers(init, sizes, patch_size=patch_size, originals=originals)}
     return {"patch_size": patch_size}
 

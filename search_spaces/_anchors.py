@@ -169,6 +169,9 @@ class SwinAnchor:
 KINDS: Mapping[str, type[PlainAnchor] | type[SwinAnchor]] = {"vit": PlainAnchor, "swin": SwinAnchor}
 
 
+NUMBERS = {f.name for config in (ViTConfig, SwinConfig) for f in fields(config)} | {"depth", "mlp_hidden"}
+
+
 def read_anchors(given: object, shared: Mapping[str, Any]) -> tuple[Anchor, ...]:
     """Anchors from a list of plain data, each with `kind` (`vit`) and its numbers over the `shared` ones.
 
@@ -186,7 +189,7 @@ def read_anchors(given: object, shared: Mapping[str, Any]) -> tuple[Anchor, ...]
 
 def _read(where: str, values: dict[str, Any]) -> Anchor:
     kind = values.pop("kind", "vit")
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise UsageError(f"{where} is of the unknown kind {kind!r}.", did_you_mean(str(kind), KINDS))
     size = values.get("image_size")
     if size is not None:

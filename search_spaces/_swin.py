@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from search_spaces._errors import UsageError
 from search_spaces._layers import Layer, activation, add, attention, conv2d, linear, norm, pool, token
+from search_spaces._vit import check_epsilon
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +44,9 @@ class SwinConfig:
                 raise UsageError(f"{name} = {value!r} is not a positive integer.")
         if type(self.mlp_ratio) not in (int, float) or not self.embed_dim * self.mlp_ratio >= 1:
             raise UsageError(f"mlp_ratio = {self.mlp_ratio!r} leaves an FFN without neurons.")
+        if type(self.qkv_bias) is not bool:
+            raise UsageError(f"qkv_bias = {self.qkv_bias!r} is neither true nor false.")
+        check_epsilon(self.norm_eps)
         if len(self.image_size) != 2:
             raise UsageError(
                 f"image_size = {self.image_size!r} is not two positive integers (height, width)."

@@ -6,7 +6,17 @@ from math import log2
 from search_spaces._errors import UsageError
 from search_spaces._layers import Layer, activation, add, attention, conv2d, linear, norm, pool, scale, token
 
+FLAGS = (
+    *("stem_norm", "class_token", "no_embed_class", "pre_norm", "qkv_bias", "proj_bias", "qk_norm"),
+    *("layer_scale", "gated", "fc_norm"),
+)
 ACTIVATIONS = ("gelu", "gelu_tanh", "quick_gelu", "relu", "silu")
+
+
+def check_epsilon(norm_eps: object) -> None:
+    """Raises UsageError for what cannot be the epsilon of a norm."""
+    if not isinstance(norm_eps, float) or not 0 < norm_eps < 1:
+        raise UsageError(f"norm_eps = {norm_eps!r} is not a number between 0 and 1.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +58,10 @@ class ViTConfig:
         for name in ("patch_size", "in_chans", "num_classes", "stem_dim", "head_dim"):
             if type(value := getattr(self, name)) is not int or value < 1:
                 raise UsageError(f"{name} = {value!r} is not a positive integer.")
+        for name in FLAGS:
+            if type(value := getattr(self, name)) is not bool:
+                raise UsageError(f"{name} = {value!r} is neither true nor false.")
+        check_epsilon(self.norm_eps)
         if len(self.image_size) != 2 or any(type(side) is not int or side < 1 for side in self.image_size):
             raise UsageError(
                 f"image_size = {self.image_size!r} is not two positive integers (height, width)."

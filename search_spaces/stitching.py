@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
-from search_spaces._anchors import Anchor, Layers, read_anchors
+from search_spaces._anchors import NUMBERS, Anchor, Layers, read_anchors
 from search_spaces._architecture import Architecture
 from search_spaces._choices import Choice, Part
 from search_spaces._errors import UsageError, did_you_mean
@@ -22,6 +22,15 @@ from search_spaces._stitches import Cut, Layout, Stitch, v1, v2
 
 FAMILY = "stitching"
 SCHEMES = ("v1", "v2")
+OPTIONS = (
+    *("anchors", "scheme", "kernel", "stride", "lengthening", "nearest", "chains", "whole_small"),
+    *("rank", "originals"),
+)
+# What only one scheme reads, with the value that says nothing.
+ONLY: Mapping[str, Mapping[str, Any]] = {
+    "v1": {"kernel": 2, "stride": 1, "nearest": True, "chains": False},
+    "v2": {"whole_small": False},
+}
 
 _DEIT = {
     "image_size": (224, 224),
@@ -94,6 +103,11 @@ def build(
     the joint training makes of them.
     Raises UsageError for anchors that cannot be stitched and for unknown or impossible options.
     """
+    for option in shared:
+        if option not in NUMBERS:
+            raise UsageError(
+                f"The stitching space has no option '{option}'.", did_you_mean(option, [*OPTIONS, *NUMBERS])
+            )
     models = read_anchors(anchors, shared)
     options = {
         "anchors": tuple({"kind": model.kind} | model.config for model in models),
@@ -204,6 +218,10 @@ def _check_options(options: Mapping[str, Any]) -> None:
     for name in ("lengthening", "nearest", "chains", "whole_small", "originals"):
         if type(options[name]) is not bool:
             raise UsageError(f"{name} = {options[name]!r} is neither true nor false.")
+    for other in set(SCHEMES) - {scheme}:
+        for name, silent in ONLY[other].items():
+            if options[name] != silent:
+                raise UsageError(f"'{name}' means something in scheme {other} only, and this is {scheme}.")
 
 
 def _check_order(anchors: Sequence[Anchor], pieces: _Pieces) -> None:

@@ -21,7 +21,7 @@ from search_spaces import Architecture, SearchSpace
 SKELETONS = 64
 
 
-class _WithoutInit(TorchFunctionMode):
+class WithoutInit(TorchFunctionMode):
     """Skips `torch.nn.init`: drawing a skeleton's weights is most of its cost, and nobody reads them."""
 
     def __torch_function__(
@@ -70,7 +70,7 @@ class Supernet(nn.Module, ABC):
         """Makes pretrained weights ready for training, from inputs (B, C, height, width) without labels."""
 
     def _build_skeleton(self, arch: Architecture) -> nn.Module:
-        with torch.device("meta"), _WithoutInit():
+        with torch.device("meta"), WithoutInit():
             return self.plain(arch)
 
     def forward(self, x: Tensor, arch: Architecture) -> Tensor:

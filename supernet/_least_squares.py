@@ -33,15 +33,13 @@ class NormalEquations:
         self, cuts: Iterable[Cut], outputs: Mapping[Place, Tensor], inputs: Mapping[Place, Tensor]
     ) -> None:
         """One batch: features (..., D) by anchor and block, with the same tokens in all of them."""
-        rows: dict[Place, Tensor] = {}
-        for cut in cuts:
-            place = (cut.front, cut.last)
-            if place not in rows:
-                a = outputs[place].flatten(0, -2).double()
-                rows[place] = torch.cat([a, a.new_ones(len(a), 1)], dim=1)
-                self._gram[place] = self._gram.get(place, 0.0) + rows[place].T @ rows[place]
-            b = inputs[cut.end, cut.first].flatten(0, -2).double()
-            self._cross[cut] = self._cross.get(cut, 0.0) + rows[place].T @ b
+        for front, behind in _by_front(cuts).items():
+            a = outputs[front].flatten(0, -2).double()
+            rows = torch.cat([a, a.new_ones(len(a), 1)], dim=1)
+            self._gram[front] = self._gram.get(front, 0.0) + rows.T @ rows
+            for cut in behind:
+                b = inputs[cut.end, cut.first].flatten(0, -2).double()
+                self._cross[cut] = self._cross.get(cut, 0.0) + rows.T @ b
 
     def solve(self, cut: Cut) -> tuple[Tensor, Tensor]:
         """Weight (D_end, D_front) and bias (D_end,) in float64."""
@@ -51,6 +49,13 @@ class NormalEquations:
         ridge = (RIDGE * own.clamp(min=RIDGE * float(own.mean()))).diag()
         solution = torch.linalg.solve(gram + ridge, self._cross[cut])
         return solution[:-1].T, solution[-1]
+
+
+def _by_front(cuts: Iterable[Cut]) -> dict[Place, list[Cut]]:
+    groups: dict[Place, list[Cut]] = {}
+    for cut in cuts:
+        groups.setdefault((cut.front, cut.last), []).append(cut)
+    return groups
 
 
 @torch.no_grad()

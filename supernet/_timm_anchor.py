@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer
 
 
+HINT = "Choose plain ViTs (vit_*, deit_*, deit3_*) or Swins (swin_*)."
+
+
 @dataclass(frozen=True)
 class TimmAnchor:
     """An anchor's numbers as `search_spaces._anchors` takes them, and for what it was pretrained.
@@ -56,13 +59,13 @@ def anchor_state(name: str, *, pretrained: bool, sizes: Mapping[str, Any], seed:
 
 
 def _build(name: str, sizes: Mapping[str, Any], *, pretrained: bool) -> nn.Module:
-    return create(
-        name,
-        pretrained=pretrained,
-        img_size=tuple(sizes["image_size"]),
-        in_chans=sizes["in_chans"],
-        num_classes=sizes["num_classes"],
-    )
+    size, chans, classes = tuple(sizes["image_size"]), sizes["in_chans"], sizes["num_classes"]
+    try:
+        return create(name, pretrained=pretrained, img_size=size, in_chans=chans, num_classes=classes)
+    except UsageError as error:
+        if isinstance(error.__cause__, TypeError) and "img_size" in str(error.__cause__):
+            raise UsageError(f"timm's '{name}' is no transformer that can be stitched.", HINT) from error
+        raise
 
 
 def _numbers(name: str, model: nn.Module) -> dict[str, Any]:
@@ -74,7 +77,7 @@ def _numbers(name: str, model: nn.Module) -> dict[str, Any]:
     if type(model) is not VisionTransformer:
         raise UsageError(
             f"timm's '{name}' is a {type(model).__name__}, which cannot be stitched.",
-            "Choose plain ViTs (vit_*, deit_*, deit3_*) or Swins (swin_*).",
+            HINT,
         )
     return _vit_numbers(name, model)
 

@@ -1,12 +1,15 @@
 """timm models by name, with one sentence for everything that can go wrong."""
 
 import difflib
+from collections.abc import Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
+from safetensors import SafetensorError
 from torch import nn
 
-from search_spaces._errors import UsageError, did_you_mean
+from search_spaces._errors import UsageError
 
 FOLDER = "local-dir:"
 WEIGHT_SOURCES = ("url", "hf_hub_id", "file", "state_dict")
@@ -24,12 +27,13 @@ def create(name: str, *, pretrained: bool, **sizes: Any) -> nn.Module:
         if not (Path(name.removeprefix(FOLDER)) / "config.json").is_file():
             raise UsageError(f"There is no config.json in the folder of '{name}'.")
     elif not timm.is_model(name):
-        close = difflib.get_close_matches(name, timm.list_models(), n=1)
-        hint = did_you_mean(name, close) or "timm.list_models('*vit*') lists some."
-        raise UsageError(f"timm has no model '{name}'.", hint)
+        raise UsageError(f"timm has no model '{name}'.", _closest(name, timm.list_models()))
     try:
         model: nn.Module = timm.create_model(name, pretrained=pretrained, **sizes)
-    except (AssertionError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
+    except (
+        *(AssertionError, KeyError, OSError, RuntimeError, TypeError, ValueError),
+        *(SafetensorError, UnpicklingError),
+    ) as error:
         raise _failed(name, error, pretrained=pretrained) from error
     return model
 
@@ -42,11 +46,26 @@ def check_has_weights(name: str, model: nn.Module) -> None:
         raise UsageError(f"timm has no pretrained weights for '{name}'.", hint)
 
 
+def shown(name: str) -> str:
+    """A model's name as a user wrote it."""
+    return name.removeprefix(FOLDER)
+
+
+def _closest(name: str, known: Sequence[str]) -> str:
+    """Compared as far as the name goes: timm's names end in what users leave out."""
+    beginnings = {model[: len(name)]: model for model in reversed(known)}
+    close = difflib.get_close_matches(name, beginnings, n=1)
+    return f"Did you mean '{beginnings[close[0]]}'?" if close else "timm.list_models('*vit*') lists some."
+
+
 def _failed(name: str, error: Exception, *, pretrained: bool) -> UsageError:
-    reason = str(error).partition("\n")[0].partition(". ")[0].rstrip(".")
+    lines = str(error).splitlines() or [type(error).__name__]
+    mismatch = "state_dict" in lines[0] and len(lines) > 1
+    reason = lines[-1].strip() if mismatch else lines[0].partition(". ")[0]
+    reason = reason.rstrip(".")
     if not pretrained:
-        return UsageError(f"timm cannot build '{name}' for these images and classes: {reason}.")
-    return UsageError(
-        f"timm cannot load the pretrained weights of '{name}': {reason}.",
-        "Set pretrained: false, or fetch them once online; timm keeps them below HF_HOME and TORCH_HOME.",
-    )
+        return UsageError(f"timm cannot build '{shown(name)}' for these images and classes: {reason}.")
+    hint = "Set pretrained: false, or fetch them once online; timm keeps them below HF_HOME and TORCH_HOME."
+    if name.startswith(FOLDER):
+        hint = "The config.json and the weights in the folder must belong together."
+    return UsageError(f"timm cannot load the pretrained weights of '{shown(name)}': {reason}.", hint)

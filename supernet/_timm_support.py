@@ -4,7 +4,7 @@ Three sieves: the class of every module against a list, switches by value, and a
 all parameters against the plain module's.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import fields
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -47,7 +47,7 @@ KNOWN = {
 
 def check_supported(name: str, model: "VisionTransformer") -> None:
     """Raises UsageError with the first thing that the model computes and the plain ViT does not."""
-    for problem in chain(_foreign_modules(model), _switches(model)):
+    for problem in chain(foreign_modules(model, KNOWN), _switches(model)):
         raise UsageError(
             f"timm's '{name}' cannot become a plain vision transformer: {problem}.",
             "Plain ViTs can: class and register tokens, LayerScale, SwiGLU, token or average pooling.",
@@ -72,16 +72,8 @@ def check_parameters(name: str, model: "VisionTransformer", options: Mapping[str
     heads = list(options["num_heads"]) * depth
     with torch.device("meta"):
         plain = ViT(embed_dim=model.embed_dim, num_heads=heads, mlp_hidden=[hidden] * depth, **fixed)
-    ours, theirs = (
-        {key: tuple(tensor.shape) for key, tensor in module.state_dict().items()} for module in (plain, model)
-    )
-    for key in sorted(ours.keys() | theirs.keys()):
-        if ours.get(key) != theirs.get(key):
-            found, wanted = (shapes.get(key, "missing") for shapes in (theirs, ours))
-            raise UsageError(
-                f"timm's '{name}' is no plain ViT: its '{key}' is {found}, a plain ViT's {wanted}.",
-                "Choose a plain ViT.",
-            )
+    for problem in other_weights(model, plain, "a plain ViT"):
+        raise UsageError(f"timm's '{name}' is no plain ViT: {problem}.", "Choose a plain ViT.")
 
 
 def activation_of(model: "VisionTransformer") -> str | None:
@@ -94,11 +86,23 @@ def activation_of(model: "VisionTransformer") -> str | None:
     return names.pop() if len(names) == 1 else None
 
 
-def _foreign_modules(model: "VisionTransformer") -> Iterator[str]:
+def foreign_modules(model: nn.Module, known: Mapping[str, Collection[str]]) -> Iterator[str]:
+    """Modules whose class is not `known`: top-level package -> names of classes."""
     for path, module in model.named_modules():
         kind = type(module)
-        if kind.__name__ not in KNOWN.get(kind.__module__.partition(".")[0], ()):
-            yield f"its '{path}' is a {kind.__name__}"
+        if kind.__name__ not in known.get(kind.__module__.partition(".")[0], ()):
+            yield f"its '{path}' is a {kind.__name__}" if path else f"it is a {kind.__name__}"
+
+
+def other_weights(model: nn.Module, plain: nn.Module, what: str) -> Iterator[str]:
+    """Parameters that one of the two lacks or that differ in shape; `what`: the plain one in words."""
+    ours, theirs = (
+        {key: tuple(tensor.shape) for key, tensor in module.state_dict().items()} for module in (plain, model)
+    )
+    for key in sorted(ours.keys() | theirs.keys()):
+        if ours.get(key) != theirs.get(key):
+            found, wanted = (shapes.get(key, "missing") for shapes in (theirs, ours))
+            yield f"its '{key}' is {found}, {what}'s {wanted}"
 
 
 def _switches(model: "VisionTransformer") -> Iterator[str]:

@@ -14,6 +14,7 @@ from torch import nn
 from search_spaces._errors import UsageError
 from search_spaces._swin import SwinConfig
 from supernet._plain_swin import Swin
+from supernet._timm_support import foreign_modules, other_weights
 
 if TYPE_CHECKING:
     from timm.models.swin_transformer import SwinTransformer
@@ -26,6 +27,7 @@ KNOWN = {
         *("FastAdaptiveAvgPool", "GELU", "DropPath"),
     },
 }
+TIMM_EPS = 1e-5
 HINT = "Swin transformers with one window size for all stages can, at image sizes that their windows fill."
 
 
@@ -36,7 +38,7 @@ def swin_config(name: str, model: "SwinTransformer") -> dict[str, Any]:
     which only their training sees, is left out.
     Raises UsageError with the first thing that the model computes and the plain Swin does not.
     """
-    for problem in chain(_foreign_modules(model), _switches(model)):
+    for problem in chain(foreign_modules(model, KNOWN), _switches(model)):
         raise UsageError(f"timm's '{name}' cannot become an anchor: {problem}.", HINT)
     config = _read(model)
     try:
@@ -45,9 +47,24 @@ def swin_config(name: str, model: "SwinTransformer") -> dict[str, Any]:
         raise UsageError(f"timm's '{name}' cannot become an anchor. {error.message}", HINT) from error
     with torch.device("meta"):
         plain = Swin(**config)
-    for problem in chain(_other_windows(model, plain), _other_weights(model, plain)):
+    for problem in chain(_other_windows(model, plain), other_weights(model, plain, "a plain Swin")):
         raise UsageError(f"timm's '{name}' is no plain Swin: {problem}.", HINT)
     return config
+
+
+def swin_kwargs(plain: Swin) -> dict[str, Any] | None:
+    """JSON arguments: `timm.create_model(**arguments)` takes the plain module's weights, computes the same.
+
+    None for an epsilon that is not timm's own, which is no argument there.
+    """
+    config = plain.config
+    if config["norm_eps"] != TIMM_EPS:
+        return None
+    same = ("patch_size", "in_chans", "num_classes", "embed_dim", "depths", "num_heads", "window_size")
+    return {name: config[name] for name in (*same, "mlp_ratio", "qkv_bias")} | {
+        "model_name": "swin_tiny_patch4_window7_224",
+        "img_size": list(config["image_size"]),
+    }
 
 
 def _read(model: "SwinTransformer") -> dict[str, Any]:
@@ -70,14 +87,6 @@ def _read(model: "SwinTransformer") -> dict[str, Any]:
         "qkv_bias": first.attn.qkv.bias is not None,
         "norm_eps": first.norm1.eps,
     }
-
-
-def _foreign_modules(model: "SwinTransformer") -> Iterator[str]:
-    for path, module in model.named_modules():
-        kind = type(module)
-        if kind.__name__ not in KNOWN.get(kind.__module__.partition(".")[0], ()):
-            place = f"its '{path}'" if path else "it"
-            yield f"{place} is a {kind.__name__}"
 
 
 def _switches(model: "SwinTransformer") -> Iterator[str]:
@@ -117,13 +126,3 @@ def _other_windows(model: "SwinTransformer", plain: Swin) -> Iterator[str]:
 
 def _scale(block: Any) -> float:
     return float((block.norm1.normalized_shape[0] // block.attn.num_heads) ** -0.5)
-
-
-def _other_weights(model: "SwinTransformer", plain: Swin) -> Iterator[str]:
-    ours, theirs = (
-        {key: tuple(tensor.shape) for key, tensor in module.state_dict().items()} for module in (plain, model)
-    )
-    for key in sorted(ours.keys() | theirs.keys()):
-        if ours.get(key) != theirs.get(key):
-            found, wanted = (shapes.get(key, "missing") for shapes in (theirs, ours))
-            yield f"its '{key}' is {found}, a plain Swin's {wanted}"

@@ -4,7 +4,7 @@ Sources: Pan et al., "Stitchable Neural Networks" (arXiv 2302.06586) and "Stitch
 Backbones" (arXiv 2307.00154).
 """
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from search_spaces import Architecture, SearchSpace
 from search_spaces._anchors import read_anchors
 from search_spaces._errors import UsageError
 from search_spaces.stitching import layout_of, stitch_of, untrained
-from supernet._base import Supernet
+from supernet._base import Supernet, WithoutInit
 from supernet._init import init_weights
 from supernet._least_squares import solved
 from supernet._plain_swin import StitchedSwin, Swin
@@ -52,8 +52,8 @@ class Stitching(Supernet):
         anchors = read_anchors(options["anchors"], {})
         self._configs = [anchor.config for anchor in anchors]
         self._kind = anchors[0].kind
-        self._layers = layout_of(options).layers
-        self._layer_of = layout_of(options).layer_of
+        layout = layout_of(options)
+        self._layers, self._layer_of = layout.layers, layout.layer_of
         stitches = [
             StitchingLayer(
                 anchors[cuts[0].front].width(cuts[0].last),
@@ -62,11 +62,12 @@ class Stitching(Supernet):
             )
             for cuts in self._layers
         ]
-        shared = _Shared(
-            (self._anchor(i) for i in range(len(anchors))),
-            stitches,
-            (self._anchor(i) for i in range(len(anchors)) if options["originals"]),
-        )
+        with WithoutInit():
+            shared = _Shared(
+                (self._anchor(i) for i in range(len(anchors))),
+                stitches,
+                (self._anchor(i) for i in range(len(anchors)) if options["originals"]),
+            )
         super().__init__(space, shared)
         self.shared: _Shared
         self.frozen = untrained(space)
@@ -77,14 +78,14 @@ class Stitching(Supernet):
             stitch.draw(generator)
         self._keep_originals()
 
-    def load_anchors(self, states: Sequence[Mapping[str, Tensor]]) -> None:
-        """Gives the anchors these weights, as trained and as original ones.
+    def load_anchors(self, states: Mapping[int, Mapping[str, Tensor]]) -> None:
+        """Gives the anchors at these positions these weights, as trained and as original ones.
 
         Raises UsageError for weights that do not fit an anchor's numbers.
         """
-        for i, (anchor, state) in enumerate(zip(self.shared.anchors, states, strict=True)):
+        for i, state in states.items():
             try:
-                anchor.load_state_dict(dict(state), strict=True)
+                self.shared.anchors[i].load_state_dict(dict(state), strict=True)
             except RuntimeError as error:
                 reason = str(error).splitlines()[-1].strip()
                 raise UsageError(f"The weights do not fit anchor {i} of this job: {reason}") from error

@@ -1,4 +1,4 @@
-"""The stitching example does what its page says: two anchors that differ, and stitches between them on the front."""
+"""The stitching example does what its page says: anchors that differ, and stitches between them."""
 
 from pathlib import Path
 

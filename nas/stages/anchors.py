@@ -1,4 +1,4 @@
-"""Stage `anchor-N`: the models that a stitching job trains itself, before it joins them."""
+"""Stages `anchor-N`: the models that a stitching job trains itself, before it joins them."""
 
 from dataclasses import fields
 from typing import Any
@@ -62,6 +62,13 @@ def recipe(anchor: TrainedAnchor, *, precision: str) -> Recipe:
         warmup=anchor.warmup,
         precision=precision,
     )
+
+
+def check_trained_anchors(space: SearchSpace, init: AnchorsInit) -> None:
+    """Raises UsageError for an anchor that the job is to train and cannot."""
+    for i, anchor in enumerate(init.anchors):
+        if isinstance(anchor, TrainedAnchor):
+            alone(space, i)
 
 
 def alone(space: SearchSpace, index: int) -> SearchSpace:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 import supernet
 from nas import checkpoints
-from nas.anchors import anchor_states
+from nas.anchors import load_anchors
 from nas.config import AnchorsInit, JobConfig, SamplingConfig
 from nas.datasets import DataSet
 from nas.initial import initialise
@@ -26,6 +26,7 @@ from supernet._train import Recipe, Training
 from supernet.stitching import Stitching
 
 IMPORTANCE_BATCHES = 8
+CLEAN_BATCH = 64
 
 
 def train(run: Run, space: SearchSpace, data: DataSet, anchors: Mapping[int, Artifact]) -> Artifact:
@@ -139,7 +140,7 @@ def _start(run: Run, net: Supernet, data: DataSet, anchors: Mapping[int, Artifac
     if isinstance(init, AnchorsInit):
         assert isinstance(net, Stitching), "only a space of stitches has anchors"
         trained = {i: checkpoints.load(run.store, artifact) for i, artifact in anchors.items()}
-        net.load_anchors(anchor_states(init, data_sizes(data), trained, seed=config.seed))
+        load_anchors(net, init, data_sizes(data), trained, seed=config.seed)
         net.adapt(_clean_images(run, net, data, init.images))
     elif initialise(net, config.supernet, seed=config.seed):
         steps = range(-1, -1 - IMPORTANCE_BATCHES, -1)
@@ -149,7 +150,10 @@ def _start(run: Run, net: Supernet, data: DataSet, anchors: Mapping[int, Artifac
 
 def _clean_images(run: Run, net: Supernet, data: DataSet, count: int) -> Iterator[Tensor]:
     """Batches of `count` training images in all, prepared as those of the search split."""
-    size = run.config.train.batch_size
-    for step, start in enumerate(range(0, count, size)):
+    if count > data.sizes["train"]:
+        count = data.sizes["train"]
+        run.warn(f"supernet.init.images is more than there are: the {count} training images are used.")
+    for step, start in enumerate(range(0, count, CLEAN_BATCH)):
+        run.check_stop()
         run.progress.update(start, count)
-        yield data.clean_batch(run.config.seed, step, size)[: count - start].to(device_of(net))
+        yield data.clean_batch(run.config.seed, step, CLEAN_BATCH)[: count - start].to(device_of(net))

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 import search_spaces
 import supernet
-from nas.anchors import anchor_states, check_anchors
+from nas.anchors import load_anchors
 from nas.config import AnchorsInit, JobConfig, checked_config
 from nas.datasets import DataSet
 from nas.exporters.safetensors import export
@@ -88,7 +88,7 @@ def test_anchors_from_three_places_become_one_supernet(tmp_path: Path) -> None:
     init = job(anchors).supernet.init
     assert isinstance(init, AnchorsInit)
     own = {key: value + 1 for key, value in net.shared.anchors[2].state_dict().items()}
-    net.load_anchors(anchor_states(init, SIZES, {2: own}, seed=0))
+    load_anchors(net, init, SIZES, {2: own}, seed=0)
     x = net.example_input(2)
     twin = timm.create_model(f"local-dir:{tmp_path / 'b'}", pretrained=True).eval()
     assert torch.allclose(net(x, space.preset("anchor1")), twin(x), atol=1e-5)
@@ -102,7 +102,7 @@ def test_pretrained_weights_of_timm_are_taken(tmp_path: Path) -> None:
     assert isinstance(net, Stitching)
     init = job(anchors).supernet.init
     assert isinstance(init, AnchorsInit)
-    net.load_anchors(anchor_states(init, SIZES, {}, seed=0))
+    load_anchors(net, init, SIZES, {}, seed=0)
     for name, tensor in net.shared.anchors[1].state_dict().items():
         assert torch.equal(tensor, weights[name])
 
@@ -127,7 +127,7 @@ BAD: dict[str, tuple[Made, str]] = {
     ),
     "another kind of model": (
         lambda at: [{"timm": "resnet18", "pretrained": False}, trained(16)],
-        "cannot",
+        "timm's 'resnet18' is no transformer that can be stitched",
     ),
     "no folder": (lambda at: [{"checkpoint": str(at / "none")}, trained(16)], "There is no folder"),
     "the wrong order": (lambda at: [trained(16), trained(8)], r"Anchor 0 .* is larger than anchor 1"),
@@ -168,8 +168,27 @@ def test_weights_that_cannot_be_had_are_told_of(tmp_path: Path) -> None:
     anchors = [{"timm": PRETRAINED}, {"timm": PRETRAINED}]
     init = job(anchors).supernet.init
     assert isinstance(init, AnchorsInit)
+    net = supernet.build(space_of(anchors))
+    assert isinstance(net, Stitching)
     with pytest.raises(UsageError, match=f"cannot load the pretrained weights of '{PRETRAINED}'"):
-        check_anchors(space_of(anchors), init, SIZES, seed=0)
+        load_anchors(net, init, SIZES, {}, seed=0)
+
+
+def test_a_folder_of_timm_whose_weights_do_not_fit_is_told_of(tmp_path: Path) -> None:
+    anchors = [timms(tmp_path / "a", dim=12), timms(tmp_path / "b", dim=16)]
+    net = supernet.build(space_of(anchors))
+    assert isinstance(net, Stitching)
+    init = job(anchors).supernet.init
+    assert isinstance(init, AnchorsInit)
+    weights = tmp_path / "b" / "model.safetensors"
+    for content, words in {
+        (tmp_path / "a" / "model.safetensors").read_bytes(): "size mismatch for .*",
+        b"damaged": "(?i:header)",
+    }.items():
+        weights.write_bytes(content)
+        with pytest.raises(UsageError, match=rf"^The folder '{tmp_path / 'b'}' holds no .*{words}") as caught:
+            load_anchors(net, init, SIZES, {}, seed=0)
+        assert "\n" not in caught.value.message
 
 
 def test_a_stitching_job_needs_anchors_and_only_it_takes_them() -> None:
@@ -178,8 +197,77 @@ def test_a_stitching_job_needs_anchors_and_only_it_takes_them() -> None:
         check(config)
     anchors = [trained(8), trained(16)]
     config = checked_config({"data": "digits", "supernet": {"init": {"anchors": anchors}}}, where="here")
-    with pytest.raises(UsageError, match="matformer space has no option 'anchors'"):
+    with pytest.raises(UsageError, match="A matformer job joins no models"):
         check(config)
+    for init in ({"checkpoint": "folder"}, {"timm": "vit_tiny_patch16_224"}):
+        section = {"family": "stitching", "init": init}
+        with pytest.raises(UsageError, match="needs the models that it joins"):
+            check(checked_config({"data": "digits", "supernet": section}, where="here"))
+
+
+OPTIONS: dict[str, tuple[dict[str, Any], str]] = {
+    "a word for a number": ({"kernel": "a", "scheme": "v1"}, "kernel = 'a' is not a whole number"),
+    "true for a number": ({"rank": True}, "rank = True is not a whole number of at least 0"),
+    "null for a number": ({"stride": None}, "stride = None is not a whole number of at least 1"),
+    "a word for a switch": ({"originals": "false"}, "originals = 'false' is neither true nor false"),
+    "zero for a switch": ({"originals": 0}, "originals = 0 is neither true nor false"),
+    "an unknown scheme": ({"scheme": "v3"}, "scheme = 'v3' is unknown"),
+    "an unknown option": ({"kernal": 3}, "The stitching space has no option 'kernal'"),
+    "an option of v1": ({"kernel": 3}, "'kernel' means something in scheme v1 only, and this is v2"),
+    "an option of v2": ({"scheme": "v1", "whole_small": True}, "in scheme v2 only, and this is v1"),
+    "anchors twice": ({"anchors": [{}, {}]}, "'anchors' is no option of supernet.space in a job"),
+    "a name": ({"name": "x"}, "'name' is no option of supernet.space in a job"),
+    "a switch of all anchors": ({"qkv_bias": "no"}, "qkv_bias = 'no' is neither true nor false"),
+    "an epsilon": ({"norm_eps": "abc"}, "norm_eps = 'abc' is not a number between 0 and 1"),
+}
+
+
+@pytest.mark.parametrize(("options", "words"), OPTIONS.values(), ids=OPTIONS.keys())
+def test_wrong_options_are_refused_in_one_sentence(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=words) as caught:
+        space_of([trained(8), trained(16)], **options)
+    assert "\n" not in caught.value.message
+
+
+NUMBERS: dict[str, tuple[dict[str, Any], str]] = {
+    "mlp_ratio": ({"mlp_ratio": "4"}, "Anchor 0: mlp_ratio = '4' is not a possible number"),
+    "a huge mlp_ratio": ({"mlp_ratio": 1e300}, "Anchor 0: mlp_ratio = 1e.300 is not a possible number"),
+    "mlp_hidden": ({"mlp_hidden": 4}, "Anchor 0: mlp_hidden = 4 is not a list of positive integers"),
+    "stem_channels": ({"stem_channels": 3}, "Anchor 0: stem_channels = 3 is not a list"),
+    "kind": ({"kind": ["vit"]}, "Anchor 0 is of the unknown kind"),
+    "two kinds": ({"kind": "swin"}, "Anchor 0"),
+    "heads": ({"num_heads": 3}, "embed_dim 8 is not a multiple of num_heads 3"),
+}
+
+
+@pytest.mark.parametrize(("numbers", "words"), NUMBERS.values(), ids=NUMBERS.keys())
+def test_wrong_numbers_of_an_anchor_are_refused(numbers: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=words) as caught:
+        space_of([trained(8, **numbers), trained(16)])
+    assert "\n" not in caught.value.message
+
+
+LATE: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
+    "lr_scale": ({"lr_scale": {"anchor": 0.1}}, {}, "no trained weights are called 'anchor'"),
+    "largest_first": ({"largest_first": 0.5}, {}, "largest subnet keeps the weights"),
+    "unequal layers": ({}, {"num_heads": [1, 2, 1, 1]}, "Anchor 0 cannot be trained by the job"),
+}
+
+
+@pytest.mark.parametrize(("train", "numbers", "words"), LATE.values(), ids=LATE.keys())
+def test_what_would_fail_late_is_found_before_the_job(
+    train: dict[str, Any], numbers: dict[str, Any], words: str
+) -> None:
+    first = trained(8, depth=4, patch_size=2)
+    first["vit"] |= numbers
+    anchors = [first, trained(16, depth=4, patch_size=2)]
+    tree = {
+        "data": "digits",
+        "supernet": {"family": "stitching", "init": {"anchors": anchors}},
+        "train": train,
+    }
+    with pytest.raises(UsageError, match=words):
+        check(checked_config(tree, where="here"))
 
 
 def test_original_anchors_are_not_trained_by_mistake() -> None:

@@ -11,6 +11,7 @@ import nas
 from nas import checkpoints, pipeline
 from nas.extraction import export, load_supernet, space_of
 from nas.initial import load_folder
+from nas.jobs import measure
 from nas.progress import Silent
 from nas.store import Store
 from search_spaces.stitching import stitch_of
@@ -85,6 +86,7 @@ def test_a_stitch_is_taken_out_as_a_folder(handle: nas.JobHandle, tmp_path: Path
     assert isinstance(module, StitchedViT)
     x = net.example_input(3)
     assert torch.equal(module(x), net(x, arch))
+    assert measure(tmp_path / "stitch", {"name": "here", "batch": 2})["measured_ms"] > 0
     names = set(load_file(tmp_path / "stitch" / "model.safetensors"))
     assert {"segments.0.patch_embed.convs.0.weight", "stitches.0.weight"} <= names
     assert not any("lora" in name or name.startswith("anchors") for name in names)

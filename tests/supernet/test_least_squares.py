@@ -88,7 +88,7 @@ def test_a_layer_between_equal_anchors_is_the_identity() -> None:
     anchors = [{"embed_dim": 8, "depth": 2, "num_heads": 2}] * 2
     net = supernet.build(search_spaces.get("stitching", anchors=anchors, originals=False))
     assert isinstance(net, Stitching)
-    net.load_anchors([net.shared.anchors[0].state_dict()] * 2)
+    net.load_anchors(dict.fromkeys(range(2), net.shared.anchors[0].state_dict()))
     net.train().adapt([net.example_input(64) for _ in range(2)])
     assert torch.allclose(net.shared.stitches[0].merged(), torch.eye(8), atol=1e-2)
 
@@ -108,7 +108,7 @@ def joined() -> Stitching:
     anchors = [{"embed_dim": dim, "num_heads": heads, "mlp_ratio": 2} for dim, heads in ((16, 2), (32, 4))]
     stitched = supernet.build(search_spaces.get("stitching", anchors=anchors, **numbers))
     assert isinstance(stitched, Stitching)
-    stitched.load_anchors(nets)
+    stitched.load_anchors(dict(enumerate(nets)))
     return stitched
 
 

@@ -93,7 +93,7 @@ def test_every_member_is_extracted_exactly(options: dict[str, Any]) -> None:
 @torch.no_grad()
 def test_equal_anchors_and_identity_layers_give_the_anchor() -> None:
     net = stitched({"anchors": [LARGE, LARGE], "originals": False})
-    net.load_anchors([net.shared.anchors[0].state_dict()] * 2)
+    net.load_anchors(dict.fromkeys(range(2), net.shared.anchors[0].state_dict()))
     for layer in net.shared.stitches:
         layer.set(torch.eye(16), torch.zeros(16))
     x = net.example_input(3)
@@ -165,7 +165,7 @@ def test_weights_of_another_width_are_refused_in_one_sentence() -> None:
         stitched({"anchors": [SMALL, {**LARGE, "embed_dim": 24}]}),
     )
     with pytest.raises(UsageError, match=r"do not fit anchor 1 .*size mismatch") as caught:
-        net.load_anchors([anchor.state_dict() for anchor in other.shared.anchors])
+        net.load_anchors({i: anchor.state_dict() for i, anchor in enumerate(other.shared.anchors)})
     assert "\n" not in caught.value.message
 
 
