@@ -12,6 +12,16 @@ from torch import nn
 from search_spaces._errors import UsageError
 
 FOLDER = "local-dir:"
+FAILURES = (
+    AssertionError,
+    KeyError,
+    OSError,
+    RuntimeError,
+    SafetensorError,
+    TypeError,
+    UnpicklingError,
+    ValueError,
+)
 WEIGHT_SOURCES = ("url", "hf_hub_id", "file", "state_dict")
 
 
@@ -25,15 +35,12 @@ def create(name: str, *, pretrained: bool, **sizes: Any) -> nn.Module:
 
     if name.startswith(FOLDER):
         if not (Path(name.removeprefix(FOLDER)) / "config.json").is_file():
-            raise UsageError(f"There is no config.json in the folder of '{name}'.")
+            raise UsageError(f"There is no config.json in the folder '{shown(name)}'.")
     elif not timm.is_model(name):
         raise UsageError(f"timm has no model '{name}'.", _closest(name, timm.list_models()))
     try:
         model: nn.Module = timm.create_model(name, pretrained=pretrained, **sizes)
-    except (
-        *(AssertionError, KeyError, OSError, RuntimeError, TypeError, ValueError),
-        *(SafetensorError, UnpicklingError),
-    ) as error:
+    except FAILURES as error:
         raise _failed(name, error, pretrained=pretrained) from error
     return model
 

@@ -186,7 +186,7 @@ def test_a_folder_of_timm_whose_weights_do_not_fit_is_told_of(tmp_path: Path) ->
         b"damaged": "(?i:header)",
     }.items():
         weights.write_bytes(content)
-        with pytest.raises(UsageError, match=rf"^The folder '{tmp_path / 'b'}' holds no .*{words}") as caught:
+        with pytest.raises(UsageError, match=rf"weights of '{tmp_path / 'b'}': .*{words}") as caught:
             load_anchors(net, init, SIZES, {}, seed=0)
         assert "\n" not in caught.value.message
 
@@ -224,8 +224,9 @@ OPTIONS: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize(("options", "words"), OPTIONS.values(), ids=OPTIONS.keys())
 def test_wrong_options_are_refused_in_one_sentence(options: dict[str, Any], words: str) -> None:
+    section = {"family": "stitching", "init": {"anchors": [trained(8), trained(16)]}, "space": options}
     with pytest.raises(UsageError, match=words) as caught:
-        space_of([trained(8), trained(16)], **options)
+        resolve(checked_config({"supernet": section}, where="here"), cast(DataSet, Images()))
     assert "\n" not in caught.value.message
 
 
