@@ -14,7 +14,7 @@ from nas.config import AnchorsInit, CheckpointInit, TimmInit, TrainedAnchor
 from nas.initial import load_folder
 from search_spaces._errors import UsageError
 from supernet._timm_anchor import TimmAnchor, anchor_state, read_anchor
-from supernet._timm_models import FOLDER, shown
+from supernet._timm_models import FOLDER
 from supernet.stitching import Stitching
 
 if TYPE_CHECKING:
@@ -43,10 +43,11 @@ def anchor_numbers(
     pretrained on images of different sizes or for different classes.
     """
     found = [_found(anchor, sizes, patch_size) for anchor in init.anchors]
-    _check_pretraining(init, found)
+    pretrained = [item.pretrained for item in found if item.pretrained is not None]
+    _check_pretraining(pretrained)
     if originals:
-        for anchor, item in zip(init.anchors, found, strict=True):
-            _check_classifier(anchor, item, sizes)
+        for anchor in pretrained:
+            _check_classifier(anchor, sizes["num_classes"])
     return [item.numbers for item in found]
 
 
@@ -117,35 +118,27 @@ def _folder_numbers(folder: str, sizes: Sizes) -> dict[str, Any]:
     return {"kind": kind} | numbers
 
 
-def _check_pretraining(init: AnchorsInit, found: Sequence[_Found]) -> None:
-    known = [
-        (_as_timm(anchor), item.pretrained)
-        for anchor, item in zip(init.anchors, found, strict=True)
-        if item.pretrained is not None
-    ]
-    for (a, first), (b, other) in itertools.pairwise(known):
-        assert a is not None
-        assert b is not None
-        if first.image_size != other.image_size:
+def _check_pretraining(pretrained: Sequence[TimmAnchor]) -> None:
+    for a, b in itertools.pairwise(pretrained):
+        if a.image_size != b.image_size:
             raise UsageError(
-                f"The anchors were pretrained on images of different sizes: '{shown(a.timm)}' on "
-                f"{_pixels(first.image_size)}, '{shown(b.timm)}' on {_pixels(other.image_size)}.",
+                f"The anchors were pretrained on images of different sizes: '{a.name}' on "
+                f"{_pixels(a.image_size)}, '{b.name}' on {_pixels(b.image_size)}.",
                 "Stitch models that were pretrained alike.",
             )
-        if first.num_classes != other.num_classes:
+        if a.num_classes != b.num_classes:
             raise UsageError(
-                f"The anchors were pretrained for different classes: '{shown(a.timm)}' for "
-                f"{first.num_classes}, '{shown(b.timm)}' for {other.num_classes}.",
+                f"The anchors were pretrained for different classes: '{a.name}' for {a.num_classes}, "
+                f"'{b.name}' for {b.num_classes}.",
                 "Stitch models that were pretrained alike.",
             )
 
 
-def _check_classifier(anchor: TimmInit | CheckpointInit | TrainedAnchor, found: _Found, sizes: Sizes) -> None:
-    timm, pretrained = _as_timm(anchor), found.pretrained
-    if timm is not None and pretrained is not None and pretrained.num_classes != sizes["num_classes"]:
+def _check_classifier(pretrained: TimmAnchor, num_classes: int) -> None:
+    if pretrained.num_classes != num_classes:
         raise UsageError(
-            f"timm's '{shown(timm.timm)}' classifies {pretrained.num_classes} classes and the data has "
-            f"{sizes['num_classes']}: as it is, it knows nothing of them.",
+            f"timm's '{pretrained.name}' classifies {pretrained.num_classes} classes and the data has "
+            f"{num_classes}: as it is, it knows nothing of them.",
             "Set supernet.space.originals: false, so that the anchors are used as the job trains them.",
         )
 

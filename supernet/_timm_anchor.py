@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from search_spaces._errors import UsageError
 from search_spaces._vit import ViTConfig
 from supernet._timm import read
-from supernet._timm_models import check_has_weights, create
+from supernet._timm_models import check_has_weights, create, shown
 from supernet._timm_support import check_parameters, check_patches, check_supported
 from supernet._timm_swin import swin_config
 
@@ -25,9 +25,10 @@ HINT = "Choose plain ViTs (vit_*, deit_*, deit3_*) or Swins (swin_*)."
 class TimmAnchor:
     """An anchor's numbers as `search_spaces._anchors` takes them, and for what it was pretrained.
 
-    image_size: (height, width).  num_classes: of its pretrained classifier.
+    name: as a user knows it.  image_size: (height, width).  num_classes: of its pretrained classifier.
     """
 
+    name: str
     numbers: dict[str, Any]
     image_size: tuple[int, int]
     num_classes: int
@@ -45,7 +46,9 @@ def read_anchor(name: str, *, pretrained: bool, sizes: Mapping[str, Any]) -> Tim
     if pretrained:
         check_has_weights(name, model)
     known: Any = model.pretrained_cfg
-    return TimmAnchor(_numbers(name, model), tuple(known["input_size"][1:]), known["num_classes"])
+    return TimmAnchor(
+        shown(name), _numbers(shown(name), model), tuple(known["input_size"][1:]), known["num_classes"]
+    )
 
 
 def anchor_state(name: str, *, pretrained: bool, sizes: Mapping[str, Any], seed: int) -> dict[str, Tensor]:
