@@ -1,5 +1,6 @@
 """Search spaces as data: choices, the rule that makes a point canonical, and exact costs without a module."""
 
+import difflib
 import itertools
 import math
 from collections.abc import Iterable, Mapping
@@ -19,10 +20,20 @@ from search_spaces._tables import Features, Table, table
 Codes = NDArray[np.int64]
 INACTIVE = -1
 LISTABLE = 1_000_000
+MOST_NAMED = 16  # options of a choice in a hint
 
 
 def _sums(layer: Layer) -> tuple[int, int, int]:
     return layer.params, layer.macs, layer.output_elements * FLOAT_BYTES
+
+
+def _hint(choice: Choice, value: object) -> str:
+    """All options of the choice, or of many the closest ones."""
+    options = list(map(str, choice.options))
+    if len(options) <= MOST_NAMED:
+        return f"Options: {', '.join(options)}."
+    close = difflib.get_close_matches(str(value), options, n=3)
+    return f"There are {len(options)} options; close ones: {', '.join(close)}." if close else ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,9 +78,8 @@ class SearchSpace:
                 )
             value = flat[choice.name]
             if value not in choice.options:
-                options = ", ".join(map(str, choice.options))
                 raise UsageError(
-                    f"{choice.name} = {value!r} is not in space '{self.name}'.", f"Options: {options}."
+                    f"{choice.name} = {value!r} is not in space '{self.name}'.", _hint(choice, value)
                 )
             chosen[choice.name] = choice.options[choice.options.index(value)]
         return Architecture(tuple(chosen.items()))

@@ -8,6 +8,7 @@ import pytest
 
 import search_spaces
 from search_spaces import SearchSpace
+from search_spaces._errors import UsageError
 from search_spaces._layers import fvcore_flops
 from search_spaces._stitches import Stitch, nearest_cuts, window_cuts
 from search_spaces.stitching import layout_of, level, published_ids
@@ -232,3 +233,13 @@ def test_members_are_listed_by_cost_and_read_back(name: str) -> None:
         assert str(Stitch.parse(str(arch["stitch"]))) == arch["stitch"]
     again = search_spaces.get(space.family, **json.loads(json.dumps(dict(space.options))))
     assert published_ids(again) == published_ids(space)
+
+
+def test_a_stitch_that_there_is_not_brings_close_ones() -> None:
+    space = search_spaces.get(DEIT)
+    with pytest.raises(UsageError, match=r"stitch = '0\[0:8\]>1\[6:12\]' is not in space") as caught:
+        space.architecture({"stitch": "0[0:8]>1[6:12]"})
+    assert "There are 71 options; close ones: " in caught.value.hint
+    assert len(caught.value.hint) < 120
+    with pytest.raises(UsageError, match="is not a stitch"):
+        Stitch.parse("0[0:8]>1")
