@@ -237,8 +237,8 @@ def test_members_are_listed_by_cost_and_read_back(name: str) -> None:
 
 def test_a_stitch_that_there_is_not_brings_close_ones() -> None:
     space = search_spaces.get(DEIT)
-    with pytest.raises(UsageError, match=r"stitch = '0\[0:8\]>1\[6:12\]' is not in space") as caught:
-        space.architecture({"stitch": "0[0:8]>1[6:12]"})
+    with pytest.raises(UsageError, match=r"stitch = '0\[0:8\]>1\[4:12\]' is not in space") as caught:
+        space.architecture({"stitch": "0[0:8]>1[4:12]"})
     assert "There are 71 options; close ones: " in caught.value.hint
     assert len(caught.value.hint) < 120
     with pytest.raises(UsageError, match="is not a stitch"):
