@@ -27,8 +27,8 @@ KEPT_CHECKPOINTS = 2
 class Fit:
     """One training of a job.
 
-    stage, kind: how its events and its artifact are called.  begin: makes a training at step 0.  start: gives
-    it weights to begin with; not called for one that goes on.
+    stage: how its events are called.  kind: how its artifact is.  begin: makes a training at step 0.
+    start: gives it weights to begin with; not called for one that goes on.
     """
 
     stage: str
@@ -89,7 +89,7 @@ def _advance(run: Run, job: Fit, training: Training, batches: Batches) -> None:
     every = run.config.train.checkpoint_every
     until = (training.step // every + 1) * every
     for metrics in training.run(batches, until=until):
-        run.store.add_events(run.lease, [NewEvent("train", metrics, stage=job.stage, step=training.step)])
+        run.store.add_events(run.lease, [NewEvent(job.stage, metrics, stage=job.stage, step=training.step)])
         run.progress.update(training.step, job.steps, loss=round(metrics["loss"], 3))
         if run.stop.is_set() or run.lease.stop_requested():
             return

@@ -63,6 +63,10 @@ def test_every_member_is_evaluated_once(handle: nas.JobHandle) -> None:
         *("space", "latency", "anchor-0", "anchor-1", "train", "search", "finalists")
     ]
     assert not handle.store.artifacts(handle.job, "checkpoint")
+    last = {
+        kind: handle.store.events(handle.job, kind)[-1].step for kind in ("anchor-0", "anchor-1", "train")
+    }
+    assert last == {"anchor-0": 20, "anchor-1": 20, "train": 12}
 
 
 def test_the_original_anchors_are_those_that_were_trained_apart(handle: nas.JobHandle) -> None:
