@@ -24,7 +24,9 @@ from dashboards._look import (
     milliseconds,
     numbers,
 )
+from dashboards._route import block_names
 from search_spaces import Architecture, SearchSpace
+from search_spaces.stitching import FAMILY, stitch_of
 
 __all__ = [
     "front_figure",
@@ -126,6 +128,7 @@ def layers_frame(space: SearchSpace, architecture: Architecture) -> pd.DataFrame
 
     The block is the name up to the number behind `blocks`; what comes before the first block is the `stem`,
     what stands outside of them later the `head`, but for the layers that lead from one block to the next.
+    Blocks of a stitch are called by anchor and number, as in its text: `0: block 8`.
     """
     rows = []
     outside = "stem"
@@ -140,7 +143,10 @@ def layers_frame(space: SearchSpace, architecture: Architecture) -> pd.DataFrame
         elif parts[0] == "stitches":
             block = layer.name
         rows.append((layer.name, block, layer.kind, layer.params, layer.macs))
-    return pd.DataFrame(rows, columns=["name", "block", "kind", "params", "macs"])
+    layers = pd.DataFrame(rows, columns=["name", "block", "kind", "params", "macs"])
+    if space.family == FAMILY:
+        layers["block"] = layers["block"].map(block_names(stitch_of(architecture), layers["block"]))
+    return layers
 
 
 def layers_figure(layers: pd.DataFrame) -> go.Figure:
