@@ -110,7 +110,15 @@ def _arrow(
         y=[a.anchor, b.anchor],
         mode="lines+markers",
         line={"color": BLACK, "width": 2},
-        marker={"size": [7, 11], "color": BLACK, "symbol": ["circle", "arrow"], "angleref": "previous"},
+        # Plotly draws markers of different sizes half transparent and with a white border unless told not to.
+        marker={
+            "size": [0, 11],
+            "color": BLACK,
+            "symbol": "arrow",
+            "angleref": "previous",
+            "opacity": 1,
+            "line": {"width": 0},
+        },
         hovertext=[text, text],
         hoverinfo="text",
     )
@@ -130,5 +138,5 @@ def _depth_axis(figure: go.Figure, depths: Sequence[int]) -> None:
         ticks="",
         tickvals=[(begin + end) / 2 for begin, end in itertools.pairwise(bounds)],
         ticktext=[str(stage) for stage in range(len(depths))],
-        title="stage",
+        title_text="stage",
     )

@@ -175,8 +175,8 @@ def layers_figure(layers: pd.DataFrame) -> go.Figure:
             figure.add_trace(bar, row=1, col=column)
     framed(figure, "Layers by block", "one sample's forward pass")
     figure.update_layout(barmode="stack", bargap=0.25, height=230 + 24 * len(blocks))
-    figure.update_xaxes(nticks=4, title="MACs", row=1, col=1)
-    figure.update_xaxes(nticks=4, title="parameters", row=1, col=2)
+    figure.update_xaxes(nticks=4, tickangle=0, title="MACs", row=1, col=1)
+    figure.update_xaxes(nticks=4, tickangle=0, title="parameters", row=1, col=2)
     return figure.update_yaxes(autorange="reversed", type="category")
 
 
