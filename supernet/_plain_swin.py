@@ -1,7 +1,7 @@
 """A plain Swin transformer in one file that needs torch only, whole or as parts of several in a row.
 
 Parameter names are those of timm's `SwinTransformer`. This file is copied as it stands into the folder of an
-exported subnet.
+exported subnet, which is why some lines of `_plain_vit.py` stand here again.
 Source: Liu et al., "Swin Transformer: Hierarchical Vision Transformer using Shifted Windows"
 (arXiv 2103.14030).
 
