@@ -75,7 +75,7 @@ def alone(arch: Architecture, config: JobConfig, data: DataSet, space: SearchSpa
 
 
 def _trained(net: Supernet, config: JobConfig, data: DataSet, seed: int) -> dict[Architecture, float]:
-    training = Training(net, strategy(config.train.sampling, net.space), recipe(config), seed=seed)
+    training = Training(net, strategy(config.train.sampling, net), recipe(config), seed=seed)
     for _ in training.run(lambda step: data.train_batch(seed, step, config.train.batch_size)):
         pass
     net.shared.load_state_dict(training.weights())

@@ -78,7 +78,7 @@ def stitched(
         if name == "least squares":
             net.adapt(data.clean_batch(seed, step, 256) for step in range(init.images // 256))
         found[name] = accuracies(net, data, "report")
-        weights = trained(net, strategy(config.train.sampling, space), recipe(config), data, seed)
+        weights = trained(net, strategy(config.train.sampling, net), recipe(config), data, seed)
         net.shared.load_state_dict(weights)
         found[f"{name}, trained"] = accuracies(net, data, "report")
     return found, accuracies(net, data, "search")

@@ -43,9 +43,14 @@ class TrainedAnchor(Section):
         return self
 
 
+def _key_tag(value: Any, *keys: str) -> str | None:
+    """The first of the keys that the section, or its model, has."""
+    own = value if isinstance(value, dict) else getattr(type(value), "model_fields", ())
+    return next((f"<{key}>" for key in keys if key in own), None)
+
+
 def _anchor_tag(value: Any) -> str | None:
-    keys = value if isinstance(value, dict) else getattr(type(value), "model_fields", ())
-    return next((f"<{key}>" for key in ("vit", "checkpoint", "timm") if key in keys), None)
+    return _key_tag(value, "vit", "checkpoint", "timm")
 
 
 AnchorInit = Annotated[
@@ -73,11 +78,9 @@ class AnchorsInit(Section):
 def _init_tag(value: Any) -> str | None:
     if isinstance(value, str):
         return "<text>"
-    if isinstance(value, AnchorsInit) or (isinstance(value, dict) and "anchors" in value):
-        return "<anchors>"
-    if isinstance(value, CheckpointInit) or (isinstance(value, dict) and "checkpoint" in value):
-        return "<checkpoint>"
-    return "<timm>" if isinstance(value, TimmInit | dict) else None
+    return _key_tag(value, "anchors", "checkpoint") or (
+        "<timm>" if isinstance(value, TimmInit | dict) else None
+    )
 
 
 Init = Annotated[

@@ -15,12 +15,11 @@ from nas.initial import load_folder
 from search_spaces._errors import UsageError
 from supernet._timm_anchor import TimmAnchor, anchor_state, read_anchor
 from supernet._timm_models import FOLDER
-from supernet.stitching import Stitching
+from supernet.stitching import PLAIN, Stitching
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-KINDS = {"ViT": "vit", "Swin": "swin"}
 Sizes = Mapping[str, Any]  # image_size (height, width), in_chans, num_classes: those of the data
 
 
@@ -104,7 +103,7 @@ def _is_timms(folder: Path) -> bool:
 
 def _folder_numbers(folder: str, sizes: Sizes) -> dict[str, Any]:
     module = load_folder(folder)
-    kind = KINDS.get(type(module).__name__)
+    kind = next((kind for kind, plain in PLAIN.items() if type(module) is plain), None)
     if kind is None:
         raise UsageError(
             f"'{folder}' holds a {type(module).__name__}, which cannot be stitched again.",

@@ -46,14 +46,14 @@ def check(config: JobConfig) -> SearchSpace:
     space = resolve(config, data)
     if config.train.teacher is not None:
         load_teacher(config.train.teacher.timm, **data_sizes(data))
-    how = strategy(config.train.sampling, space)
-    how.draw(space, np.random.default_rng(0))
     codes = probes(space)
     check_limits(space, config.limits, exact_metrics(space, codes), codes)
     for name, device in config.devices.items():
         load("predictors.devices", device.backend).build(name=name, **device.model_dump(exclude={"backend"}))
     _check_sample(config, space)
     net, init = supernet.build(space), config.supernet.init
+    how = strategy(config.train.sampling, net)
+    how.draw(space, np.random.default_rng(0))
     if isinstance(init, AnchorsInit):
         assert isinstance(net, Stitching), "the space takes anchors"
         check_trained_anchors(space, init)
@@ -111,9 +111,8 @@ def measure(folder: Path, device_options: dict[str, Any]) -> dict[str, Any]:
     module = load_folder(folder)
     options = dict(device_options)
     device = load("predictors.devices", options.pop("backend", "torch_cpu")).build(**options)
-    config: Any = module.config
-    takes = config["anchors"][0] if "anchors" in config else config
-    example = torch.zeros(device.batch, takes["in_chans"], *takes["image_size"])
+    shape: Any = module.input_shape
+    example = torch.zeros(device.batch, *shape)
     result = measure_latency(device, {"it": lambda: module}, example, reference=lambda: module, seed=0)["it"]
     if isinstance(result, Failure):
         raise JobFailedError(f"The subnet in '{folder}' could not be measured: {result.reason}")

@@ -60,15 +60,7 @@ class PlainAnchor:
 
     @property
     def config(self) -> dict[str, Any]:
-        channels = self.vit.stem_channels(self.embed_dim) if self.vit.stem == "conv" else ()
-        fixed = {f.name: getattr(self.vit, f.name) for f in fields(ViTConfig) if f.name != "stem_dim"}
-        return fixed | {
-            "image_size": list(self.vit.image_size),
-            "embed_dim": self.embed_dim,
-            "num_heads": list(self.num_heads),
-            "mlp_hidden": list(self.mlp_hidden),
-            "stem_channels": list(channels),
-        }
+        return _vit.module_arguments(self.vit, self.embed_dim, self.num_heads, self.mlp_hidden)
 
     @property
     def stages(self) -> Stages:
@@ -191,10 +183,7 @@ def _read(where: str, values: dict[str, Any]) -> Anchor:
     kind = values.pop("kind", "vit")
     if not isinstance(kind, str) or kind not in KINDS:
         raise UsageError(f"{where} is of the unknown kind {kind!r}.", did_you_mean(str(kind), KINDS))
-    size = values.get("image_size")
-    if size is not None:
-        values["image_size"] = tuple(size) if isinstance(size, list | tuple) else (size, size)
-    return KINDS[kind].read(where, values)
+    return KINDS[kind].read(where, _vit.with_sides(values))
 
 
 def _check_alike(anchors: Sequence[Anchor]) -> None:

@@ -146,14 +146,19 @@ class SearchSpace:
         counts = np.array([len(choice.options) for choice in self.choices])
         return self.canonical(rng.integers(0, counts, size=(count, len(self.choices))))
 
+    @cached_property
+    def listable(self) -> bool:
+        """Whether `all_codes` can list it: at most LISTABLE combinations of options."""
+        return math.prod(len(choice.options) for choice in self.choices) <= LISTABLE
+
     def all_codes(self) -> Codes:
         """The codes of every architecture; for small spaces only.
 
-        Raises UsageError when there are more than LISTABLE combinations of options.
+        Raises UsageError for a space that is not `listable`.
         """
-        counts = [len(choice.options) for choice in self.choices]
-        if math.prod(counts) > LISTABLE:
+        if not self.listable:
             raise UsageError(f"Space '{self.name}' has too many architectures to list ({self.size}).")
+        counts = [len(choice.options) for choice in self.choices]
         grid = np.indices(counts).reshape(len(counts), -1).T
         return np.unique(self.canonical(grid), axis=0)
 

@@ -1,7 +1,9 @@
 """The parts of a plain vision transformer that no search changes, and the layers of its pieces."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from math import log2
+from typing import Any
 
 from search_spaces._errors import UsageError
 from search_spaces._layers import Layer, activation, add, attention, conv2d, linear, norm, pool, scale, token
@@ -110,6 +112,28 @@ class ViTConfig:
             return (embed_dim,)
         strided = int(log2(self.patch_size))
         return (*(self.stem_dim * 2**i for i in range(strided)), embed_dim)
+
+
+def module_arguments(
+    config: ViTConfig, embed_dim: int, num_heads: Sequence[int], mlp_hidden: Sequence[int]
+) -> dict[str, Any]:
+    """The arguments of the plain module `ViT`, JSON data; heads and FFN neurons per layer."""
+    fixed = {f.name: getattr(config, f.name) for f in fields(ViTConfig) if f.name != "stem_dim"}
+    return fixed | {
+        "image_size": list(config.image_size),
+        "embed_dim": embed_dim,
+        "num_heads": list(num_heads),
+        "mlp_hidden": list(mlp_hidden),
+        "stem_channels": list(config.stem_channels(embed_dim)) if config.stem == "conv" else [],
+    }
+
+
+def with_sides(numbers: Mapping[str, Any]) -> dict[str, Any]:
+    """The same with image_size, where there is one, as (height, width); one number is a square's side."""
+    size = numbers.get("image_size")
+    if size is None:
+        return dict(numbers)
+    return {**numbers, "image_size": tuple(size) if isinstance(size, list | tuple) else (size, size)}
 
 
 def stem_layers(config: ViTConfig, dim: int) -> tuple[Layer, ...]:

@@ -15,7 +15,7 @@ from search_spaces._choices import Choice, Part
 from search_spaces._errors import UsageError, did_you_mean
 from search_spaces._layers import Layer
 from search_spaces._space import SearchSpace
-from search_spaces._vit import ViTConfig, block_layers, head_layers, stem_layers
+from search_spaces._vit import ViTConfig, block_layers, head_layers, stem_layers, with_sides
 
 FAMILY = "matformer"
 ELASTIC = ("embed_dim", "depth", "num_heads", "mlp_ratio")
@@ -106,10 +106,7 @@ def _vit_config(vit: Mapping[str, Any]) -> ViTConfig:
                 f"The matformer space has no option '{key}'.",
                 did_you_mean(key, [*known, *ELASTIC, "per_layer"]),
             )
-    size = vit.get("image_size")
-    if size is not None:
-        vit = {**vit, "image_size": tuple(size) if isinstance(size, list | tuple) else (size, size)}
-    return ViTConfig(**vit)
+    return ViTConfig(**with_sides(vit))
 
 
 def _ascending(name: str, options: Sequence[Any]) -> tuple[Any, ...]:

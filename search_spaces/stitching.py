@@ -124,7 +124,7 @@ def build(
     _check_options(options)
     pieces = _Pieces(models)
     _check_order(models, pieces)
-    members = [stitch for stitch in layout_of(options).members if stitch is not None]
+    members = [stitch for stitch in _layout(models, options).members if stitch is not None]
     ordered = sorted(members, key=lambda stitch: (*pieces.cost(stitch), str(stitch)))
     return SearchSpace(
         name=name,
@@ -138,7 +138,11 @@ def build(
 
 def layout_of(options: Mapping[str, Any]) -> Layout:
     """Members in the published order and the cuts of every stitching layer, from a space's `options`."""
-    stages = [anchor.stages for anchor in read_anchors(options["anchors"], {})]
+    return _layout(read_anchors(options["anchors"], {}), options)
+
+
+def _layout(anchors: Sequence[Anchor], options: Mapping[str, Any]) -> Layout:
+    stages = [anchor.stages for anchor in anchors]
     if options["scheme"] == "v2":
         return v2(stages, whole_small=options["whole_small"])
     names = ("kernel", "stride", "lengthening", "nearest", "chains")
@@ -162,12 +166,6 @@ def level(arch: Architecture) -> tuple[tuple[int, int], ...]:
     for segment in stitch_of(arch).segments:
         counts[segment.anchor] = counts.get(segment.anchor, 0) + segment.end - segment.begin
     return tuple(sorted((anchor, count) for anchor, count in counts.items() if count))
-
-
-def untrained(space: SearchSpace) -> frozenset[Architecture]:
-    """The members that have none of the trained weights: the anchors, if they are kept as they came."""
-    kept = space.options["originals"]
-    return frozenset(space.preset(name) for name in space.preset_values) if kept else frozenset()
 
 
 class _Pieces:

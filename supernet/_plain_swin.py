@@ -218,6 +218,7 @@ class Swin(nn.Module):
     ) -> None:
         super().__init__()
         self.config: dict[str, Any] = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
+        self.input_shape = (in_chans, *image_size)
 
         def block(stage: int, *, shifted: bool) -> Block:
             dim, cell = embed_dim * 2**stage, patch_size * 2**stage
@@ -313,6 +314,8 @@ class StitchedSwin(nn.Module):
     def __init__(self, *, anchors: Sequence[Mapping[str, Any]], segments: Sequence[Sequence[int]]) -> None:
         super().__init__()
         self.config: dict[str, Any] = {"anchors": anchors, "segments": segments}
+        takes = anchors[segments[0][0]]
+        self.input_shape = (takes["in_chans"], *takes["image_size"])
         last = len(segments) - 1
         self.segments = nn.ModuleList(
             Swin(**anchors[anchor]).keep(begin, end, stem=i == 0, head=i == last)

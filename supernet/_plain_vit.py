@@ -170,6 +170,7 @@ class ViT(nn.Module):
     ) -> None:
         super().__init__()
         self.config: dict[str, Any] = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
+        self.input_shape = (in_chans, *image_size)
         patches = image_size[0] * image_size[1] // patch_size**2
         self.prefix_tokens = class_token + reg_tokens
         self.no_embed_class, self.pool = no_embed_class, pool
@@ -278,6 +279,8 @@ class StitchedViT(nn.Module):
     def __init__(self, *, anchors: Sequence[Mapping[str, Any]], segments: Sequence[Sequence[int]]) -> None:
         super().__init__()
         self.config: dict[str, Any] = {"anchors": anchors, "segments": segments}
+        takes = anchors[segments[0][0]]
+        self.input_shape = (takes["in_chans"], *takes["image_size"])
         last = len(segments) - 1
         self.segments = nn.ModuleList(
             ViT(**anchors[anchor]).keep(begin, end, stem=i == 0, head=i == last)

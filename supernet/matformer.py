@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from search_spaces import Architecture, SearchSpace
-from search_spaces._vit import ViTConfig
+from search_spaces._vit import ViTConfig, module_arguments
 from search_spaces.matformer import hidden_features
 from supernet._importance import sort_by_importance
 from supernet._init import init_weights
@@ -68,11 +68,4 @@ def plain_config(vit: ViTConfig, arch: Architecture) -> dict[str, Any]:
     """The arguments of the plain `ViT` of an architecture; JSON data."""
     heads, ratios = layer_values(arch)
     dim = int(arch["embed_dim"])
-    fixed = {f.name: getattr(vit, f.name) for f in fields(ViTConfig) if f.name != "stem_dim"}
-    return fixed | {
-        "image_size": list(vit.image_size),
-        "embed_dim": dim,
-        "num_heads": list(heads),
-        "mlp_hidden": [hidden_features(dim, ratio) for ratio in ratios],
-        "stem_channels": list(vit.stem_channels(dim)) if vit.stem == "conv" else [],
-    }
+    return module_arguments(vit, dim, heads, [hidden_features(dim, ratio) for ratio in ratios])

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from search_spaces import Architecture, SearchSpace
 from search_spaces._anchors import read_anchors
 from search_spaces._errors import UsageError
-from search_spaces.stitching import layout_of, stitch_of, untrained
+from search_spaces.stitching import layout_of, stitch_of
 from supernet._base import Supernet, WithoutInit
 from supernet._init import init_weights
 from supernet._least_squares import solved
@@ -70,7 +70,8 @@ class Stitching(Supernet):
             )
         super().__init__(space, shared)
         self.shared: _Shared
-        self.frozen = untrained(space)
+        if options["originals"]:
+            self.frozen = frozenset(space.preset(name) for name in space.preset_values)
         generator = torch.Generator().manual_seed(seed)
         for anchor in self.shared.anchors:
             init_weights(anchor, generator)

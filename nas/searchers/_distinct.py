@@ -1,6 +1,5 @@
 """Makes any Optuna sampler a searcher: canonical, within hard limits, no repeats, the same after a resume."""
 
-import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import cached_property, lru_cache
 from itertools import chain
@@ -14,7 +13,7 @@ from optuna.trial import FrozenTrial
 
 from nas.searchers import SearchProblem, SpaceExhausted
 from search_spaces import Architecture, SearchSpace
-from search_spaces._space import LISTABLE, Codes
+from search_spaces._space import Codes
 
 TRIES = 64
 DRAWS = 4096
@@ -122,7 +121,7 @@ class DistinctSampler(BaseSampler):
     @cached_property
     def _feasible(self) -> Codes | None:
         """All feasible architectures of a space that is small enough to be listed."""
-        if math.prod(len(choice.options) for choice in self._space.choices) > LISTABLE:
+        if not self._space.listable:
             return None
         return self._allowed(self._space.all_codes())
 

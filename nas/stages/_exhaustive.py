@@ -1,13 +1,12 @@
 """Whether a search may simply look at everything."""
 
-import math
 from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from search_spaces import Architecture, SearchSpace
-from search_spaces._space import LISTABLE, Codes
+from search_spaces._space import Codes
 
 
 def affordable(
@@ -18,9 +17,7 @@ def affordable(
     feasible: codes (n, choices) -> booleans (n,); None: all are.
     None when there are more than `budget`, and for a space that is too large to be listed.
     """
-    if math.prod(len(choice.options) for choice in space.choices) > LISTABLE:
-        return None
-    if feasible is None and space.size > budget:
+    if not space.listable or (feasible is None and space.size > budget):
         return None
     codes = space.all_codes()
     codes = codes if feasible is None else codes[feasible(codes)]

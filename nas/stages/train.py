@@ -15,9 +15,8 @@ from nas.spaces import data_sizes
 from nas.stages._fit import Fit, device_of, fit
 from nas.stages._run import Run
 from nas.store import Artifact
-from search_spaces import Architecture, SearchSpace
+from search_spaces import SearchSpace
 from search_spaces._errors import UsageError
-from search_spaces._registry import load
 from supernet._base import Supernet
 from supernet._resource_groups import GIGA, bin_groups, collapsed, gap_groups, level_groups
 from supernet._sampling import Joint, ResourceConstrained, Sandwich, SinglePath, Strategy, Weighted
@@ -60,9 +59,9 @@ def torch_device(config: JobConfig) -> torch.device:
     return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def strategy(config: SamplingConfig, space: SearchSpace) -> Strategy:
-    """The sampling strategy that a job file names, for the job's space."""
-    left_out = _left_out(space)
+def strategy(config: SamplingConfig, net: Supernet) -> Strategy:
+    """The sampling strategy that a job file names, for the job's supernet."""
+    space, left_out = net.space, net.frozen
     if config.strategy == "resource_constrained":
         if config.gap_gmacs is not None:
             groups = gap_groups(space, config.gap_gmacs * GIGA, leave_out=left_out)
@@ -108,25 +107,17 @@ def recipe(config: JobConfig) -> Recipe:
     )
 
 
-def _left_out(space: SearchSpace) -> frozenset[Architecture]:
-    """The subnets that keep the weights they came with, where the family has such."""
-    untrained = getattr(load("search_spaces", space.family), "untrained", None)
-    return untrained(space) if untrained else frozenset()
-
-
 def _begin(run: Run, space: SearchSpace, data: DataSet) -> Training:
     config = run.config
-    sampling = config.train.sampling
-    if sampling.strategy == "resource_constrained" and sampling.gap_gmacs is not None:
-        warning = collapsed(space, sampling.gap_gmacs * GIGA, leave_out=_left_out(space))
-        if warning is not None:
-            run.warn(warning)
     torch.set_num_threads(config.train.threads or torch.get_num_threads())
     net = supernet.build(space, seed=config.seed).to(torch_device(config))
+    gap = config.train.sampling.gap_gmacs
+    if gap is not None and (warning := collapsed(space, gap * GIGA, leave_out=net.frozen)):
+        run.warn(warning)
     teacher = config.train.teacher and load_teacher(config.train.teacher.timm, **data_sizes(data))
     return Training(
         net,
-        strategy(config.train.sampling, space),
+        strategy(config.train.sampling, net),
         recipe(config),
         seed=config.seed,
         teacher=teacher.to(torch_device(config)) if teacher else None,

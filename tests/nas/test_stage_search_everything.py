@@ -13,7 +13,6 @@ from nas import searchers
 from nas.config import JobConfig
 from nas.progress import Silent
 from nas.searchers import SearchProblem
-from nas.stages import _exhaustive
 from nas.stages._exhaustive import affordable
 from nas.stages._run import Run
 from nas.stages.search import Objectives, search
@@ -178,5 +177,5 @@ def test_a_space_that_is_too_large_is_never_listed(monkeypatch: pytest.MonkeyPat
     big = search_spaces.get("matformer_vit_b16")
     assert affordable(big, None, big.size) is None
     assert affordable(big, lambda codes: np.zeros(len(codes), dtype=np.bool_), 10) is None
-    monkeypatch.setattr(_exhaustive, "LISTABLE", SPACE.size)
+    monkeypatch.setattr("search_spaces._space.LISTABLE", SPACE.size)
     assert affordable(SPACE, None, SPACE.size - 1) is None

@@ -10,7 +10,7 @@ import search_spaces
 import supernet
 from search_spaces import Architecture
 from search_spaces._errors import UsageError
-from search_spaces.stitching import stitch_of, untrained
+from search_spaces.stitching import stitch_of
 from supernet._plain_vit import StitchedViT, ViT
 from supernet._timm_anchor import read_anchor
 from supernet.stitching import Stitching
@@ -121,7 +121,7 @@ def test_the_originals_stay_when_the_shared_anchors_change() -> None:
         parameter.add_(0.1)
     assert torch.equal(net(x, anchor), before[0])
     assert not torch.equal(net(x, stitch), before[1])
-    assert untrained(net.space) == {net.space.preset("anchor0"), anchor}
+    assert net.frozen == {net.space.preset("anchor0"), anchor}
 
 
 @torch.no_grad()
@@ -132,7 +132,7 @@ def test_without_originals_the_anchors_are_the_shared_ones() -> None:
     for parameter in net.shared.anchors.parameters():
         parameter.add_(0.1)
     assert not torch.equal(net(x, anchor), before)
-    assert not untrained(net.space)
+    assert not net.frozen
 
 
 def test_a_low_rank_update_leaves_the_frozen_weight_alone() -> None:
