@@ -81,20 +81,20 @@ def _search(run: Run, objectives: Objectives, pool: EvaluationPool) -> dict[str,
     feasible = partial(_feasible, run.config, objectives) if run.config.limits else None
     everything = affordable(objectives.space, feasible, run.config.search.evaluations)
     total = run.config.search.evaluations if everything is None else len(everything)
-    rows = _Rows(run, objectives, pool, total, stored)
+    evaluated = _Evaluated(run, objectives, pool, total, stored)
     if everything is None:
-        _ask_searcher(run.config, objectives, rows, stored)
+        _ask_searcher(run.config, objectives, evaluated, stored)
     else:
         known = {evaluation.subnet.key for evaluation in stored}
         left = [arch for arch in everything if arch.key not in known]
         for start in range(0, len(left), run.config.search.batch):
-            rows.add(left[start : start + run.config.search.batch])
-    if rows.told == 0:
+            evaluated.add(left[start : start + run.config.search.batch])
+    if evaluated.told == 0:
         raise JobFailedError("The search found no subnet to evaluate.", "Check the constraints of the job.")
-    return {"evaluations": rows.told, "batches": rows.batch}
+    return {"evaluations": evaluated.told, "batches": evaluated.batch}
 
 
-class _Rows:
+class _Evaluated:
     """What has been evaluated: `told` subnets in `batch` batches, of at most `total`."""
 
     def __init__(
@@ -130,7 +130,7 @@ class _Rows:
 
 
 def _ask_searcher(
-    config: JobConfig, objectives: Objectives, rows: _Rows, stored: Sequence[Evaluation]
+    config: JobConfig, objectives: Objectives, evaluated: _Evaluated, stored: Sequence[Evaluation]
 ) -> None:
     """Evaluates what the searcher proposes until the budget is used or it proposes nothing more."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -140,12 +140,12 @@ def _ask_searcher(
     for number, batch in groupby(stored, key=lambda evaluation: evaluation.batch):
         assert number is not None
         _replay(study, objectives, list(batch))
-    while rows.told < rows.total:
-        trials = _ask(study, objectives.space, min(config.search.batch, rows.total - rows.told))
+    while evaluated.told < evaluated.total:
+        trials = _ask(study, objectives.space, min(config.search.batch, evaluated.total - evaluated.told))
         if not trials:
             break
         archs = [architecture(objectives.space, trial.params) for trial in trials]
-        for trial, row in zip(trials, rows.add(archs), strict=True):
+        for trial, row in zip(trials, evaluated.add(archs), strict=True):
             _tell(study, objectives, trial, row.objectives)
 
 
