@@ -16,7 +16,8 @@ class Layer:
     """One operator of an architecture.
 
     name: dotted path in the module, such as `blocks.0.mlp.fc1`.
-    kind: `conv2d`, `linear`, `attention`, `norm`, `activation`, `add`, `scale`, `token` or `pool`.
+    kind: `conv2d`, `linear`, `attention`, `relative_positions`, `norm`, `activation`, `add`, `scale`, `token`
+    or `pool`.
     shape: what the kind is fully described by (see the function that makes it).
     input_elements, output_elements: numbers read and written, weights not included.
     slices: independent small problems inside the operator (heads x windows for attention), else 1.
@@ -104,6 +105,24 @@ def attention(name: str, tokens: int, heads: int, head_dim: int, *, windows: int
     )
 
 
+def relative_positions(name: str, tokens: int, heads: int, head_dim: int, *, reach: int) -> Layer:
+    """What every head adds for the distances between tokens, on its keys or on its values.
+
+    The vectors are sums of one from a table for rows and one from a table for columns, each with 2 reach + 2
+    entries; they are put together in every pass. Shape (heads, tokens, head_dim, entries).
+    """
+    entries, pairs = 2 * reach + 2, tokens * tokens
+    return Layer(
+        name,
+        "relative_positions",
+        (heads, tokens, head_dim, entries),
+        params=2 * entries * head_dim,
+        macs=heads * pairs * head_dim,
+        input_elements=pairs * head_dim + heads * tokens * head_dim,
+        output_elements=pairs * head_dim + heads * pairs,
+    )
+
+
 def norm(name: str, rows: int, dim: int, *, bias: bool = True) -> Layer:
     """A normalisation over `dim` channels with scale and (by default) shift; shape (rows, dim)."""
     return Layer(name, "norm", (rows, dim), dim * (1 + bias), 0, rows * dim, rows * dim)
@@ -129,6 +148,6 @@ def token(name: str, rows: int, dim: int) -> Layer:
     return Layer(name, "token", (rows, dim), rows * dim, 0, rows * dim, rows * dim)
 
 
-def pool(name: str, rows: int, dim: int) -> Layer:
-    """The mean (or choice of one) of `rows` vectors; shape (rows, dim)."""
-    return Layer(name, "pool", (rows, dim), 0, 0, rows * dim, dim)
+def pool(name: str, rows: int, dim: int, *, groups: int = 1) -> Layer:
+    """The mean (or choice of one) of the `rows` vectors of each group; shape (groups, rows, dim)."""
+    return Layer(name, "pool", (groups, rows, dim), 0, 0, groups * rows * dim, groups * dim)

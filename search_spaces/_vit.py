@@ -6,7 +6,19 @@ from math import log2
 from typing import Any
 
 from search_spaces._errors import UsageError
-from search_spaces._layers import Layer, activation, add, attention, conv2d, linear, norm, pool, scale, token
+from search_spaces._layers import (
+    Layer,
+    activation,
+    add,
+    attention,
+    conv2d,
+    linear,
+    norm,
+    pool,
+    relative_positions,
+    scale,
+    token,
+)
 
 FLAGS = (
     *("stem_norm", "class_token", "no_embed_class", "pre_norm", "qkv_bias", "proj_bias", "qk_norm"),
@@ -31,6 +43,7 @@ class ViTConfig:
     head_dim: width of one attention head, the same at every number of heads.
     gated: the FFN is `fc2(act(a) * b)` with `a, b` the halves of `fc1` (SwiGLU, GeGLU).
     fc_norm: the last norm stands after the pooling instead of before.
+    rel_pos: relative positions on keys and values, up to so many patches apart; 0 for none.
     """
 
     image_size: tuple[int, int] = (8, 16)
@@ -54,6 +67,7 @@ class ViTConfig:
     pool: str = "avg"
     fc_norm: bool = True
     norm_eps: float = 1e-6
+    rel_pos: int = 0
 
     def __post_init__(self) -> None:
         """Raises UsageError for sizes that do not fit together."""
@@ -68,8 +82,9 @@ class ViTConfig:
             raise UsageError(
                 f"image_size = {self.image_size!r} is not two positive integers (height, width)."
             )
-        if type(self.reg_tokens) is not int or self.reg_tokens < 0:
-            raise UsageError(f"reg_tokens = {self.reg_tokens!r} is not a number of tokens.")
+        for name in ("reg_tokens", "rel_pos"):
+            if type(value := getattr(self, name)) is not int or value < 0:
+                raise UsageError(f"{name} = {value!r} is not a whole number of at least 0.")
         if any(side % self.patch_size for side in self.image_size):
             raise UsageError(
                 f"An image of {self.image_size[0]}x{self.image_size[1]} pixels cannot be cut into patches of "
@@ -178,10 +193,15 @@ def block_layers(config: ViTConfig, index: int, dim: int, heads: int, hidden: in
     ]
     if config.qk_norm:
         layers += [norm(f"{prefix}.attn.{side}_norm", 1, config.head_dim) for side in ("q", "k")]
-    layers += [
-        attention(f"{prefix}.attn", n, heads, config.head_dim),
-        linear(f"{prefix}.attn.proj", n, inner, dim, bias=config.proj_bias),
-    ]
+    layers.append(attention(f"{prefix}.attn", n, heads, config.head_dim))
+    if config.rel_pos:
+        layers += [
+            relative_positions(
+                f"{prefix}.attn.rel_pos_{side}", n, heads, config.head_dim, reach=config.rel_pos
+            )
+            for side in ("k", "v")
+        ]
+    layers.append(linear(f"{prefix}.attn.proj", n, inner, dim, bias=config.proj_bias))
     if config.layer_scale:
         layers.append(scale(f"{prefix}.ls1", n, dim))
     layers += [

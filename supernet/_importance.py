@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from supernet._base import Supernet
-from supernet._plain_vit import Attention, Mlp, ViT
+from supernet._plain_layers import Attention, Mlp
+from supernet._plain_vit import ViT
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ def init_weights(module: nn.Module, generator: torch.Generator) -> None:
     for name, parameter in module.named_parameters():
         if parameter.ndim == 1:
             nn.init.constant_(parameter, float(name.endswith(("weight", "gamma"))))
-        elif name.endswith(("pos_embed", "token", "bias_table")):
+        elif name.endswith(("pos_embed", "token", "_table")):
             nn.init.trunc_normal_(parameter, std=0.02, generator=generator)
         else:
             nn.init.trunc_normal_(parameter, std=parameter[0].numel() ** -0.5, generator=generator)

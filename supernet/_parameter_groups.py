@@ -7,7 +7,7 @@ from torch import nn
 
 from search_spaces._errors import UsageError, did_you_mean
 
-EXEMPT = ("pos_embed", "cls_token", "reg_token", "relative_position_bias_table")
+EXEMPT = ("pos_embed", "_token", "_table")  # ends of names
 
 
 def trained_parameters(shared: nn.Module, lr_scale: Mapping[str, float]) -> dict[str, nn.Parameter]:
@@ -42,7 +42,7 @@ def parameter_groups(
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in parameters.items():
-        decays = parameter.ndim >= 2 and name.rpartition(".")[2] not in EXEMPT
+        decays = parameter.ndim >= 2 and not name.endswith(EXEMPT)
         scale = lr_scale.get(name.partition(".")[0], 1.0)
         groups.setdefault((scale, weight_decay if decays else 0.0), []).append(parameter)
     return [

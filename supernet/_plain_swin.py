@@ -1,7 +1,6 @@
-"""A plain Swin transformer in one file that needs torch only, whole or as parts of several in a row.
+"""A plain Swin transformer that needs torch only, whole or as parts of several in a row.
 
-Parameter names are those of timm's `SwinTransformer`. This file is copied as it stands into the folder of an
-exported subnet, which is why some lines of `_plain_vit.py` stand here again.
+Parameter names are those of timm's `SwinTransformer`.
 Source: Liu et al., "Swin Transformer: Hierarchical Vision Transformer using Shifted Windows"
 (arXiv 2103.14030).
 
@@ -17,6 +16,8 @@ from typing import Any, Self, TypeAlias
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from supernet._plain_layers import Mlp, Staged, Stitched
 
 Pair: TypeAlias = tuple[int, int]
 MASKED = -100.0  # added to the score of two tokens that only the shift made neighbours
@@ -102,18 +103,6 @@ class WindowAttention(nn.Module):
         return (bias + mask.to(bias.dtype)).flatten(0, 1)[None]
 
 
-class Mlp(nn.Module):
-    """The feed-forward network with `hidden` neurons."""
-
-    def __init__(self, dim: int, hidden: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(dim, hidden)
-        self.fc2 = nn.Linear(hidden, dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x)))
-
-
 class Block(nn.Module):
     """Pre-norm transformer block on (B, R, S, D); its windows are shifted by `attn.shift`."""
 
@@ -195,7 +184,7 @@ class Head(nn.Module):
         return self.fc(x.mean(dim=(1, 2)))
 
 
-class Swin(nn.Module):
+class Swin(Staged):
     """Swin transformer from images (B, C, height, width) to logits (B, classes).
 
     depths and num_heads have one entry per stage; `config` holds the arguments for `Swin(**config)`.
@@ -227,7 +216,7 @@ class Swin(nn.Module):
             # A side that one window covers has nothing to exchange.
             moved = [window_size // 2 if shifted and side > window_size else 0 for side in grid]
             attn = WindowAttention(dim, num_heads[stage], grid, window, (moved[0], moved[1]), bias=qkv_bias)
-            return Block(dim, attn, Mlp(dim, round(dim * mlp_ratio)), eps=norm_eps)
+            return Block(dim, attn, Mlp(dim, round(dim * mlp_ratio), gated=False, act="gelu"), eps=norm_eps)
 
         def merging(stage: int) -> PatchMerging | None:
             return PatchMerging(embed_dim * 2 ** (stage - 1), eps=norm_eps) if stage else None
@@ -282,7 +271,6 @@ class Swin(nn.Module):
         return self.head(self.norm(x))
 
     def stages(self) -> Iterator[tuple[str, Callable[[Tensor], Tensor]]]:
-        """The forward pass as a sequence of named functions, one for each block."""
         if self.patch_embed is not None:
             yield "stem", self.embed
         for name, stage in self.layers.named_children():
@@ -292,18 +280,13 @@ class Swin(nn.Module):
         if self.head is not None:
             yield "head", self.classify
 
-    def forward(self, x: Tensor) -> Tensor:
-        for _, stage in self.stages():
-            x = stage(x)
-        return x
-
     def _stages(self) -> Iterator[Stage]:
         for stage in self.layers:
             assert isinstance(stage, Stage)
             yield stage
 
 
-class StitchedSwin(nn.Module):
+class StitchedSwin(Stitched):
     """Parts of Swin transformers in a row, a linear layer on all tokens between one and the next.
 
     anchors: arguments of `Swin`.  segments: [anchor, begin, end] each, the blocks of a part counted over all
@@ -312,40 +295,20 @@ class StitchedSwin(nn.Module):
     """
 
     def __init__(self, *, anchors: Sequence[Mapping[str, Any]], segments: Sequence[Sequence[int]]) -> None:
-        super().__init__()
+        last = len(segments) - 1
+        super().__init__(
+            [
+                Swin(**anchors[anchor]).keep(begin, end, stem=i == 0, head=i == last)
+                for i, (anchor, begin, end) in enumerate(segments)
+            ],
+            [
+                (width(anchors[a], end - 1), width(anchors[b], begin))
+                for (a, _, end), (b, begin, _) in pairwise(segments)
+            ],
+        )
         self.config: dict[str, Any] = {"anchors": anchors, "segments": segments}
         takes = anchors[segments[0][0]]
         self.input_shape = (takes["in_chans"], *takes["image_size"])
-        last = len(segments) - 1
-        self.segments = nn.ModuleList(
-            Swin(**anchors[anchor]).keep(begin, end, stem=i == 0, head=i == last)
-            for i, (anchor, begin, end) in enumerate(segments)
-        )
-        self.stitches = nn.ModuleList(
-            nn.Linear(width(anchors[a], end - 1), width(anchors[b], begin))
-            for (a, _, end), (b, begin, _) in pairwise(segments)
-        )
-
-    def stages(self) -> Iterator[tuple[str, Callable[[Tensor], Tensor]]]:
-        """The forward pass as a sequence of named functions."""
-        for i, segment in enumerate(self.segments):
-            assert isinstance(segment, Swin)
-            if i:
-                yield f"stitches.{i - 1}", partial(_on_contiguous, self.stitches[i - 1])
-            for name, stage in segment.stages():
-                yield f"segments.{i}.{name}", stage
-
-    def forward(self, x: Tensor) -> Tensor:
-        for _, stage in self.stages():
-            x = stage(x)
-        return x
-
-
-def _on_contiguous(layer: nn.Module, x: Tensor) -> Tensor:
-    """A linear layer; on strided tokens the kernel, and with it the last bit, would depend on who owns its
-    weight.
-    """
-    return layer(x.contiguous())
 
 
 def width(config: Mapping[str, Any], index: int) -> int:

@@ -1,13 +1,12 @@
-"""A plain vision transformer in one file that needs torch only; every extracted ViT subnet is one of these.
+"""A plain vision transformer that needs torch only; every extracted ViT subnet is one of these.
 
 Parameter names are those of timm's `VisionTransformer`, which takes a subnet with equal layers; heads and FFN
-widths may differ from layer to layer. This file is copied as it stands into the folder of an exported subnet.
+widths may differ from layer to layer.
 
-Shapes: B images, N tokens, D residual width, H heads, d head width.
+Shapes: B images, N tokens, D residual width.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from itertools import pairwise
 from typing import Any, Self
 
@@ -15,24 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "gelu": F.gelu,
-    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
-    "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),
-    "relu": F.relu,
-    "silu": F.silu,
-}
-
-
-class PatchEmbed(nn.Module):
-    """One convolution from the image (B, C, height, width) to tokens (B, N, D)."""
-
-    def __init__(self, in_chans: int, embed_dim: int, patch_size: int, *, bias: bool) -> None:
-        super().__init__()
-        self.proj = nn.Conv2d(in_chans, embed_dim, patch_size, patch_size, bias=bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.proj(x).flatten(2).transpose(1, 2)
+from supernet._plain_layers import Attention, Block, Mlp, PatchEmbed, RelativeAttention, Staged, Stitched
 
 
 class ConvStem(nn.Module):
@@ -55,89 +37,11 @@ class ConvStem(nn.Module):
         return self.convs[-1](x).flatten(2).transpose(1, 2)
 
 
-class Attention(nn.Module):
-    """Multi-head self-attention with a fused projection; `num_heads * head_dim` need not equal D."""
-
-    def __init__(
-        self,
-        dim: int,
-        num_heads: int,
-        head_dim: int,
-        *,
-        qkv_bias: bool,
-        proj_bias: bool,
-        qk_norm: bool,
-        eps: float,
-    ) -> None:
-        super().__init__()
-        self.num_heads, self.head_dim = num_heads, head_dim
-        inner = num_heads * head_dim
-        self.qkv = nn.Linear(dim, 3 * inner, bias=qkv_bias)
-        self.q_norm: nn.Module = nn.LayerNorm(head_dim, eps) if qk_norm else nn.Identity()
-        self.k_norm: nn.Module = nn.LayerNorm(head_dim, eps) if qk_norm else nn.Identity()
-        self.proj = nn.Linear(inner, dim, bias=proj_bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        batch, tokens, _ = x.shape
-        qkv = self.qkv(x).reshape(batch, tokens, 3, self.num_heads, self.head_dim)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each B H N d
-        x = F.scaled_dot_product_attention(self.q_norm(q), self.k_norm(k), v)
-        return self.proj(x.transpose(1, 2).reshape(batch, tokens, self.num_heads * self.head_dim))
-
-
-class Mlp(nn.Module):
-    """The feed-forward network with `hidden` neurons; gated: `fc2(act(a) * b)`, the halves of `fc1`."""
-
-    def __init__(self, dim: int, hidden: int, *, gated: bool, act: str) -> None:
-        super().__init__()
-        self.gated, self.act = gated, ACTIVATIONS[act]
-        self.fc1 = nn.Linear(dim, 2 * hidden if gated else hidden)
-        self.fc2 = nn.Linear(hidden, dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(self.hidden(x))
-
-    def hidden(self, x: Tensor) -> Tensor:
-        """The neurons' outputs (..., hidden), which is what importance is measured on."""
-        x = self.fc1(x)
-        if not self.gated:
-            return self.act(x)
-        gate, value = x.chunk(2, dim=-1)
-        return self.act(gate) * value
-
-
-class LayerScale(nn.Module):
-    """A learned factor per channel."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.gamma = nn.Parameter(torch.ones(dim))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.gamma
-
-
-class Block(nn.Module):
-    """Pre-norm transformer block on (B, N, D)."""
-
-    def __init__(self, attn: Attention, mlp: Mlp, dim: int, *, layer_scale: bool, eps: float) -> None:
-        super().__init__()
-        self.norm1 = nn.LayerNorm(dim, eps)
-        self.attn = attn
-        self.ls1: nn.Module = LayerScale(dim) if layer_scale else nn.Identity()
-        self.norm2 = nn.LayerNorm(dim, eps)
-        self.mlp = mlp
-        self.ls2: nn.Module = LayerScale(dim) if layer_scale else nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.ls1(self.attn(self.norm1(x)))
-        return x + self.ls2(self.mlp(self.norm2(x)))
-
-
-class ViT(nn.Module):
+class ViT(Staged):
     """Vision transformer from images (B, C, height, width) to logits (B, classes).
 
-    num_heads and mlp_hidden have one entry per layer; `config` holds the arguments for `ViT(**config)`.
+    num_heads and mlp_hidden have one entry per layer.  rel_pos: reach of the relative positions on keys and
+    values, 0 for none.  `config` holds the arguments for `ViT(**config)`.
     """
 
     def __init__(
@@ -167,6 +71,7 @@ class ViT(nn.Module):
         pool: str = "avg",
         fc_norm: bool = True,
         norm_eps: float = 1e-6,
+        rel_pos: int = 0,
     ) -> None:
         super().__init__()
         self.config: dict[str, Any] = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
@@ -184,18 +89,24 @@ class ViT(nn.Module):
         positions = patches + (0 if no_embed_class else self.prefix_tokens)
         self.pos_embed: nn.Parameter | None = nn.Parameter(torch.zeros(1, positions, embed_dim))
         self.norm_pre: nn.Module = nn.LayerNorm(embed_dim, norm_eps) if pre_norm else nn.Identity()
+
+        def attention(heads: int) -> Attention:
+            switches: Any = {
+                "qkv_bias": qkv_bias,
+                "proj_bias": proj_bias,
+                "qk_norm": qk_norm,
+                "eps": norm_eps,
+            }
+            if not rel_pos:
+                return Attention(embed_dim, heads, head_dim, **switches)
+            grid = [side // patch_size for side in image_size]
+            near: Any = {"grid": grid, "prefix_tokens": self.prefix_tokens, "reach": rel_pos}
+            return RelativeAttention(embed_dim, heads, head_dim, **near, **switches)
+
         self.blocks = nn.Sequential(
             *(
                 Block(
-                    Attention(
-                        embed_dim,
-                        heads,
-                        head_dim,
-                        qkv_bias=qkv_bias,
-                        proj_bias=proj_bias,
-                        qk_norm=qk_norm,
-                        eps=norm_eps,
-                    ),
+                    attention(heads),
                     Mlp(embed_dim, hidden, gated=gated, act=act),
                     embed_dim,
                     layer_scale=layer_scale,
@@ -248,7 +159,6 @@ class ViT(nn.Module):
         return self.head(self.fc_norm(x))
 
     def stages(self) -> Iterator[tuple[str, Callable[[Tensor], Tensor]]]:
-        """The forward pass as a sequence of named functions."""
         if self.patch_embed is not None:
             yield "stem", self.embed
         for name, block in self.blocks.named_children():
@@ -256,20 +166,8 @@ class ViT(nn.Module):
         if self.head is not None:
             yield "head", self.classify
 
-    def forward(self, x: Tensor) -> Tensor:
-        for _, stage in self.stages():
-            x = stage(x)
-        return x
 
-
-def _on_contiguous(layer: nn.Module, x: Tensor) -> Tensor:
-    """A linear layer; on strided tokens the kernel, and with it the last bit, would depend on who owns its
-    weight.
-    """
-    return layer(x.contiguous())
-
-
-class StitchedViT(nn.Module):
+class StitchedViT(Stitched):
     """Parts of vision transformers in a row, a linear layer on all tokens between one and the next.
 
     anchors: arguments of `ViT`.  segments: [anchor, begin, end] each, the blocks of a part. The first part
@@ -277,28 +175,15 @@ class StitchedViT(nn.Module):
     """
 
     def __init__(self, *, anchors: Sequence[Mapping[str, Any]], segments: Sequence[Sequence[int]]) -> None:
-        super().__init__()
+        last = len(segments) - 1
+        widths = [anchors[anchor]["embed_dim"] for anchor, _, _ in segments]
+        super().__init__(
+            [
+                ViT(**anchors[anchor]).keep(begin, end, stem=i == 0, head=i == last)
+                for i, (anchor, begin, end) in enumerate(segments)
+            ],
+            list(pairwise(widths)),
+        )
         self.config: dict[str, Any] = {"anchors": anchors, "segments": segments}
         takes = anchors[segments[0][0]]
         self.input_shape = (takes["in_chans"], *takes["image_size"])
-        last = len(segments) - 1
-        self.segments = nn.ModuleList(
-            ViT(**anchors[anchor]).keep(begin, end, stem=i == 0, head=i == last)
-            for i, (anchor, begin, end) in enumerate(segments)
-        )
-        widths = [anchors[anchor]["embed_dim"] for anchor, _, _ in segments]
-        self.stitches = nn.ModuleList(nn.Linear(n_in, n_out) for n_in, n_out in pairwise(widths))
-
-    def stages(self) -> Iterator[tuple[str, Callable[[Tensor], Tensor]]]:
-        """The forward pass as a sequence of named functions."""
-        for i, segment in enumerate(self.segments):
-            assert isinstance(segment, ViT)
-            if i:
-                yield f"stitches.{i - 1}", partial(_on_contiguous, self.stitches[i - 1])
-            for name, stage in segment.stages():
-                yield f"segments.{i}.{name}", stage
-
-    def forward(self, x: Tensor) -> Tensor:
-        for _, stage in self.stages():
-            x = stage(x)
-        return x

@@ -85,14 +85,14 @@ def timm_kwargs(plain: ViT) -> dict[str, Any] | None:
     """JSON arguments: `timm.create_model(**arguments)` takes the subnet's weights and computes the same.
 
     None when timm's `VisionTransformer` cannot: layers that differ, heads that do not fill the width, a
-    convolutional stem.
+    convolutional stem, relative positions.
     """
     config = plain.config
     heads, hidden = set(config["num_heads"]), set(config["mlp_hidden"])
     alike = len(heads) == len(hidden) == 1 and min(heads) * config["head_dim"] == config["embed_dim"]
     base = BASES.get((config["gated"], config["norm_eps"]))
     # Without proj_bias timm takes the biases of the FFN away, too.
-    if base is None or not alike or config["stem"] != "patch" or not config["proj_bias"]:
+    if base is None or not alike or config["stem"] != "patch" or not config["proj_bias"] or config["rel_pos"]:
         return None
     return {key: config[key] for key in SAME_NAME} | {
         "model_name": base,

@@ -6,7 +6,6 @@ also carries what `timm.create_model("local-dir:FOLDER", pretrained=True)` reads
 
 import hashlib
 import importlib.util
-import inspect
 import json
 import shutil
 import uuid
@@ -20,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from nas.exporters._source import standalone_source
 from search_spaces._errors import ConflictError, JobFailedError
 
 WEIGHTS, CONFIG, SOURCE, CARD, HASHES = (
@@ -123,9 +123,7 @@ def _write(
         "elastiform": {"class": type(module).__name__, "arguments": module.config, **info},
     }
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
-    source = inspect.getsourcefile(type(module))
-    assert source is not None
-    shutil.copyfile(source, folder / SOURCE)
+    (folder / SOURCE).write_text(standalone_source(type(module)))
     (folder / CARD).write_text(_card(module, example, info, timm=timm is not None))
     hashes = [
         f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}" for path in sorted(folder.iterdir())

@@ -32,6 +32,7 @@ FEATURES: dict[str, dict[str, Any]] = {
     "clip": {"pre_norm": True, "qkv_bias": False, "act": "quick_gelu", "class_token": True, "pool": "token"},
     "no biases": {"qkv_bias": False, "proj_bias": False, "act": "gelu_tanh"},
     "conv stem": {"stem": "conv", "stem_dim": 3},
+    "relative positions": {"rel_pos": 1, "class_token": True, "fc_norm": False, "per_layer": ("num_heads",)},
     "normed conv stem": {"stem": "conv", "stem_dim": 4, "stem_norm": True, "reg_tokens": 1},
 }
 

@@ -14,10 +14,10 @@ from torch.utils.flop_counter import FlopCounterMode
 import search_spaces
 import supernet
 from search_spaces import Architecture
+from search_spaces._elastic_vit import plain_config
 from search_spaces._vit import ViTConfig
 from supernet._nested import Nested, prefix_slice
 from supernet._plain_vit import ViT
-from supernet.matformer import plain_config
 
 features = pytest.mark.parametrize("options", FEATURES.values(), ids=FEATURES.keys())
 
