@@ -4,7 +4,7 @@ import difflib
 import itertools
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -93,6 +93,19 @@ class SearchSpace:
         """Named architectures: the family's own, and `smallest` and `largest`."""
         named = {name: self.architecture(values) for name, values in self.preset_values.items()}
         return {"smallest": self.smallest, "largest": self.largest} | named
+
+    def with_presets(self, points: Mapping[str, Mapping[str, Any]]) -> "SearchSpace":
+        """The same space, its presets being those of the named points that it holds."""
+        return replace(
+            self, preset_values={name: point for name, point in points.items() if self._holds(point)}
+        )
+
+    def _holds(self, point: Mapping[str, Any]) -> bool:
+        try:
+            self.architecture(point)
+        except UsageError:
+            return False
+        return True
 
     def preset(self, name: str) -> Architecture:
         """One named architecture; raises NotFoundError with the names there are."""

@@ -6,11 +6,9 @@ Source: Chen et al., "AutoFormer: Searching Transformers for Visual Recognition"
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from search_spaces._elastic_vit import PER_LAYER, elastic_vit
-from search_spaces._errors import UsageError
 from search_spaces._space import SearchSpace
 
 FAMILY = "autoformer"
@@ -80,12 +78,4 @@ def build(
         per_layer=per_layer,
         vit={**DEFAULTS, **vit},
     )
-    return replace(space, preset_values={key: net for key, net in PUBLISHED.items() if _holds(space, net)})
-
-
-def _holds(space: SearchSpace, net: Mapping[str, Any]) -> bool:
-    try:
-        space.architecture(net)
-    except UsageError:
-        return False
-    return True
+    return space.with_presets(PUBLISHED)

@@ -55,7 +55,7 @@ class Supernet(nn.Module, ABC):
 
     @abstractmethod
     def tensors(self, arch: Architecture) -> dict[str, Tensor]:
-        """The plain module's parameters by name; gradients flow back into the shared weights."""
+        """The plain module's parameters and buffers by name; gradients flow back into the shared weights."""
 
     @abstractmethod
     def example_input(self, batch: int) -> Tensor:

@@ -12,20 +12,18 @@ from contextlib import ExitStack
 import torch
 from torch import Tensor, nn
 
-from supernet._base import Supernet
+from supernet._nested import Nested
 from supernet._plain_layers import Attention, Mlp
-from supernet._plain_vit import ViT
 
 
 @torch.no_grad()
-def sort_by_importance(supernet: Supernet, batches: Iterable[Tensor]) -> None:
-    """Sorts the FFNs' neurons and the attentions' heads of the shared ViT in place, most important first.
+def sort_by_importance(supernet: Nested, batches: Iterable[Tensor]) -> None:
+    """Sorts the FFNs' neurons and the attentions' heads of a nested supernet in place, most important first.
 
     batches: inputs (B, C, height, width), at least one.  A neuron's importance is its mean absolute output
     times the norm of its column of `fc2`, a head's the mean norm of what it adds to the output of `proj`.
     """
-    vit = supernet.shared
-    assert isinstance(vit, ViT), "the families with FFNs and heads share a ViT"
+    whole = supernet.shared
     scores: dict[Mlp | Attention, Tensor] = {}
 
     def adding(
@@ -37,7 +35,7 @@ def sort_by_importance(supernet: Supernet, batches: Iterable[Tensor]) -> None:
         return add
 
     with ExitStack() as hooks:
-        for owner in vit.modules():
+        for owner in whole.modules():
             if isinstance(owner, Mlp):
                 hook = adding(owner, _neuron_scores(owner))
                 hooks.enter_context(owner.fc2.register_forward_pre_hook(hook))
@@ -45,7 +43,7 @@ def sort_by_importance(supernet: Supernet, batches: Iterable[Tensor]) -> None:
                 hook = adding(owner, _head_scores(owner))
                 hooks.enter_context(owner.proj.register_forward_pre_hook(hook))
         for x in batches:
-            vit(x)
+            whole(x)
     for owner, summed in scores.items():
         order = summed.argsort(descending=True, stable=True)
         if isinstance(owner, Mlp):

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from itertools import chain
 
 from torch import Tensor
 
@@ -31,8 +32,9 @@ class Nested(Supernet):
         """Into how many equal segments dim 0 of the parameter called `name` divides (see `prefix_slice`)."""
 
     def tensors(self, arch: Architecture) -> dict[str, Tensor]:
-        shared = dict(self.shared.named_parameters())
+        shared, skeleton = self.shared, self._skeleton(arch)
+        whole = dict(chain(shared.named_parameters(), shared.named_buffers()))
         return {
-            name: prefix_slice(shared[name], parameter.shape, segments=self.segments(name))
-            for name, parameter in self._skeleton(arch).named_parameters()
+            name: prefix_slice(whole[name], wanted.shape, segments=self.segments(name))
+            for name, wanted in chain(skeleton.named_parameters(), skeleton.named_buffers())
         }

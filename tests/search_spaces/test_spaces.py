@@ -163,7 +163,7 @@ def test_the_same_generator_gives_the_same_draws(space: SearchSpace) -> None:
         return [a, b, space.mutate(rng, a, rate=0.5), space.crossover(rng, a, b)]
 
     assert draws(3) == draws(3)
-    assert any(draws(3) != draws(seed) for seed in range(4, 8))
+    assert space.size == 1 or any(draws(3) != draws(seed) for seed in range(4, 8))
 
 
 def test_a_child_has_only_its_parents_values() -> None:

@@ -1,0 +1,52 @@
+"""ViT-ResNAS family: prefixes of channels, heads and FFN neurons of one ViT-Res, and blocks left out.
+
+Source: Liao, Karaman and Sze, "Searching for Efficient Multi-Stage Vision Transformers" (arXiv 2109.00642).
+"""
+
+from collections.abc import Hashable, Iterable
+
+import torch
+from torch import Tensor, nn
+
+from search_spaces import Architecture, SearchSpace
+from search_spaces.vit_resnas import plain_config, vit_res_config
+from supernet._importance import sort_by_importance
+from supernet._init import init_weights
+from supernet._nested import Nested
+from supernet._plain_vit_res import ViTRes
+
+
+def build(space: SearchSpace, *, seed: int = 0) -> "ViTResNAS":
+    """A freshly initialised supernet of a `vit_resnas` space; the same seed gives the same weights."""
+    return ViTResNAS(space, seed=seed)
+
+
+class ViTResNAS(Nested):
+    """A multi-stage vision transformer whose prefixes are networks, too."""
+
+    def __init__(self, space: SearchSpace, *, seed: int) -> None:
+        self._config = vit_res_config(space)
+        super().__init__(space, ViTRes(**plain_config(space, space.largest)))
+        init_weights(self.shared, torch.Generator().manual_seed(seed))
+
+    def plain(self, arch: Architecture) -> nn.Module:
+        return ViTRes(**plain_config(self.space, arch))
+
+    def segments(self, name: str) -> int:
+        return 3 if ".attn.qkv." in name else 1
+
+    def stage_key(self, arch: Architecture, stage: str) -> Hashable:
+        kind, _, number = stage.partition(".")
+        if kind == "blocks":
+            return stage, arch[f"num_heads.{number}"], arch[f"mlp_hidden.{number}"]
+        if kind == "reductions":
+            return stage, arch[f"embed_dim.{int(number) + 1}"]
+        return stage, arch["embed_dim.0"]
+
+    def adapt(self, batches: Iterable[Tensor]) -> None:
+        """Moves the most important neurons and heads to the front."""
+        sort_by_importance(self, batches)
+
+    def example_input(self, batch: int) -> Tensor:
+        generator = torch.Generator().manual_seed(0)
+        return torch.randn(batch, self._config.in_chans, *self._config.image_size, generator=generator)
