@@ -18,8 +18,9 @@ import search_spaces
 import supernet
 from nas import datasets
 from supernet._evaluate import correct
+from supernet._recipe import Recipe
 from supernet._sampling import Joint, Sandwich, SinglePath, Strategy, Weighted
-from supernet._train import Recipe, Training
+from supernet._train import Training
 
 BASE = Recipe(steps=0, lr=3e-3, warmup=150)
 FIRST = replace(BASE, largest_first=0.25)

@@ -29,8 +29,9 @@ from nas.stages.train import recipe, strategy
 from search_spaces import Architecture, SearchSpace
 from supernet._base import Supernet
 from supernet._evaluate import correct
+from supernet._recipe import Recipe
 from supernet._sampling import SinglePath, Strategy
-from supernet._train import Recipe, Training
+from supernet._train import Training
 from supernet.stitching import Stitching
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "stitching.yaml"

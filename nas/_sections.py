@@ -52,11 +52,14 @@ class SupernetConfig(Section):
 class SamplingConfig(Section):
     """Which subnets a training step draws; `smallest` and `largest` are shares of the steps.
 
-    paths, bins, gap_gmacs: of `resource_constrained`, which draws `paths` subnets a step, uniformly over
-    groups of like cost: exact levels, or `bins` intervals of MACs, or groups by an absolute gap.
+    paths: of `multi_architectural` and `resource_constrained`, whose subnets share the batch.
+    bins, gap_gmacs: of `resource_constrained`, which draws uniformly over groups of like cost: exact levels,
+    or `bins` intervals of MACs, or groups by an absolute gap.
     """
 
-    strategy: Literal["single_path", "sandwich", "weighted", "joint", "resource_constrained"] = "single_path"
+    strategy: Literal[
+        "single_path", "sandwich", "weighted", "joint", "multi_architectural", "resource_constrained"
+    ] = "single_path"
     smallest: Share = 0.1
     largest: Share = 0.2
     random: Annotated[int, Field(ge=0, le=1000)] = 2
@@ -78,12 +81,17 @@ class SamplingConfig(Section):
         grouped = self.bins is not None or self.gap_gmacs is not None
         if grouped and self.strategy != "resource_constrained":
             raise ValueError(f"bins and gap_gmacs belong to resource_constrained, not to {self.strategy}")
-        if self.distill and self.strategy == "resource_constrained":
+        if self.distill and self.splits_batch:
             raise ValueError(
-                "distill cannot be combined with resource_constrained, whose subnets see different images; "
+                f"distill cannot be combined with {self.strategy}, whose subnets see different images; "
                 "train.teacher can"
             )
         return self
+
+    @property
+    def splits_batch(self) -> bool:
+        """Whether each subnet of a step sees its own share of the images."""
+        return self.strategy in ("multi_architectural", "resource_constrained")
 
 
 class TeacherConfig(Section):
@@ -102,6 +110,9 @@ class TrainConfig(Section):
 
     largest_first: the share of the steps, at the start, in which only the largest subnet is trained.
     lr_scale: first part of a shared parameter's name -> factor on its learning rate; 0 keeps it as it is.
+    widening: the share of the steps, at the start, over which smaller and smaller options are let in.
+    sort_every: steps after which neurons and heads are sorted by weight, while that lasts; null: never.
+    patch_mixup: mixed images with a label for every patch; for families that have such labels.
     """
 
     steps: Count = 2000
@@ -114,6 +125,9 @@ class TrainConfig(Section):
     clip: Positive = 1.0
     label_smoothing: BelowOne = 0.05
     largest_first: Share = 0.25
+    widening: Share = 0.0
+    sort_every: Count | None = None
+    patch_mixup: bool = False
     sampling: SamplingConfig = SamplingConfig()
     teacher: TeacherConfig | None = None
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
@@ -124,7 +138,9 @@ class TrainConfig(Section):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if self.sampling.strategy == "resource_constrained" and self.batch_size < self.sampling.paths:
+        if self.sort_every and not self.widening:
+            raise ValueError("sort_every sorts while the widening lasts: set widening, too")
+        if self.sampling.splits_batch and self.batch_size < self.sampling.paths:
             raise ValueError(
                 f"batch_size ({self.batch_size}) must not be less than sampling.paths "
                 f"({self.sampling.paths}): each path has its own share of the images"
@@ -157,9 +173,13 @@ class PredictorConfig(Section):
 
 
 class SearchConfig(Section):
-    """How many subnets are evaluated, in what batches, on how many images (null: all) and reported."""
+    """How many subnets are evaluated, in what batches, on how many images (null: all) and reported.
+
+    options: of the searcher's `build`.
+    """
 
     searcher: SearcherName = "nsga2"
+    options: Options = Field(default_factory=dict)
     evaluations: Count = 200
     batch: Count = 16
     population: Annotated[int, Field(ge=2, le=1_000_000)] = 32

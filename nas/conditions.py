@@ -2,7 +2,7 @@
 
 import operator
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -64,11 +64,27 @@ class Condition:
 
         None and NaN meet nothing. Raises UsageError when there is no such column.
         """
+        mask: NDArray[np.bool_] = _OPERATORS[self.operator](self._column(columns), self.value)
+        return mask
+
+    def distance(self, columns: Mapping[str, Any]) -> NDArray[np.float64]:
+        """How far each of many is from meeting it, `(n,)`, as a share of the condition's value; 0: it does.
+
+        Raises UsageError as `mask` does.
+        """
+        off = np.abs(self._column(columns) - self.value) / (abs(self.value) or 1.0)
+        off = np.where(np.isnan(off), np.inf, np.maximum(off, np.finfo(np.float64).tiny))
+        return np.where(self.mask(columns), 0.0, off)
+
+    def _column(self, columns: Mapping[str, Any]) -> NDArray[np.float64]:
         if self.name not in columns:
             raise UsageError(f"'{self.name}' is not known here.", did_you_mean(self.name, map(str, columns)))
-        column = np.asarray(columns[self.name], dtype=np.float64)
-        mask: NDArray[np.bool_] = _OPERATORS[self.operator](column, self.value)
-        return mask
+        return np.asarray(columns[self.name], dtype=np.float64)
 
     def __str__(self) -> str:
         return f"{self.name}{self.operator}{self.value:.15g}"
+
+
+def distance(conditions: Iterable[Condition], columns: Mapping[str, Any], count: int) -> NDArray[np.float64]:
+    """How far each of `count` is from meeting all conditions, `(count,)`; 0: it meets them."""
+    return sum((condition.distance(columns) for condition in conditions), np.zeros(count))

@@ -3,6 +3,7 @@
 import platform
 import shutil
 import subprocess
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,13 @@ import torch
 
 import search_spaces
 import supernet
-from nas import datasets
+from nas import datasets, searchers
 from nas.anchors import load_anchors
 from nas.config import AnchorsInit, JobConfig, merged
 from nas.extraction import space_of
 from nas.initial import initialise, load_folder
-from nas.spaces import check_limits, data_sizes, exact_metrics, probes, resolve
+from nas.searchers import SearchProblem
+from nas.spaces import check_limits, data_sizes, exact_metrics, resolve
 from nas.stages.anchors import check_trained_anchors
 from nas.stages.latency import SMALLEST_SAMPLE
 from nas.stages.train import recipe, strategy, torch_device
@@ -46,11 +48,11 @@ def check(config: JobConfig) -> SearchSpace:
     space = resolve(config, data)
     if config.train.teacher is not None:
         load_teacher(config.train.teacher.timm, **data_sizes(data))
-    codes = probes(space)
-    check_limits(space, config.limits, exact_metrics(space, codes), codes)
+    check_limits(space, config.limits, partial(exact_metrics, space))
     for name, device in config.devices.items():
         load("predictors.devices", device.backend).build(name=name, **device.model_dump(exclude={"backend"}))
     _check_sample(config, space)
+    _check_searcher(config, space)
     net, init = supernet.build(space), config.supernet.init
     how = strategy(config.train.sampling, net)
     how.draw(space, np.random.default_rng(0))
@@ -135,6 +137,12 @@ def _check_sample(config: JobConfig, space: SearchSpace) -> None:
         raise UsageError(
             f"predictor.samples is {config.predictor.samples}; a latency predictor needs {SMALLEST_SAMPLE}."
         )
+
+
+def _check_searcher(config: JobConfig, space: SearchSpace) -> None:
+    """Raises what the searcher raises for its options."""
+    anything = SearchProblem(space, lambda codes: np.ones(len(codes), dtype=np.bool_), (), 2, 0)
+    searchers.build(config.search.searcher, anything, **config.search.options)
 
 
 def _version(name: str) -> str | None:

@@ -1,20 +1,23 @@
 """From a job's config and its data to the search space, and what can be checked before anything runs."""
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 import search_spaces
-from nas.conditions import Condition
+from nas.conditions import Condition, distance
 from nas.config import AnchorsInit, CheckpointInit, JobConfig, TimmInit
 from nas.datasets import DataSet
 from search_spaces import SearchSpace
 from search_spaces._errors import UsageError
 from search_spaces._registry import load
+from search_spaces._repair import repaired
 from search_spaces._space import Codes
 
 PROBES = 20_000
+CLOSEST = 64  # of them, which are moved towards limits that none keeps
 SMALLEST_GRID = 4
 
 
@@ -95,26 +98,45 @@ def exact_metrics(space: SearchSpace, codes: Codes) -> dict[str, np.ndarray[Any,
 
 
 def check_limits(
-    space: SearchSpace, limits: tuple[Condition, ...], metrics: dict[str, Any], codes: Codes
+    space: SearchSpace, limits: tuple[Condition, ...], measure: Callable[[Codes], dict[str, Any]]
 ) -> None:
-    """Raises UsageError when no probed architecture keeps the limits that can be judged by `metrics`."""
+    """Raises UsageError when no architecture is found that keeps the limits which `measure` can judge.
+
+    measure: codes -> metrics by name, `(n,)` each; limits on others are passed over.
+    """
+    codes = probes(space)
+    metrics = measure(codes)
     known = [limit for limit in limits if limit.name in metrics]
-    allowed = np.ones(len(codes), dtype=np.bool_)
     for limit in known:
-        holds = limit.mask(metrics)
-        if not holds.any():
-            values = metrics[limit.name]
+        values = metrics[limit.name]
+        if not limit.mask(metrics).any() and not _within(limit, values):
             raise UsageError(
                 f"No subnet of space '{space.name}' keeps the limit '{limit}': "
                 f"{limit.name} goes from {values.min():.4g} to {values.max():.4g}.",
                 "Relax the constraint or give the space smaller options.",
             )
-        allowed &= holds
-    if not allowed.any():
+    far = distance(known, metrics, len(codes))
+    if (far == 0).any():
+        return
+    # What chance does not hit may still be there: a narrow window in a large space.
+    closest = codes[np.argsort(far, kind="stable")[:CLOSEST]]
+    rng = np.random.default_rng(0)
+    found = repaired(space, closest, lambda codes: distance(known, measure(codes), len(codes)), rng)
+    metrics = measure(found)
+    far = distance(known, metrics, len(found))
+    if far.min() > 0:
+        names = dict.fromkeys(limit.name for limit in known)
+        nearest = ", ".join(f"{name} {float(metrics[name][far.argmin()]):.6g}" for name in names)
         raise UsageError(
-            f"No subnet of space '{space.name}' keeps all of: {', '.join(map(str, known))}.",
-            "Each limit alone can be kept; relax one of them.",
+            f"No subnet of space '{space.name}' was found that keeps {' and '.join(map(str, known))}; "
+            f"the closest has {nearest}.",
+            "Relax one of the limits or widen the window between two of them.",
         )
+
+
+def _within(limit: Condition, values: "np.ndarray[Any, Any]") -> bool:
+    """Whether the limit's value lies between those that were seen."""
+    return bool(values.min() <= limit.value <= values.max())
 
 
 def probes(space: SearchSpace) -> Codes:

@@ -36,6 +36,18 @@ class WithoutInit(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
+class _WithPatches(nn.Module):
+    """A method of a module as a module, because only those can be called with other tensors."""
+
+    def __init__(self, plain: Any) -> None:
+        super().__init__()
+        self.plain = plain
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        logits, patches = self.plain.with_patches(x)
+        return logits, patches
+
+
 class Supernet(nn.Module, ABC):
     """Base of every family; the architecture is an argument, never state.
 
@@ -69,6 +81,9 @@ class Supernet(nn.Module, ABC):
     def adapt(self, batches: Iterable[Tensor]) -> None:
         """Makes pretrained weights ready for training, from inputs (B, C, height, width) without labels."""
 
+    def recalibrate(self, batches: Iterable[Tensor]) -> None:
+        """Estimates statistics of batches anew, from clean inputs; most families have none."""
+
     def _build_skeleton(self, arch: Architecture) -> nn.Module:
         with torch.device("meta"), WithoutInit():
             return self.plain(arch)
@@ -77,6 +92,16 @@ class Supernet(nn.Module, ABC):
         """Runs one architecture on the shared weights."""
         output: Tensor = functional_call(self._skeleton(arch), self.tensors(arch), (x,))
         return output
+
+    def with_patches(self, x: Tensor, arch: Architecture) -> tuple[Tensor, Tensor]:
+        """What the plain module's `with_patches` gives: logits, and patches (B, P, D) that can be classified.
+
+        For families whose plain module has it; training on labelled patches uses it.
+        """
+        method = _WithPatches(self._skeleton(arch))
+        tensors = {f"plain.{name}": tensor for name, tensor in self.tensors(arch).items()}
+        logits, patches = functional_call(method, tensors, (x,))
+        return logits, patches
 
     def extract(self, arch: Architecture) -> nn.Module:
         """A stand-alone copy of one architecture, on the supernet's device, in evaluation mode."""

@@ -1,7 +1,5 @@
 """Sorting FFN neurons and heads by importance, so that the prefixes of a trained network keep what matters.
 
-A permutation of the neurons of one FFN, or of the heads of one attention, leaves the network's function as it
-was.
 Source: Muralidharan et al., "Compact Language Models via Pruning and Knowledge Distillation" (arXiv
 2407.14679), importance from activations; sorted before nesting as in Flextron (Cai et al., arXiv 2406.10260).
 """
@@ -13,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from supernet._nested import Nested
+from supernet._permutation import reorderings
 from supernet._plain_layers import Attention, Mlp
 
 
@@ -45,11 +44,8 @@ def sort_by_importance(supernet: Nested, batches: Iterable[Tensor]) -> None:
         for x in batches:
             whole(x)
     for owner, summed in scores.items():
-        order = summed.argsort(descending=True, stable=True)
-        if isinstance(owner, Mlp):
-            _permute_neurons(owner, order)
-        else:
-            _permute_heads(owner, order)
+        for parameter, reordered in reorderings(owner, summed.argsort(descending=True, stable=True)):
+            parameter.copy_(reordered(parameter))
 
 
 def _neuron_scores(mlp: Mlp) -> Callable[[Tensor], Tensor]:
@@ -68,18 +64,3 @@ def _head_scores(attn: Attention) -> Callable[[Tensor], Tensor]:
         return torch.stack([a.norm(dim=1).double().sum() for a in added])
 
     return score
-
-
-def _permute_neurons(mlp: Mlp, order: Tensor) -> None:
-    segments = 2 if mlp.gated else 1
-    for parameter in mlp.fc1.parameters():
-        parameter.copy_(parameter.unflatten(0, (segments, -1))[:, order].flatten(0, 1))
-    mlp.fc2.weight.copy_(mlp.fc2.weight[:, order])
-
-
-def _permute_heads(attn: Attention, order: Tensor) -> None:
-    shape = (attn.num_heads, attn.head_dim)
-    for parameter in attn.qkv.parameters():
-        parameter.copy_(parameter.unflatten(0, (3, *shape))[:, order].flatten(0, 2))
-    weight = attn.proj.weight
-    weight.copy_(weight.unflatten(1, shape)[:, order].flatten(1, 2))

@@ -105,6 +105,7 @@ class ViTRes(Staged):
             (image_size[0] // (patch_size * 2**s), image_size[1] // (patch_size * 2**s))
             for s in range(len(embed_dim))
         ]
+        self.patch_grid = grids[-1]
         self.patch_embed = (
             PatchEmbed(in_chans, embed_dim[0], patch_size, bias=True)
             if stem == "patch"
@@ -139,6 +140,14 @@ class ViTRes(Staged):
     def classify(self, x: Tensor) -> Tensor:
         """The last stage's tokens to logits (B, classes)."""
         return self.head(self.norm(x)[:, 0])
+
+    def with_patches(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (B, classes), and the last stage's patches (B, R S, D) behind the last norm."""
+        *before, _ = self.stages()
+        for _, stage in before:
+            x = stage(x)
+        x = self.norm(x)
+        return self.head(x[:, 0]), x[:, 1:]
 
     def stages(self) -> Iterator[tuple[str, Callable[[Tensor], Tensor]]]:
         yield "stem", self.embed

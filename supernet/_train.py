@@ -6,65 +6,31 @@ from a checkpoint ends with the same weights, bit for bit, as one that was not. 
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import replace
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from search_spaces import Architecture
 from search_spaces._errors import JobFailedError, UsageError
+from search_spaces._widening import widened
 from supernet._base import Supernet
+from supernet._channel_sorting import sort_by_magnitude
+from supernet._distributed import average_gradients, rank, world
+from supernet._lesson import Lesson
+from supernet._nested import Nested
 from supernet._parameter_groups import parameter_groups, trained_parameters
+from supernet._patch_mixup import PatchHead, patch_mixup
+from supernet._recipe import Recipe
 from supernet._sampling import Strategy
 
 Batches = Callable[[int], tuple[Tensor, Tensor]]
 LOG_EVERY = 25
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """How to train; the learning rate is a cosine to zero after `warmup` steps.
-
-    largest_first: the fraction of the steps, at the start, in which only the largest architecture is trained;
-    the others inherit what it has learnt (as Once-for-all begins; Cai et al., arXiv 1908.09791).
-    ema: decay of an exponential moving average of the weights, which evaluation then uses; None for none.
-    distill: from the fraction `distill_after` of the steps on, the first architecture of a step teaches the
-    others (half of their loss is the cross entropy to its softened outputs). Before that all learn from the
-    labels: an untrained teacher ruins the start.
-    teacher_weight, teacher_hard: the share of the loss that a teacher from outside has, and whether it names
-    one class or gives its probabilities.
-    lr_scale: first component of a shared parameter's name -> factor on its learning rate; 0 freezes it.
-    precision: `fp32`, `bf16` (autocast) or `auto` (bf16 on a GPU).
-    """
-
-    steps: int
-    batch_size: int = 64
-    lr: float = 3e-3
-    weight_decay: float = 0.05
-    betas: tuple[float, float] = (0.9, 0.98)
-    warmup: int = 150
-    clip: float = 1.0
-    label_smoothing: float = 0.05
-    largest_first: float = 0.0
-    ema: float | None = None
-    distill: bool = False
-    distill_after: float = 0.4
-    teacher_weight: float = 0.5
-    teacher_hard: bool = True
-    lr_scale: Mapping[str, float] = field(default_factory=dict)
-    precision: str = "auto"
-
-    def learning_rate(self, step: int) -> float:
-        """Of optimiser step `step`, counted from 0."""
-        if step < self.warmup:
-            return self.lr * (step + 1) / self.warmup
-        progress = (step - self.warmup) / max(1, self.steps - self.warmup)
-        return self.lr * 0.5 * (1.0 + math.cos(math.pi * progress))
+MIXING = 1  # keeps the random numbers of mixing apart from those of drawing
 
 
 class Training:
@@ -90,13 +56,20 @@ class Training:
                 "The largest subnet keeps the weights that it came with and cannot be trained first.",
                 "Set train.largest_first: 0.",
             )
+        if recipe.sort_every and not isinstance(supernet, Nested):
+            raise UsageError(
+                f"The subnets of family '{supernet.space.family}' are no prefixes: there is nothing to sort.",
+                "Set train.sort_every: null.",
+            )
         self.supernet, self.strategy, self.recipe, self.seed = supernet.train(), strategy, recipe, seed
         self.step = 0
         self._teacher = None if teacher is None else teacher.eval()
         self._parameters = trained_parameters(supernet.shared, recipe.lr_scale)
-        groups = parameter_groups(
-            self._parameters, weight_decay=recipe.weight_decay, lr_scale=recipe.lr_scale
+        self._patch_head = PatchHead.of(supernet, seed=seed) if recipe.patch_mixup else None
+        self._learning = self._parameters | dict(
+            self._patch_head.named_parameters() if self._patch_head else ()
         )
+        groups = parameter_groups(self._learning, weight_decay=recipe.weight_decay, lr_scale=recipe.lr_scale)
         self._optimizer = torch.optim.AdamW(groups, betas=recipe.betas, fused=True)
         self._ema = (
             {name: p.detach().clone() for name, p in self._parameters.items()}
@@ -117,7 +90,8 @@ class Training:
         end = self.recipe.steps if until is None else min(until, self.recipe.steps)
         while self.step < end:
             lr = self.recipe.learning_rate(self.step)
-            loss = self._optimise(*batches(self.step * _world() + _rank()), lr=lr)
+            self._sort()
+            loss = self._optimise(*batches(self.step * world() + rank()), lr=lr)
             self.step += 1
             if self.step % LOG_EVERY == 0 or self.step == end:
                 yield {"step": self.step, "loss": self._finite(loss), "lr": lr}
@@ -131,7 +105,9 @@ class Training:
         """Everything that `load_state` needs, as tensors by name: what is never trained, too."""
         state = {f"model.{name}": tensor for name, tensor in self.supernet.shared.state_dict().items()}
         state |= {f"ema.{name}": tensor for name, tensor in (self._ema or {}).items()}
-        for name, parameter in self._parameters.items():
+        if self._patch_head is not None:
+            state |= self._patch_head.state_dict()
+        for name, parameter in self._learning.items():
             moments = self._optimizer.state.get(parameter, {})
             state |= {f"optimizer.{key}.{name}": tensor for key, tensor in moments.items()}
         return state | {"step": torch.tensor(self.step)}
@@ -143,18 +119,38 @@ class Training:
         shared.load_state_dict({name: state[f"model.{name}"] for name in shared.state_dict()})
         for name, average in (self._ema or {}).items():
             average.copy_(state[f"ema.{name}"])
-        for name, parameter in self._parameters.items():
+        if self._patch_head is not None:
+            self._patch_head.load_state_dict({name: state[name] for name in self._patch_head.state_dict()})
+        for name, parameter in self._learning.items():
             for key in ("step", "exp_avg", "exp_avg_sq"):
                 if (tensor := state.get(f"optimizer.{key}.{name}")) is not None:
                     self._optimizer.state[parameter][key] = tensor.to(parameter.device, copy=True)
+
+    def _sort(self) -> None:
+        """Sorts neurons and heads, where it is time to; a resumed training does it at the same steps."""
+        every = self.recipe.sort_every
+        if not every or not self.step or self.step % every or self.step > self._widening_steps:
+            return
+        names = {id(parameter): name for name, parameter in self._parameters.items()}
+
+        def companions(parameter: Tensor) -> Iterator[Tensor]:
+            moments = self._optimizer.state.get(parameter, {})
+            yield from (moment for key, moment in moments.items() if key != "step")
+            if self._ema is not None and id(parameter) in names:
+                yield self._ema[names[id(parameter)]]
+
+        sort_by_magnitude(self.supernet.shared, companions)
+
+    @property
+    def _widening_steps(self) -> int:
+        return round(self.recipe.widening * self.recipe.steps)
 
     def _optimise(self, x: Tensor, labels: Tensor, *, lr: float) -> Tensor:
         archs = self._draw()
         self._optimizer.zero_grad(set_to_none=True)
         loss = self._backward(x, labels, archs)
-        if dist.is_initialized():
-            _average_gradients(list(self._parameters.values()))
-        torch.nn.utils.clip_grad_norm_(self._parameters.values(), self.recipe.clip)
+        average_gradients(self._learning.values())
+        torch.nn.utils.clip_grad_norm_(self._learning.values(), self.recipe.clip)
         for group in self._optimizer.param_groups:
             group["lr"] = lr * group["lr_scale"]
         self._optimizer.step()
@@ -168,7 +164,8 @@ class Training:
         space = self.supernet.space
         if self.step < self.recipe.largest_first * self.recipe.steps:
             return [space.largest]
-        archs = self.strategy.draw(space, np.random.default_rng([self.seed, self.step]))
+        rng = np.random.default_rng([self.seed, self.step])
+        archs = self.strategy.draw(widened(space, self.step, self._widening_steps), rng)
         if not self.supernet.frozen.isdisjoint(archs):
             raise UsageError(
                 "The sampling strategy draws subnets that keep the weights they came with.",
@@ -176,15 +173,29 @@ class Training:
             )
         return archs
 
+    def _lesson(self, x: Tensor, labels: Tensor) -> Lesson:
+        """The batch, mixed if it is to be, and what the teacher says of it."""
+        lesson = Lesson(x, labels)
+        if self._patch_head is not None:
+            rng = np.random.default_rng([self.seed, self.step, rank(), MIXING])
+            lesson = patch_mixup(
+                x, labels, grid=self._patch_head.grid, classes=self._patch_head.classes, rng=rng
+            )
+        if self._teacher is None:
+            return lesson
+        with torch.no_grad(), self._autocast():
+            logits: Tensor = self._teacher(lesson.images).float()
+        hard = self.recipe.teacher_hard
+        return replace(lesson, answers=logits.argmax(dim=-1) if hard else logits.softmax(dim=-1))
+
     def _backward(self, x: Tensor, labels: Tensor, archs: list[Architecture]) -> Tensor:
         """Accumulates the mean gradient of the architectures; returns the first one's loss."""
+        lesson = self._lesson(x, labels)
         teach = self.recipe.distill and self.step >= self.recipe.distill_after * self.recipe.steps
-        answers = self._answers(x)
         first = tutor = None
         for arch, part in zip(archs, self._parts(len(x), len(archs)), strict=True):
             with self._autocast():
-                logits = self.supernet(x[part], arch)
-                loss = self._loss(logits, labels[part], None if answers is None else answers[part])
+                logits, loss = self._logits_and_loss(arch, lesson.part(part))
                 if tutor is not None:
                     loss = 0.5 * loss + 0.5 * F.cross_entropy(logits, tutor)
             if loss.requires_grad:  # not where `lr_scale` freezes all that this architecture runs
@@ -195,8 +206,17 @@ class Training:
         assert first is not None, "a strategy draws at least one architecture"
         return first
 
+    def _logits_and_loss(self, arch: Architecture, lesson: Lesson) -> tuple[Tensor, Tensor]:
+        smoothing, weight = self.recipe.label_smoothing, self.recipe.teacher_weight
+        if self._patch_head is None:
+            logits = self.supernet(lesson.images, arch)
+            return logits, lesson.loss(logits, smoothing=smoothing, teacher_weight=weight)
+        logits, patches = self.supernet.with_patches(lesson.images, arch)
+        loss = lesson.loss(logits, smoothing=smoothing, teacher_weight=weight)
+        return logits, loss + lesson.patch_loss(self._patch_head(patches), smoothing=smoothing)
+
     def _parts(self, count: int, archs: int) -> Sequence[slice]:
-        """Which examples of a batch each architecture sees."""
+        """Which examples of a batch each architecture sees; interleaved, as halves may be mixed unlike."""
         if not self.strategy.splits_batch:
             return [slice(None)] * archs
         if count < archs:
@@ -204,23 +224,7 @@ class Training:
                 f"A batch of {count} images cannot be divided among {archs} subnets.",
                 "Raise train.batch_size or lower train.sampling.paths.",
             )
-        ends = [count * i // archs for i in range(archs + 1)]
-        return [slice(*ends[i : i + 2]) for i in range(archs)]
-
-    def _answers(self, x: Tensor) -> Tensor | None:
-        """What the teacher says of the images: classes (B,) or probabilities (B, classes)."""
-        if self._teacher is None:
-            return None
-        with torch.no_grad(), self._autocast():
-            logits: Tensor = self._teacher(x).float()
-        return logits.argmax(dim=-1) if self.recipe.teacher_hard else logits.softmax(dim=-1)
-
-    def _loss(self, logits: Tensor, labels: Tensor, answers: Tensor | None) -> Tensor:
-        loss = F.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
-        if answers is None:
-            return loss
-        weight = self.recipe.teacher_weight
-        return (1 - weight) * loss + weight * F.cross_entropy(logits, answers)
+        return [slice(i, None, archs) for i in range(archs)]
 
     def _autocast(self) -> AbstractContextManager[object]:
         wanted = self.recipe.precision
@@ -236,27 +240,3 @@ class Training:
                 "Lower train.lr, raise train.warmup, or check the data for NaN.",
             )
         return value
-
-
-def _average_gradients(parameters: list[torch.nn.Parameter]) -> None:
-    """Averages over the ranks; a parameter without a gradient has none on any rank, since all draw alike.
-
-    DistributedDataParallel does not fit: a step runs several forward passes and leaves different parameters
-    unused each time.
-    """
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    if not gradients:
-        return
-    flat = torch.cat([g.flatten() for g in gradients])
-    dist.all_reduce(flat)
-    flat /= _world()
-    for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
-        gradient.copy_(part.view_as(gradient))
-
-
-def _world() -> int:
-    return dist.get_world_size() if dist.is_initialized() else 1
-
-
-def _rank() -> int:
-    return dist.get_rank() if dist.is_initialized() else 0

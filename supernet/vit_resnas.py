@@ -7,6 +7,7 @@ from collections.abc import Hashable, Iterable
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import update_bn
 
 from search_spaces import Architecture, SearchSpace
 from search_spaces.vit_resnas import plain_config, vit_res_config
@@ -46,6 +47,14 @@ class ViTResNAS(Nested):
     def adapt(self, batches: Iterable[Tensor]) -> None:
         """Moves the most important neurons and heads to the front."""
         sort_by_importance(self, batches)
+
+    def recalibrate(self, batches: Iterable[Tensor]) -> None:
+        """Estimates the stem's batch statistics anew.
+
+        Only the stem has any, and it stands before everything that is chosen: one estimate is exact for all
+        architectures.
+        """
+        update_bn(batches, self.shared.get_submodule("patch_embed"))
 
     def example_input(self, batch: int) -> Tensor:
         generator = torch.Generator().manual_seed(0)

@@ -6,7 +6,7 @@ architectures of its space, none of them twice, and raises `SpaceExhausted` when
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,9 @@ class SearchProblem:
     population: size of a generation, where the searcher has one.
     history: what an interrupted search has proposed; it is proposed again first, in this order. (Trials that
         are enqueued in the study instead never reach its sampler, which then knows no generations.)
+    outside: codes -> how far they are from keeping the limits (n,), 0 for feasible ones; it leads into limits
+        that random architectures hardly ever keep.
+    budget: how many architectures are going to be evaluated, if that is known.
     """
 
     space: SearchSpace
@@ -39,6 +42,12 @@ class SearchProblem:
     population: int
     seed: int
     history: tuple[Architecture, ...] = ()
+    outside: Callable[[Codes], NDArray[np.float64]] | None = None
+    budget: int | None = None
+
+    def distance(self, codes: Codes) -> NDArray[np.float64]:
+        """How far architectures are from keeping the limits, (n,); all alike where nobody can tell."""
+        return (~self.feasible(codes)).astype(np.float64) if self.outside is None else self.outside(codes)
 
 
 def names() -> list[str]:
@@ -46,9 +55,12 @@ def names() -> list[str]:
     return _registry.names(__name__)
 
 
-def build(name: str, problem: SearchProblem) -> "BaseSampler":
-    """The searcher of that name; raises NotFoundError for an unknown one."""
-    sampler: BaseSampler = _registry.call(__name__, name, problem)
+def build(name: str, problem: SearchProblem, **options: Any) -> "BaseSampler":
+    """The searcher of that name with its own options.
+
+    Raises NotFoundError for an unknown one, UsageError for options that it does not take.
+    """
+    sampler: BaseSampler = _registry.call(__name__, name, problem, **options)
     return sampler
 
 

@@ -13,10 +13,12 @@ from optuna.trial import FrozenTrial
 
 from nas.searchers import SearchProblem, SpaceExhausted
 from search_spaces import Architecture, SearchSpace
+from search_spaces._repair import repaired
 from search_spaces._space import Codes
 
 TRIES = 64
 DRAWS = 4096
+MOVED = 64
 NEIGHBOURS = 512
 
 
@@ -128,20 +130,26 @@ class DistinctSampler(BaseSampler):
     def _random(self, seen: Collection[Architecture], rng: np.random.Generator) -> Architecture:
         """A random feasible new architecture.
 
-        A space too big to be listed is sampled; where that finds none, because the limits are tight,
-        neighbours of known architectures are tried. Raises SpaceExhausted when none is left or found.
+        A space too big to be listed is sampled; where that finds none, because the limits are tight, samples
+        are moved towards the limits and neighbours of known architectures are tried. Raises SpaceExhausted
+        when none is left or found.
         """
         if self._feasible is not None:
             archs = self._lazily(rng.permutation(self._feasible))
         else:
             archs = chain(
                 self._lazily(self._allowed(self._space.sample_choices(rng, DRAWS))),
+                self._moved(rng),
                 self._neighbours(seen, rng),
             )
         for arch in archs:
             if arch not in seen:
                 return arch
         raise SpaceExhausted(f"No feasible architecture of space '{self._space.name}' is left to propose.")
+
+    def _moved(self, rng: np.random.Generator) -> Iterator[Architecture]:
+        drawn = self._space.sample_choices(rng, MOVED)
+        yield from self._lazily(self._allowed(repaired(self._space, drawn, self._problem.distance, rng)))
 
     def _neighbours(self, seen: Collection[Architecture], rng: np.random.Generator) -> Iterator[Architecture]:
         known, rate = [*self._start, *seen], 1 / len(self._space.choices)

@@ -27,8 +27,9 @@ KEPT_CHECKPOINTS = 2
 class Fit:
     """One training of a job.
 
-    stage: how its events are called.  kind: how its artifact is.  begin: makes a training at step 0.
-    start: gives it weights to begin with; not called for one that goes on.
+    stage: how its events are called.  kind, checkpoint: how its artifact and its checkpoints are.
+    begin: makes a training at step 0.  start: gives it weights to begin with, unless it goes on.
+    finish: what is kept of one that has ended.
     """
 
     stage: str
@@ -38,15 +39,17 @@ class Fit:
     seed: int
     begin: Callable[[], Training]
     start: Callable[[Training], None]
+    finish: Callable[[Training], dict[str, Tensor]] = Training.weights
+    checkpoint: str = "checkpoint"
 
 
 def fit(run: Run, data: DataSet, job: Fit) -> dict[str, object]:
     """Trains, or finds it trained; the stage's result names the artifact with the weights."""
     checkpoints.remove_orphans(run.store, run.lease)
     if (trained := _trained(run, job)) is not None:
-        return _finished(run, trained)
+        return _finished(run, job, trained)
     training = job.begin()
-    if not _resume(run, training):
+    if not _resume(run, job, training):
         job.start(training)
     device = device_of(training.supernet)
 
@@ -58,11 +61,10 @@ def fit(run: Run, data: DataSet, job: Fit) -> dict[str, object]:
         while training.step < job.steps:
             _advance(run, job, training, batches)
             if training.step < job.steps:
-                _checkpoint(run, training)
+                _checkpoint(run, job, training)
                 run.check_stop()
-    return _finished(
-        run, checkpoints.save(run.store, run.lease, job.kind, training.weights(), step=training.step)
-    )
+    weights = job.finish(training)
+    return _finished(run, job, checkpoints.save(run.store, run.lease, job.kind, weights, step=training.step))
 
 
 def device_of(net: Supernet) -> torch.device:
@@ -78,8 +80,8 @@ def _trained(run: Run, job: Fit) -> Artifact | None:
     return None
 
 
-def _finished(run: Run, trained: Artifact) -> dict[str, object]:
-    for old in run.store.artifacts(run.lease.job, "checkpoint"):
+def _finished(run: Run, job: Fit, trained: Artifact) -> dict[str, object]:
+    for old in run.store.artifacts(run.lease.job, job.checkpoint):
         run.store.remove_artifact(run.lease, old)
     return {"artifact": trained.id, "steps": trained.step}
 
@@ -95,15 +97,15 @@ def _advance(run: Run, job: Fit, training: Training, batches: Batches) -> None:
             return
 
 
-def _checkpoint(run: Run, training: Training) -> None:
-    checkpoints.save(run.store, run.lease, "checkpoint", training.state(), step=training.step)
-    for old in run.store.artifacts(run.lease.job, "checkpoint")[:-KEPT_CHECKPOINTS]:
+def _checkpoint(run: Run, job: Fit, training: Training) -> None:
+    checkpoints.save(run.store, run.lease, job.checkpoint, training.state(), step=training.step)
+    for old in run.store.artifacts(run.lease.job, job.checkpoint)[:-KEPT_CHECKPOINTS]:
         run.store.remove_artifact(run.lease, old)
 
 
-def _resume(run: Run, training: Training) -> bool:
+def _resume(run: Run, job: Fit, training: Training) -> bool:
     """Loads the newest checkpoint that is whole; tells of every damaged one."""
-    for artifact in reversed(run.store.artifacts(run.lease.job, "checkpoint")):
+    for artifact in reversed(run.store.artifacts(run.lease.job, job.checkpoint)):
         try:
             training.load_state(checkpoints.load(run.store, artifact))
         except JobFailedError as error:

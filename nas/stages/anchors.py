@@ -17,8 +17,9 @@ from search_spaces import SearchSpace
 from search_spaces._anchors import PlainAnchor, read_anchors
 from search_spaces._errors import UsageError
 from search_spaces._vit import ViTConfig
+from supernet._recipe import Recipe
 from supernet._sampling import SinglePath
-from supernet._train import Recipe, Training
+from supernet._train import Training
 
 
 def train_anchors(run: Run, space: SearchSpace, data: DataSet) -> dict[int, Artifact]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 import supernet
-from nas.spaces import check_limits, exact_metrics, probes
+from nas.spaces import check_limits, exact_metrics
 from nas.stages._run import Run, subnet_row
 from nas.store import Device as DeviceRow
 from nas.store import Measurement as MeasurementRow
@@ -52,10 +52,12 @@ def latency(run: Run, space: SearchSpace) -> Latency:
     stored = run.store.predictor(run.lease.job, row.id)
     assert stored is not None, "the stage is done"
     predictor = load("predictors", stored.kind).build(space).from_json(stored.state)
-    codes = probes(space)
     fitted = Latency(row, predictor)
-    metrics = exact_metrics(space, codes) | {"latency_ms": fitted.predict(codes)}
-    check_limits(space, run.config.limits, metrics, codes)
+    check_limits(
+        space,
+        run.config.limits,
+        lambda codes: exact_metrics(space, codes) | {"latency_ms": fitted.predict(codes)},
+    )
     return fitted
 
 

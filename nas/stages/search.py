@@ -16,6 +16,7 @@ import optuna
 from numpy.typing import NDArray
 
 from nas import searchers
+from nas.conditions import distance
 from nas.config import JobConfig
 from nas.evaluation import EvaluationPool
 from nas.searchers import SearchProblem, SpaceExhausted
@@ -151,11 +152,13 @@ def _ask_searcher(
 
 def _feasible(config: JobConfig, objectives: Objectives, codes: Codes) -> NDArray[np.bool_]:
     """Which architectures keep the hard limits, exact or predicted."""
-    costs = objectives.costs(codes)
-    allowed = np.ones(len(codes), dtype=np.bool_)
-    for limit in config.limits:
-        allowed &= limit.mask(costs)
-    return allowed
+    keeps: NDArray[np.bool_] = _outside(config, objectives, codes) == 0
+    return keeps
+
+
+def _outside(config: JobConfig, objectives: Objectives, codes: Codes) -> NDArray[np.float64]:
+    """How far architectures are from keeping the hard limits, exact or predicted; 0: they do."""
+    return distance(config.limits, objectives.costs(codes), len(codes))
 
 
 def _sampler(
@@ -169,8 +172,10 @@ def _sampler(
         population=config.search.population,
         seed=config.seed,
         history=history,
+        outside=partial(_outside, config, objectives),
+        budget=config.search.evaluations,
     )
-    return searchers.build(config.search.searcher, problem)
+    return searchers.build(config.search.searcher, problem, **config.search.options)
 
 
 def _ask(study: optuna.Study, space: SearchSpace, count: int) -> list[optuna.Trial]:

@@ -18,14 +18,24 @@ from nas.store import Artifact
 from search_spaces import SearchSpace
 from search_spaces._errors import UsageError
 from supernet._base import Supernet
+from supernet._recipe import Recipe
 from supernet._resource_groups import GIGA, bin_groups, collapsed, gap_groups, level_groups
-from supernet._sampling import Joint, ResourceConstrained, Sandwich, SinglePath, Strategy, Weighted
+from supernet._sampling import (
+    Joint,
+    MultiArchitectural,
+    ResourceConstrained,
+    Sandwich,
+    SinglePath,
+    Strategy,
+    Weighted,
+)
 from supernet._teacher import load_teacher
-from supernet._train import Recipe, Training
+from supernet._train import Training
 from supernet.stitching import Stitching
 
 IMPORTANCE_BATCHES = 8
 CLEAN_BATCH = 64
+CALIBRATION_BATCHES = 16
 
 
 def train(run: Run, space: SearchSpace, data: DataSet, anchors: Mapping[int, Artifact]) -> Artifact:
@@ -44,6 +54,7 @@ def train(run: Run, space: SearchSpace, data: DataSet, anchors: Mapping[int, Art
         seed=config.seed,
         begin=lambda: _begin(run, space, data),
         start=lambda training: _start(run, training.supernet, data, anchors),
+        finish=lambda training: finished(training, data),
     )
     result = run.once("train", sections, lambda: fit(run, data, job))
     return run.store.artifact(result["artifact"])
@@ -75,6 +86,8 @@ def strategy(config: SamplingConfig, net: Supernet) -> Strategy:
             f"train.sampling.strategy = '{config.strategy}' would train the original anchors.",
             "Use resource_constrained, or set supernet.space.originals: false.",
         )
+    if config.strategy == "multi_architectural":
+        return MultiArchitectural(config.paths)
     if config.strategy == "single_path":
         return SinglePath(config.smallest, config.largest)
     if config.strategy == "sandwich":
@@ -103,6 +116,9 @@ def recipe(config: JobConfig) -> Recipe:
         distill_after=train.sampling.distill_after,
         precision=train.precision,
         lr_scale=train.lr_scale,
+        widening=train.widening,
+        sort_every=train.sort_every,
+        patch_mixup=train.patch_mixup,
         **{f"teacher_{name}": value for name, value in taught.items()},
     )
 
@@ -137,6 +153,15 @@ def _start(run: Run, net: Supernet, data: DataSet, anchors: Mapping[int, Artifac
         steps = range(-1, -1 - IMPORTANCE_BATCHES, -1)
         images = (data.train_batch(config.seed, step, config.train.batch_size)[0] for step in steps)
         net.adapt([x.to(device_of(net)) for x in images])
+
+
+def finished(training: Training, data: DataSet) -> dict[str, Tensor]:
+    """The trained weights; statistics of batches, where a family has them, are those of clean images."""
+    net = training.supernet
+    net.shared.load_state_dict(training.weights())
+    batches = (data.clean_batch(training.seed, step, CLEAN_BATCH) for step in range(CALIBRATION_BATCHES))
+    net.recalibrate(x.to(device_of(net)) for x in batches)
+    return {name: tensor.detach().clone() for name, tensor in net.shared.state_dict().items()}
 
 
 def _clean_images(run: Run, net: Supernet, data: DataSet, count: int) -> Iterator[Tensor]:

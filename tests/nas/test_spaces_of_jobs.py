@@ -1,6 +1,7 @@
 """From a job's data and its file to the space, and limits that no subnet can keep."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -100,21 +101,35 @@ def test_memory_is_float32_weights_and_activations():
 
 def test_limits_that_none_keeps():
     found = search_spaces.get("matformer")
-    codes = probes(found)
-    metrics = exact_metrics(found, codes)
-    smallest = int(metrics["params"].min())
-    parse = Condition.parse
-    check_limits(found, (parse(f"params<={smallest}"),), metrics, codes)
-    check_limits(found, (parse("latency_ms<=0"),), metrics, codes)  # not known yet
+    measure, parse = partial(exact_metrics, found), Condition.parse
+    costs = found.costs(found.all_codes())
+    smallest, most = int(costs["params"].min()), int(costs["macs"].max())
+    check_limits(found, (parse(f"params<={smallest}"),), measure)
+    check_limits(found, (parse("latency_ms<=0"),), measure)  # not known yet
     with pytest.raises(UsageError, match=f"params<={smallest - 1}") as caught:
-        check_limits(found, (parse(f"params<={smallest - 1}"),), metrics, codes)
+        check_limits(found, (parse(f"params<={smallest - 1}"),), measure)
     assert "goes from" in caught.value.message
-    both = parse(f"params<={smallest}"), parse(f"macs>={int(metrics['macs'].max())}")
-    with pytest.raises(UsageError, match="all of"):
-        check_limits(found, both, metrics, codes)
-    latency = metrics | {"latency_ms": np.linspace(1, 2, len(codes))}
+    both = parse(f"params<={smallest}"), parse(f"macs>={most}")
+    with pytest.raises(
+        UsageError, match=f"keeps params<={smallest} and macs>={most}; the closest has params"
+    ):
+        check_limits(found, both, measure)
     with pytest.raises(UsageError, match="latency_ms"):
-        check_limits(found, (parse("latency_ms<1"),), latency, codes)
+        check_limits(
+            found, (parse("latency_ms<1"),), lambda codes: {"latency_ms": np.linspace(1, 2, len(codes))}
+        )
+
+
+def test_a_window_that_chance_does_not_hit_is_found():
+    found = search_spaces.get("vit_resnas_small")
+    measure, least = partial(exact_metrics, found), found.cost(found.smallest).macs
+    window = Condition.parse(f"macs>={1.001 * least}"), Condition.parse(f"macs<={1.012 * least}")
+    metrics = measure(probes(found))
+    assert not (window[0].mask(metrics) & window[1].mask(metrics)).any()
+    check_limits(found, window, measure)
+    nowhere = Condition.parse(f"macs>={least + 1}"), Condition.parse(f"macs<={least + 9}")
+    with pytest.raises(UsageError, match="was found that keeps macs"):
+        check_limits(found, nowhere, measure)
 
 
 def test_probes_hold_both_ends():

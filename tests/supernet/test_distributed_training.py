@@ -10,8 +10,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import supernet
+from supernet._recipe import Recipe
 from supernet._sampling import Sandwich
-from supernet._train import Recipe, Training
+from supernet._train import Training
 
 RECIPE = Recipe(steps=4, batch_size=4, lr=1e-2, warmup=1, distill=True, distill_after=0.5, precision="fp32")
 

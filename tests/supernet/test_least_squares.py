@@ -12,8 +12,9 @@ from search_spaces import Architecture
 from search_spaces._stitches import Cut
 from supernet._evaluate import correct, quality
 from supernet._least_squares import NormalEquations, solved
+from supernet._recipe import Recipe
 from supernet._sampling import SinglePath
-from supernet._train import Recipe, Training
+from supernet._train import Training
 from supernet.stitching import Stitching
 
 CUT = Cut(0, 1, 0, 1)

@@ -1,0 +1,57 @@
+"""One architecture of a supernet with weights that it shares with none: how a subnet is trained further."""
+
+from collections.abc import Callable, Hashable, Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import update_bn
+
+from search_spaces import Architecture
+from search_spaces._restriction import only
+from supernet._base import Supernet
+from supernet._init import init_weights
+from supernet._nested import Nested
+
+
+class Alone(Nested):
+    """A supernet whose space is one architecture and whose shared weights are that architecture's module.
+
+    net: the supernet that it comes from, whose weights stay as they are.
+    """
+
+    def __init__(self, net: Supernet, arch: Architecture, module: nn.Module) -> None:
+        super().__init__(only(net.space, arch), module)
+        # As functions, since a module that is an attribute would count as a part of this one.
+        self._plain: Callable[[Architecture], nn.Module] = net.plain
+        self._example: Callable[[int], Tensor] = net.example_input
+
+    def plain(self, arch: Architecture) -> nn.Module:
+        return self._plain(arch)
+
+    def segments(self, name: str) -> int:
+        return 1
+
+    def stage_key(self, arch: Architecture, stage: str) -> Hashable:
+        return stage
+
+    def adapt(self, batches: Iterable[Tensor]) -> None:
+        """Nothing: there are no smaller networks inside."""
+
+    def recalibrate(self, batches: Iterable[Tensor]) -> None:
+        """Estimates the statistics of batches anew, where the module has any."""
+        update_bn(batches, self.shared)
+
+    def example_input(self, batch: int) -> Tensor:
+        return self._example(batch)
+
+
+def inherited(net: Supernet, arch: Architecture) -> Alone:
+    """The architecture with the weights that it has in the supernet."""
+    return Alone(net, arch, net.extract(arch))
+
+
+def from_scratch(net: Supernet, arch: Architecture, *, seed: int) -> Alone:
+    """The architecture with fresh weights; the same seed gives the same ones."""
+    module = net.plain(arch)
+    init_weights(module, torch.Generator().manual_seed(seed))
+    return Alone(net, arch, module.to(next(net.parameters()).device))

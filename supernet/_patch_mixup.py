@@ -1,0 +1,98 @@
+"""Mixed images with a label for every patch: patch-mixup, and the training-only head that learns from it.
+
+The first half of a batch gets parts of other images, cut along the patches of the network's last stage, so
+that every patch has a class of its own; the second half is blended with other images as a whole.
+Source: Liao, Karaman and Sze, "Searching for Efficient Multi-Stage Vision Transformers" (arXiv 2109.00642).
+Ours: boxes and blends are drawn for each image, and not once for the half.
+"""
+
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from search_spaces._errors import UsageError
+from supernet._base import Supernet
+from supernet._init import init_weights
+from supernet._lesson import Lesson
+from supernet._nested import prefix_slice
+
+BLEND = 0.8  # of the Beta distribution
+
+
+class PatchHead(nn.Module):
+    """A classifier of patches (B, P, D) for the training only; of its inputs, too, a subnet has the first D.
+
+    grid: rows and columns of the patches.
+    """
+
+    def __init__(self, dim: int, classes: int, grid: tuple[int, int], *, seed: int) -> None:
+        super().__init__()
+        self.grid, self.classes = grid, classes
+        self.patch_head = nn.Linear(dim, classes)
+        init_weights(self, torch.Generator().manual_seed(seed))
+
+    @classmethod
+    def of(cls, supernet: Supernet, *, seed: int) -> Self:
+        """The one for a supernet. Raises UsageError for a family whose networks give no patches."""
+        whole: Any = supernet.shared
+        if not hasattr(whole, "with_patches"):
+            raise UsageError(
+                f"The networks of family '{supernet.space.family}' have no labels for patches.",
+                "Set train.patch_mixup: false; the networks of vit_resnas have.",
+            )
+        head: nn.Linear = whole.head
+        own = cls(head.in_features, head.out_features, whole.patch_grid, seed=seed)
+        return own.to(head.weight.device)
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """Logits (B, P, classes)."""
+        weight = prefix_slice(self.patch_head.weight, (self.classes, patches.shape[-1]))
+        return F.linear(patches, weight, self.patch_head.bias)
+
+
+def patch_mixup(
+    images: Tensor, labels: Tensor, *, grid: tuple[int, int], classes: int, rng: np.random.Generator
+) -> Lesson:
+    """Mixes every image (B, C, height, width) with another one of its half of the batch.
+
+    labels: (B,).  grid: rows and columns of the patches that have labels; they divide the images' sides.
+    """
+    half = len(images) // 2
+    partners = np.concatenate([_shifted(rng, half), half + _shifted(rng, len(images) - half)])
+    cut = _boxes(rng, half, grid)
+    blend = rng.beta(BLEND, BLEND, size=(len(images) - half, 1, 1))
+    own = np.concatenate([~cut, np.broadcast_to(blend, (len(images) - half, *grid))]).astype(np.float32)
+    share = torch.from_numpy(own).to(images.device)[:, None]  # of its own in every patch: B 1 R S
+    height, width = (side // cells for side, cells in zip(images.shape[2:], grid, strict=True))
+    pixels = share.repeat_interleave(height, 2).repeat_interleave(width, 3).to(images.dtype)
+    other = torch.from_numpy(partners).to(images.device)
+    hot = F.one_hot(labels, classes).float()[:, None]  # B 1 classes
+    shares = share.flatten(2).transpose(1, 2)  # B patches 1
+    patch_labels = shares * hot + (1 - shares) * hot[other]
+    mixed = pixels * images + (1 - pixels) * images[other]
+    return Lesson(mixed, patch_labels.mean(dim=1), patch_labels)
+
+
+def _shifted(rng: np.random.Generator, count: int) -> NDArray[np.int64]:
+    """A random partner for each, never itself where there are two."""
+    order = rng.permutation(count)
+    partner = np.empty(count, dtype=np.int64)
+    partner[order] = np.roll(order, 1)
+    return partner
+
+
+def _boxes(rng: np.random.Generator, count: int, grid: tuple[int, int]) -> NDArray[np.bool_]:
+    """Rectangles of patches (count, rows, columns); the share that they cover is uniform but for rounding."""
+    side = np.sqrt(rng.random(count))
+    inside = np.ones((count, *grid), dtype=np.bool_)
+    for axis, cells in enumerate(grid, start=1):
+        length = np.rint(cells * side).astype(np.int64)
+        start = rng.integers(0, cells - length + 1)
+        places = np.arange(cells)
+        within = (places >= start[:, None]) & (places < (start + length)[:, None])
+        inside &= within[:, :, None] if axis == 1 else within[:, None, :]
+    return inside
