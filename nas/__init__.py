@@ -6,7 +6,7 @@ job.front().to_pandas()
 model = job.extract(knee=True)
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from nas.config import JobConfig
+    from nas.finetuning import Outcome
     from nas.front import ParetoFront
     from nas.store import Job, Store
 
@@ -37,16 +38,26 @@ class JobHandle:
 
         return front(self.store, [self.job])
 
-    def extract(self, subnet: str | None = None, *, knee: bool = False) -> "nn.Module":
+    def finetune(self, subnets: Sequence[str] | None = None, **options: Any) -> "Outcome":
+        """Trains subnets of the front, or all of them, by themselves; options: `nas.finetuning`."""
+        from nas.finetuning import finetune  # noqa: PLC0415 - imports torch
+        from nas.progress import Silent  # noqa: PLC0415
+
+        return finetune(self.store, self.job, subnets, **({"progress": Silent()} | options))
+
+    def extract(
+        self, subnet: str | None = None, *, knee: bool = False, weights: str = "inherited"
+    ) -> "nn.Module":
         """A stand-alone module: the subnet with this key, or the one at the front's knee.
 
-        Raises ValueError unless exactly one of the two is given.
+        weights: `inherited`, or what `finetune` made of them (`finetuned`, `scratch`).
+        Raises ValueError unless exactly one of the first two is given.
         """
         if (subnet is None) == (not knee):
             raise ValueError("give either a subnet's key or knee=True")
         from nas.extraction import extract  # noqa: PLC0415 - imports torch
 
-        return extract(self.store, self.job, subnet or self.front().knee().subnet)
+        return extract(self.store, self.job, subnet or self.front().knee().subnet, weights=weights)
 
 
 def run(

@@ -20,7 +20,8 @@ LIMITED = ("params", "macs", "memory_bytes", "predicted_ms", "measured_ms", "lat
 class Member:
     """One subnet of a front; latencies in milliseconds, None where they are not known.
 
-    quality, stderr: on the report split.  search_quality: what it was chosen by.
+    quality, stderr: on the report split, with inherited weights.  search_quality: what it was chosen by.
+    finetuned, scratch: on the report split, trained by itself; None where it was not.
     """
 
     job: str
@@ -37,6 +38,10 @@ class Member:
     measured_ms: float | None
     spread_ms: float | None
     memory_bytes: float | None = None
+    finetuned: float | None = None
+    finetuned_stderr: float | None = None
+    scratch: float | None = None
+    scratch_stderr: float | None = None
 
     @property
     def latency_ms(self) -> float | None:
@@ -53,6 +58,16 @@ class Member:
                 return False
         return True
 
+    @property
+    def retrained(self) -> dict[str, dict[str, float | None]]:
+        """Value and standard error of the quality by what the training began with; empty without any."""
+        found = {weights: getattr(self, weights) for weights in frames.RETRAINED}
+        return {
+            weights: {"value": value, "stderr": getattr(self, f"{weights}_stderr")}
+            for weights, value in found.items()
+            if value is not None
+        }
+
     def to_dict(self) -> dict[str, Any]:
         """The JSON of one member of `nas front --json`."""
         return {
@@ -61,6 +76,7 @@ class Member:
             "params": self.params,
             "macs": self.macs,
             "quality": {"metric": self.metric, "value": self.quality, "stderr": self.stderr},
+            "retrained": self.retrained,
             "latency": {
                 "device": self.device,
                 "predicted_ms": self.predicted_ms,
@@ -73,7 +89,8 @@ class Member:
 def members(store: Store, job: Job) -> list[Member]:
     """The finalists of one job, the fastest first."""
     memory = {e.subnet.key: e.objectives.get("memory_bytes") for e in store.evaluations(job, "search")}
-    numbers = ("stderr", "search_quality", "predicted_ms", "measured_ms", "spread_ms")
+    numbers = ["stderr", "search_quality", "predicted_ms", "measured_ms", "spread_ms"]
+    numbers += [column for weights in frames.RETRAINED for column in (weights, f"{weights}_stderr")]
     return [
         Member(
             job=job.name,

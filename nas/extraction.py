@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 import search_spaces
 import supernet
 from nas import checkpoints
-from nas.store import Job, Store, Subnet
+from nas.store import Job, Store, Subnet, frames
 from search_spaces import SearchSpace
-from search_spaces._errors import NotFoundError
+from search_spaces._errors import NotFoundError, did_you_mean
 from search_spaces._registry import load
 from supernet._plain_swin import Swin
 from supernet._plain_vit import ViT
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from supernet._base import Supernet
+
+INHERITED = "inherited"
 
 
 def space_of(store: Store, job: Job) -> SearchSpace:
@@ -42,35 +44,63 @@ def load_supernet(store: Store, job: Job) -> "Supernet":
     return net.eval()
 
 
-def extract(store: Store, job: Job, subnet_key: str) -> "nn.Module":
-    """The stand-alone module of a subnet that the job has looked at, in evaluation mode."""
-    subnet = store.subnet(job, subnet_key)
-    net = load_supernet(store, job)
-    return net.extract(net.space.architecture(subnet.architecture))
+def extract(store: Store, job: Job, subnet_key: str, *, weights: str = INHERITED) -> "nn.Module":
+    """The stand-alone module of a subnet that the job has looked at, in evaluation mode.
+
+    weights: those that it has in the supernet, or what `nas finetune` made of them: `finetuned`, `scratch`.
+    Raises NotFoundError for a subnet that there is not with these weights.
+    """
+    return _extracted(store, job, store.subnet(job, subnet_key), weights)[1]
 
 
 def export(
-    store: Store, job: Job, subnet_key: str, folder: Path, *, format: str = "safetensors"
+    store: Store,
+    job: Job,
+    subnet_key: str,
+    folder: Path,
+    *,
+    format: str = "safetensors",
+    weights: str = INHERITED,
 ) -> list[Path]:
-    """Writes a subnet to `folder` in the given format; the written files.
+    """Writes a subnet to `folder` in the given format; the written files.  weights: as `extract` takes them.
 
     Raises NotFoundError for an unknown subnet or format, ConflictError for a folder that is not empty.
     """
     exporter = load("nas.exporters", format)
     subnet = store.subnet(job, subnet_key)
-    net = load_supernet(store, job)
-    module = net.extract(net.space.architecture(subnet.architecture))
+    net, module = _extracted(store, job, subnet, weights)
     files: list[Path] = exporter.export(
         module,
         folder,
         example=net.example_input(2),
-        info=_info(store, job, subnet),
+        info=_info(store, job, subnet, weights),
         timm=_timm_config(module),
     )
     return files
 
 
-def _info(store: Store, job: Job, subnet: Subnet) -> dict[str, Any]:
+def _extracted(store: Store, job: Job, subnet: Subnet, weights: str) -> "tuple[Supernet, nn.Module]":
+    if weights == INHERITED:
+        net = load_supernet(store, job)
+        return net, net.extract(net.space.architecture(subnet.architecture))
+    if weights not in frames.RETRAINED:
+        raise NotFoundError(
+            f"There are no weights '{weights}'.", did_you_mean(weights, (INHERITED, *frames.RETRAINED))
+        )
+    stage = store.stage(job, f"{weights}-{subnet.key}")
+    if stage is None or stage.state != "done" or stage.result is None:
+        option = " --from-scratch" if weights == "scratch" else ""
+        raise NotFoundError(
+            f"Subnet '{subnet.key}' of job '{job.name}' has no weights '{weights}'.",
+            f"`nas finetune {job.id} --subnet {subnet.key}{option}` trains them.",
+        )
+    net = supernet.build(space_of(store, job))
+    module = net.plain(net.space.architecture(subnet.architecture))
+    module.load_state_dict(checkpoints.load(store, store.artifact(stage.result["artifact"])), strict=True)
+    return net, module.eval()
+
+
+def _info(store: Store, job: Job, subnet: Subnet, weights: str) -> dict[str, Any]:
     """What the model card tells beside the architecture."""
     info: dict[str, Any] = {
         "subnet": subnet.key,
@@ -78,9 +108,10 @@ def _info(store: Store, job: Job, subnet: Subnet) -> dict[str, Any]:
         "data": job.config["data"]["name"],
         "params": subnet.params,
         "macs": subnet.macs,
+        "weights": weights,
         "architecture": subnet.architecture,
     }
-    for evaluation in store.evaluations(job, "report"):
+    for evaluation in store.evaluations(job, "report", weights=weights):
         if evaluation.subnet.key == subnet.key and evaluation.value is not None:
             info[evaluation.metric] = evaluation.value
             info[f"{evaluation.metric}_stderr"] = evaluation.stderr

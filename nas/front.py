@@ -16,8 +16,10 @@ import pandas as pd
 
 from nas._members import Member, by_latency, nondominated
 from nas._members import members as members_of
+from nas.agreement import Agreement, agreement
 from nas.conditions import Condition
 from nas.store import Job, Store
+from nas.store.frames import RETRAINED
 from search_spaces._errors import NotFoundError, UsageError, did_you_mean
 
 MAXIMISED = ("accuracy",)
@@ -43,8 +45,23 @@ class ParetoFront:
             "objectives": [self._objective(name) for name in self.objectives],
             "hypervolume": self.hypervolume,
             "evaluations": self.evaluations,
+            "rank_correlation": {name: found.to_dict() for name, found in self.agreements().items()},
             "front": [({"job": member.job} if several else {}) | member.to_dict() for member in self.members],
         }
+
+    def agreements(self) -> dict[str, Agreement]:
+        """How far inherited qualities put the retrained members in their order, by what they began with.
+
+        Only with three members that were retrained alike.
+        """
+        found = {}
+        for weights in RETRAINED:
+            members = [member for member in self.members if weights in member.retrained]
+            values = [float(member.retrained[weights]["value"] or 0.0) for member in members]
+            told = agreement([([member.quality for member in members], values)])
+            if told is not None:
+                found[weights] = told
+        return found
 
     def _objective(self, name: str) -> dict[str, Any]:
         objective = {"name": name, "goal": "max" if name in MAXIMISED else "min"}

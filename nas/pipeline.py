@@ -10,7 +10,7 @@ from nas.datasets import DataSet
 from nas.evaluation import EvaluationPool, EvaluationSetup
 from nas.progress import Progress
 from nas.spaces import resolve
-from nas.stages._run import Run, graceful_stop
+from nas.stages._run import Run, check_data, graceful_stop
 from nas.stages.anchors import train_anchors
 from nas.stages.finalists import report
 from nas.stages.latency import latency
@@ -18,7 +18,6 @@ from nas.stages.search import Objectives, search
 from nas.stages.train import torch_device, train
 from nas.store import Artifact, Job, Store
 from search_spaces import SearchSpace
-from search_spaces._errors import JobFailedError
 
 
 def run(store: Store, job: Job, *, progress: Progress) -> None:
@@ -55,11 +54,7 @@ def _space(run: Run, data: DataSet) -> SearchSpace:
         }
 
     stored = run.once("space", {"config": run.config.supernet.model_dump(mode="json")}, describe)
-    if stored["data"]["digest"] != data.digest:
-        raise JobFailedError(
-            f"The data set '{data.name}' is not what it was when job '{run.lease.job.name}' began.",
-            "Restore the data, or start a new job.",
-        )
+    check_data(run, data)
     return search_spaces.get(stored["space"]["family"], **stored["space"]["options"])
 
 

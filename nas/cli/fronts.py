@@ -9,8 +9,11 @@ from nas.cli._options import AsJSON, JobName, StoreURL, Where, store_url
 from nas.cli._output import amount, emit, emit_json, emit_table, note, with_error
 
 if TYPE_CHECKING:
+    from nas._members import Member
     from nas.front import ParetoFront
     from nas.store import Job, Store
+
+RETRAINED = {"finetuned": "FINE-TUNED", "scratch": "FROM SCRATCH"}
 
 
 def front(
@@ -50,6 +53,9 @@ def extract(
     ] = None,
     where: Where = None,
     knee: Annotated[bool, typer.Option("--knee", help="The best compromise on the front.")] = False,
+    weights: Annotated[
+        str, typer.Option("--weights", metavar="NAME", help="inherited, finetuned or scratch.")
+    ] = "inherited",
     file_format: Annotated[
         str, typer.Option("--format", metavar="NAME", help="How it is written.")
     ] = "safetensors",
@@ -70,7 +76,7 @@ def extract(
         key = _chosen(opened, found, subnet=subnet, where=where, knee=knee)
         from nas import extraction
 
-        files = extraction.export(opened, found, key, folder, format=file_format)
+        files = extraction.export(opened, found, key, folder, format=file_format, weights=weights)
     if as_json:
         emit_json({"job": found.name, "subnet": key, "files": [str(file) for file in files]})
     else:
@@ -85,6 +91,7 @@ def emit_front(found: "ParetoFront", *, as_json: bool) -> None:
         return
     several = len(found.jobs) > 1
     told = _single_choice(found)
+    again = [weights for weights in RETRAINED if any(weights in m.retrained for m in found.members)]
     metric = found.members[0].metric if found.members else "accuracy"
     rows = [
         (
@@ -93,15 +100,26 @@ def emit_front(found: "ParetoFront", *, as_json: bool) -> None:
             amount(member.params),
             amount(member.macs),
             with_error(member.quality, member.stderr, percent=member.metric == "accuracy"),
+            *(_retrained(member, weights) for weights in again),
             with_error(member.predicted_ms, None),
             with_error(member.measured_ms, member.spread_ms),
             *((str(member.architecture[told]),) if told else ()),
         )
         for member in found.members
     ]
-    columns = ("SUBNET", "PARAMS", "MACS", metric.upper(), "PREDICTED MS", "MEASURED MS")
+    retrained = tuple(RETRAINED[weights] for weights in again)
+    columns = ("SUBNET", "PARAMS", "MACS", metric.upper(), *retrained, "PREDICTED MS", "MEASURED MS")
     names = (*(("JOB",) if several else ()), *columns, *((told.upper(),) if told else ()))
     emit_table(names, rows, right=columns[1:])
+    for weights, agreement in found.agreements().items():
+        emit(f"\nKendall's tau of the {metric}, inherited and {RETRAINED[weights].lower()}: {agreement}")
+
+
+def _retrained(member: "Member", weights: str) -> str | None:
+    if weights not in member.retrained:
+        return None
+    found = member.retrained[weights]
+    return with_error(found["value"], found["stderr"], percent=member.metric == "accuracy")
 
 
 def _single_choice(found: "ParetoFront") -> str | None:

@@ -11,10 +11,11 @@ from types import FrameType
 from typing import Any
 
 from nas.config import JobConfig
+from nas.datasets import DataSet
 from nas.progress import Progress
 from nas.store import Lease, NewEvent, NewSubnet, Store
 from search_spaces import Architecture, SearchSpace
-from search_spaces._errors import ConflictError, NASError, StoreError
+from search_spaces._errors import ConflictError, JobFailedError, NASError, StoreError
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,16 @@ def graceful_stop() -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def check_data(run: Run, data: DataSet) -> None:
+    """Raises JobFailedError when the data are not those with which the job began."""
+    stage = run.store.stage(run.lease.job, "space")
+    if stage is not None and stage.result and stage.result["data"]["digest"] != data.digest:
+        raise JobFailedError(
+            f"The data set '{data.name}' is not what it was when job '{run.lease.job.name}' began.",
+            "Restore the data, or start a new job.",
+        )
 
 
 def subnet_row(space: SearchSpace, arch: Architecture) -> NewSubnet:

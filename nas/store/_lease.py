@@ -111,6 +111,21 @@ class Lease:
             )
         self._ended.set()
 
+    def give_back(self, before: Job) -> None:
+        """Lets the job go as it was before it was taken, unless it is another's meanwhile."""
+        if self._ended.is_set():
+            return
+        with suppress(ConflictError), self._store.write() as connection:
+            self._guarded(
+                connection,
+                state=before.state,
+                error=before.error,
+                finished_at=before.finished_at,
+                owner=None,
+                lease_until=None,
+            )
+        self._ended.set()
+
     def _guarded(self, connection: Connection, **values: object) -> None:
         jobs = t.jobs
         ours = (jobs.c.id == self.job.id) & (jobs.c.owner == self.owner) & (jobs.c.attempt == self.attempt)

@@ -72,11 +72,28 @@ class Results(Database):
             rows = [_evaluation_row(lease.job.id, ids[new.subnet.key], new) for new in batch]
             insert_missing(connection, t.evaluations, rows)
 
-    def evaluations(self, job: Job, split: str | None = None) -> list[Evaluation]:
-        """The job's evaluations by position (those without one last), of one split or of all."""
+    def replace_evaluation(self, lease: Lease, new: NewEvaluation) -> None:
+        """An evaluation in place of the one with the same subnet, split, weights and metric."""
+        c = t.evaluations.c
+        with lease.write() as connection:
+            subnet_id = _subnet_ids(connection, lease.job.id, [new.subnet])[new.subnet.key]
+            same = (c.subnet_id == subnet_id) & (c.split == new.split)
+            same &= (c.weights == new.weights) & (c.metric == new.metric)
+            connection.execute(sa.delete(t.evaluations).where(same))
+            row = _evaluation_row(lease.job.id, subnet_id, new)
+            connection.execute(sa.insert(t.evaluations).values(row))
+
+    def evaluations(
+        self, job: Job, split: str | None = None, *, weights: str | None = "inherited"
+    ) -> list[Evaluation]:
+        """The job's evaluations by position (those without one last), of one split or of all.
+
+        weights: `inherited`, or what retraining made of a subnet (`finetuned`, `scratch`), or None for all.
+        """
         c = t.evaluations.c
         of_split = sa.true() if split is None else c.split == split
-        query = _with_subnet(t.evaluations).where((c.job_id == job.id) & of_split)
+        with_weights = sa.true() if weights is None else c.weights == weights
+        query = _with_subnet(t.evaluations).where((c.job_id == job.id) & of_split & with_weights)
         with self.read() as connection:
             rows = connection.execute(query.order_by(c.position.is_(None), c.position, c.id)).mappings()
             return [Evaluation(**_nested(row)) for row in rows]

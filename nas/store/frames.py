@@ -24,6 +24,8 @@ EVALUATIONS = [
 ]
 FINALISTS = ["subnet", "architecture", "params", "macs", "metric", "quality", "stderr", "search_quality"]
 FINALISTS += ["device", "predicted_ms", "measured_ms", "spread_ms"]
+RETRAINED = ("finetuned", "scratch")
+FINALISTS += [column for weights in RETRAINED for column in (weights, f"{weights}_stderr")]
 MEASURED = ["subnet", "device", "measured_ms", "spread_ms", "purpose", "params", "macs", "architecture"]
 
 
@@ -33,7 +35,9 @@ def jobs(store: Store) -> pd.DataFrame:
     `live` says whether a process holds the job: one that is running and not live was interrupted.
     """
     with store.read() as connection:
-        search = sa.select(t.evaluations.c.job_id, sa.func.count()).where(t.evaluations.c.split == "search")
+        search = sa.select(t.evaluations.c.job_id, sa.func.count()).where(
+            (t.evaluations.c.split == "search") & (t.evaluations.c.weights == "inherited")
+        )
         counts = {row[0]: row[1] for row in connection.execute(search.group_by(t.evaluations.c.job_id))}
         begun = sa.select(t.stages.c.job_id, t.stages.c.name).order_by(t.stages.c.started_at, t.stages.c.id)
         latest = {row.job_id: row.name for row in connection.execute(begun)}
@@ -76,15 +80,22 @@ def finalists(store: Store, job: Job) -> pd.DataFrame:
     """One row a subnet with a quality on the report split, the fastest measured first.
 
     Latencies in milliseconds: `predicted_ms` is what the search was told, `measured_ms` the latest timing.
+    `quality` is that of inherited weights; `finetuned` and `scratch`, with their errors, are those of the
+    subnet trained by itself, where it was.
     """
     names = {device.id: device.name for device in store.devices()}
     timed = {found.subnet.id: found for found in store.measurements(job, "finalist")}
-    searched = {(e.subnet.id, e.metric, e.weights): e for e in store.evaluations(job, "search")}
+    searched = {(e.subnet.id, e.metric): e for e in store.evaluations(job, "search")}
+    retrained = {
+        (e.subnet.id, e.metric, weights): e
+        for weights in RETRAINED
+        for e in store.evaluations(job, "report", weights=weights)
+    }
     rows = []
     for report in store.evaluations(job, "report"):
         if report.state != "ok":
             continue
-        search = searched.get((report.subnet.id, report.metric, report.weights))
+        search = searched.get((report.subnet.id, report.metric))
         timing = timed.get(report.subnet.id)
         row = {**_of_subnet(report.subnet), "metric": report.metric, "quality": report.value}
         row |= {"stderr": report.stderr, "search_quality": search.value if search else None}
@@ -94,6 +105,9 @@ def finalists(store: Store, job: Job) -> pd.DataFrame:
             "measured_ms": timing.latency_ms if timing else None,
             "spread_ms": timing.spread_ms if timing else None,
         }
+        for weights in RETRAINED:
+            again = retrained.get((report.subnet.id, report.metric, weights))
+            row |= {weights: again and again.value, f"{weights}_stderr": again and again.stderr}
         rows.append(row)
     frame = pd.DataFrame(rows, columns=FINALISTS)
     return frame.sort_values(["measured_ms", "quality"], na_position="last", ignore_index=True)

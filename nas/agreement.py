@@ -1,0 +1,55 @@
+"""Whether two qualities put subnets in the same order: Kendall's tau with its confidence interval."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from predictors._metrics import rank_correlation
+
+FEWEST = 3
+RESAMPLES = 2000
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Kendall's tau-b over `count` subnets; `low` and `high` enclose 95 % of its bootstrap distribution."""
+
+    tau: float
+    low: float
+    high: float
+    count: int
+
+    def to_dict(self) -> dict[str, float]:
+        """Plain data."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        return f"{self.tau:.2f} (95 % interval {self.low:.2f} to {self.high:.2f}, {self.count} subnets)"
+
+
+def agreement(
+    groups: Sequence[tuple[Sequence[float], Sequence[float]]], *, seed: int = 0
+) -> Agreement | None:
+    """Of two qualities of the same subnets, in one group or, by the mean of their taus, in several.
+
+    The interval is that of the percentile bootstrap over the subnets of each group. None where a group has
+    fewer than three.
+    """
+    pairs = [(np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)) for a, b in groups]
+    if not pairs or min(len(a) for a, _ in pairs) < FEWEST:
+        return None
+    rng = np.random.default_rng(seed)
+    draws = [_tau(pairs, [rng.integers(len(a), size=len(a)) for a, _ in pairs]) for _ in range(RESAMPLES)]
+    low, high = np.quantile(draws, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    whole = _tau(pairs, [np.arange(len(a)) for a, _ in pairs])
+    return Agreement(whole, float(low), float(high), sum(len(a) for a, _ in pairs))
+
+
+def _tau(
+    pairs: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]], chosen: Sequence[NDArray[np.int64]]
+) -> float:
+    taus = [rank_correlation(a[own], b[own]) for (a, b), own in zip(pairs, chosen, strict=True)]
+    return float(np.mean(taus))

@@ -1,0 +1,74 @@
+"""`nas finetune`: subnets of a front trained by themselves."""
+
+from typing import Annotated
+
+import typer
+
+from nas.cli._options import AsJSON, JobName, StoreURL, store_url
+from nas.cli._output import note
+from nas.cli._progress import shown_progress
+from nas.cli.fronts import emit_front
+
+INTERRUPTED = 130
+
+
+def finetune(
+    ctx: typer.Context,
+    job: JobName,
+    subnet: Annotated[
+        list[str] | None,
+        typer.Option("--subnet", metavar="KEY", help="The beginning of a key; may be given several times."),
+    ] = None,
+    everything: Annotated[bool, typer.Option("--front", help="All subnets of the front.")] = False,
+    from_scratch: Annotated[
+        bool, typer.Option("--from-scratch", help="Begin with fresh weights instead of the inherited ones.")
+    ] = False,
+    steps: Annotated[
+        int | None,
+        typer.Option("--steps", min=1, help="[default: the job's from scratch, else a quarter of them]"),
+    ] = None,
+    lr: Annotated[
+        list[float] | None,
+        typer.Option("--lr", help="Of several the best counts. [default: the job's, or 0.3 of it]"),
+    ] = None,
+    engine: Annotated[
+        str, typer.Option("--engine", metavar="NAME", help="local: one by one; ray: in parallel.")
+    ] = "local",
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Trainings at a time with ray.")] = 2,
+    asha: Annotated[
+        bool, typer.Option("--asha/--no-asha", help="With ray: stop those early that gain least.")
+    ] = True,
+    store: StoreURL = None,
+    as_json: AsJSON = False,
+) -> None:
+    """Train subnets of a front by themselves. Prints the front with what they have become."""
+    from search_spaces._errors import UsageError
+
+    if bool(subnet) == everything:
+        raise UsageError("Say which subnets: --subnet KEY (several times), or --front for all of them.")
+    from nas import finetuning
+    from nas.front import front
+    from nas.store import Store
+
+    with Store.open(store_url(store)) as opened:
+        found = opened.job(job)
+        try:
+            with shown_progress(quiet=ctx.obj.quiet) as progress:
+                outcome = finetuning.finetune(
+                    opened,
+                    found,
+                    subnet or None,
+                    progress=progress,
+                    from_scratch=from_scratch,
+                    steps=steps,
+                    lrs=lr or (),
+                    engine=engine,
+                    workers=workers,
+                    asha=asha,
+                )
+        except KeyboardInterrupt:
+            note("Interrupted; what was finished is saved. The same command goes on.")
+            raise typer.Exit(INTERRUPTED) from None
+        for key, reason in outcome.left_out.items():
+            note(f"Subnet {key} is not retrained: {reason}.", quiet=ctx.obj.quiet)
+        emit_front(front(opened, found), as_json=as_json)
