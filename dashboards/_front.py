@@ -8,7 +8,10 @@ import plotly.graph_objects as go
 
 from dashboards._look import (
     BLACK,
+    GREEN,
     GREY,
+    ORANGE,
+    RETRAINED,
     SERIES,
     SYMBOLS,
     amount,
@@ -63,6 +66,10 @@ def front_figure(
         on_front = rows["subnet"].isin(best.loc[best["device"] == device, "subnet"])
         for trace in _device_traces(rows[on_front], rows[~on_front], device=escaped(device), index=i):
             figure.add_trace(trace)
+    for i, weights in enumerate(RETRAINED):
+        again = known.dropna(subset=[weights])
+        if len(again):
+            figure.add_trace(_retrained(again, weights, index=i))
     ring = _ring(known, searched, selected)
     if ring is not None:
         figure.add_trace(ring)
@@ -149,6 +156,33 @@ def _points(rows: pd.DataFrame, name: str) -> go.Scatter:
         hoverinfo="text",
         mode="markers",
         name=name,
+    )
+
+
+def _retrained(rows: pd.DataFrame, weights: str, *, index: int) -> go.Scatter:
+    """What the finalists are when they are trained by themselves: as fast as before."""
+    rows = rows.astype({weights: float})
+    named = RETRAINED[weights]
+    return go.Scatter(
+        x=numbers(rows["measured_ms"]),
+        y=numbers(rows[weights]),
+        error_y={
+            "type": "data",
+            "array": [value or 0.0 for value in numbers(rows[f"{weights}_stderr"])],
+            "thickness": 1,
+            "width": 3,
+        },
+        customdata=[str(key) for key in rows["subnet"]],
+        hovertext=[
+            f"<b>{escaped(row['subnet'])}</b><br>{escaped(row['metric'])} "
+            f"{quality(row[weights], row[f'{weights}_stderr'], row['metric'])} {named}, report split"
+            f"<br>{quality(row['quality'], row['stderr'], row['metric'])} with inherited weights"
+            for row in rows.to_dict("records")
+        ],
+        hoverinfo="text",
+        mode="markers",
+        marker={"size": 10, "symbol": ("star", "cross")[index], "color": (ORANGE, GREEN)[index]},
+        name=f"{named}: report split (±1 standard error)",
     )
 
 

@@ -72,6 +72,10 @@ def milliseconds(value: float | None, spread: float | None = None, *, digits: in
     return f"{value:.{digits}f}{error} ms"
 
 
+# What retraining made of a subnet, by the store's word for its weights.
+RETRAINED = {"finetuned": "fine-tuned", "scratch": "trained from scratch"}
+
+
 def is_share(metric: str) -> bool:
     """Whether a metric is shown in percent."""
     return metric.endswith("accuracy")
@@ -89,9 +93,11 @@ def quality(value: float | None, stderr: float | None, metric: str) -> str:
 
 
 def option(value: object) -> str:
-    """The value of a choice; per-layer choices one after the other."""
+    """The value of a choice; per-layer choices one after the other, a dash for a layer without the choice."""
     if isinstance(value, list | tuple):
         return ", ".join(option(item) for item in value)
+    if value is None or isinstance(value, bool):
+        return {None: "–", True: "yes", False: "no"}[value]
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

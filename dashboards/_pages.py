@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
@@ -9,7 +10,7 @@ import pandas as pd
 from dash import dcc, html
 from dash.development.base_component import Component
 
-from dashboards._look import CONFIG, amount, decimals, milliseconds, quality, words
+from dashboards._look import CONFIG, RETRAINED, amount, decimals, milliseconds, quality, words
 from dashboards.figures import front_rows
 from nas.store import Job
 
@@ -168,7 +169,14 @@ def front_table(finalists: pd.DataFrame) -> Component:
         ("#MACs", lambda row: amount(row["macs"])),
         ("Architecture", lambda row: words(row["architecture"])),
     ]
+    for weights, shown in RETRAINED.items():
+        if front[weights].notna().any():
+            columns.insert(2, (f"#{shown.capitalize()}", partial(_retrained, weights)))
     if several:
         columns.insert(1, ("Device", lambda row: row["device"]))
     rows = [[show(row) for _, show in columns] for row in front.to_dict("records")]
     return table([head for head, _ in columns], rows)
+
+
+def _retrained(weights: str, row: Mapping[str, Any]) -> str:
+    return quality(row[weights], row[f"{weights}_stderr"], row["metric"])

@@ -9,7 +9,7 @@ from dash.development.base_component import Component
 from sqlalchemy.engine import make_url
 
 import search_spaces
-from dashboards._look import CONFIG, amount, milliseconds, option, quality
+from dashboards._look import CONFIG, RETRAINED, amount, is_number, milliseconds, option, quality
 from dashboards._pages import table, text_or_dash
 from dashboards._route import route_figure
 from dashboards.figures import front_rows, layers_figure, layers_frame
@@ -107,6 +107,11 @@ def _facts(store: Store, job: Job, key: str) -> dict[str, Any] | None:
 def _finalist_facts(row: Mapping[str, Any], *, on_front: bool) -> dict[str, Any]:
     figures = [
         (f"{row['metric']}, report split", quality(row["quality"], row["stderr"], row["metric"])),
+        *(
+            (f"{row['metric']}, {words}", quality(row[weights], row[f"{weights}_stderr"], row["metric"]))
+            for weights, words in RETRAINED.items()
+            if is_number(row[weights])
+        ),
         (f"{row['metric']}, search split", quality(row["search_quality"], None, row["metric"])),
         ("latency, measured", milliseconds(row["measured_ms"], row["spread_ms"])),
         ("latency, predicted", milliseconds(row["predicted_ms"])),

@@ -127,7 +127,8 @@ def layers_frame(space: SearchSpace, architecture: Architecture) -> pd.DataFrame
     """The layers in the order of the forward pass: name, block, kind, params and macs (of one sample).
 
     The block is the name up to the number behind `blocks`; what comes before the first block is the `stem`,
-    what stands outside of them later the `head`, but for the layers that lead from one block to the next.
+    what stands outside of them later the `head`, but for the layers that lead from one block to the next
+    (stitches, downsamplings, reductions).
     Blocks of a stitch are called by anchor and number, as in its text: `0: block 8`.
     """
     rows = []
@@ -140,6 +141,8 @@ def layers_frame(space: SearchSpace, architecture: Architecture) -> pd.DataFrame
             block = ".".join(parts[: parts.index("blocks") + 2])
         elif "downsample" in parts:
             block = ".".join(parts[: parts.index("downsample") + 1])
+        elif parts[0] == "reductions":
+            block = ".".join(parts[:2])
         elif parts[0] == "stitches":
             block = layer.name
         rows.append((layer.name, block, layer.kind, layer.params, layer.macs))

@@ -76,7 +76,7 @@ class Member:
             "params": self.params,
             "macs": self.macs,
             "quality": {"metric": self.metric, "value": self.quality, "stderr": self.stderr},
-            "retrained": self.retrained,
+            **({"retrained": self.retrained} if self.retrained else {}),
             "latency": {
                 "device": self.device,
                 "predicted_ms": self.predicted_ms,

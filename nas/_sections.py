@@ -42,9 +42,13 @@ class DataConfig(Section):
 
 
 class SupernetConfig(Section):
-    """What is trained: the family, the options of its space, and where its weights begin."""
+    """What is trained: the family, the options of its space, and where its weights begin.
+
+    variant: a named space of the family (`nas spaces` lists them), whose options lie below those in `space`.
+    """
 
     family: FamilyName = "matformer"
+    variant: Text | None = None
     space: Options = Field(default_factory=dict)
     init: Init = "scratch"
 

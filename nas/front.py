@@ -40,12 +40,13 @@ class ParetoFront:
     def to_dict(self) -> dict[str, Any]:
         """The JSON of `nas front --json`; with several jobs each member names its own."""
         several = len(self.jobs) > 1
+        agreements = {name: found.to_dict() for name, found in self.agreements().items()}
         return {
             "job": ", ".join(self.jobs),
             "objectives": [self._objective(name) for name in self.objectives],
             "hypervolume": self.hypervolume,
             "evaluations": self.evaluations,
-            "rank_correlation": {name: found.to_dict() for name, found in self.agreements().items()},
+            **({"rank_correlation": agreements} if agreements else {}),
             "front": [({"job": member.job} if several else {}) | member.to_dict() for member in self.members],
         }
 

@@ -11,7 +11,7 @@ from nas.conditions import Condition, distance
 from nas.config import AnchorsInit, CheckpointInit, JobConfig, TimmInit
 from nas.datasets import DataSet
 from search_spaces import SearchSpace
-from search_spaces._errors import UsageError
+from search_spaces._errors import UsageError, did_you_mean
 from search_spaces._registry import load
 from search_spaces._repair import repaired
 from search_spaces._space import Codes
@@ -27,16 +27,18 @@ def resolve(config: JobConfig, data: DataSet) -> SearchSpace:
     Raises UsageError for options that do not fit together.
     """
     _check_sources(config)
-    sizes = data_sizes(data)
-    return search_spaces.get(
-        config.supernet.family, **(sizes | _defaults(config, sizes) | config.supernet.space)
-    )
+    sizes, section = data_sizes(data), config.supernet
+    if section.variant is not None:
+        _check_variant(config, section.variant)
+        return search_spaces.get(section.variant, **(sizes | section.space))
+    return search_spaces.get(section.family, **(sizes | _defaults(config, sizes) | section.space))
 
 
 def _check_sources(config: JobConfig) -> None:
     """Raises UsageError when the init section and the family, or two sections, do not go together."""
     family, init = config.supernet.family, config.supernet.init
-    takes_anchors = "anchors" in inspect.signature(load("search_spaces", family).build).parameters
+    module = load("search_spaces", family)
+    takes_anchors = "anchors" in inspect.signature(module.build).parameters
     if takes_anchors and not isinstance(init, AnchorsInit):
         raise UsageError(
             f"A {family} job needs the models that it joins.",
@@ -44,9 +46,26 @@ def _check_sources(config: JobConfig) -> None:
         )
     if not takes_anchors and isinstance(init, AnchorsInit):
         raise UsageError(f"A {family} job joins no models.", "Set supernet.family: stitching.")
+    if isinstance(init, TimmInit | CheckpointInit) and not getattr(module, "FROM_PLAIN_VIT", False):
+        raise UsageError(
+            f"A {family} job cannot begin with the weights of a plain vision transformer.",
+            "Set supernet.init: scratch, or supernet.family: matformer.",
+        )
     for name, where in {"name": "name", "anchors": "supernet.init.anchors"}.items():
         if name in config.supernet.space:
             raise UsageError(f"'{name}' is no option of supernet.space in a job.", f"Set {where}.")
+
+
+def _check_variant(config: JobConfig, variant: str) -> None:
+    """Raises UsageError for a variant of another family, and for one beside a model that says it all, too."""
+    family = config.supernet.family
+    names = [name for name in search_spaces.names() if search_spaces.family_of(name) == family]
+    if variant not in names:
+        raise UsageError(f"Family {family} has no space called '{variant}'.", did_you_mean(variant, names))
+    if not isinstance(config.supernet.init, str):
+        raise UsageError(
+            "supernet.variant and supernet.init both say what the network is.", "Leave one of them away."
+        )
 
 
 def data_sizes(data: DataSet) -> dict[str, Any]:
@@ -65,7 +84,8 @@ def _defaults(config: JobConfig, sizes: dict[str, Any]) -> dict[str, Any]:
         from nas.initial import checkpoint_options  # noqa: PLC0415 - imports torch
 
         return checkpoint_options(init.checkpoint, **sizes)
-    patch_size = _patch_size(sizes["image_size"])
+    module = load("search_spaces", config.supernet.family)
+    patch_size = getattr(module, "default_patch_size", _patch_size)(sizes["image_size"])
     if isinstance(init, AnchorsInit):
         from nas.anchors import anchor_numbers  # noqa: PLC0415 - imports torch
 

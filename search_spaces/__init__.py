@@ -12,12 +12,17 @@ from search_spaces._registry import call, load
 from search_spaces._registry import names as components
 from search_spaces._space import SearchSpace
 
-__all__ = ["Architecture", "Choice", "Part", "SearchSpace", "get", "names"]
+__all__ = ["Architecture", "Choice", "Part", "SearchSpace", "family_of", "get", "names"]
 
 
 def names() -> list[str]:
     """Every space that needs no further options: the families and their named variants."""
     return sorted([*components(__name__), *_variants()])
+
+
+def family_of(name: str) -> str:
+    """The family of the space of that name: of a named variant, or the name itself."""
+    return _variants().get(name, name)
 
 
 def get(name: str, **options: Any) -> SearchSpace:

@@ -59,7 +59,7 @@ class Supernet(nn.Module, ABC):
         super().__init__()
         self.space, self.shared = space, shared
         self.frozen: frozenset[Architecture] = frozenset()
-        self._skeleton = lru_cache(SKELETONS)(self._build_skeleton)
+        self._built = lru_cache(SKELETONS)(self._build_skeleton)
 
     @abstractmethod
     def plain(self, arch: Architecture) -> nn.Module:
@@ -83,6 +83,11 @@ class Supernet(nn.Module, ABC):
 
     def recalibrate(self, batches: Iterable[Tensor]) -> None:
         """Estimates statistics of batches anew, from clean inputs; most families have none."""
+
+    def _skeleton(self, arch: Architecture) -> nn.Module:
+        """The plain module without weights, in the mode, training or evaluation, that this one is in."""
+        skeleton = self._built(arch)
+        return skeleton if skeleton.training == self.training else skeleton.train(self.training)
 
     def _build_skeleton(self, arch: Architecture) -> nn.Module:
         with torch.device("meta"), WithoutInit():

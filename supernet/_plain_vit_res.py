@@ -63,7 +63,10 @@ class Reduction(nn.Module):
         self.token = nn.Linear(dim, dim_out)
 
     def forward(self, x: Tensor) -> Tensor:
-        normed = self.norm(x)
+        return self.joined(self.norm(x), x)
+
+    def joined(self, normed: Tensor, x: Tensor) -> Tensor:
+        """The main path of normalised tokens and the shortcut of the tokens as they are."""
         patches = self.conv(self.image(normed)).flatten(2).transpose(1, 2) + self.pos_embed
         shortcut = F.avg_pool2d(self.image(x), 2).flatten(2).transpose(1, 2)
         main = torch.cat([self.token(normed[:, :1]), patches], dim=1)
@@ -123,7 +126,7 @@ class ViTRes(Staged):
                     if h is not None and f is not None
                 )
             )
-        self._names = [list(stage) for stage in blocks]
+        self.stage_blocks = [list(stage) for stage in blocks]  # names, by stage
         self.blocks = nn.Sequential(OrderedDict(chain.from_iterable(stage.items() for stage in blocks)))
         self.reductions = nn.ModuleList(
             Reduction(grid, dim, dim_out, eps=norm_eps)
@@ -152,7 +155,7 @@ class ViTRes(Staged):
     def stages(self) -> Iterator[tuple[str, Callable[[Tensor], Tensor]]]:
         yield "stem", self.embed
         blocks = dict(self.blocks.named_children())
-        for stage, names in enumerate(self._names):
+        for stage, names in enumerate(self.stage_blocks):
             if stage:
                 yield f"reductions.{stage - 1}", self.reductions[stage - 1]
             for name in names:

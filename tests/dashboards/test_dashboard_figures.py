@@ -19,10 +19,9 @@ from dashboards.figures import (
     training_figure,
     write_html,
 )
+from nas.store import frames
 
 ARCH = {"embed_dim": 32, "depth": 2, "mlp_ratio": [0.5, 4]}
-FINALISTS = ["subnet", "architecture", "params", "macs", "metric", "quality", "stderr", "search_quality"]
-FINALISTS += ["device", "predicted_ms", "measured_ms", "spread_ms"]
 HOSTILE = "<img src=x onerror=alert(1)> & '%{x}'"
 
 
@@ -33,7 +32,7 @@ def finalist(key: str, quality: float | None, measured: float | None, **over: An
 
 
 def frame(*rows: dict[str, Any]) -> pd.DataFrame:
-    return pd.DataFrame(list(rows), columns=FINALISTS)
+    return pd.DataFrame(list(rows), columns=frames.FINALISTS)
 
 
 def searched(*rows: tuple[str, float | None, float | None]) -> pd.DataFrame:
@@ -221,3 +220,29 @@ def test_numbers_in_words() -> None:
     assert _look.quality(0.9123, None, "accuracy") == "91.2 %"
     assert _look.quality(1.23456, 0.0123, "loss") == "1.235 ± 0.012"
     assert _look.quality(None, None, "loss") == "–"
+
+
+def test_front_figure_shows_what_retraining_made_of_a_subnet() -> None:
+    rows = frame(
+        finalist("a", 0.6, 1.0, scratch=0.7, scratch_stderr=0.02),
+        finalist("b", 0.8, 2.0, scratch=0.75, scratch_stderr=None, finetuned=0.85, finetuned_stderr=0.01),
+        finalist("c", 0.9, 4.0),
+    )
+    traces = {trace.name.partition(":")[0]: trace for trace in front_figure(rows).data if trace.name}
+    scratch, finetuned = traces["trained from scratch"], traces["fine-tuned"]
+    assert (list(scratch.x), list(scratch.y)) == ([1.0, 2.0], [0.7, 0.75])
+    assert list(scratch.error_y.array) == [0.02, 0.0]
+    assert (list(finetuned.x), list(finetuned.y), list(finetuned.customdata)) == ([2.0], [0.85], ["b"])
+    assert "60.0 ± 1.0 % with inherited weights" in scratch.hovertext[0]
+    without = {trace.name for trace in front_figure(frame(finalist("c", 0.9, 4.0))).data}
+    assert not any(name and ("scratch" in name or "tuned" in name) for name in without)
+
+
+def test_the_blocks_of_a_multi_stage_network_are_named_in_order() -> None:
+    space = search_spaces.get("vit_resnas")
+    blocks = list(dict.fromkeys(layers_frame(space, space.smallest)["block"]))
+    assert blocks[0] == "stem"
+    assert blocks[-1] == "head"
+    assert [name for name in blocks if name.startswith("reductions")] == ["reductions.0", "reductions.1"]
+    assert blocks.index("reductions.0") > blocks.index("blocks.0")
+    assert all(name in ("stem", "head") or name.split(".")[0] in ("blocks", "reductions") for name in blocks)

@@ -1,4 +1,5 @@
 import math
+from functools import partial
 
 import pandas as pd
 import pytest
@@ -93,6 +94,10 @@ def test_finalists_join_what_was_predicted_and_what_was_measured(store, lease):
         "predicted_ms": 1.4,
         "measured_ms": 1.5,
         "spread_ms": 0.1,
+        "finetuned": None,
+        "finetuned_stderr": None,
+        "scratch": None,
+        "scratch_stderr": None,
     }
     assert large["quality"] == 0.9
     assert all(pd.isna(large[name]) for name in ("search_quality", "predicted_ms", "measured_ms", "device"))
@@ -119,3 +124,21 @@ def test_measured_names_the_device(store, lease):
         7.5,
         "sample",
     )
+
+
+def test_what_retraining_made_of_a_subnet_stands_beside_its_inherited_quality(store, lease):
+    report = partial(NewEvaluation, split="report")
+    store.add_evaluations(lease, [report(SMALL, 0.5), report(LARGE, 0.9), NewEvaluation(SMALL, 0.6)])
+    store.replace_evaluation(lease, report(SMALL, 0.7, weights="scratch", stderr=0.02))
+    store.replace_evaluation(lease, report(LARGE, 0.1, weights="finetuned", stderr=0.5))
+    store.replace_evaluation(lease, report(LARGE, 0.95, weights="finetuned", stderr=0.01))
+    rows = frames.finalists(store, lease.job).set_index("subnet")
+    assert rows["quality"].to_dict() == {"small": 0.5, "large": 0.9}
+    assert (rows["scratch"]["small"], rows["scratch_stderr"]["small"]) == (0.7, 0.02)
+    assert (rows["finetuned"]["large"], rows["finetuned_stderr"]["large"]) == (0.95, 0.01)
+    assert pd.isna(rows["scratch"]["large"])
+    assert pd.isna(rows["finetuned"]["small"])
+    assert [e.value for e in store.evaluations(lease.job, "report", weights="finetuned")] == [0.95]
+    assert len(store.evaluations(lease.job, "report")) == 2
+    assert len(store.evaluations(lease.job, weights=None)) == 5
+    assert frames.jobs(store)["evaluations"].tolist() == [1]
