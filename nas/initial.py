@@ -14,9 +14,10 @@ from search_spaces._errors import UsageError
 from supernet._base import Supernet
 from supernet._plain_swin import StitchedSwin, Swin
 from supernet._plain_vit import StitchedViT, ViT
+from supernet._plain_vit_res import ViTRes
 
 MODULES: dict[str, type[nn.Module]] = {
-    module.__name__: module for module in (StitchedSwin, StitchedViT, Swin, ViT)
+    module.__name__: module for module in (StitchedSwin, StitchedViT, Swin, ViT, ViTRes)
 }
 HASHED = {"model.safetensors", "config.json"}
 

@@ -82,7 +82,7 @@ class Supernet(nn.Module, ABC):
         """Makes pretrained weights ready for training, from inputs (B, C, height, width) without labels."""
 
     def recalibrate(self, batches: Iterable[Tensor]) -> None:
-        """Estimates statistics of batches anew, from clean inputs; most families have none."""
+        """Estimates statistics of batches anew, from inputs as training has them; most families have none."""
 
     def _skeleton(self, arch: Architecture) -> nn.Module:
         """The plain module without weights, in the mode, training or evaluation, that this one is in."""

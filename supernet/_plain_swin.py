@@ -103,7 +103,7 @@ class WindowAttention(nn.Module):
         return (bias + mask.to(bias.dtype)).flatten(0, 1)[None]
 
 
-class Block(nn.Module):
+class SwinBlock(nn.Module):
     """Pre-norm transformer block on (B, R, S, D); its windows are shifted by `attn.shift`."""
 
     def __init__(self, dim: int, attn: WindowAttention, mlp: Mlp, *, eps: float) -> None:
@@ -126,7 +126,7 @@ class Block(nn.Module):
         return joined(self.attn(x), self.attn.grid, window).roll((down, right), dims=(1, 2))
 
 
-class PatchEmbed(nn.Module):
+class NormedPatchEmbed(nn.Module):
     """One convolution from the image (B, C, height, width) to tokens (B, R, S, D), and a norm."""
 
     def __init__(self, in_chans: int, dim: int, patch_size: int, *, eps: float) -> None:
@@ -156,7 +156,7 @@ class PatchMerging(nn.Module):
 class Stage(nn.Module):
     """Blocks of one resolution, and the merging that leads to it, if there is one."""
 
-    def __init__(self, downsample: PatchMerging | None, blocks: Sequence[Block]) -> None:
+    def __init__(self, downsample: PatchMerging | None, blocks: Sequence[SwinBlock]) -> None:
         super().__init__()
         self.downsample = downsample
         self.blocks = nn.Sequential(*blocks)
@@ -209,19 +209,23 @@ class Swin(Staged):
         self.config: dict[str, Any] = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
         self.input_shape = (in_chans, *image_size)
 
-        def block(stage: int, *, shifted: bool) -> Block:
+        def block(stage: int, *, shifted: bool) -> SwinBlock:
             dim, cell = embed_dim * 2**stage, patch_size * 2**stage
             grid = (image_size[0] // cell, image_size[1] // cell)
             window = (min(grid[0], window_size), min(grid[1], window_size))
             # A side that one window covers has nothing to exchange.
             moved = [window_size // 2 if shifted and side > window_size else 0 for side in grid]
             attn = WindowAttention(dim, num_heads[stage], grid, window, (moved[0], moved[1]), bias=qkv_bias)
-            return Block(dim, attn, Mlp(dim, round(dim * mlp_ratio), gated=False, act="gelu"), eps=norm_eps)
+            return SwinBlock(
+                dim, attn, Mlp(dim, round(dim * mlp_ratio), gated=False, act="gelu"), eps=norm_eps
+            )
 
         def merging(stage: int) -> PatchMerging | None:
             return PatchMerging(embed_dim * 2 ** (stage - 1), eps=norm_eps) if stage else None
 
-        self.patch_embed: PatchEmbed | None = PatchEmbed(in_chans, embed_dim, patch_size, eps=norm_eps)
+        self.patch_embed: NormedPatchEmbed | None = NormedPatchEmbed(
+            in_chans, embed_dim, patch_size, eps=norm_eps
+        )
         self.layers = nn.Sequential(
             *(
                 Stage(merging(stage), [block(stage, shifted=i % 2 == 1) for i in range(depth)])

@@ -29,6 +29,7 @@ from nas.config import JobConfig
 from nas.stages.retrain import Trial, quality_of, training_of
 from nas.stages.train import finished
 from search_spaces import SearchSpace
+from search_spaces._errors import JobFailedError
 from supernet._alone import Alone
 from supernet._base import Supernet
 
@@ -37,8 +38,14 @@ FIRST_RUNG = 0.25  # of the steps, before which nothing is stopped
 REDUCTION = 2
 OBJECT_STORE_BYTES = 100 * 2**20
 STEP, GAIN = "step", "gain"
-# Nothing is reported to others, Ctrl-C is ours, and stdout is for data.
-QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "TUNE_DISABLE_SIGINT_HANDLER": "1", "RAY_AIR_NEW_OUTPUT": "0"}
+ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # nothing is reported to others
+    "RAY_AIR_NEW_OUTPUT": "0",  # stdout is for data
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours
+    # A busy machine needs longer than Ray's 30 seconds to start its servers.
+    "RAY_gcs_server_port_wait_time_s": "300",
+    "RAY_raylet_start_wait_time_s": "300",
+}
 
 
 @dataclass(frozen=True)
@@ -82,11 +89,10 @@ def run_trials(
     ASHA compares what the trainings have gained over the inherited quality: compared by quality alone, the
     small subnets would be stopped for being small.
     """
-    os.environ |= QUIET
     folder = Path(tempfile.mkdtemp(prefix="nas-"))
     share = {"gpu": 1 / workers} if setup.torch_device == "cuda" else {}
     try:
-        with _ray(workers * setup.threads, folder):
+        with _environment(), _ray(workers * setup.threads, folder):
             work = tune.with_parameters(_train, setup=setup, trials=list(trials), out=folder)
             tuner = tune.Tuner(
                 tune.with_resources(work, {"cpu": setup.threads, **share}),
@@ -120,17 +126,37 @@ def _scheduler(steps: int, *, asha: bool) -> TrialScheduler | None:
 
 
 @contextmanager
+def _environment() -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ.update(ENVIRONMENT)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@contextmanager
 def _ray(cpus: int, folder: Path) -> Iterator[None]:
-    """A Ray of our own; one that already runs on this machine is left alone."""
-    ray.init(
-        address="local",
-        num_cpus=cpus,
-        include_dashboard=False,
-        object_store_memory=OBJECT_STORE_BYTES,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        _temp_dir=str(folder / "ray"),
-    )
+    """A Ray of our own; one that already runs on this machine is left alone.
+
+    Raises JobFailedError when it does not start.
+    """
+    try:
+        ray.init(
+            address="local",
+            num_cpus=cpus,
+            include_dashboard=False,
+            object_store_memory=OBJECT_STORE_BYTES,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            _temp_dir=str(folder / "ray"),
+        )
+    except (RuntimeError, OSError, ValueError) as error:
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise JobFailedError(
+            f"Ray did not start on this machine: {reason}.", "Try again, or train one by one: --engine local."
+        ) from error
     try:
         yield
     finally:

@@ -156,10 +156,15 @@ def _start(run: Run, net: Supernet, data: DataSet, anchors: Mapping[int, Artifac
 
 
 def finished(training: Training, data: DataSet) -> dict[str, Tensor]:
-    """The trained weights; statistics of batches, where a family has them, are those of clean images."""
+    """The trained weights; statistics of batches, where a family has them, are those of training images.
+
+    Clean images would make them worse: the weights have learnt to live with the others
+    (`benchmarks/vit_resnas.py`).
+    """
     net = training.supernet
     net.shared.load_state_dict(training.weights())
-    batches = (data.clean_batch(training.seed, step, CLEAN_BATCH) for step in range(CALIBRATION_BATCHES))
+    size, steps = training.recipe.batch_size, range(-1, -1 - CALIBRATION_BATCHES, -1)
+    batches = (data.train_batch(training.seed, step, size)[0] for step in steps)
     net.recalibrate(x.to(device_of(net)) for x in batches)
     return {name: tensor.detach().clone() for name, tensor in net.shared.state_dict().items()}
 

@@ -1,0 +1,48 @@
+"""The source of an exported module stands alone: torch and the standard library, nothing of ours."""
+
+import ast
+import sys
+from types import ModuleType
+
+import pytest
+import torch
+from torch import nn
+
+import search_spaces
+import supernet
+from nas.exporters._source import standalone_source
+from nas.initial import MODULES
+
+
+def imported(source: str) -> set[str]:
+    """Top-level names of everything that the source imports."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add(str(node.module).partition(".")[0])
+    return names
+
+
+@pytest.mark.parametrize("kind", MODULES.values(), ids=MODULES.keys())
+def test_it_needs_torch_only(kind: type[nn.Module]) -> None:
+    source = standalone_source(kind)
+    assert imported(source) <= {"torch", *sys.stdlib_module_names}
+    assert ast.get_docstring(ast.parse(source))
+    classes = [node.name for node in ast.parse(source).body if isinstance(node, ast.ClassDef)]
+    assert len(set(classes)) == len(classes)
+    assert kind.__name__ in classes
+
+
+@pytest.mark.parametrize("family", ["matformer", "vit_resnas", "autoformer"])
+def test_it_runs_and_computes_the_same(family: str) -> None:
+    net = supernet.build(search_spaces.get(family)).eval()
+    module = net.extract(net.space.smallest)
+    written = ModuleType("written")
+    exec(compile(standalone_source(type(module)), "modeling.py", "exec"), written.__dict__)
+    twin = getattr(written, type(module).__name__)(**module.config)  # type: ignore[arg-type]
+    twin.load_state_dict(module.state_dict(), strict=True)
+    x = net.example_input(2)
+    with torch.no_grad():
+        assert torch.equal(twin.eval()(x), module(x))

@@ -1,0 +1,324 @@
+"""Subnets of a front trained by themselves: what is stored, what is not done twice, what survives."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from nas import finetuning
+from nas.cli import main
+from nas.config import JobConfig
+from nas.datasets import build as build_data
+from nas.extraction import extract, load_supernet
+from nas.finetuning import finetune
+from nas.front import front
+from nas.progress import Silent
+from nas.stages.retrain import quality_of, recipe_of, retraining
+from nas.store import Job, Store
+from search_spaces._errors import ConflictError, NotFoundError, UsageError
+from supernet._alone import Alone, from_scratch, inherited
+
+STEPS = 12
+
+
+@pytest.fixture
+def store(tiny_copy: str):
+    with Store.open(tiny_copy) as opened:
+        yield opened
+
+
+@pytest.fixture
+def job(store: Store) -> Job:
+    return store.job("tiny")
+
+
+def run(store: Store, job: Job, subnets: list[str] | None = None, **options: Any) -> finetuning.Outcome:
+    return finetune(store, job, subnets, **({"progress": Silent(), "steps": STEPS} | options))
+
+
+def keys(store: Store, job: Job) -> list[str]:
+    return [member.subnet for member in front(store, job).members]
+
+
+def test_the_front_shows_what_retraining_made_of_its_subnets(store: Store, job: Job) -> None:
+    before = front(store, job)
+    chosen = keys(store, job)[:3]
+    outcome = run(store, job, [key[:8] for key in chosen], from_scratch=True)
+    assert outcome.done == chosen
+    assert not outcome.left_out
+    after = front(store, job)
+    assert [m.quality for m in after.members] == [m.quality for m in before.members]
+    for member in after.members:
+        assert (member.scratch is not None) == (member.subnet in chosen)
+        assert member.finetuned is None
+        if member.scratch is not None:
+            assert 0 < (member.scratch_stderr or 0) < 0.2
+    data = after.to_dict()
+    assert data["rank_correlation"]["scratch"]["count"] == 3
+    assert "rank_correlation" not in before.to_dict()
+    shown = {entry["subnet"] for entry in data["front"] if "retrained" in entry}
+    assert shown == set(chosen)
+
+
+def test_the_extracted_module_is_the_one_that_was_reported(store: Store, job: Job) -> None:
+    key = keys(store, job)[0]
+    with pytest.raises(NotFoundError, match=f"'{key}' of job 'tiny' has no weights 'finetuned'") as caught:
+        extract(store, job, key, weights="finetuned")
+    assert f"nas finetune {job.id} --subnet {key}" in caught.value.hint
+    run(store, job, [key])
+    net = load_supernet(store, job)
+    arch = net.space.architecture(store.subnet(job, key).architecture)
+    module = extract(store, job, key, weights="finetuned")
+    found = quality_of(Alone(net, arch, module), build_data("digits"), "report")
+    member = next(m for m in front(store, job).members if m.subnet == key)
+    assert (found.value, found.stderr) == (member.finetuned, member.finetuned_stderr)
+    inherited_module = extract(store, job, key)
+    assert any(
+        not torch.equal(a, b) for a, b in zip(module.parameters(), inherited_module.parameters(), strict=True)
+    )
+    with pytest.raises(NotFoundError, match="no weights 'finetunde'"):
+        extract(store, job, key, weights="finetunde")
+
+
+def test_the_same_training_is_not_done_twice_and_another_replaces_it(
+    store: Store, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = keys(store, job)[1]
+    run(store, job, [key])
+    first = store.artifacts(job, f"finetuned-{key}") or [
+        a for a in store.artifacts(job) if a.kind.startswith(f"finetuned-{key}")
+    ]
+    assert len(first) == 1
+    monkeypatch.setattr(finetuning, "train_here", None)  # would fail if it were called
+    assert run(store, job, [key]).done == [key]
+    monkeypatch.undo()
+    run(store, job, [key], steps=STEPS + 1)
+    second = [a for a in store.artifacts(job) if a.kind.startswith(f"finetuned-{key}")]
+    assert len(second) == 1
+    assert second[0].kind != first[0].kind
+    assert len(store.evaluations(job, "report", weights="finetuned")) == 1
+    assert not list(store.orphans())
+
+
+def test_both_ways_stand_side_by_side(store: Store, job: Job) -> None:
+    key = keys(store, job)[0]
+    run(store, job, [key])
+    run(store, job, [key], from_scratch=True)
+    member = next(m for m in front(store, job).members if m.subnet == key)
+    assert set(member.retrained) == {"finetuned", "scratch"}
+
+
+def test_the_job_stays_as_it_was(store: Store, job: Job) -> None:
+    run(store, job, keys(store, job)[:1])
+    after = store.job("tiny")
+    assert (after.state, after.error, after.finished_at) == (job.state, job.error, job.finished_at)
+    assert after.owner is None
+
+
+@pytest.mark.parametrize("error", [RuntimeError("out of memory"), KeyboardInterrupt()])
+def test_the_job_stays_as_it_was_when_the_training_breaks(
+    store: Store, job: Job, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    def breaks(*_: object) -> None:
+        raise error
+
+    first, second = keys(store, job)[:2]
+    run(store, job, [first])
+    monkeypatch.setattr(finetuning, "train_here", breaks)
+    with pytest.raises(type(error)):
+        run(store, job, [first, second])
+    after = store.job("tiny")
+    assert (after.state, after.error, after.owner) == ("succeeded", None, None)
+    assert [e.subnet.key for e in store.evaluations(job, "report", weights="finetuned")] == [first]
+
+
+def test_an_interrupted_training_goes_on_and_ends_alike(
+    store: Store, job: Job, tiny_copy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stop after the first checkpoint; the result is that of a training that was never stopped."""
+    config = json.loads(json.dumps(job.config))
+    config["train"]["checkpoint_every"] = 5
+    with store.write() as connection:
+        from nas.store import _tables as t  # noqa: PLC0415
+
+        connection.execute(t.jobs.update().values(config=config))
+    job = store.job("tiny")
+    key = keys(store, job)[0]
+    stopped = {"asked": False}
+
+    def stop_once(self: object) -> bool:
+        if any(a.kind.startswith("checkpoint-") for a in store.artifacts(job)) and not stopped["asked"]:
+            stopped["asked"] = True
+            return True
+        return False
+
+    monkeypatch.setattr("nas.store.Lease.stop_requested", stop_once)
+    with pytest.raises(KeyboardInterrupt):
+        run(store, job, [key])
+    assert stopped["asked"]
+    assert any(a.kind.startswith("checkpoint-") and a.step == 5 for a in store.artifacts(job))
+    run(store, job, [key])
+    assert not any(a.kind.startswith("checkpoint-") for a in store.artifacts(job))
+    interrupted = extract(store, job, key, weights="finetuned").state_dict()
+    run(store, job, [key], steps=STEPS + 1)  # replaces the files, so that the next one begins anew
+    run(store, job, [key])
+    whole = extract(store, job, key, weights="finetuned").state_dict()
+    assert all(torch.equal(interrupted[name], tensor) for name, tensor in whole.items())
+
+
+def test_of_several_learning_rates_the_best_on_the_search_split_counts(store: Store, job: Job) -> None:
+    key = keys(store, job)[-1]
+    outcome = run(store, job, [key], lrs=(1e-6, 5e-3), steps=40)
+    assert outcome.how.lrs == (1e-6, 5e-3)
+    stage = store.stage(job, f"finetuned-{key}")
+    assert stage is not None
+    assert stage.result is not None
+    search = {entry["lr"]: entry["value"] for entry in stage.result["search"]}
+    assert set(search) == {1e-6, 5e-3}
+    assert search[stage.result["lr"]] == max(search.values())
+    found = next(e for e in store.evaluations(job, "report", weights="finetuned"))
+    assert found.value == stage.result["report"]["value"]
+
+
+def test_what_is_wrong_is_one_sentence_and_changes_nothing(store: Store, job: Job) -> None:
+    before = (len(store.artifacts(job)), store.job("tiny"))
+    with pytest.raises(NotFoundError, match="no subnet 'nobody'"):
+        run(store, job, ["nobody"])
+    off = next(s.key for s in store.subnets(job) if s.key not in keys(store, job))
+    with pytest.raises(NotFoundError, match=f"'{off}' is not on the front"):
+        run(store, job, [off])
+    with pytest.raises(UsageError, match="no engine 'slurm'"):
+        run(store, job, None, engine="slurm")
+    with pytest.raises(UsageError, match="steps = 0"):
+        run(store, job, None, steps=0)
+    with pytest.raises(UsageError, match="learning rate -1"):
+        run(store, job, None, lrs=(-1,))
+    unfinished = store.create_job("young", config=job.config, seed=0, provenance={})
+    with pytest.raises(ConflictError, match="'young' has no front yet"):
+        run(store, unfinished, None)
+    assert (len(store.artifacts(job)), store.job("tiny")) == before
+
+
+def test_what_is_not_given_follows_from_the_jobs_recipe(job: Job) -> None:
+    config = JobConfig.model_validate(job.config, strict=False)
+    scratch = retraining(config, from_scratch=True, steps=None, lrs=())
+    tuned = retraining(config, from_scratch=False, steps=None, lrs=())
+    assert (scratch.steps, scratch.lrs, scratch.weights) == (60, (config.train.lr,), "scratch")
+    assert (tuned.steps, tuned.weights) == (15, "finetuned")
+    assert tuned.lrs[0] < config.train.lr
+    recipe = recipe_of(config, tuned, tuned.lrs[0])
+    assert (recipe.largest_first, recipe.widening, recipe.sort_every, recipe.distill) == (0, 0, None, False)
+    assert recipe.warmup <= tuned.steps
+    assert recipe.batch_size == config.train.batch_size
+
+
+def test_alone_begins_where_it_says(store: Store, job: Job) -> None:
+    net = load_supernet(store, job)
+    arch = net.space.uniform(3)[1]
+    x = net.example_input(3)
+    with torch.no_grad():
+        assert torch.equal(inherited(net, arch).eval()(x, arch), net(x, arch))
+    fresh, same, other = (from_scratch(net, arch, seed=seed).shared.state_dict() for seed in (0, 0, 1))
+    assert all(torch.equal(fresh[name], same[name]) for name in fresh)
+    assert any(not torch.equal(fresh[name], other[name]) for name in fresh)
+    own = inherited(net, arch)
+    assert sum(p.numel() for p in own.parameters()) == net.space.cost(arch).params
+
+
+def test_from_the_command_line(tiny_copy: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Store.open(tiny_copy, read_only=True) as store:
+        chosen = keys(store, store.job("tiny"))
+    words = ["finetune", "tiny", "--front", "--steps", "10", "--store", tiny_copy, "--quiet"]
+    assert main(words) == 0
+    out = capsys.readouterr().out
+    assert "FINE-TUNED" in out
+    assert f"({len(chosen)} subnets)" not in out
+    assert f"{len(chosen)} subnets)" in out
+    extracted = [
+        "extract",
+        "tiny",
+        "--subnet",
+        chosen[0],
+        "--weights",
+        "finetuned",
+        "-o",
+        str(tmp_path / "o"),
+    ]
+    assert main([*extracted, "--store", tiny_copy, "--quiet"]) == 0
+    card = (tmp_path / "o" / "README.md").read_text()
+    assert "| weights | finetuned |" in card
+    with Store.open(tiny_copy, read_only=True) as store:
+        wanted = extract(store, store.job("tiny"), chosen[0], weights="finetuned").state_dict()
+    written = load_file(tmp_path / "o" / "model.safetensors")
+    assert all(torch.equal(written[name], tensor) for name, tensor in wanted.items())
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["tiny"], 2, "Say which subnets"),
+        (["tiny", "--front", "--subnet", "a"], 2, "Say which subnets"),
+        (["tiny", "--front", "--engine", "slurm"], 2, "no engine 'slurm'"),
+        (["nobody", "--front"], 3, "no job 'nobody'"),
+        (["tiny", "--subnet", "nothing"], 3, "no subnet 'nothing'"),
+        (["tiny", "--front", "--lr", "0"], 2, "learning rate 0"),
+    ],
+)
+def test_wrong_words(
+    tiny_copy: str, capsys: pytest.CaptureFixture[str], words: list[str], code: int, message: str
+) -> None:
+    assert main(["finetune", *words, "--store", tiny_copy]) == code
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert message in err
+    assert "Traceback" not in err
+
+
+def under_ray(url: str, *words: object) -> dict[str, Any]:
+    """The front after `nas finetune --engine ray`, in a process of its own, as people run it."""
+    nas = Path(sys.executable).with_name("nas")
+    command = [nas, "finetune", "tiny", *words, "--engine", "ray", "--store", url, "--json"]
+    ran = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    found: dict[str, Any] = json.loads(ran.stdout)
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_under_ray_it_ends_with_the_same_weights_as_here(store: Store, job: Job, tiny_copy: str) -> None:
+    chosen, lrs = keys(store, job)[:2], (1e-3, 3e-3)
+    asked = [word for key in chosen for word in ("--subnet", key)]
+    under_ray(tiny_copy, *asked, "--steps", STEPS, "--lr", lrs[0], "--lr", lrs[1], "--no-asha")
+    there = {key: extract(store, job, key, weights="finetuned").state_dict() for key in chosen}
+    rows = {e.subnet.key: e.value for e in store.evaluations(job, "report", weights="finetuned")}
+    assert set(rows) == set(chosen)
+    run(store, job, chosen, steps=STEPS + 1)  # replaces the files
+    run(store, job, chosen, lrs=lrs)
+    for key in chosen:
+        here = extract(store, job, key, weights="finetuned").state_dict()
+        assert all(torch.equal(here[name], tensor) for name, tensor in there[key].items())
+    assert {e.subnet.key: e.value for e in store.evaluations(job, "report", weights="finetuned")} == rows
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_asha_stops_what_gains_least(store: Store, job: Job, tiny_copy: str) -> None:
+    """A learning rate of nothing gains nothing; what is reported has learnt with the other one."""
+    under_ray(tiny_copy, "--front", "--from-scratch", "--steps", 64, "--lr", 1e-9, "--lr", 3e-3)
+    done = [e.subnet.key for e in store.evaluations(job, "report", weights="scratch")]
+    assert done
+    trained = 0
+    for key in done:
+        stage = store.stage(job, f"scratch-{key}")
+        assert stage is not None
+        assert stage.result is not None
+        assert stage.result["lr"] == 3e-3
+        trained += len(stage.result["search"])
+    assert trained < 2 * len(keys(store, job))
+    assert store.job("tiny").state == "succeeded"
