@@ -33,9 +33,9 @@ class ViTResConfig:
     in_chans: int = 1
     num_classes: int = 19
     stem: str = "conv"
-    stem_dim: int = 16
+    stem_dim: int = 8
     stem_norm: str = "group"
-    head_dim: tuple[int, ...] = (8, 8, 16)
+    head_dim: tuple[int, ...] = (4, 8, 16)
     norm_eps: float = 1e-6
 
     def __post_init__(self) -> None:

@@ -121,11 +121,11 @@ class Place:
 def build(
     *,
     name: str = FAMILY,
-    embed_dim: Sequence[Sequence[int]] = ((16, 24, 32), (32, 48, 64), (64, 96, 128)),
-    num_heads: Sequence[Sequence[int]] = ((2, 3, 4), (4, 6, 8), (4, 6, 8)),
-    mlp_hidden: Sequence[Sequence[int]] = ((32, 64, 96), (64, 128, 192), (128, 256, 384)),
-    depth: Sequence[int] = (2, 2, 2),
-    optional: Sequence[Sequence[int]] = ((1,), (1,), (1,)),
+    embed_dim: Sequence[Sequence[int]] = ((4, 8, 12, 16), (16, 20, 24, 32), (32, 40, 48, 64)),
+    num_heads: Sequence[Sequence[int]] = ((1, 2, 3, 4),) * 3,
+    mlp_hidden: Sequence[Sequence[int]] = ((16, 32, 48, 64), (32, 64, 96, 128), (64, 128, 192, 256)),
+    depth: Sequence[int] = (3, 3, 3),
+    optional: Sequence[Sequence[int]] = ((1, 2), (1, 2), (1, 2)),
     **fixed: Any,
 ) -> SearchSpace:
     """The space over the options, each with an entry per stage; the default sizes are for digit pairs.

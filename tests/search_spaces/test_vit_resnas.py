@@ -222,7 +222,7 @@ def test_neighbours_in_different_stages_do_not() -> None:
         ({"num_heads": ((2, 1), (4,), (4,))}, "num_heads of stage 0"),
         ({"mlp_hidden": ((8.5,), (4,), (4,))}, "mlp_hidden of stage 0 must be integers"),
         ({"depth": (2, 0, 2)}, "depth of stage 1 = 0"),
-        ({"optional": ((1,), (2,), (1,))}, "optional of stage 1 = (2,) is not a list of blocks from 0 to 1"),
+        ({"optional": ((1,), (3,), (1,))}, "optional of stage 1 = (3,) is not a list of blocks from 0 to 2"),
         ({"optional": ((1,), 1, (1,))}, "optional of stage 1"),
         ({"head_dim": 8}, "head_dim = 8"),
         ({"head_dim": ()}, "head_dim"),
