@@ -21,6 +21,17 @@ BROKEN: list[tuple[dict[str, Any], str]] = [
         "train: batch_size (3) must not be less than sampling.paths (4)",
     ),
     ({"sampling": {"strategy": "resource"}}, "train.sampling.strategy: must be"),
+    (
+        {"sampling": {"strategy": "multi_architectural", "paths": 5}, "batch_size": 4},
+        "train: batch_size (4) must not be less than sampling.paths (5)",
+    ),
+    (
+        {"sampling": {"strategy": "multi_architectural", "distill": True}},
+        "train.sampling: distill cannot be combined with multi_architectural",
+    ),
+    ({"sort_every": 10}, "train: sort_every sorts while the widening lasts"),
+    ({"sort_every": 0, "widening": 0.5}, "train.sort_every: must be greater than or equal to 1"),
+    ({"widening": 1.5}, "train.widening: must be less than or equal to 1"),
     ({"lr_scale": {"anchors": -1}}, "train.lr_scale.anchors: must be greater than or equal to 0"),
     ({"lr_scale": {"anchors": "slow"}}, "train.lr_scale.anchors: must be a number"),
     ({"teacher": {"timm": ""}}, "train.teacher.timm: "),

@@ -53,7 +53,13 @@ def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_there_are_examples():
-    wanted = {"quickstart.yaml", "imagefolder.yaml", "stitching.yaml", "stitching_timm.yaml"}
+    wanted = {
+        "quickstart.yaml",
+        "imagefolder.yaml",
+        "stitching.yaml",
+        "stitching_timm.yaml",
+        "vit_resnas.yaml",
+    }
     assert wanted <= {path.name for path in EXAMPLES.iterdir()}
 
 
