@@ -2,8 +2,8 @@
 
     python benchmarks/vit_resnas_recipe.py --seeds 3
 
-Accuracies are means over the seeds with their standard errors, on the search split: by them a recipe is chosen.
-Steps see 64 images each, whatever the number of architectures that share them.
+Accuracies are means over the seeds with their standard errors, on the search split, by which recipes are
+chosen. Steps see 64 images each, whatever the number of architectures that share them.
 """
 
 import argparse
@@ -31,7 +31,7 @@ COLUMNS = ("smallest", "middle", "largest", "16 random")
 CALIBRATION = range(-1, -17, -1)
 WIDENED: Mapping[str, Any] = {"widening": 0.25, "sort_every": 100}
 NORM_STEPS = 2200
-# Name, strategy, steps, recipe. Below the line: as many steps as take about the CPU time of four architectures.
+# Name, strategy, steps, recipe. The last two take about as much CPU time as four architectures a step.
 SAMPLING: Sequence[tuple[str, Strategy, int, Mapping[str, Any]]] = (
     ("one, largest first", SinglePath(), 1500, {"largest_first": 0.25}),
     ("two, widened and sorted", MultiArchitectural(2), 1500, WIDENED),

@@ -141,9 +141,12 @@ class _Evolution(BaseSampler):
         return self._space.canonical(np.where(codes == INACTIVE, fresh, codes))
 
     def _first_within(self, lot: Codes) -> NDArray[np.int64]:
-        """The first that keeps the limits, (choices,); if none does, one that was moved towards them."""
+        """The first that keeps the limits, (choices,); if none does, one that was moved towards them.
+
+        Where nobody can tell the way, it is left outside: then `DistinctSampler` looks for another one.
+        """
         within = self._problem.feasible(lot)
-        if not within.any():
+        if not within.any() and self._problem.outside is not None:
             lot = repaired(self._space, lot[:1], self._problem.distance, self._rng)
         code: NDArray[np.int64] = lot[int(within.argmax())]
         return code

@@ -32,7 +32,10 @@ PROBLEMS: dict[str, tuple[dict[str, Any], str]] = {
     "impossible space": ({"supernet": {"space": {"depth": [2, 1]}}}, "depth"),
     "patches that do not fit": ({"supernet": {"space": {"patch_size": 3}}}, "patches"),
     "limit": ({"constraints": ["params<=10"]}, "params<=10"),
-    "limits together": ({"constraints": ["params<=2500", "macs>=100000"]}, "all of"),
+    "limits together": (
+        {"constraints": ["params<=2500", "macs>=100000"]},
+        "keeps params<=2500 and macs>=100000",
+    ),
     "weights": ({"train": {"sampling": {"strategy": "weighted", "weights": [1] * 9}}}, "granularities"),
     "too few subnets": (
         {"supernet": {"space": {"depth": [1], "num_heads": [1], "embed_dim": [8]}}},

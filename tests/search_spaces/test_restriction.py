@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_spaces import nested
 
@@ -64,6 +64,7 @@ def test_a_change_is_one_choice_and_what_hangs_on_it(space: SearchSpace) -> None
         assert len(roots) <= 1
 
 
+@settings(max_examples=15)
 @given(share=st.floats(0.02, 0.98), seed=st.integers(0, 99))
 def test_a_narrow_window_is_reached_from_anywhere(share: float, seed: int) -> None:
     space = search_spaces.get("vit_resnas_small")
