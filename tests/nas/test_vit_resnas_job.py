@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optuna
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -17,9 +18,13 @@ from nas.finetuning import finetune
 from nas.initial import load_folder
 from nas.jobs import check, measure
 from nas.progress import Silent
+from nas.searchers._distinct import architecture, distributions
 from nas.spaces import resolve
+from nas.stages.latency import Latency
+from nas.stages.search import Objectives, _sampler
 from nas.stages.train import finished, recipe, strategy
 from search_spaces._errors import UsageError
+from search_spaces._registry import load
 from supernet._plain_vit_res import ViTRes
 from supernet._sampling import MultiArchitectural
 from supernet._train import Training
@@ -77,6 +82,28 @@ def test_the_search_stays_in_the_window_and_repeats_nothing(handle: nas.JobHandl
     found = handle.store.evaluations(handle.job, "search")
     assert len(found) == len({row.subnet.key for row in found}) == 24
     assert all(LOW <= row.subnet.macs <= HIGH for row in found)
+
+
+def test_a_window_of_latency_works_like_one_of_costs(handle: nas.JobHandle) -> None:
+    space, row = space_of(handle.store, handle.job), handle.store.predictor(handle.job)
+    assert row is not None
+    predictor = load("predictors", row.kind).build(space).from_json(row.state)
+    drawn = space.sample_choices(np.random.default_rng(0), 2000)
+    low, high = np.quantile(predictor.predict(drawn)[0], [0.30, 0.33])
+    limits = [f"latency_ms>={low}", f"latency_ms<={high}"]
+    config = checked_config(CONFIG | {"constraints": limits}, where="here")
+    objectives = Objectives(config.objectives, space, Latency(handle.store.devices()[0], predictor))
+    sampler = _sampler(config, objectives, ())
+    study = optuna.create_study(directions=objectives.directions, sampler=sampler)
+    archs = []
+    for _ in range(20):
+        trial = study.ask(distributions(space))
+        archs.append(architecture(space, trial.params))
+        study.tell(trial, [0.5, float(predictor.predict(space.encode(archs[-1:]))[0][0])])
+    times = predictor.predict(space.encode(archs))[0]
+    assert len(set(archs)) == 20
+    assert (times >= low).all()
+    assert (times <= high).all()
 
 
 def test_an_extracted_subnet_is_the_supernets(handle: nas.JobHandle, tmp_path: Path) -> None:

@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+import nas.datasets
 import search_spaces
 import supernet
 from benchmarks.masked_vit_res import masked_forward
 from search_spaces import Architecture
+from supernet._evaluate import correct
 from supernet._recipe import Recipe
 from supernet._sampling import MultiArchitectural
 from supernet._train import Training
@@ -119,3 +121,17 @@ def test_a_resumed_training_ends_bit_for_bit_as_an_uninterrupted_one(extra: dict
     assert all(torch.equal(whole.state()[name], tensor) for name, tensor in second.state().items())
     assert any(name.startswith("patch_head") for name in state) == ("patch_mixup" in extra)
     assert not any("patch_head" in name for name in whole.weights())
+
+
+def test_it_learns_real_digits() -> None:
+    """Both ends of a space; four seeds gave 78 to 90 % on 300 held-out digits, a standard error of 3 points."""
+    digits = nas.datasets.build("digits")
+    sizes = {"image_size": 8, "num_classes": 10, "embed_dim": ((8, 12), (16, 24), (32, 48))}
+    space = search_spaces.get("vit_resnas", **sizes, depth=(1, 1, 2), optional=((), (), (1,)))
+    net = supernet.build(space, seed=0)
+    recipe = Recipe(steps=160, warmup=20, lr=6e-3, precision="fp32", widening=0.4, sort_every=20)
+    list(
+        Training(net, MultiArchitectural(2), recipe, seed=0).run(lambda step: digits.train_batch(0, step, 64))
+    )
+    hits = correct(net, [space.smallest, space.largest], digits.batches("report", 300))
+    assert all(float(hit.float().mean()) > 0.6 for hit in hits.values())
