@@ -127,13 +127,16 @@ def _scheduler(steps: int, *, asha: bool) -> TrialScheduler | None:
 
 @contextmanager
 def _environment() -> Iterator[None]:
-    before = dict(os.environ)
+    before = {name: os.environ.get(name) for name in ENVIRONMENT}
     os.environ.update(ENVIRONMENT)
     try:
         yield
     finally:
-        os.environ.clear()
-        os.environ.update(before)
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 @contextmanager
