@@ -11,7 +11,6 @@ from dashboards._look import (
     GREEN,
     GREY,
     ORANGE,
-    RETRAINED,
     SERIES,
     SYMBOLS,
     amount,
@@ -24,6 +23,7 @@ from dashboards._look import (
     quality,
     words,
 )
+from nas.store.frames import RETRAINED
 
 MOST_DOTS = 5_000
 

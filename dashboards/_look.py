@@ -72,10 +72,6 @@ def milliseconds(value: float | None, spread: float | None = None, *, digits: in
     return f"{value:.{digits}f}{error} ms"
 
 
-# What retraining made of a subnet, by the store's word for its weights.
-RETRAINED = {"finetuned": "fine-tuned", "scratch": "trained from scratch"}
-
-
 def is_share(metric: str) -> bool:
     """Whether a metric is shown in percent."""
     return metric.endswith("accuracy")

@@ -10,9 +10,10 @@ import pandas as pd
 from dash import dcc, html
 from dash.development.base_component import Component
 
-from dashboards._look import CONFIG, RETRAINED, amount, decimals, milliseconds, quality, words
+from dashboards._look import CONFIG, amount, decimals, milliseconds, quality, words
 from dashboards.figures import front_rows
 from nas.store import Job
+from nas.store.frames import RETRAINED
 
 REFRESH_MS = 4_000
 LIVE_STATES = ("queued", "running")

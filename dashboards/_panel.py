@@ -9,11 +9,12 @@ from dash.development.base_component import Component
 from sqlalchemy.engine import make_url
 
 import search_spaces
-from dashboards._look import CONFIG, RETRAINED, amount, is_number, milliseconds, option, quality
+from dashboards._look import CONFIG, amount, is_number, milliseconds, option, quality
 from dashboards._pages import table, text_or_dash
 from dashboards._route import route_figure
 from dashboards.figures import front_rows, layers_figure, layers_frame
 from nas.store import Job, Store, default_url, frames
+from nas.store.frames import RETRAINED
 from search_spaces import SearchSpace
 from search_spaces._errors import NASError
 

@@ -47,6 +47,7 @@ class SupernetConfig(Section):
     variant: a named space of the family (`nas spaces` lists them), whose options lie below those in `space`.
     """
 
+    LATER = frozenset({"variant"})
     family: FamilyName = "matformer"
     variant: Text | None = None
     space: Options = Field(default_factory=dict)
@@ -114,11 +115,12 @@ class TrainConfig(Section):
 
     largest_first: the share of the steps, at the start, in which only the largest subnet is trained.
     lr_scale: first part of a shared parameter's name -> factor on its learning rate; 0 keeps it as it is.
-    widening: the share of the steps, at the start, over which smaller and smaller options are let in.
+    widening: the share of the steps, behind largest_first, over which smaller and smaller options are let in.
     sort_every: steps after which neurons and heads are sorted by weight, while that lasts; null: never.
     patch_mixup: mixed images with a label for every patch; for families that have such labels.
     """
 
+    LATER = frozenset({"widening", "sort_every", "patch_mixup"})
     steps: Count = 2000
     batch_size: Count = 64
     lr: Positive = 3e-3
@@ -142,6 +144,12 @@ class TrainConfig(Section):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
+        if self.widening and self.sampling.strategy in ("weighted", "resource_constrained"):
+            raise ValueError(
+                f"widening cannot be combined with {self.sampling.strategy}, which draws from fixed subnets"
+            )
+        if self.largest_first + self.widening > 1:
+            raise ValueError("largest_first and widening are shares of the steps: together at most 1")
         if self.sort_every and not self.widening:
             raise ValueError("sort_every sorts while the widening lasts: set widening, too")
         if self.sampling.splits_batch and self.batch_size < self.sampling.paths:
@@ -182,8 +190,9 @@ class SearchConfig(Section):
     options: of the searcher's `build`.
     """
 
+    LATER = frozenset({"options"})
     searcher: SearcherName = "nsga2"
-    options: Options = Field(default_factory=dict)
+    options: Options = {}  # noqa: RUF012 - pydantic copies it
     evaluations: Count = 200
     batch: Count = 16
     population: Annotated[int, Field(ge=2, le=1_000_000)] = 32

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, ClassVar, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -11,9 +11,23 @@ from search_spaces._registry import names
 
 
 class Section(BaseModel):
-    """Unknown keys, text for numbers, NaN and infinities are errors."""
+    """Unknown keys, text for numbers, NaN and infinities are errors.
 
+    LATER: fields that older jobs do not have.
+    """
+
+    LATER: ClassVar[frozenset[str]] = frozenset()
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    def inputs(self, **options: Any) -> dict[str, Any]:
+        """Plain data by which a stage knows what its result was made from.
+
+        A later field that is not used leaves no trace in it, so that the results of older jobs stay valid.
+        options: of `model_dump`.
+        """
+        dumped = self.model_dump(mode="json", **options)
+        unused = {name for name in self.LATER if getattr(self, name) == type(self).model_fields[name].default}
+        return {name: value for name, value in dumped.items() if name not in unused}
 
     @model_validator(mode="before")
     @classmethod

@@ -9,24 +9,30 @@ from numpy.typing import NDArray
 from predictors._metrics import rank_correlation
 
 FEWEST = 3
+FEWEST_FOR_INTERVAL = 8  # in all; below, the bootstrap's interval covers too little
 RESAMPLES = 2000
 CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Kendall's tau-b over `count` subnets; `low` and `high` enclose 95 % of its bootstrap distribution."""
+    """Kendall's tau-b over `count` subnets; `low` and `high` enclose 95 % of its bootstrap distribution.
+
+    They are None where there are too few subnets to tell.
+    """
 
     tau: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     count: int
 
-    def to_dict(self) -> dict[str, float]:
+    def to_dict(self) -> dict[str, float | None]:
         """Plain data."""
         return asdict(self)
 
     def __str__(self) -> str:
+        if self.low is None or self.high is None:
+            return f"{self.tau:.2f} ({self.count} subnets: too few for an interval)"
         return f"{self.tau:.2f} (95 % interval {self.low:.2f} to {self.high:.2f}, {self.count} subnets)"
 
 
@@ -35,17 +41,19 @@ def agreement(
 ) -> Agreement | None:
     """Of two qualities of the same subnets, in one group or, by the mean of their taus, in several.
 
-    The interval is that of the percentile bootstrap over the subnets of each group. None where a group has
-    fewer than three.
+    The interval is that of the percentile bootstrap over the subnets of each group. None without groups, and
+    where one has fewer than three subnets.
     """
     pairs = [(np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)) for a, b in groups]
     if not pairs or min(len(a) for a, _ in pairs) < FEWEST:
         return None
+    whole, count = _tau(pairs, [np.arange(len(a)) for a, _ in pairs]), sum(len(a) for a, _ in pairs)
+    if count < FEWEST_FOR_INTERVAL:
+        return Agreement(whole, None, None, count)
     rng = np.random.default_rng(seed)
     draws = [_tau(pairs, [rng.integers(len(a), size=len(a)) for a, _ in pairs]) for _ in range(RESAMPLES)]
     low, high = np.quantile(draws, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    whole = _tau(pairs, [np.arange(len(a)) for a, _ in pairs])
-    return Agreement(whole, float(low), float(high), sum(len(a) for a, _ in pairs))
+    return Agreement(whole, float(low), float(high), count)
 
 
 def _tau(

@@ -16,7 +16,7 @@ import pandas as pd
 
 from nas._members import Member, by_latency, nondominated
 from nas._members import members as members_of
-from nas.agreement import Agreement, agreement
+from nas.agreement import FEWEST, Agreement, agreement
 from nas.conditions import Condition
 from nas.store import Job, Store
 from nas.store.frames import RETRAINED
@@ -53,13 +53,12 @@ class ParetoFront:
     def agreements(self) -> dict[str, Agreement]:
         """How far inherited qualities put the retrained members in their order, by what they began with.
 
-        Only with three members that were retrained alike.
+        Only with three members that were retrained alike; of several jobs the mean over those.
         """
         found = {}
         for weights in RETRAINED:
-            members = [member for member in self.members if weights in member.retrained]
-            values = [float(member.retrained[weights]["value"] or 0.0) for member in members]
-            told = agreement([([member.quality for member in members], values)])
+            groups = [_pairs([m for m in self.members if m.job == job], weights) for job in self.jobs]
+            told = agreement([group for group in groups if len(group[0]) >= FEWEST])
             if told is not None:
                 found[weights] = told
         return found
@@ -156,6 +155,12 @@ def front(
         evaluations=sum(len(store.evaluations(job, "search")) for job in jobs),
         members=tuple(sorted(members, key=by_latency)),
     )
+
+
+def _pairs(members: Iterable[Member], weights: str) -> tuple[list[float], list[float]]:
+    """Inherited and retrained qualities of the members that have both."""
+    both = [(m.quality, m.retrained[weights]["value"]) for m in members if weights in m.retrained]
+    return [quality for quality, _ in both], [float(value or 0.0) for _, value in both]
 
 
 def _check_comparable(store: Store, jobs: Sequence[Job], device: str | None) -> None:

@@ -53,7 +53,7 @@ def _space(run: Run, data: DataSet) -> SearchSpace:
             "data": {"name": data.name, "digest": data.digest, "sizes": data.sizes},
         }
 
-    stored = run.once("space", {"config": run.config.supernet.model_dump(mode="json")}, describe)
+    stored = run.once("space", {"config": run.config.supernet.inputs()}, describe)
     check_data(run, data)
     return search_spaces.get(stored["space"]["family"], **stored["space"]["options"])
 

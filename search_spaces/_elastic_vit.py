@@ -12,11 +12,18 @@ from search_spaces._choices import Choice, Part
 from search_spaces._errors import UsageError, did_you_mean
 from search_spaces._layers import Layer
 from search_spaces._space import SearchSpace
-from search_spaces._vit import ViTConfig, block_layers, head_layers, module_arguments, stem_layers, with_sides
+from search_spaces._vit import (
+    LATER,
+    ViTConfig,
+    block_layers,
+    head_layers,
+    module_arguments,
+    stem_layers,
+    with_sides,
+)
 
 ELASTIC = ("embed_dim", "depth", "num_heads", "mlp_ratio")
 PER_LAYER = ("num_heads", "mlp_ratio")
-Points = Mapping[str, Mapping[str, Any]]
 
 
 def elastic_vit(
@@ -58,13 +65,18 @@ def elastic_vit(
         family=family,
         choices=tuple(_choices(elastic, per_layer)),
         parts=tuple(_parts(config, layer_names)),
-        options=asdict(config) | elastic | {"per_layer": tuple(per_layer)},
+        options=_written(config) | elastic | {"per_layer": tuple(per_layer)},
     )
 
 
 def vit_config(space: SearchSpace) -> ViTConfig:
     """What no architecture of the space changes."""
-    return ViTConfig(**{f.name: space.options[f.name] for f in fields(ViTConfig)})
+    return ViTConfig(**{f.name: space.options[f.name] for f in fields(ViTConfig) if f.name in space.options})
+
+
+def _written(config: ViTConfig) -> dict[str, Any]:
+    """The config as a space's options, by which stores know it; what came later is left out if unused."""
+    return {name: value for name, value in asdict(config).items() if value or name not in LATER}
 
 
 def layer_values(arch: Architecture) -> tuple[tuple[int, ...], tuple[float, ...]]:

@@ -36,10 +36,6 @@ def repaired(space: SearchSpace, codes: Codes, distance: Distance, rng: np.rando
 
 def changed(space: SearchSpace, codes: Codes, rng: np.random.Generator) -> Codes:
     """Every architecture with one of its choices drawn anew; choices that become active are drawn, too."""
-    counts = np.array([len(choice.options) for choice in space.choices])
-    fresh = rng.integers(0, counts, size=codes.shape)
     # One of the choices that exist, each as likely as the others.
     column = np.where(codes == INACTIVE, -1.0, rng.random(codes.shape)).argmax(axis=1)
-    redrawn = codes == INACTIVE
-    redrawn[np.arange(len(codes)), column] = True
-    return space.canonical(np.where(redrawn, fresh, codes))
+    return space.redrawn(rng, codes, np.arange(codes.shape[1]) == column[:, None])

@@ -177,18 +177,24 @@ class SearchSpace:
 
     def mutate(self, rng: np.random.Generator, arch: Architecture, *, rate: float) -> Architecture:
         """`arch` with each choice redrawn with probability `rate`; choices that become active are drawn."""
-        code = self.encode([arch])[0]
-        fresh = np.array([rng.integers(len(choice.options)) for choice in self.choices])
-        redraw = (rng.random(len(code)) < rate) | (code == INACTIVE)
-        return self.decode(self.canonical(np.where(redraw, fresh, code)[None]))[0]
+        codes = self.encode([arch])
+        return self.decode(self.redrawn(rng, codes, rng.random(codes.shape) < rate))[0]
 
     def crossover(self, rng: np.random.Generator, a: Architecture, b: Architecture) -> Architecture:
         """A child that takes each choice from one parent, or from the one in which the choice is active."""
-        code_a, code_b = self.encode([a, b])
-        code = np.where(rng.random(len(code_a)) < 0.5, code_a, code_b)
-        code = np.where(code == INACTIVE, np.maximum(code_a, code_b), code)
-        fresh = np.array([rng.integers(len(choice.options)) for choice in self.choices])
-        return self.decode(self.canonical(np.where(code == INACTIVE, fresh, code)[None]))[0]
+        return self.decode(self.crossed(rng, self.encode([a]), self.encode([b])))[0]
+
+    def redrawn(self, rng: np.random.Generator, codes: Codes, which: NDArray[np.bool_]) -> Codes:
+        """`codes` (n, choices) with some choices drawn anew; choices that become active are drawn, too."""
+        counts = [len(choice.options) for choice in self.choices]
+        fresh = rng.integers(0, counts, size=codes.shape)
+        return self.canonical(np.where(which | (codes == INACTIVE), fresh, codes))
+
+    def crossed(self, rng: np.random.Generator, a: Codes, b: Codes) -> Codes:
+        """Children of the rows of `a` and `b` (n, choices); see `crossover`."""
+        codes = np.where(rng.random(a.shape) < 0.5, a, b)
+        codes = np.where(codes == INACTIVE, np.maximum(a, b), codes)
+        return self.redrawn(rng, codes, np.zeros(codes.shape, dtype=np.bool_))
 
     # -- codes -----------------------------------------------------------------------------------------------
 

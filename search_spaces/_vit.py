@@ -24,6 +24,7 @@ FLAGS = (
     *("stem_norm", "class_token", "no_embed_class", "pre_norm", "qkv_bias", "proj_bias", "qk_norm"),
     *("layer_scale", "gated", "fc_norm"),
 )
+LATER = ("rel_pos",)  # fields that older spaces and exported modules do not have
 ACTIVATIONS = ("gelu", "gelu_tanh", "quick_gelu", "relu", "silu")
 
 
@@ -134,6 +135,7 @@ def module_arguments(
 ) -> dict[str, Any]:
     """The arguments of the plain module `ViT`, JSON data; heads and FFN neurons per layer."""
     fixed = {f.name: getattr(config, f.name) for f in fields(ViTConfig) if f.name != "stem_dim"}
+    fixed = {name: value for name, value in fixed.items() if value or name not in LATER}
     return fixed | {
         "image_size": list(config.image_size),
         "embed_dim": embed_dim,

@@ -165,15 +165,16 @@ def build(
 
 
 def default_patch_size(image_size: tuple[int, int]) -> int:
-    """The largest that leaves a last stage of LAST_GRID patches along the shorter side, or else the smallest
-    above 1 with which three stages fill the image; 1 if there is none.
+    """The largest that leaves a last stage of LAST_GRID patches along the shorter side, or else the smallest.
+
+    It lets three stages fill the image, and is 1 (every pixel a patch) only where nothing else does.
     """
-    halvings = 2 ** (STAGES - 1)
+    whole = LAST_GRID * 2 ** (STAGES - 1)
     fitting = [
-        p for p in range(1, min(image_size) + 1) if all(side % (p * halvings) == 0 for side in image_size)
+        p for p in range(2, min(image_size) + 1) if all(s % (p * whole // LAST_GRID) == 0 for s in image_size)
     ]
-    large = [p for p in fitting if min(image_size) >= LAST_GRID * p * halvings]
-    return max(large) if large else next((p for p in fitting if p > 1), 1)
+    large = [p for p in fitting if p * whole <= min(image_size)]
+    return max(large, default=min(fitting, default=1))
 
 
 def places_of(options: Mapping[str, Any]) -> list[Place]:

@@ -51,7 +51,7 @@ def inherited(net: Supernet, arch: Architecture) -> Alone:
 
 
 def from_scratch(net: Supernet, arch: Architecture, *, seed: int) -> Alone:
-    """The architecture with fresh weights; the same seed gives the same ones."""
+    """The architecture with fresh weights, on the CPU; the same seed gives the same ones."""
     module = net.plain(arch)
     init_weights(module, torch.Generator().manual_seed(seed))
-    return Alone(net, arch, module.to(next(net.parameters()).device))
+    return Alone(net, arch, module)

@@ -18,7 +18,8 @@ class Recipe:
     teacher_weight, teacher_hard: the share of the loss that a teacher from outside has, and whether it names
     one class or gives its probabilities.
     lr_scale: first component of a shared parameter's name -> factor on its learning rate; 0 freezes it.
-    widening: the fraction of the steps, at the start, over which the smaller options are let in.
+    widening: the fraction of the steps, behind those of `largest_first`, over which smaller options are let
+    in.
     sort_every: steps after which neurons and heads are sorted by the size of their weights, while that lasts;
     None: never.
     patch_mixup: images are mixed, and every patch learns its class through a head that is then thrown away.

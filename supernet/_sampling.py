@@ -7,7 +7,7 @@ would have drawn.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,27 +17,45 @@ from search_spaces._errors import UsageError
 from supernet._resource_groups import Groups
 
 
+class OnWholeBatch:
+    """Every architecture of a step sees all examples of the batch."""
+
+    def share(self, count: int, archs: int) -> Sequence[slice]:
+        return [slice(None)] * archs
+
+
+class InBlocks:
+    """Each sees its own share: one architecture's examples, then the next one's."""
+
+    def share(self, count: int, archs: int) -> Sequence[slice]:
+        ends = [count * i // archs for i in range(archs + 1)]
+        return [slice(*ends[i : i + 2]) for i in range(archs)]
+
+
+class Interleaved:
+    """Each sees its own share, dealt out in turns: the halves of a batch may be mixed unlike."""
+
+    def share(self, count: int, archs: int) -> Sequence[slice]:
+        return [slice(i, None, archs) for i in range(archs)]
+
+
 class Strategy(Protocol):
-    """Draws the architectures of one step; with distillation the first one teaches the others.
+    """Draws the architectures of one step; with distillation the first one teaches the others."""
 
-    splits_batch: whether each architecture gets its own equal share of the batch, instead of all of it.
-    """
-
-    @property
-    def splits_batch(self) -> bool: ...
+    def share(self, count: int, archs: int) -> Sequence[slice]:
+        """Which of the `count` examples of a batch each of the architectures sees."""
 
     def draw(self, space: SearchSpace, rng: np.random.Generator) -> list[Architecture]: ...
 
 
 @dataclass(frozen=True)
-class SinglePath:
+class SinglePath(OnWholeBatch):
     """One architecture a step: the smallest or the largest with the given probabilities, else a random one.
 
     Source: single-path one-shot (Guo et al., arXiv 1904.00420); drawing the ends often is our answer to the
     bell shape of random sampling, which hardly ever visits them (MatFormer paper, OFA baseline).
     """
 
-    splits_batch: ClassVar[bool] = False
     smallest: float = 0.1
     largest: float = 0.2
 
@@ -51,13 +69,12 @@ class SinglePath:
 
 
 @dataclass(frozen=True)
-class Sandwich:
+class Sandwich(OnWholeBatch):
     """The largest, the smallest and `random` random architectures on the same batch.
 
     Source: Yu and Huang, "Universally Slimmable Networks" (arXiv 1903.05134).
     """
 
-    splits_batch: ClassVar[bool] = False
     random: int = 2
 
     def draw(self, space: SearchSpace, rng: np.random.Generator) -> list[Architecture]:
@@ -65,14 +82,13 @@ class Sandwich:
 
 
 @dataclass(frozen=True)
-class Weighted:
+class Weighted(OnWholeBatch):
     """One uniform architecture a step: every choice at one granularity, drawn with `weights`, smallest first.
 
     The default puts more weight on the largest (MatFormer paper, table 6: .20/.22/.24/.34 leaves it no worse
     than trained alone).
     """
 
-    splits_batch: ClassVar[bool] = False
     weights: Sequence[float] = field(default=(0.20, 0.22, 0.24, 0.34))
 
     def draw(self, space: SearchSpace, rng: np.random.Generator) -> list[Architecture]:
@@ -88,10 +104,9 @@ class Weighted:
 
 
 @dataclass(frozen=True)
-class Joint:
+class Joint(OnWholeBatch):
     """Every uniform granularity on the same batch, largest first (as the released MatFormer code trains)."""
 
-    splits_batch: ClassVar[bool] = False
     granularities: int = 4
 
     def draw(self, space: SearchSpace, rng: np.random.Generator) -> list[Architecture]:
@@ -99,7 +114,7 @@ class Joint:
 
 
 @dataclass(frozen=True)
-class ResourceConstrained:
+class ResourceConstrained(InBlocks):
     """`paths` architectures, each by a group drawn uniformly and a member of it drawn uniformly.
 
     groups: of architectures of like cost, made by `supernet._resource_groups`. Each architecture learns from
@@ -107,7 +122,6 @@ class ResourceConstrained:
     ViTs are Flexible Vision Backbones", arXiv 2307.00154).
     """
 
-    splits_batch: ClassVar[bool] = True
     groups: Groups
     paths: int = 4
 
@@ -117,7 +131,7 @@ class ResourceConstrained:
 
 
 @dataclass(frozen=True)
-class MultiArchitectural:
+class MultiArchitectural(Interleaved):
     """`paths` architectures that differ as much as they can, each on its own share of the batch.
 
     Every choice hands its options out in random order, none twice before all have been used. Source: Liao et
@@ -125,7 +139,6 @@ class MultiArchitectural:
     sampling; there with masks in one pass, here sliced, one after the other.
     """
 
-    splits_batch: ClassVar[bool] = True
     paths: int = 4
 
     def draw(self, space: SearchSpace, rng: np.random.Generator) -> list[Architecture]:

@@ -129,7 +129,7 @@ class Training:
     def _sort(self) -> None:
         """Sorts neurons and heads, where it is time to; a resumed training does it at the same steps."""
         every = self.recipe.sort_every
-        if not every or not self.step or self.step % every or self.step > self._widening_steps:
+        if not every or not self.step or self.step % every or self.step > sum(self._widening):
             return
         names = {id(parameter): name for name, parameter in self._parameters.items()}
 
@@ -142,8 +142,10 @@ class Training:
         sort_by_magnitude(self.supernet.shared, companions)
 
     @property
-    def _widening_steps(self) -> int:
-        return round(self.recipe.widening * self.recipe.steps)
+    def _widening(self) -> tuple[int, int]:
+        """The step at which the widening begins, and how many it takes."""
+        steps = self.recipe.steps
+        return math.ceil(self.recipe.largest_first * steps), round(self.recipe.widening * steps)
 
     def _optimise(self, x: Tensor, labels: Tensor, *, lr: float) -> Tensor:
         archs = self._draw()
@@ -164,8 +166,9 @@ class Training:
         space = self.supernet.space
         if self.step < self.recipe.largest_first * self.recipe.steps:
             return [space.largest]
+        begin, takes = self._widening
         rng = np.random.default_rng([self.seed, self.step])
-        archs = self.strategy.draw(widened(space, self.step, self._widening_steps), rng)
+        archs = self.strategy.draw(widened(space, self.step - begin, takes), rng)
         if not self.supernet.frozen.isdisjoint(archs):
             raise UsageError(
                 "The sampling strategy draws subnets that keep the weights they came with.",
@@ -173,14 +176,17 @@ class Training:
             )
         return archs
 
+    def mixed(self, x: Tensor, labels: Tensor) -> Lesson:
+        """A batch as the architectures see it: with other images in its own, if the recipe says so."""
+        head = self._patch_head
+        if head is None:
+            return Lesson(x, labels)
+        rng = np.random.default_rng([self.seed, self.step, rank(), MIXING])
+        return patch_mixup(x, labels, grid=head.grid, classes=head.classes, rng=rng)
+
     def _lesson(self, x: Tensor, labels: Tensor) -> Lesson:
         """The batch, mixed if it is to be, and what the teacher says of it."""
-        lesson = Lesson(x, labels)
-        if self._patch_head is not None:
-            rng = np.random.default_rng([self.seed, self.step, rank(), MIXING])
-            lesson = patch_mixup(
-                x, labels, grid=self._patch_head.grid, classes=self._patch_head.classes, rng=rng
-            )
+        lesson = self.mixed(x, labels)
         if self._teacher is None:
             return lesson
         with torch.no_grad(), self._autocast():
@@ -216,15 +222,14 @@ class Training:
         return logits, loss + lesson.patch_loss(self._patch_head(patches), smoothing=smoothing)
 
     def _parts(self, count: int, archs: int) -> Sequence[slice]:
-        """Which examples of a batch each architecture sees; interleaved, as halves may be mixed unlike."""
-        if not self.strategy.splits_batch:
-            return [slice(None)] * archs
-        if count < archs:
+        """Which examples of a batch each architecture sees."""
+        parts = self.strategy.share(count, archs)
+        if not all(range(count)[part] for part in parts):
             raise UsageError(
                 f"A batch of {count} images cannot be divided among {archs} subnets.",
                 "Raise train.batch_size or lower train.sampling.paths.",
             )
-        return [slice(i, None, archs) for i in range(archs)]
+        return parts
 
     def _autocast(self) -> AbstractContextManager[object]:
         wanted = self.recipe.precision

@@ -34,10 +34,13 @@ def finetune(
     engine: Annotated[
         str, typer.Option("--engine", metavar="NAME", help="local: one by one; ray: in parallel.")
     ] = "local",
-    workers: Annotated[int, typer.Option("--workers", min=1, help="Trainings at a time with ray.")] = 2,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, help="With ray: trainings at a time. [default: 2]")
+    ] = None,
     asha: Annotated[
-        bool, typer.Option("--asha/--no-asha", help="With ray: stop those early that gain least.")
-    ] = True,
+        bool | None,
+        typer.Option("--asha/--no-asha", help="With ray: stop learning rates of a subnet that fall behind."),
+    ] = None,
     store: StoreURL = None,
     as_json: AsJSON = False,
 ) -> None:
@@ -67,7 +70,7 @@ def finetune(
                     asha=asha,
                 )
         except KeyboardInterrupt:
-            note("Interrupted; what was finished is saved. The same command goes on.")
+            note("Interrupted; every training that was finished is saved. The same command does the others.")
             raise typer.Exit(INTERRUPTED) from None
         for key, reason in outcome.left_out.items():
             note(f"Subnet {key} is not retrained: {reason}.", quiet=ctx.obj.quiet)

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from nas.front import ParetoFront
     from nas.store import Job, Store
 
-RETRAINED = {"finetuned": "FINE-TUNED", "scratch": "FROM SCRATCH"}
-
 
 def front(
     ctx: typer.Context,
@@ -90,6 +88,8 @@ def emit_front(found: "ParetoFront", *, as_json: bool) -> None:
         emit_json(found.to_dict())
         return
     several = len(found.jobs) > 1
+    from nas.store.frames import RETRAINED
+
     told = _single_choice(found)
     again = [weights for weights in RETRAINED if any(weights in m.retrained for m in found.members)]
     metric = found.members[0].metric if found.members else "accuracy"
@@ -107,12 +107,12 @@ def emit_front(found: "ParetoFront", *, as_json: bool) -> None:
         )
         for member in found.members
     ]
-    retrained = tuple(RETRAINED[weights] for weights in again)
+    retrained = tuple(RETRAINED[weights].upper() for weights in again)
     columns = ("SUBNET", "PARAMS", "MACS", metric.upper(), *retrained, "PREDICTED MS", "MEASURED MS")
     names = (*(("JOB",) if several else ()), *columns, *((told.upper(),) if told else ()))
     emit_table(names, rows, right=columns[1:])
     for weights, agreement in found.agreements().items():
-        emit(f"\nKendall's tau of the {metric}, inherited and {RETRAINED[weights].lower()}: {agreement}")
+        emit(f"\nKendall's tau of the {metric}, inherited and {RETRAINED[weights]}: {agreement}")
 
 
 def _retrained(member: "Member", weights: str) -> str | None:

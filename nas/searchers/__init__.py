@@ -45,10 +45,6 @@ class SearchProblem:
     outside: Callable[[Codes], NDArray[np.float64]] | None = None
     budget: int | None = None
 
-    def distance(self, codes: Codes) -> NDArray[np.float64]:
-        """How far architectures are from keeping the limits, (n,); all alike where nobody can tell."""
-        return (~self.feasible(codes)).astype(np.float64) if self.outside is None else self.outside(codes)
-
 
 def names() -> list[str]:
     """The searchers that there are."""

@@ -148,10 +148,9 @@ class DistinctSampler(BaseSampler):
         raise SpaceExhausted(f"No feasible architecture of space '{self._space.name}' is left to propose.")
 
     def _moved(self, rng: np.random.Generator) -> Iterator[Architecture]:
-        if self._problem.outside is None:
-            return
-        drawn = self._space.sample_choices(rng, MOVED)
-        yield from self._lazily(self._allowed(repaired(self._space, drawn, self._problem.distance, rng)))
+        if self._problem.outside is not None:
+            drawn = self._space.sample_choices(rng, MOVED)
+            yield from self._lazily(self._allowed(repaired(self._space, drawn, self._problem.outside, rng)))
 
     def _neighbours(self, seen: Collection[Architecture], rng: np.random.Generator) -> Iterator[Architecture]:
         known, rate = [*self._start, *seen], 1 / len(self._space.choices)

@@ -4,8 +4,9 @@ A random population begins. Then every iteration takes the best evaluated archit
 found, as parents of as many mutants and crossovers. All of them keep the hard limits, such as a window of
 costs.
 Source: Liao, Karaman and Sze, "Searching for Efficient Multi-Stage Vision Transformers" (arXiv 2109.00642),
-the released search. Ours: with several objectives the best are those of the first non-dominated fronts,
-sparse regions first; and no architecture comes twice.
+the released search. Ours: the random population draws every choice uniformly, where the release begins with
+the largest heads and FFNs and prunes; with several objectives the best are those of the first non-dominated
+fronts, sparse regions first; and no architecture comes twice.
 """
 
 from collections.abc import Mapping
@@ -111,7 +112,7 @@ class _Evolution(BaseSampler):
             return self._mutants(parents[rng.integers(len(parents), size=LOT)])
         fathers = rng.integers(len(parents), size=LOT)
         mothers = (fathers + rng.integers(1, len(parents), size=LOT)) % len(parents)
-        return self._crossovers(parents[fathers], parents[mothers])
+        return self._space.crossed(rng, parents[fathers], parents[mothers])
 
     def _parents(self, study: Study, before: int) -> Codes:
         """The best of the trials with lower numbers that are finished."""
@@ -125,20 +126,11 @@ class _Evolution(BaseSampler):
         return self._space.encode([architecture(self._space, done[i].params) for i in chosen])
 
     def _mutants(self, codes: Codes) -> Codes:
-        """Each choice redrawn with the scheme's probability; one between two options is flipped."""
-        counts = np.array([len(choice.options) for choice in self._space.choices])
-        fresh = self._rng.integers(0, counts, size=codes.shape)
-        fresh = np.where((counts == 2) & (codes != INACTIVE), 1 - codes, fresh)
-        redrawn = (self._rng.random(codes.shape) < self._scheme.mutation) | (codes == INACTIVE)
-        return self._space.canonical(np.where(redrawn, fresh, codes))
-
-    def _crossovers(self, fathers: Codes, mothers: Codes) -> Codes:
-        """Each choice from one of two parents, or from the one that has it; drawn where neither has."""
-        codes = np.where(self._rng.random(fathers.shape) < 0.5, fathers, mothers)
-        codes = np.where(codes == INACTIVE, np.maximum(fathers, mothers), codes)
-        counts = np.array([len(choice.options) for choice in self._space.choices])
-        fresh = self._rng.integers(0, counts, size=codes.shape)
-        return self._space.canonical(np.where(codes == INACTIVE, fresh, codes))
+        """Each choice redrawn with the scheme's probability; whether something exists is flipped."""
+        which = self._rng.random(codes.shape) < self._scheme.mutation
+        yes_or_no = np.array([set(choice.options) == {False, True} for choice in self._space.choices])
+        flipped = np.where(which & yes_or_no & (codes != INACTIVE), 1 - codes, codes)
+        return self._space.redrawn(self._rng, flipped, which & ~yes_or_no)
 
     def _first_within(self, lot: Codes) -> NDArray[np.int64]:
         """The first that keeps the limits, (choices,); if none does, one that was moved towards them.
@@ -147,7 +139,7 @@ class _Evolution(BaseSampler):
         """
         within = self._problem.feasible(lot)
         if not within.any() and self._problem.outside is not None:
-            lot = repaired(self._space, lot[:1], self._problem.distance, self._rng)
+            lot = repaired(self._space, lot[:1], self._problem.outside, self._rng)
         code: NDArray[np.int64] = lot[int(within.argmax())]
         return code
 

@@ -1,4 +1,7 @@
-"""Many trainings at once under Ray Tune, the unpromising ones stopped by ASHA.
+"""Many trainings at once under Ray Tune; ASHA stops the learning rates of a subnet that fall behind.
+
+It decides between the trainings of one subnet only. Between subnets it would stop the small ones for being
+small, and what it left could not tell how far inherited qualities are to be trusted.
 
 Ray is the muscle, never the record: workers write the weights of a training that has ended to a folder, and
 this process takes them into the store. Ray is imported here and nowhere else.
@@ -7,7 +10,9 @@ this process takes them into the store. Ray is imported here and nowhere else.
 import logging
 import os
 import shutil
+import signal
 import tempfile
+import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,7 +23,7 @@ from typing import Any
 import ray
 import torch
 from ray import tune
-from ray.tune.schedulers import ASHAScheduler, TrialScheduler
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -37,7 +42,7 @@ REPORTS = 8  # per training, each an evaluation on the search split
 FIRST_RUNG = 0.25  # of the steps, before which nothing is stopped
 REDUCTION = 2
 OBJECT_STORE_BYTES = 100 * 2**20
-STEP, GAIN = "step", "gain"
+STEP, QUALITY = "step", "quality"
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is reported to others
     "RAY_AIR_NEW_OUTPUT": "0",  # stdout is for data
@@ -78,17 +83,13 @@ class Listener:
 
 def run_trials(
     setup: Setup,
-    trials: Sequence[tuple[Trial, float]],
+    trials: Sequence[Trial],
     listener: Listener,
     *,
     workers: int,
     asha: bool,
 ) -> None:
-    """Runs all trainings, `workers` at a time; each comes with the inherited quality of its subnet.
-
-    ASHA compares what the trainings have gained over the inherited quality: compared by quality alone, the
-    small subnets would be stopped for being small.
-    """
+    """Runs all trainings, `workers` at a time. Raises JobFailedError when Ray does not start."""
     folder = Path(tempfile.mkdtemp(prefix="nas-"))
     share = {"gpu": 1 / workers} if setup.torch_device == "cuda" else {}
     try:
@@ -98,9 +99,9 @@ def run_trials(
                 tune.with_resources(work, {"cpu": setup.threads, **share}),
                 param_space={"index": tune.grid_search(list(range(len(trials))))},
                 tune_config=tune.TuneConfig(
-                    metric=GAIN,
+                    metric=QUALITY,
                     mode="max",
-                    scheduler=_scheduler(trials[0][0].how.steps, asha=asha),
+                    scheduler=_ASHABySubnet(trials) if asha else None,
                     max_concurrent_trials=workers,
                     reuse_actors=True,  # a worker takes seconds to import torch
                 ),
@@ -118,11 +119,44 @@ def run_trials(
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _scheduler(steps: int, *, asha: bool) -> TrialScheduler | None:
-    if not asha:
-        return None
-    grace = max(1, round(FIRST_RUNG * steps))
-    return ASHAScheduler(time_attr=STEP, max_t=steps, grace_period=grace, reduction_factor=REDUCTION)
+class _ASHABySubnet(FIFOScheduler):
+    """An ASHA for each subnet: among its trainings it always lets the best one go on.
+
+    Source: Li et al., "A System for Massively Parallel Hyperparameter Tuning" (arXiv 1810.05934).
+    """
+
+    def __init__(self, trials: Sequence[Trial]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        steps = trials[0].how.steps
+        grace = max(1, round(FIRST_RUNG * steps))
+        self._subnet_of = [trial.arch.key for trial in trials]
+        self._by_subnet = {
+            key: ASHAScheduler(
+                time_attr=STEP,
+                metric=QUALITY,
+                mode="max",
+                max_t=steps,
+                grace_period=grace,
+                reduction_factor=REDUCTION,
+            )
+            for key in self._subnet_of
+        }
+
+    def _own(self, trial: Any) -> ASHAScheduler:
+        return self._by_subnet[self._subnet_of[trial.config["index"]]]
+
+    def on_trial_add(self, controller: Any, trial: Any) -> None:
+        self._own(trial).on_trial_add(controller, trial)
+
+    def on_trial_result(self, controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        decision: str = self._own(trial).on_trial_result(controller, trial, result)
+        return decision
+
+    def on_trial_complete(self, controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        self._own(trial).on_trial_complete(controller, trial, result)
+
+    def on_trial_remove(self, controller: Any, trial: Any) -> None:
+        self._own(trial).on_trial_remove(controller, trial)
 
 
 @contextmanager
@@ -145,6 +179,8 @@ def _ray(cpus: int, folder: Path) -> Iterator[None]:
 
     Raises JobFailedError when it does not start.
     """
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(
             address="local",
@@ -160,6 +196,8 @@ def _ray(cpus: int, folder: Path) -> Iterator[None]:
         raise JobFailedError(
             f"Ray did not start on this machine: {reason}.", "Try again, or train one by one: --engine local."
         ) from error
+    if main:
+        signal.signal(signal.SIGTERM, before)  # Ray ends the process on it
     try:
         yield
     finally:
@@ -189,12 +227,12 @@ class _Stopper(_OfThisProcess, tune.Stopper):
 class _Callback(_OfThisProcess, tune.Callback):
     """Tells the listener, in this process, what becomes of the trainings."""
 
-    def __init__(self, trials: Sequence[tuple[Trial, float]], listener: Listener, folder: Path) -> None:
+    def __init__(self, trials: Sequence[Trial], listener: Listener, folder: Path) -> None:
         self._trials, self._listener, self._folder = trials, listener, folder
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         index = trial.config["index"]
-        own, file = self._trials[index][0], self._folder / f"{index}.safetensors"
+        own, file = self._trials[index], self._folder / f"{index}.safetensors"
         reached = int(trial.last_result.get(STEP, 0))
         if reached >= own.how.steps and file.exists():
             self._listener.ended(own, load_file(file), reached)
@@ -203,23 +241,20 @@ class _Callback(_OfThisProcess, tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         lines = str(trial.get_error() or "").strip().splitlines()
-        self._listener.failed(
-            self._trials[trial.config["index"]][0], lines[-1] if lines else "the worker died"
-        )
+        reason = lines[-1] if lines else "the worker died"
+        self._listener.failed(self._trials[trial.config["index"]], reason)
 
 
-def _train(
-    given: Mapping[str, Any], *, setup: Setup, trials: Sequence[tuple[Trial, float]], out: Path
-) -> None:
-    """One training, in a worker: reports its gain now and then, and leaves its weights behind."""
+def _train(given: Mapping[str, Any], *, setup: Setup, trials: Sequence[Trial], out: Path) -> None:
+    """One training, in a worker: reports its quality now and then, and leaves its weights behind."""
     torch.set_num_threads(setup.threads)
-    trial, before = trials[given["index"]]
+    trial = trials[given["index"]]
     config = JobConfig.model_validate(setup.config, strict=False)
     data = datasets.build(config.data.name, **config.data.options)
-    training = training_of(_supernet(setup), config, data, trial)
+    device, size = torch.device(setup.torch_device), config.train.batch_size
+    training = training_of(_supernet(setup), config, data, trial, device)
     alone = training.supernet
     assert isinstance(alone, Alone)
-    device, size = torch.device(setup.torch_device), config.train.batch_size
 
     def batch(step: int) -> tuple[Tensor, Tensor]:
         x, labels = data.train_batch(config.seed, step, size)
@@ -233,13 +268,13 @@ def _train(
             partial = out / f"{uuid.uuid4().hex}.partial"
             save_file(weights, partial)
             partial.replace(out / f"{given['index']}.safetensors")
-        gain = quality_of(alone, data, "search").value - before
+        quality = quality_of(alone, data, "search").value
         alone.train()
-        tune.report({STEP: training.step, GAIN: gain})
+        tune.report({STEP: training.step, QUALITY: quality})
 
 
 def _supernet(setup: Setup) -> Supernet:
     space: SearchSpace = search_spaces.get(setup.family, **setup.space_options)
-    net = supernet.build(space)
+    net = supernet.build(space)  # on the CPU: the device is for the one subnet that is trained
     net.shared.load_state_dict(load_file(setup.weights), strict=True)
-    return net.to(setup.torch_device)
+    return net

@@ -35,17 +35,26 @@ class Run:
         """The result of a stage: the stored one if it was made from the same inputs and earlier stages, else
         a new one.
         """
-        text = json.dumps([name, inputs, self.keys], sort_keys=True, default=str)
-        key = hashlib.sha256(text.encode()).hexdigest()
-        stage = self.store.stage(self.lease.job, name)
-        if stage is None or stage.state != "done" or stage.key != key or stage.result is None:
+        result = self.known(name, inputs)
+        if result is None:
             self.check_stop()
             self.progress.stage(name)
-            self.store.begin_stage(self.lease, name, key)
-            stage = self.store.finish_stage(self.lease, name, self._made(name, make))
-        self.keys[name] = key
-        assert stage.result is not None
-        return stage.result
+            self.store.begin_stage(self.lease, name, self.key(name, inputs))
+            result = self.store.finish_stage(self.lease, name, self._made(name, make)).result
+        self.keys[name] = self.key(name, inputs)
+        assert result is not None
+        return result
+
+    def known(self, name: str, inputs: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The stored result of a stage that was made from the same; None when it is to be made."""
+        stage = self.store.stage(self.lease.job, name)
+        same = stage is not None and stage.state == "done" and stage.key == self.key(name, inputs)
+        return stage.result if stage is not None and same else None
+
+    def key(self, name: str, inputs: Mapping[str, Any]) -> str:
+        """A hash of what a stage is made from: its inputs and the stages before it."""
+        text = json.dumps([name, inputs, self.keys], sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()
 
     def _made(self, name: str, make: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
         try:

@@ -37,6 +37,7 @@ FINETUNED, SCRATCH = "finetuned", "scratch"
 FINETUNING_STEPS, FINETUNING_LR = 0.25, 0.3
 LONGEST_WARMUP = 0.1  # of the steps
 BATCH = 256
+DIGITS = 6  # of the hash of a training's numbers, in the names of its files
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +71,11 @@ class Trial:
         """The kind of the file with the trained weights."""
         return f"{self.how.weights}-{self.name}"
 
+    @property
+    def checkpoint(self) -> str:
+        """The kind of the files from which an interrupted training goes on."""
+        return f"checkpoint-{self.artifact}"
+
 
 def retraining(
     config: JobConfig, *, from_scratch: bool, steps: int | None, lrs: Sequence[float]
@@ -93,7 +99,7 @@ def _name(run: Run, supernet: Artifact, arch: Architecture, how: Retraining, lr:
     begins = None if how.from_scratch else supernet.sha256
     numbers = asdict(recipe_of(run.config, how, lr)) | {"seed": run.config.seed}
     text = json.dumps([arch.to_dict(), begins, numbers], sort_keys=True, default=str)
-    return f"{arch.key}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    return f"{arch.key}-{hashlib.sha256(text.encode()).hexdigest()[:DIGITS]}"
 
 
 def recipe_of(config: JobConfig, how: Retraining, lr: float) -> Recipe:
@@ -111,20 +117,22 @@ def recipe_of(config: JobConfig, how: Retraining, lr: float) -> Recipe:
     )
 
 
-def training_of(net: Supernet, config: JobConfig, data: DataSet, trial: Trial) -> Training:
-    """The training at its first step."""
+def training_of(
+    net: Supernet, config: JobConfig, data: DataSet, trial: Trial, device: torch.device
+) -> Training:
+    """The training at its first step, on the device; `net` may be elsewhere."""
     alone = (
         from_scratch(net, trial.arch, seed=config.seed)
         if trial.how.from_scratch
         else inherited(net, trial.arch)
-    )
+    ).to(device)
     teacher = config.train.teacher and load_teacher(config.train.teacher.timm, **data_sizes(data))
     return Training(
         alone,
         SinglePath(),
         recipe_of(config, trial.how, trial.lr),
         seed=config.seed,
-        teacher=teacher.to(device_of(net)) if teacher else None,
+        teacher=teacher.to(device) if teacher else None,
     )
 
 
@@ -133,11 +141,11 @@ def train_here(run: Run, net: Supernet, data: DataSet, trial: Trial) -> Artifact
     job = Fit(
         stage=trial.artifact,
         kind=trial.artifact,
-        checkpoint=f"checkpoint-{trial.name}",
+        checkpoint=trial.checkpoint,
         steps=trial.how.steps,
         batch_size=run.config.train.batch_size,
         seed=run.config.seed,
-        begin=partial(training_of, net, run.config, data, trial),
+        begin=partial(training_of, net, run.config, data, trial, device_of(net)),
         start=lambda training: None,
         finish=lambda training: finished(training, data),
     )

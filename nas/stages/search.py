@@ -72,7 +72,7 @@ class Objectives:
 def search(run: Run, objectives: Objectives, pool: EvaluationPool) -> None:
     """Evaluates subnets until the budget is used or none is left; goes on after the last stored batch."""
     config = run.config
-    section = config.search.model_dump(mode="json", exclude={"finalists"})
+    section = config.search.inputs(exclude={"finalists"})
     inputs = {"search": section, "objectives": objectives.names, "constraints": config.constraints}
     run.once("search", inputs, lambda: _search(run, objectives, pool))
 

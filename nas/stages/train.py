@@ -42,7 +42,7 @@ def train(run: Run, space: SearchSpace, data: DataSet, anchors: Mapping[int, Art
     """Trains the supernet, or finds it trained; `anchors`: weights of those that the job trained before."""
     config = run.config
     sections = {
-        "train": config.train.model_dump(mode="json"),
+        "train": config.train.inputs(),
         "init": str(config.supernet.init),
         "seed": config.seed,
     }
@@ -159,13 +159,14 @@ def finished(training: Training, data: DataSet) -> dict[str, Tensor]:
     """The trained weights; statistics of batches, where a family has them, are those of training images.
 
     Clean images would make them worse: the weights have learnt to live with the others
-    (`benchmarks/vit_resnas.py`).
+    (`benchmarks/vit_resnas_recipe.py`).
     """
     net = training.supernet
     net.shared.load_state_dict(training.weights())
     size, steps = training.recipe.batch_size, range(-1, -1 - CALIBRATION_BATCHES, -1)
-    batches = (data.train_batch(training.seed, step, size)[0] for step in steps)
-    net.recalibrate(x.to(device_of(net)) for x in batches)
+    device = device_of(net)
+    batches = (data.train_batch(training.seed, step, size) for step in steps)
+    net.recalibrate(training.mixed(x.to(device), labels.to(device)).images for x, labels in batches)
     return {name: tensor.detach().clone() for name, tensor in net.shared.state_dict().items()}
 
 

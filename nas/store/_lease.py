@@ -112,7 +112,7 @@ class Lease:
         self._ended.set()
 
     def give_back(self, before: Job) -> None:
-        """Lets the job go as it was before it was taken, unless it is another's meanwhile."""
+        """Lets the job go in the state of `before`, unless it is another's meanwhile."""
         if self._ended.is_set():
             return
         with suppress(ConflictError), self._store.write() as connection:
@@ -121,6 +121,7 @@ class Lease:
                 state=before.state,
                 error=before.error,
                 finished_at=before.finished_at,
+                stop_requested=False,
                 owner=None,
                 lease_until=None,
             )

@@ -24,7 +24,8 @@ EVALUATIONS = [
 ]
 FINALISTS = ["subnet", "architecture", "params", "macs", "metric", "quality", "stderr", "search_quality"]
 FINALISTS += ["device", "predicted_ms", "measured_ms", "spread_ms"]
-RETRAINED = ("finetuned", "scratch")
+# What retraining made of a subnet: the store's word for its weights, and ours for people.
+RETRAINED = {"finetuned": "fine-tuned", "scratch": "from scratch"}
 FINALISTS += [column for weights in RETRAINED for column in (weights, f"{weights}_stderr")]
 MEASURED = ["subnet", "device", "measured_ms", "spread_ms", "purpose", "params", "macs", "architecture"]
 
@@ -40,7 +41,8 @@ def jobs(store: Store) -> pd.DataFrame:
         )
         counts = {row[0]: row[1] for row in connection.execute(search.group_by(t.evaluations.c.job_id))}
         begun = sa.select(t.stages.c.job_id, t.stages.c.name).order_by(t.stages.c.started_at, t.stages.c.id)
-        latest = {row.job_id: row.name for row in connection.execute(begun)}
+        stages = [row for row in connection.execute(begun) if row.name.partition("-")[0] not in RETRAINED]
+    latest = {row.job_id: row.name for row in stages}
     rows = [
         {
             "id": job.id,

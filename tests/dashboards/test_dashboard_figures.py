@@ -229,7 +229,7 @@ def test_front_figure_shows_what_retraining_made_of_a_subnet() -> None:
         finalist("c", 0.9, 4.0),
     )
     traces = {trace.name.partition(":")[0]: trace for trace in front_figure(rows).data if trace.name}
-    scratch, finetuned = traces["trained from scratch"], traces["fine-tuned"]
+    scratch, finetuned = traces["from scratch"], traces["fine-tuned"]
     assert (list(scratch.x), list(scratch.y)) == ([1.0, 2.0], [0.7, 0.75])
     assert list(scratch.error_y.array) == [0.02, 0.0]
     assert (list(finetuned.x), list(finetuned.y), list(finetuned.customdata)) == ([2.0], [0.85], ["b"])

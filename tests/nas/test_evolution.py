@@ -131,6 +131,14 @@ def test_a_mutation_flips_whether_a_block_exists() -> None:
             assert (mutants[:, i] == 0).all()
 
 
+def test_other_choices_of_two_options_are_redrawn() -> None:
+    space = search_spaces.get("autoformer_tiny")
+    sampler: Any = searchers.build("evolution", everything(space), **SIZES, mutation=1.0)
+    mutants = sampler._inner(0)._mutants(space.encode([space.largest] * 200))
+    heads = mutants[:, [choice.name for choice in space.choices].index("num_heads.0")]
+    assert 0.3 < heads.mean() < 0.7
+
+
 def test_the_best_are_the_non_dominated_ones_and_of_those_the_lonely() -> None:
     values = np.array([[0, 5], [1, 4], [1.1, 3.9], [4, 1], [5, 0], [6, 6], [7, 7]], dtype=float)
     assert set(best(values, 2)) == {0, 4}

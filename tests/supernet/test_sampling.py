@@ -9,7 +9,15 @@ from elastic_nets import space
 import search_spaces
 from search_spaces._errors import UsageError
 from supernet._resource_groups import bin_groups
-from supernet._sampling import Joint, ResourceConstrained, Sandwich, SinglePath, Strategy, Weighted
+from supernet._sampling import (
+    Joint,
+    MultiArchitectural,
+    ResourceConstrained,
+    Sandwich,
+    SinglePath,
+    Strategy,
+    Weighted,
+)
 
 DRAWS = 4000
 SPACE = space(mlp_ratio=(0.5, 1, 2, 4), depth=(3,), embed_dim=(16,), num_heads=(4,))
@@ -93,7 +101,16 @@ def test_resource_constrained_draws_groups_and_then_members_uniformly():
 
 
 def test_only_resource_constrained_paths_have_images_of_their_own():
-    assert [s.splits_batch for s in STRATEGIES] == [False, False, False, False, True]
+    shares = [tuple(s.share(8, 2)) for s in STRATEGIES]
+    assert shares == [(slice(None),) * 2] * 4 + [(slice(0, 4), slice(4, 8))]
+
+
+@pytest.mark.parametrize("strategy", [RESOURCE_CONSTRAINED, MultiArchitectural()])
+@pytest.mark.parametrize(("count", "archs"), [(8, 2), (7, 3), (5, 5), (64, 4)])
+def test_shares_hold_every_example_once_and_are_alike_in_size(strategy: Strategy, count: int, archs: int):
+    shares = [list(range(count))[part] for part in strategy.share(count, archs)]
+    assert sorted(sum(shares, [])) == list(range(count))  # noqa: RUF017
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES, ids=lambda s: type(s).__name__)
