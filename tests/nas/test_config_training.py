@@ -31,6 +31,18 @@ BROKEN: list[tuple[dict[str, Any], str]] = [
     ),
     ({"sort_every": 10}, "train: sort_every sorts while the widening lasts"),
     ({"sort_every": 0, "widening": 0.5}, "train.sort_every: must be greater than or equal to 1"),
+    (
+        {"widening": 0.5, "sampling": CONSTRAINED},
+        "train: widening cannot be combined with resource_constrained, which draws from fixed subnets",
+    ),
+    (
+        {"widening": 0.5, "sampling": {"strategy": "weighted"}},
+        "train: widening cannot be combined with weighted",
+    ),
+    (
+        {"widening": 0.8, "largest_first": 0.3},
+        "train: largest_first and widening are shares of the steps: together at most 1",
+    ),
     ({"widening": 1.5}, "train.widening: must be less than or equal to 1"),
     ({"lr_scale": {"anchors": -1}}, "train.lr_scale.anchors: must be greater than or equal to 0"),
     ({"lr_scale": {"anchors": "slow"}}, "train.lr_scale.anchors: must be a number"),
@@ -71,3 +83,22 @@ def test_without_them_a_job_trains_as_before():
 
 def test_paths_say_nothing_of_other_strategies():
     assert checked_config({"train": {"batch_size": 2}}, where="job.yaml").train.batch_size == 2
+
+
+def test_keys_that_came_later_leave_no_trace_where_they_are_not_used():
+    """Stages of jobs that were stored before there was such a key are not done again."""
+    before = checked_config({}, where="job.yaml")
+    assert {"variant"}.isdisjoint(before.supernet.inputs())
+    assert {"widening", "sort_every", "patch_mixup"}.isdisjoint(before.train.inputs())
+    assert set(before.search.inputs(exclude={"finalists"})) == {
+        *("searcher", "evaluations", "batch", "population", "images")
+    }
+    used = {
+        "supernet": {"family": "vit_resnas", "variant": "vit_resnas_tiny"},
+        "train": {"widening": 0.5, "sort_every": 5, "patch_mixup": True},
+        "search": {"searcher": "evolution", "options": {"mutation": 0.2}},
+    }
+    after = checked_config(used, where="job.yaml")
+    assert after.supernet.inputs()["variant"] == "vit_resnas_tiny"
+    assert {"widening", "sort_every", "patch_mixup"} <= set(after.train.inputs())
+    assert after.search.inputs()["options"] == {"mutation": 0.2}

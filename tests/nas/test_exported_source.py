@@ -2,6 +2,7 @@
 
 import ast
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -12,6 +13,7 @@ import search_spaces
 import supernet
 from nas.exporters._source import standalone_source
 from nas.initial import MODULES
+from search_spaces._errors import UsageError
 
 
 def imported(source: str) -> set[str]:
@@ -46,3 +48,34 @@ def test_it_runs_and_computes_the_same(family: str) -> None:
     x = net.example_input(2)
     with torch.no_grad():
         assert torch.equal(twin.eval()(x), module(x))
+
+
+def written(folder: Path, imports: str) -> type[nn.Module]:
+    """A module in a file that begins with these imports."""
+    file = folder / "own.py"
+    body = "class Own(nn.Module):\n    def __init__(self) -> None:\n        super().__init__()\n"
+    file.write_text(f'"""One of our own."""\n\n{imports}\n\n\n{body}')
+    own = ModuleType("own")
+    own.__file__ = str(file)
+    exec(compile(file.read_text(), str(file), "exec"), own.__dict__)
+    sys.modules["own"] = own
+    kind: type[nn.Module] = own.Own
+    return kind
+
+
+def test_future_imports_come_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "own", ModuleType("own"))
+    imports = (
+        "from __future__ import annotations\n\nfrom torch import nn\n\nfrom supernet._plain_layers import Mlp"
+    )
+    source = standalone_source(written(tmp_path, imports))
+    compile(source, "modeling.py", "exec")
+    assert source.count("__future__") == 1
+    assert source.index("__future__") < source.index("class Mlp") < source.index("class Own")
+
+
+def test_a_plain_part_under_another_name_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "own", ModuleType("own"))
+    imports = "from torch import nn\n\nfrom supernet._plain_layers import Mlp as Feed"
+    with pytest.raises(UsageError, match=r"'own.py' imports Mlp as Feed"):
+        standalone_source(written(tmp_path, imports))

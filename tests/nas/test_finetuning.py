@@ -1,6 +1,8 @@
 """Subnets of a front trained by themselves: what is stored, what is not done twice, what survives."""
 
 import json
+import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -18,8 +20,9 @@ from nas.extraction import extract, load_supernet
 from nas.finetuning import finetune
 from nas.front import front
 from nas.progress import Silent
-from nas.stages.retrain import quality_of, recipe_of, retraining
+from nas.stages.retrain import quality_of, recipe_of, retraining, train_here
 from nas.store import Evaluation, Job, NewEvaluation, NewSubnet, Store
+from nas.store import _tables as t
 from search_spaces._errors import ConflictError, NotFoundError, UsageError
 from supernet._alone import Alone, from_scratch, inherited
 
@@ -55,6 +58,33 @@ def run(store: Store, job: Job, subnets: list[str] | None = None, **options: Any
 
 def keys(store: Store, job: Job) -> list[str]:
     return [member.subnet for member in front(store, job).members]
+
+
+def files(store: Store, job: Job, beginning: str) -> list[str]:
+    """The kinds of the job's files that begin so."""
+    return [artifact.kind for artifact in store.artifacts(job) if artifact.kind.startswith(beginning)]
+
+
+def with_checkpoints(store: Store, job: Job) -> Job:
+    """The job with a checkpoint at every fifth step."""
+    config = json.loads(json.dumps(job.config))
+    config["train"]["checkpoint_every"] = 5
+    with store.write() as connection:
+        connection.execute(t.jobs.update().values(config=config))
+    return store.job("tiny")
+
+
+def interrupted(store: Store, job: Job, subnet: str, monkeypatch: pytest.MonkeyPatch, **options: Any) -> None:
+    """Retrains the subnet and stops once there is a checkpoint."""
+
+    def stop(self: object) -> bool:
+        return bool(files(store, job, "checkpoint-"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("nas.store.Lease.stop_requested", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(store, job, [subnet], **options)
+    assert files(store, job, "checkpoint-")
 
 
 def test_the_front_shows_what_retraining_made_of_its_subnets(store: Store, job: Job) -> None:
@@ -102,17 +132,15 @@ def test_the_same_training_is_not_done_twice_and_another_replaces_it(
 ) -> None:
     key = keys(store, job)[1]
     run(store, job, [key])
-    first = store.artifacts(job, f"finetuned-{key}") or [
-        a for a in store.artifacts(job) if a.kind.startswith(f"finetuned-{key}")
-    ]
+    first = files(store, job, f"finetuned-{key}")
     assert len(first) == 1
     monkeypatch.setattr(finetuning, "train_here", None)  # would fail if it were called
     assert run(store, job, [key]).done == [key]
     monkeypatch.undo()
     run(store, job, [key], steps=STEPS + 1)
-    second = [a for a in store.artifacts(job) if a.kind.startswith(f"finetuned-{key}")]
+    second = files(store, job, f"finetuned-{key}")
     assert len(second) == 1
-    assert second[0].kind != first[0].kind
+    assert second != first
     assert len(store.evaluations(job, "report", weights="finetuned")) == 1
     assert not list(store.orphans())
 
@@ -150,37 +178,84 @@ def test_the_job_stays_as_it_was_when_the_training_breaks(
 
 
 def test_an_interrupted_training_goes_on_and_ends_alike(
-    store: Store, job: Job, tiny_copy: str, monkeypatch: pytest.MonkeyPatch
+    store: Store, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A stop after the first checkpoint; the result is that of a training that was never stopped."""
-    config = json.loads(json.dumps(job.config))
-    config["train"]["checkpoint_every"] = 5
-    with store.write() as connection:
-        from nas.store import _tables as t  # noqa: PLC0415
-
-        connection.execute(t.jobs.update().values(config=config))
-    job = store.job("tiny")
+    job = with_checkpoints(store, job)
     key = keys(store, job)[0]
-    stopped = {"asked": False}
-
-    def stop_once(self: object) -> bool:
-        if any(a.kind.startswith("checkpoint-") for a in store.artifacts(job)) and not stopped["asked"]:
-            stopped["asked"] = True
-            return True
-        return False
-
-    monkeypatch.setattr("nas.store.Lease.stop_requested", stop_once)
-    with pytest.raises(KeyboardInterrupt):
-        run(store, job, [key])
-    assert stopped["asked"]
-    assert any(a.kind.startswith("checkpoint-") and a.step == 5 for a in store.artifacts(job))
+    interrupted(store, job, key, monkeypatch)
     run(store, job, [key])
-    assert not any(a.kind.startswith("checkpoint-") for a in store.artifacts(job))
-    interrupted = extract(store, job, key, weights="finetuned").state_dict()
+    assert not files(store, job, "checkpoint-")
+    in_two = extract(store, job, key, weights="finetuned").state_dict()
     run(store, job, [key], steps=STEPS + 1)  # replaces the files, so that the next one begins anew
     run(store, job, [key])
     whole = extract(store, job, key, weights="finetuned").state_dict()
-    assert all(torch.equal(interrupted[name], tensor) for name, tensor in whole.items())
+    assert all(torch.equal(in_two[name], tensor) for name, tensor in whole.items())
+
+
+def test_an_earlier_result_stands_until_the_next_is_there(
+    store: Store, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = with_checkpoints(store, job)
+    key = keys(store, job)[0]
+    run(store, job, [key])
+    kind = files(store, job, f"finetuned-{key}")
+    weights = extract(store, job, key, weights="finetuned").state_dict()
+    rows = store.evaluations(job, "report", weights="finetuned")
+    interrupted(store, job, key, monkeypatch, steps=STEPS + 1)
+    assert files(store, job, f"finetuned-{key}") == kind
+    assert [e.value for e in store.evaluations(job, "report", weights="finetuned")] == [e.value for e in rows]
+    after = extract(store, job, key, weights="finetuned").state_dict()
+    assert all(torch.equal(weights[name], tensor) for name, tensor in after.items())
+    run(store, job, [key], steps=STEPS + 2)  # never goes on from the checkpoint, and takes it away
+    assert not files(store, job, "checkpoint-")
+    assert len(files(store, job, f"finetuned-{key}")) == 1
+
+
+def test_other_subnets_in_another_order_are_not_trained_again(
+    store: Store, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, third = keys(store, job)[:3]
+    run(store, job, [first, second])
+    asked: list[str] = []
+
+    def counted(*args: Any) -> Any:
+        asked.append(args[3].arch.key)
+        return train_here(*args)
+
+    monkeypatch.setattr(finetuning, "train_here", counted)
+    assert run(store, job, [second]).done == [second]
+    assert run(store, job, [third, second, first]).done == [third, second, first]
+    assert asked == [third]
+
+
+def test_weights_that_are_there_are_reported_and_not_trained_again(
+    store: Store, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a kill between the end of a training and its entry in the store."""
+    key = keys(store, job)[0]
+    run(store, job, [key])
+    value = store.evaluations(job, "report", weights="finetuned")[0].value
+    with store.write() as connection:
+        connection.execute(t.stages.delete().where(t.stages.c.name == f"finetuned-{key}"))
+        connection.execute(t.evaluations.delete().where(t.evaluations.c.weights == "finetuned"))
+    monkeypatch.setattr(finetuning, "train_here", None)  # would fail if it were called
+    run(store, job, [key])
+    assert [e.value for e in store.evaluations(job, "report", weights="finetuned")] == [value]
+
+
+def test_a_job_that_a_killed_retraining_left_is_taken_over(store: Store, job: Job) -> None:
+    finalists = store.stage(job, "finalists")
+    assert finalists is not None
+    dead = f"{socket.gethostname()}:{os.getpid()}:0.00:killed"  # a process that had this number before
+    with store.write() as connection:
+        values = {"state": "running", "owner": dead, "lease_until": 1e12, "finished_at": None}
+        connection.execute(t.jobs.update().values(**values))
+    key = keys(store, job)[0]
+    assert run(store, store.job("tiny"), [key]).done == [key]
+    after = store.job("tiny")
+    assert (after.state, after.error, after.owner) == ("succeeded", None, None)
+    assert after.finished_at == finalists.finished_at
 
 
 def test_of_several_learning_rates_the_best_on_the_search_split_counts(store: Store, job: Job) -> None:
@@ -208,6 +283,9 @@ def test_what_is_wrong_is_one_sentence_and_changes_nothing(store: Store, job: Jo
         run(store, job, None, engine="slurm")
     with pytest.raises(UsageError, match="steps = 0"):
         run(store, job, None, steps=0)
+    for words in ({"workers": 2}, {"asha": True}, {"asha": False}):
+        with pytest.raises(UsageError, match="'local' trains one after the other"):
+            run(store, job, None, **words)
     with pytest.raises(UsageError, match="learning rate -1"):
         run(store, job, None, lrs=(-1,))
     unfinished = store.create_job("young", config=job.config, seed=0, provenance={})
@@ -279,6 +357,7 @@ def test_from_the_command_line(
         (["nobody", "--front"], 3, "no job 'nobody'"),
         (["tiny", "--subnet", "nothing"], 3, "no subnet 'nothing'"),
         (["tiny", "--front", "--lr", "0"], 2, "learning rate 0"),
+        (["tiny", "--front", "--no-asha"], 2, "The engine 'local' trains one after the other"),
     ],
 )
 def test_wrong_words(
@@ -320,17 +399,20 @@ def test_under_ray_it_ends_with_the_same_weights_as_here(store: Store, job: Job,
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_asha_stops_what_gains_least(store: Store, job: Job, tiny_copy: str) -> None:
-    """A learning rate of nothing gains nothing; what is reported has learnt with the other one."""
-    under_ray(tiny_copy, "--front", "--from-scratch", "--steps", 64, "--lr", 1e-9, "--lr", 3e-3)
-    done = [e.subnet.key for e in store.evaluations(job, "report", weights="scratch")]
-    assert done
-    trained = 0
-    for key in done:
+def test_asha_stops_learning_rates_that_fall_behind_and_reports_every_subnet(
+    store: Store, job: Job, tiny_copy: str
+) -> None:
+    """A learning rate of nothing teaches nothing; what is reported has learnt with the other one."""
+    chosen = keys(store, job)
+    under_ray(tiny_copy, "--front", "--from-scratch", "--steps", 64, "--lr", 3e-3, "--lr", 1e-9)
+    done = {e.subnet.key for e in store.evaluations(job, "report", weights="scratch")}
+    assert done == set(chosen)
+    ended = 0
+    for key in chosen:
         stage = store.stage(job, f"scratch-{key}")
         assert stage is not None
         assert stage.result is not None
         assert stage.result["lr"] == 3e-3
-        trained += len(stage.result["search"])
-    assert trained < 2 * len(keys(store, job))
+        ended += len(stage.result["search"])
+    assert ended < 2 * len(chosen)
     assert store.job("tiny").state == "succeeded"

@@ -13,6 +13,7 @@ import search_spaces
 from predictors import additive
 from predictors._measurement import Measurement, measure
 from predictors._metrics import score
+from predictors._predictor import space_digest
 from predictors.devices import torch_cpu
 from search_spaces._errors import UsageError
 from search_spaces._layers import Layer, attention, conv2d, linear, norm
@@ -133,6 +134,16 @@ def test_refuses_json_of_a_space_with_the_same_name_and_other_options() -> None:
     )
     with pytest.raises(UsageError, match="space_digest"):
         additive.build(search_spaces.get("matformer", depth=(1, 2))).from_json(data)
+
+
+def test_predictors_of_earlier_versions_stay_valid() -> None:
+    """Their digests, from before there were relative positions and whatever comes later."""
+    assert space_digest(search_spaces.get("matformer")) == "0d19f70645dce686"
+    small = search_spaces.get("matformer", embed_dim=(8, 16), depth=(1, 2), num_heads=(1, 2))
+    assert space_digest(small) == "e767f9f6f6cf0916"
+    assert space_digest(search_spaces.get("autoformer", rel_pos=2)) != space_digest(
+        search_spaces.get("autoformer", rel_pos=0)
+    )
 
 
 def test_many_architectures_are_fast() -> None:

@@ -15,7 +15,7 @@ from benchmarks.masked_vit_res import masked_forward
 from search_spaces import Architecture
 from supernet._evaluate import correct
 from supernet._recipe import Recipe
-from supernet._sampling import MultiArchitectural
+from supernet._sampling import Joint, MultiArchitectural, Sandwich, SinglePath, Strategy
 from supernet._train import Training
 from supernet.vit_resnas import ViTResNAS
 
@@ -87,23 +87,42 @@ def test_sliced_groups_learn_what_one_masked_pass_learns() -> None:
         )
 
 
-def training(strategy: MultiArchitectural | None = None, **recipe: object) -> Training:
+def training(strategy: Strategy | None = None, **recipe: object) -> Training:
     net = supernet.build(search_spaces.get("vit_resnas"), seed=0)
     return Training(net, strategy or MultiArchitectural(4), Recipe(**(RECIPE | recipe)), seed=0)
+
+
+def drawn_by(trained: Training) -> list[list[Architecture]]:
+    """The architectures of every step of a training."""
+    drawn: list[list[Architecture]] = []
+    original = trained._draw
+    trained._draw = lambda: drawn.append(original()) or drawn[-1]  # type: ignore[method-assign, func-returns-value]
+    list(trained.run(batch))
+    return drawn
 
 
 def test_a_widening_lets_the_smaller_options_in_by_and_by() -> None:
     trained = training(MultiArchitectural(3), widening=0.5)
     largest = trained.supernet.space.largest
-    drawn: list[list[Architecture]] = []
-    original = trained._draw
-    trained._draw = lambda: drawn.append(original()) or drawn[-1]  # type: ignore[method-assign, func-returns-value]
-    list(trained.run(batch))
+    drawn = drawn_by(trained)
     assert drawn[0] == drawn[1] == [largest] * 3
     middle = [arch for archs in drawn[2:4] for arch in archs]
     assert all(arch["num_heads.0"] != 1 for arch in middle)  # of 1, 2, 3, 4
     assert any(arch["num_heads.0"] != 4 for arch in middle)
     assert any(arch["num_heads.0"] == 1 for archs in drawn[4:] for arch in archs)
+
+
+@pytest.mark.parametrize("strategy", [SinglePath(), Sandwich(), Joint(), MultiArchitectural(2)])
+def test_a_widening_follows_the_steps_of_the_largest_and_goes_with_strategies(strategy: Strategy) -> None:
+    """Two steps of the largest alone, four of the widening, two of the whole space."""
+    trained = training(strategy, largest_first=0.25, widening=0.5, patch_mixup=False)
+    largest = trained.supernet.space.largest
+    drawn = drawn_by(trained)
+    assert drawn[0] == drawn[1] == [largest]
+    assert all(arch == largest for arch in drawn[2])  # of four options the first one
+    assert all(arch["num_heads.0"] != 1 for archs in drawn[2:6] for arch in archs)
+    whole = strategy.draw(trained.supernet.space, np.random.default_rng([0, 6]))
+    assert drawn[6] == whole
 
 
 @pytest.mark.parametrize("extra", [{}, {"ema": 0.5}, {"patch_mixup": True}])
