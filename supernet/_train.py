@@ -176,17 +176,17 @@ class Training:
             )
         return archs
 
-    def mixed(self, x: Tensor, labels: Tensor) -> Lesson:
+    def mixed(self, x: Tensor, labels: Tensor, step: int) -> Lesson:
         """A batch as the architectures see it: with other images in its own, if the recipe says so."""
         head = self._patch_head
         if head is None:
             return Lesson(x, labels)
-        rng = np.random.default_rng([self.seed, self.step, rank(), MIXING])
+        rng = np.random.default_rng([self.seed, abs(step), rank(), MIXING])
         return patch_mixup(x, labels, grid=head.grid, classes=head.classes, rng=rng)
 
     def _lesson(self, x: Tensor, labels: Tensor) -> Lesson:
         """The batch, mixed if it is to be, and what the teacher says of it."""
-        lesson = self.mixed(x, labels)
+        lesson = self.mixed(x, labels, self.step)
         if self._teacher is None:
             return lesson
         with torch.no_grad(), self._autocast():

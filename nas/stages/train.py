@@ -163,11 +163,16 @@ def finished(training: Training, data: DataSet) -> dict[str, Tensor]:
     """
     net = training.supernet
     net.shared.load_state_dict(training.weights())
-    size, steps = training.recipe.batch_size, range(-1, -1 - CALIBRATION_BATCHES, -1)
-    device = device_of(net)
-    batches = (data.train_batch(training.seed, step, size) for step in steps)
-    net.recalibrate(training.mixed(x.to(device), labels.to(device)).images for x, labels in batches)
+    net.recalibrate(_calibration(training, data))
     return {name: tensor.detach().clone() for name, tensor in net.shared.state_dict().items()}
+
+
+def _calibration(training: Training, data: DataSet) -> Iterator[Tensor]:
+    """Images as in the training, from batches that it has not seen."""
+    device = device_of(training.supernet)
+    for step in range(-1, -1 - CALIBRATION_BATCHES, -1):
+        x, labels = data.train_batch(training.seed, step, training.recipe.batch_size)
+        yield training.mixed(x.to(device), labels.to(device), step).images
 
 
 def _clean_images(run: Run, net: Supernet, data: DataSet, count: int) -> Iterator[Tensor]:

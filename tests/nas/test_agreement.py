@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from scipy.stats import kendalltau
 
-from nas.agreement import agreement
+from nas.agreement import RESAMPLES, _resampled, agreement
 
 
 def test_the_same_order_and_the_opposite_one() -> None:
@@ -42,6 +43,18 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says(count: int) -> 
         assert found.high is not None
         hits += found.low <= truth <= found.high
     assert hits >= 33  # 95 % of 40 is 38; a binomial with p = .9 is below 33 once in fifty times
+
+
+def test_the_taus_of_samples_are_those_of_scipy() -> None:
+    """With ties in the values and those that a sample makes by taking a subnet twice."""
+    rng = np.random.default_rng(3)
+    a, b = rng.integers(6, size=9).astype(float), rng.integers(4, size=9).astype(float)
+    times = np.random.default_rng(4).multinomial(9, np.full(9, 1 / 9), size=RESAMPLES)
+    found = _resampled(a, b, np.random.default_rng(4))
+    for row, tau in list(zip(times, found, strict=True))[:200]:
+        assert tau == pytest.approx(kendalltau(np.repeat(a, row), np.repeat(b, row)).statistic)
+    constant = _resampled(a, np.ones(9), np.random.default_rng(4))
+    assert not constant.any()
 
 
 def test_several_groups_are_averaged_and_narrow_the_interval() -> None:

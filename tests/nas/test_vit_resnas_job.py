@@ -160,7 +160,10 @@ def test_batch_statistics_are_those_of_the_averaged_weights_on_training_images(h
     for name, tensor in after.items():
         same = torch.equal(tensor, before[name])
         assert same != ("running" in name or "num_batches" in name), name
-    x = torch.cat([data.train_batch(0, step, 16)[0] for step in range(-1, -17, -1)])
+    x = torch.cat(
+        [training.mixed(*data.train_batch(0, step, 16), step).images for step in range(-1, -17, -1)]
+    )
+    assert not torch.equal(x[:16], data.train_batch(0, -1, 16)[0])
     y = torch.nn.functional.conv2d(x, after["patch_embed.convs.0.weight"], stride=2, padding=1)
     torch.testing.assert_close(after["patch_embed.norms.0.running_mean"], y.mean(dim=(0, 2, 3)))
 

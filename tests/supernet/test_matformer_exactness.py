@@ -1,6 +1,5 @@
 """Running a subnet, extracting it and counting it agree, for every feature of the plain ViT."""
 
-from dataclasses import fields
 from itertools import pairwise
 from typing import Any
 
@@ -14,8 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import search_spaces
 import supernet
 from search_spaces import Architecture
-from search_spaces._elastic_vit import plain_config
-from search_spaces._vit import ViTConfig
+from search_spaces._elastic_vit import plain_config, vit_config
 from supernet._nested import Nested, prefix_slice
 from supernet._plain_vit import ViT
 
@@ -99,7 +97,7 @@ def test_a_cost_counts_the_parameters_of_every_layer_by_name():
 )
 def test_published_counts(name: str, published: tuple[int, ...]):
     space = search_spaces.get(name)
-    vit = ViTConfig(**{field.name: space.options[field.name] for field in fields(ViTConfig)})
+    vit = vit_config(space)
     for preset, params in zip(("s", "m", "l", "xl"), published, strict=True):
         arch = space.preset(preset)
         assert space.cost(arch).params == params
