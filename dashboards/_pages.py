@@ -12,6 +12,7 @@ from dash.development.base_component import Component
 
 from dashboards._look import CONFIG, amount, decimals, milliseconds, quality, words
 from dashboards.figures import front_rows
+from nas.agreement import agreement
 from nas.store import Job
 from nas.store.frames import RETRAINED
 
@@ -170,13 +171,26 @@ def front_table(finalists: pd.DataFrame) -> Component:
         ("#MACs", lambda row: amount(row["macs"])),
         ("Architecture", lambda row: words(row["architecture"])),
     ]
-    for weights, shown in RETRAINED.items():
+    for weights, shown in reversed(RETRAINED.items()):  # each before the last
         if front[weights].notna().any():
             columns.insert(2, (f"#{shown.capitalize()}", partial(_retrained, weights)))
     if several:
         columns.insert(1, ("Device", lambda row: row["device"]))
     rows = [[show(row) for _, show in columns] for row in front.to_dict("records")]
-    return table([head for head, _ in columns], rows)
+    return html.Div([table([head for head, _ in columns], rows), *_agreements(front)])
+
+
+def _agreements(front: pd.DataFrame) -> list[Component]:
+    """How well inherited qualities tell the order of the retrained ones."""
+    told: list[Component] = []
+    for weights, shown in RETRAINED.items():
+        both = front.dropna(subset=["quality", weights]).drop_duplicates("subnet")
+        found = agreement([(both["quality"].tolist(), both[weights].tolist())])
+        if found is not None:
+            metric = both["metric"].iloc[0]
+            sentence = f"Kendall's tau of the {metric}, inherited and {shown}: {found}"
+            told.append(html.P(sentence, className="facts"))
+    return told
 
 
 def _retrained(weights: str, row: Mapping[str, Any]) -> str:

@@ -6,8 +6,6 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from predictors._metrics import rank_correlation
-
 Floats = NDArray[np.float64]
 
 FEWEST = 3
@@ -49,22 +47,26 @@ def agreement(
     pairs = [(np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)) for a, b in groups]
     if not pairs or min(len(a) for a, _ in pairs) < FEWEST:
         return None
-    whole = float(np.mean([rank_correlation(a, b) for a, b in pairs]))
+    whole = float(np.mean([_taus(a, b, np.ones((1, len(a)))) for a, b in pairs]))
     count = sum(len(a) for a, _ in pairs)
     if count < FEWEST_FOR_INTERVAL:
         return Agreement(whole, None, None, count)
     rng = np.random.default_rng(seed)
-    draws = np.mean([_resampled(a, b, rng) for a, b in pairs], axis=0)
+    draws = np.mean([_taus(a, b, _samples(len(a), rng)) for a, b in pairs], axis=0)
     low, high = np.quantile(draws, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return Agreement(whole, float(low), float(high), count)
 
 
-def _resampled(a: Floats, b: Floats, rng: np.random.Generator) -> Floats:
-    """Tau-b of RESAMPLES bootstrap samples, 0 where one side is constant.
+def _samples(count: int, rng: np.random.Generator) -> Floats:
+    """How often each subnet is in each of RESAMPLES bootstrap samples."""
+    return rng.multinomial(count, np.full(count, 1 / count), size=RESAMPLES).astype(np.float64)
 
-    From how often each subnet is in a sample: one by one, scipy would take seconds.
+
+def _taus(a: Floats, b: Floats, times: Floats) -> Floats:
+    """Tau-b of samples (n, subnets) that hold each subnet so many times; 0 where one side is constant.
+
+    All at once: scipy would take seconds for a bootstrap.
     """
-    times = rng.multinomial(len(a), np.full(len(a), 1 / len(a)), size=RESAMPLES)
     x, y = np.sign(a[:, None] - a), np.sign(b[:, None] - b)
     both, of_x, of_y = (((times @ m) * times).sum(axis=1) for m in (x * y, x * x, y * y))
     taus: Floats = both / np.maximum(np.sqrt(of_x * of_y), 1)

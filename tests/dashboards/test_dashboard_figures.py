@@ -1,14 +1,17 @@
 """Figures from little frames: every number and every word at its place, and no user's text read as HTML."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+from plotly.utils import PlotlyJSONEncoder
 
 import search_spaces
 from dashboards import _look
+from dashboards._pages import front_table
 from dashboards.figures import (
     front_figure,
     front_rows,
@@ -236,6 +239,22 @@ def test_front_figure_shows_what_retraining_made_of_a_subnet() -> None:
     assert "60.0 ± 1.0 % with inherited weights" in scratch.hovertext[0]
     without = {trace.name for trace in front_figure(frame(finalist("c", 0.9, 4.0))).data}
     assert not any(name and ("scratch" in name or "tuned" in name) for name in without)
+
+
+def test_the_table_tells_both_ways_of_retraining_and_how_far_they_agree() -> None:
+    rows = frame(
+        finalist("a", 0.6, 1.0, scratch=0.7, finetuned=0.71),
+        finalist("b", 0.8, 2.0, scratch=0.75, finetuned=0.85),
+        finalist("c", 0.9, 4.0, scratch=0.72),
+        finalist("d", 0.95, 5.0),
+    )
+    shown = json.dumps(front_table(rows).to_plotly_json(), cls=PlotlyJSONEncoder)
+    assert shown.index("Accuracy, report split") < shown.index("Fine-tuned") < shown.index("From scratch")
+    assert "Kendall's tau of the accuracy, inherited and from scratch: 0.33 (3 subnets: too few" in shown
+    assert "inherited and fine-tuned" not in shown  # of two subnets
+    without = json.dumps(front_table(frame(finalist("c", 0.9, 4.0))).to_plotly_json(), cls=PlotlyJSONEncoder)
+    assert "Kendall" not in without
+    assert "Fine-tuned" not in without
 
 
 def test_the_blocks_of_a_multi_stage_network_are_named_in_order() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import kendalltau
 
-from nas.agreement import RESAMPLES, _resampled, agreement
+from nas.agreement import _samples, _taus, agreement
 
 
 def test_the_same_order_and_the_opposite_one() -> None:
@@ -49,12 +49,11 @@ def test_the_taus_of_samples_are_those_of_scipy() -> None:
     """With ties in the values and those that a sample makes by taking a subnet twice."""
     rng = np.random.default_rng(3)
     a, b = rng.integers(6, size=9).astype(float), rng.integers(4, size=9).astype(float)
-    times = np.random.default_rng(4).multinomial(9, np.full(9, 1 / 9), size=RESAMPLES)
-    found = _resampled(a, b, np.random.default_rng(4))
-    for row, tau in list(zip(times, found, strict=True))[:200]:
+    times = _samples(9, rng)
+    assert (times.sum(axis=1) == 9).all()
+    for row, tau in list(zip(times.astype(int), _taus(a, b, times), strict=True))[:200]:
         assert tau == pytest.approx(kendalltau(np.repeat(a, row), np.repeat(b, row)).statistic)
-    constant = _resampled(a, np.ones(9), np.random.default_rng(4))
-    assert not constant.any()
+    assert not _taus(a, np.ones(9), times).any()
 
 
 def test_several_groups_are_averaged_and_narrow_the_interval() -> None:
