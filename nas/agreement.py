@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 FEWEST = 3
-FEWEST_FOR_INTERVAL = 8  # in all; below, the bootstrap's interval covers too little
+FEWEST_FOR_INTERVAL = 8  # in each group; below, the bootstrap's interval covers too little
 RESAMPLES = 2000
 CONFIDENCE = 0.95
 
@@ -18,7 +18,8 @@ CONFIDENCE = 0.95
 class Agreement:
     """Kendall's tau-b over `count` subnets; `low` and `high` enclose 95 % of its bootstrap distribution.
 
-    They are None where there are too few subnets to tell.
+    They are None where there are too few subnets to tell; also where all are in one order, of which every
+    sample says the same.
     """
 
     tau: float
@@ -49,7 +50,7 @@ def agreement(
         return None
     whole = float(np.mean([_taus(a, b, np.ones((1, len(a)))) for a, b in pairs]))
     count = sum(len(a) for a, _ in pairs)
-    if count < FEWEST_FOR_INTERVAL:
+    if min(len(a) for a, _ in pairs) < FEWEST_FOR_INTERVAL or abs(whole) == 1:
         return Agreement(whole, None, None, count)
     rng = np.random.default_rng(seed)
     draws = np.mean([_taus(a, b, _samples(len(a), rng)) for a, b in pairs], axis=0)

@@ -25,7 +25,7 @@ def save(store: Store, lease: Lease, kind: str, tensors: "dict[str, Tensor]", *,
     except (OSError, SafetensorError) as error:
         raise JobFailedError(
             f"The {kind} of step {step} cannot be written to '{store.artifact_root}': {error}.",
-            f"Make room there, then run `nas resume {lease.job.id}`.",
+            f"Make room there, then go on with `nas resume {lease.job.id}` or the same `nas finetune`.",
         ) from error
     return store.add_artifact(lease, kind, path, step=step)
 

@@ -17,6 +17,7 @@ from nas.stages._run import Run, check_data, graceful_stop
 from nas.stages.retrain import (
     Retraining,
     Trial,
+    is_reported,
     report,
     retraining,
     train_here,
@@ -26,7 +27,7 @@ from nas.stages.retrain import (
 )
 from nas.stages.train import torch_device
 from nas.store import Job, Store, Subnet
-from search_spaces._errors import ConflictError, NotFoundError, UsageError, did_you_mean
+from search_spaces._errors import ConflictError, DivergedError, NotFoundError, UsageError, did_you_mean
 from supernet._base import Supernet
 
 ENGINES = ("local", "ray")
@@ -59,7 +60,8 @@ def finetune(
 
     subnets: the beginnings of their keys; None: all of the front.
     from_scratch: with fresh weights instead of the inherited ones.  steps, lrs: what is not given follows
-    from the job's recipe; of several learning rates the best on the search split counts.
+    from the job's recipe; of several learning rates the best on the search split counts, and one at which the
+    training diverges is left out.
     engine: `local` trains one after the other in this process; `ray` trains `workers` (2) at a time under
     Ray Tune, and unless `asha` is False stops those learning rates of a subnet early that fall behind.
     Raises UsageError for impossible numbers, NotFoundError for subnets that are not on the front,
@@ -76,12 +78,19 @@ def finetune(
         check_data(run, data)
         net = load_supernet(store, job).to(torch_device(config))
         trials = _trials(run, net, chosen, how)
-        left_out = {}
+        sieve = engine == "ray" and asha is not False and len(how.lrs) > 1
+        due = {key: own for key, own in trials.items() if not is_reported(run, own, asha=sieve)}
         if engine == "ray":
-            left_out = _train_with_ray(run, net, trials, workers or WORKERS, asha=asha is not False)
-        for key, own in trials.items():
-            if key not in left_out:
-                _retrain(run, net, data, own, here=engine == "local")
+            reasons = _train_with_ray(run, net, data, due, workers or WORKERS, asha=sieve)
+        else:
+            reasons = _train_one_by_one(run, net, data, due)
+        for own in trials.values():
+            _remove_others(run, own)
+        left_out = {
+            key: reasons.get(key, "its training came to no end")
+            for key, own in due.items()
+            if not _ended(run, own)
+        }
         return Outcome(how, [key for key in trials if key not in left_out], left_out)
 
 
@@ -145,42 +154,36 @@ def _trials(run: Run, net: Supernet, subnets: Sequence[Subnet], how: Retraining)
     return {key: trials_of(run, supernet, arch, how) for key, arch in archs.items()}
 
 
-def _retrain(run: Run, net: Supernet, data: DataSet, trials: Sequence[Trial], *, here: bool) -> None:
-    """Stores what retraining made of a subnet, trained in this process or before.
-
-    The old result stands until the new one is there.
-    """
-    run = replace(run, keys={})  # of one subnet nothing depends on the others
-    trials = [trial for trial in trials if here or trained(run, trial) is not None]
-    name, inputs = f"{trials[0].how.weights}-{trials[0].arch.key}", {"trials": [t.name for t in trials]}
-    if run.known(name, inputs) is not None:
-        return
-    if any(trained(run, trial) is None for trial in trials):
-        run.check_stop()
-        run.progress.stage(name)
-    files = [(trial, trained(run, trial) or train_here(run, net, data, trial)) for trial in trials]
-    result = report(run, net, data, files)
-    run.store.begin_stage(run.lease, name, run.key(name, inputs))
-    run.store.finish_stage(run.lease, name, result)
-    _remove_others(run, trials)
+def _ended(run: Run, trials: Sequence[Trial]) -> list[Trial]:
+    return [trial for trial in trials if trained(run, trial) is not None]
 
 
-def _remove_others(run: Run, trials: Sequence[Trial]) -> None:
-    """Deletes what earlier trainings of the same subnet that differ from these have left."""
-    kept = {kind for trial in trials for kind in (trial.artifact, trial.checkpoint)}
-    own = f"{trials[0].how.weights}-{trials[0].arch.key}-"
-    for artifact in run.store.artifacts(run.lease.job):
-        if artifact.kind.startswith((own, f"checkpoint-{own}")) and artifact.kind not in kept:
-            run.store.remove_artifact(run.lease, artifact)
+def _train_one_by_one(
+    run: Run, net: Supernet, data: DataSet, due: Mapping[str, Sequence[Trial]]
+) -> dict[str, str]:
+    """Trains in this process and stores what came out; why of some subnets nothing did, by key."""
+    reasons = {}
+    for key, own in due.items():
+        for trial in own:
+            if trained(run, trial) is None:
+                run.check_stop()
+                run.progress.stage(trial.artifact)
+                try:
+                    train_here(run, net, data, trial)
+                except DivergedError as error:
+                    reasons[key] = _failed(run, trial, error.message)
+        if _ended(run, own):
+            report(run, net, data, own, ())
+    return reasons
 
 
 def _train_with_ray(
-    run: Run, net: Supernet, trials: Mapping[str, Sequence[Trial]], workers: int, *, asha: bool
+    run: Run, net: Supernet, data: DataSet, due: Mapping[str, Sequence[Trial]], workers: int, *, asha: bool
 ) -> dict[str, str]:
-    """Trains what is not trained yet; why of some subnets nothing came out, by key."""
+    """Trains under Ray Tune and stores what came out; why of some subnets nothing did, by key."""
     from nas.stages._ray_tune import Listener, Setup, run_trials  # noqa: PLC0415 - imports ray
 
-    waiting = [trial for own in trials.values() for trial in own if trained(run, trial) is None]
+    waiting = [trial for own in due.values() for trial in own if trained(run, trial) is None]
     taken = _Taken(run, len(waiting))
     if waiting:
         run.check_stop()
@@ -196,27 +199,57 @@ def _train_with_ray(
         run_trials(
             setup, waiting, Listener(taken.ended, taken.failed, taken.stop), workers=workers, asha=asha
         )
-        run.check_stop()
-    left_out = [key for key, own in trials.items() if not any(trained(run, trial) for trial in own)]
-    return {key: taken.reasons.get(key, "its training came to no end") for key in left_out}
+    interrupted = taken.stop()
+    for own in due.values():
+        whole = all(trained(run, trial) or taken.is_over(trial) for trial in own)
+        if _ended(run, own) and (whole or not interrupted):
+            report(run, net, data, own, [trial for trial in own if trial.name in taken.stopped])
+    run.check_stop()
+    return {trial.arch.key: taken.failures[trial.name] for trial in waiting if trial.name in taken.failures}
+
+
+def _failed(run: Run, trial: Trial, reason: str) -> str:
+    """Tells of a training that came to nothing; the reason as it is told at the end."""
+    reason = reason.rstrip(".")
+    run.warn(f"Subnet {trial.arch.key} could not be trained at learning rate {trial.lr:g}: {reason}.")
+    return reason
 
 
 class _Taken:
-    """Takes what Ray's workers have trained into the store, and notes why others came to nothing."""
+    """Takes what Ray's workers have trained into the store, and notes what came to nothing.
+
+    stopped: names of the trainings that ASHA has ended.  failures: name -> reason.
+    """
 
     def __init__(self, run: Run, total: int) -> None:
-        self.reasons: dict[str, str] = {}
+        self.stopped: set[str] = set()
+        self.failures: dict[str, str] = {}
         self._run, self._over, self._total = run, 0, total
 
     def ended(self, trial: Trial, weights: dict[str, Tensor] | None, step: int) -> None:
-        if weights is not None:
+        if weights is None:
+            self.stopped.add(trial.name)
+        else:
             checkpoints.save(self._run.store, self._run.lease, trial.artifact, weights, step=step)
         self._over += 1
         self._run.progress.update(self._over, self._total)
 
     def failed(self, trial: Trial, reason: str) -> None:
-        self.reasons[trial.arch.key] = reason
-        self._run.warn(f"Subnet {trial.arch.key} could not be trained: {reason}")
+        self.failures[trial.name] = _failed(self._run, trial, reason)
+
+    def is_over(self, trial: Trial) -> bool:
+        return trial.name in self.stopped or trial.name in self.failures
 
     def stop(self) -> bool:
         return self._run.stop.is_set() or self._run.lease.stop_requested()
+
+
+def _remove_others(run: Run, trials: Sequence[Trial]) -> None:
+    """Deletes what other trainings of the subnet have left, once these are reported."""
+    if not _ended(run, trials):
+        return
+    kept = {kind for trial in trials for kind in (trial.artifact, trial.checkpoint)}
+    own = f"{trials[0].how.weights}-{trials[0].arch.key}-"
+    for artifact in run.store.artifacts(run.lease.job):
+        if artifact.kind.startswith((own, f"checkpoint-{own}")) and artifact.kind not in kept:
+            run.store.remove_artifact(run.lease, artifact)

@@ -13,11 +13,13 @@ from nas.datasets import DataSet
 from search_spaces import SearchSpace
 from search_spaces._errors import UsageError, did_you_mean
 from search_spaces._registry import load
-from search_spaces._repair import repaired
+from search_spaces._repair import changed, repaired
 from search_spaces._space import Codes
 
 PROBES = 20_000
 CLOSEST = 64  # of them, which are moved towards limits that none keeps
+RESTARTS = 8  # of the moves, from where they came closest
+SHAKEN = 8  # copies of each of the best, changed before they are moved again
 SMALLEST_GRID = 4
 
 
@@ -139,19 +141,24 @@ def check_limits(
     if (far == 0).any():
         return
     # What chance does not hit may still be there: a narrow window in a large space.
-    closest = codes[np.argsort(far, kind="stable")[:CLOSEST]]
+    found = codes[np.argsort(far, kind="stable")[:CLOSEST]]
     rng = np.random.default_rng(0)
-    found = repaired(space, closest, lambda codes: distance(known, measure(codes), len(codes)), rng)
-    metrics = measure(found)
-    far = distance(known, metrics, len(found))
-    if far.min() > 0:
-        names = dict.fromkeys(limit.name for limit in known)
-        nearest = ", ".join(f"{name} {float(metrics[name][far.argmin()]):.6g}" for name in names)
-        raise UsageError(
-            f"No subnet of space '{space.name}' was found that keeps {' and '.join(map(str, known))}; "
-            f"the closest has {nearest}.",
-            "Relax one of the limits or widen the window between two of them.",
-        )
+    for _ in range(RESTARTS):
+        found = repaired(space, found, lambda codes: distance(known, measure(codes), len(codes)), rng)
+        metrics = measure(found)
+        far = distance(known, metrics, len(found))
+        nearest = int(far.argmin())
+        if far[nearest] == 0:
+            return
+        best = np.repeat(found[np.argsort(far, kind="stable")[: CLOSEST // SHAKEN]], SHAKEN, axis=0)
+        found = changed(space, changed(space, best, rng), rng)
+    names = dict.fromkeys(limit.name for limit in known)
+    values_there = ", ".join(f"{name} {float(metrics[name][nearest]):.6g}" for name in names)
+    raise UsageError(
+        f"No subnet of space '{space.name}' was found that keeps {' and '.join(map(str, known))}; "
+        f"the closest has {values_there}.",
+        "Relax one of the limits or widen the window between two of them.",
+    )
 
 
 def _within(limit: Condition, values: "np.ndarray[Any, Any]") -> bool:

@@ -2,6 +2,7 @@
 
 NASError
 ├── JobFailedError   1   the job ran and could not finish
+│   └── DivergedError    the numbers of a training are none any more
 ├── UsageError       2   an option, a file or a value is wrong
 ├── NotFoundError    3   no such job, subnet, device, space
 ├── ConflictError    4   the name is taken, the job is running elsewhere
@@ -27,6 +28,10 @@ class JobFailedError(NASError):
     """A job that started and could not finish."""
 
     exit_code = 1
+
+
+class DivergedError(JobFailedError):
+    """A training whose loss is not a number, or infinite."""
 
 
 class UsageError(NASError, ValueError):

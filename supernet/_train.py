@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from search_spaces import Architecture
-from search_spaces._errors import JobFailedError, UsageError
+from search_spaces._errors import DivergedError, UsageError
 from search_spaces._widening import widened
 from supernet._base import Supernet
 from supernet._channel_sorting import sort_by_magnitude
@@ -82,7 +82,7 @@ class Training:
         """Trains up to step `until` (default: the recipe's end); yields step, loss, lr now and then and last.
 
         batches: step -> (inputs, labels), a pure function.
-        Raises JobFailedError when the loss is not finite.
+        Raises DivergedError when the loss is not finite.
         """
         if self.step == 0:
             for name, average in (self._ema or {}).items():
@@ -128,8 +128,9 @@ class Training:
 
     def _sort(self) -> None:
         """Sorts neurons and heads, where it is time to; a resumed training does it at the same steps."""
-        every = self.recipe.sort_every
-        if not every or not self.step or self.step % every or self.step > sum(self._widening):
+        every, (begin, takes) = self.recipe.sort_every, self._widening
+        since = self.step - begin
+        if not every or not self.step or not 0 <= since <= takes or since % every:
             return
         names = {id(parameter): name for name, parameter in self._parameters.items()}
 
@@ -195,17 +196,22 @@ class Training:
         return replace(lesson, answers=logits.argmax(dim=-1) if hard else logits.softmax(dim=-1))
 
     def _backward(self, x: Tensor, labels: Tensor, archs: list[Architecture]) -> Tensor:
-        """Accumulates the mean gradient of the architectures; returns the first one's loss."""
+        """Accumulates the mean gradient of the architectures, each counted by its number of images.
+
+        Returns the first one's loss.
+        """
         lesson = self._lesson(x, labels)
         teach = self.recipe.distill and self.step >= self.recipe.distill_after * self.recipe.steps
         first = tutor = None
-        for arch, part in zip(archs, self._parts(len(x), len(archs)), strict=True):
+        parts = self._parts(len(x), len(archs))
+        counts = [len(range(len(x))[part]) for part in parts]
+        for arch, part, count in zip(archs, parts, counts, strict=True):
             with self._autocast():
                 logits, loss = self._logits_and_loss(arch, lesson.part(part))
                 if tutor is not None:
                     loss = 0.5 * loss + 0.5 * F.cross_entropy(logits, tutor)
             if loss.requires_grad:  # not where `lr_scale` freezes all that this architecture runs
-                (loss / len(archs)).backward()
+                (loss * (count / sum(counts))).backward()
             if first is None:
                 first = loss.detach()
                 tutor = logits.detach().float().softmax(dim=-1) if teach else None
@@ -240,7 +246,7 @@ class Training:
     def _finite(self, loss: Tensor) -> float:
         value = float(loss)
         if not math.isfinite(value):
-            raise JobFailedError(
+            raise DivergedError(
                 f"The training loss is {value} at step {self.step} of {self.recipe.steps}.",
                 "Lower train.lr, raise train.warmup, or check the data for NaN.",
             )

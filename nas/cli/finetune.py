@@ -9,15 +9,16 @@ from nas.cli._output import note
 from nas.cli._progress import shown_progress
 from nas.cli.fronts import emit_front
 
-INTERRUPTED = 130
+FAILED, INTERRUPTED = 1, 130
 
 
 def finetune(
     ctx: typer.Context,
     job: JobName,
+    more: Annotated[list[str] | None, typer.Argument(metavar="[KEY]...", help="Further subnets.")] = None,
     subnet: Annotated[
         list[str] | None,
-        typer.Option("--subnet", metavar="KEY", help="The beginning of a key; may be given several times."),
+        typer.Option("--subnet", metavar="KEY", help="The beginning of a key; further ones may follow."),
     ] = None,
     everything: Annotated[bool, typer.Option("--front", help="All subnets of the front.")] = False,
     from_scratch: Annotated[
@@ -47,8 +48,9 @@ def finetune(
     """Train subnets of a front by themselves. Prints the front with what they have become."""
     from search_spaces._errors import UsageError
 
-    if bool(subnet) == everything:
-        raise UsageError("Say which subnets: --subnet KEY (several times), or --front for all of them.")
+    subnets = [*(subnet or ()), *(more or ())]
+    if bool(subnets) == everything:
+        raise UsageError("Say which subnets: --subnet KEY..., or --front for all of them.")
     from nas import finetuning
     from nas.front import front
     from nas.store import Store
@@ -60,7 +62,7 @@ def finetune(
                 outcome = finetuning.finetune(
                     opened,
                     found,
-                    subnet or None,
+                    subnets or None,
                     progress=progress,
                     from_scratch=from_scratch,
                     steps=steps,
@@ -73,5 +75,7 @@ def finetune(
             note("Interrupted; every training that was finished is saved. The same command does the others.")
             raise typer.Exit(INTERRUPTED) from None
         for key, reason in outcome.left_out.items():
-            note(f"Subnet {key} is not retrained: {reason}.", quiet=ctx.obj.quiet)
+            note(f"Subnet {key} is not retrained: {reason}.")
         emit_front(front(opened, found), as_json=as_json)
+        if outcome.left_out:
+            raise typer.Exit(FAILED)

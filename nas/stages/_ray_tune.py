@@ -9,6 +9,7 @@ this process takes them into the store. Ray is imported here and nowhere else.
 
 import logging
 import os
+import re
 import shutil
 import signal
 import tempfile
@@ -38,7 +39,7 @@ from search_spaces._errors import JobFailedError
 from supernet._alone import Alone
 from supernet._base import Supernet
 
-REPORTS = 8  # per training, each an evaluation on the search split
+REPORTS = 8  # per training
 FIRST_RUNG = 0.25  # of the steps, before which nothing is stopped
 REDUCTION = 2
 OBJECT_STORE_BYTES = 100 * 2**20
@@ -89,18 +90,22 @@ def run_trials(
     workers: int,
     asha: bool,
 ) -> None:
-    """Runs all trainings, `workers` at a time. Raises JobFailedError when Ray does not start."""
+    """Runs all trainings, `workers` at a time.
+
+    Raises JobFailedError when Ray does not start or breaks down, and what the listener raises.
+    """
+    careful = _Careful(listener)
     folder = Path(tempfile.mkdtemp(prefix="nas-"))
     share = {"gpu": 1 / workers} if setup.torch_device == "cuda" else {}
     try:
         with _environment(), _ray(workers * setup.threads, folder):
-            work = tune.with_parameters(_train, setup=setup, trials=list(trials), out=folder)
+            work = tune.with_parameters(_train, setup=setup, trials=list(trials), out=folder, judged=asha)
             tuner = tune.Tuner(
                 tune.with_resources(work, {"cpu": setup.threads, **share}),
                 param_space={"index": tune.grid_search(list(range(len(trials))))},
                 tune_config=tune.TuneConfig(
-                    metric=QUALITY,
-                    mode="max",
+                    metric=QUALITY if asha else None,
+                    mode="max" if asha else None,
                     scheduler=_ASHABySubnet(trials) if asha else None,
                     max_concurrent_trials=workers,
                     reuse_actors=True,  # a worker takes seconds to import torch
@@ -108,15 +113,52 @@ def run_trials(
                 run_config=tune.RunConfig(
                     name="retraining",
                     storage_path=str(folder),
-                    callbacks=[_Callback(trials, listener, folder)],
-                    stop=_Stopper(listener.stop),
+                    callbacks=[_Callback(trials, careful, folder)],
+                    stop=_Stopper(careful.stop),
                     failure_config=tune.FailureConfig(max_failures=1),
                     verbose=0,
                 ),
             )
-            tuner.fit()
+            try:
+                tuner.fit()
+            except tune.TuneError as error:
+                if careful.error is None:
+                    raise JobFailedError(f"Ray Tune broke down: {_last_line(error)}.") from error
+        if careful.error is not None:
+            raise careful.error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+class _Careful:
+    """Calls a listener; its first error ends the run and is kept: Ray would blame the training for it."""
+
+    def __init__(self, listener: Listener) -> None:
+        self.error: Exception | None = None
+        self._listener = listener
+
+    def ended(self, trial: Trial, weights: dict[str, Tensor] | None, step: int) -> None:
+        self._call(self._listener.ended, trial, weights, step)
+
+    def failed(self, trial: Trial, reason: str) -> None:
+        self._call(self._listener.failed, trial, reason)
+
+    def stop(self) -> bool:
+        return bool(self._call(self._listener.stop)) or self.error is not None
+
+    def _call(self, call: Callable[..., object], *args: object) -> object:
+        if self.error is None:
+            try:
+                return call(*args)
+            except Exception as error:
+                self.error = error
+        return None
+
+
+def _last_line(error: object) -> str:
+    """What an error of a worker says, without its traceback and the name of its class."""
+    lines = str(error or "").strip().splitlines() or ["the worker died"]
+    return re.sub(r"^[\w.]+(Error|Exception): ", "", lines[-1]).rstrip(".")
 
 
 class _ASHABySubnet(FIFOScheduler):
@@ -227,7 +269,7 @@ class _Stopper(_OfThisProcess, tune.Stopper):
 class _Callback(_OfThisProcess, tune.Callback):
     """Tells the listener, in this process, what becomes of the trainings."""
 
-    def __init__(self, trials: Sequence[Trial], listener: Listener, folder: Path) -> None:
+    def __init__(self, trials: Sequence[Trial], listener: _Careful, folder: Path) -> None:
         self._trials, self._listener, self._folder = trials, listener, folder
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -240,21 +282,24 @@ class _Callback(_OfThisProcess, tune.Callback):
             self._listener.ended(own, None, reached)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        lines = str(trial.get_error() or "").strip().splitlines()
-        reason = lines[-1] if lines else "the worker died"
-        self._listener.failed(self._trials[trial.config["index"]], reason)
+        self._listener.failed(self._trials[trial.config["index"]], _last_line(trial.get_error()))
 
 
-def _train(given: Mapping[str, Any], *, setup: Setup, trials: Sequence[Trial], out: Path) -> None:
-    """One training, in a worker: reports its quality now and then, and leaves its weights behind."""
+def _train(
+    given: Mapping[str, Any], *, setup: Setup, trials: Sequence[Trial], out: Path, judged: bool
+) -> None:
+    """One training, in a worker: reports where it is now and then, and leaves its weights behind.
+
+    judged: whether it reports its quality, too.
+    """
     torch.set_num_threads(setup.threads)
     trial = trials[given["index"]]
     config = JobConfig.model_validate(setup.config, strict=False)
     data = datasets.build(config.data.name, **config.data.options)
     device, size = torch.device(setup.torch_device), config.train.batch_size
-    training = training_of(_supernet(setup), config, data, trial, device)
-    alone = training.supernet
-    assert isinstance(alone, Alone)
+    net = _supernet(setup)
+    training = training_of(net, config, data, trial, device)
+    average = Alone(net, trial.arch, net.plain(trial.arch).to(device))
 
     def batch(step: int) -> tuple[Tensor, Tensor]:
         x, labels = data.train_batch(config.seed, step, size)
@@ -268,9 +313,11 @@ def _train(given: Mapping[str, Any], *, setup: Setup, trials: Sequence[Trial], o
             partial = out / f"{uuid.uuid4().hex}.partial"
             save_file(weights, partial)
             partial.replace(out / f"{given['index']}.safetensors")
-        quality = quality_of(alone, data, "search").value
-        alone.train()
-        tune.report({STEP: training.step, QUALITY: quality})
+        told: dict[str, float] = {STEP: training.step}
+        if judged:
+            average.shared.load_state_dict(training.weights())
+            told[QUALITY] = quality_of(average, data, "search").value
+        tune.report(told)
 
 
 def _supernet(setup: Setup) -> Supernet:

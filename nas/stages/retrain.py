@@ -35,7 +35,7 @@ from supernet._train import Training
 FINETUNED, SCRATCH = "finetuned", "scratch"
 # Of the supernet's recipe, for weights that are good already.
 FINETUNING_STEPS, FINETUNING_LR = 0.25, 0.3
-LONGEST_WARMUP = 0.1  # of the steps
+LONGEST_WARMUP = 0.1  # of the steps, where those are fewer than the supernet's
 BATCH = 256
 DIGITS = 6  # of the hash of a training's numbers, in the names of its files
 
@@ -104,11 +104,13 @@ def _name(run: Run, supernet: Artifact, arch: Architecture, how: Retraining, lr:
 
 def recipe_of(config: JobConfig, how: Retraining, lr: float) -> Recipe:
     """The supernet's recipe without all that is about having many subnets."""
+    train = config.train
+    as_long = how.steps >= train.steps
     return replace(
         recipe(config),
         steps=how.steps,
         lr=lr,
-        warmup=min(config.train.warmup, int(LONGEST_WARMUP * how.steps)),
+        warmup=train.warmup if as_long else min(train.warmup, int(LONGEST_WARMUP * how.steps)),
         largest_first=0.0,
         widening=0.0,
         sort_every=None,
@@ -161,8 +163,13 @@ def trained(run: Run, trial: Trial) -> Artifact | None:
     return None
 
 
-def report(run: Run, net: Supernet, data: DataSet, files: Sequence[tuple[Trial, Artifact]]) -> dict[str, Any]:
-    """Chooses between a subnet's trainings on the search split; stores its quality on the report split."""
+def report(run: Run, net: Supernet, data: DataSet, trials: Sequence[Trial], stopped: Sequence[Trial]) -> None:
+    """Chooses between a subnet's trainings on the search split; stores its quality on the report split.
+
+    trials: of which some have ended.  stopped: those of them that ASHA has found worse. What is neither is
+    tried again by the next call.
+    """
+    files = [(trial, artifact) for trial in trials if (artifact := trained(run, trial)) is not None]
     qualities = [_quality(run, net, data, trial, file, "search") for trial, file in files]
     chosen = max(range(len(files)), key=lambda i: qualities[i].value)
     trial, file = files[chosen]
@@ -175,14 +182,35 @@ def report(run: Run, net: Supernet, data: DataSet, files: Sequence[tuple[Trial, 
         stderr=found.stderr,
         count=found.count,
     )
-    run.store.replace_evaluation(run.lease, row)
-    return {
+    result = {
         "artifact": file.id,
         "steps": trial.how.steps,
         "lr": trial.lr,
         "search": [{"lr": t.lr, **asdict(q)} for (t, _), q in zip(files, qualities, strict=True)],
+        "stopped": [t.lr for t in stopped],
         "report": asdict(found),
     }
+    names = _names([*(trial for trial, _ in files), *stopped])
+    key = run.key(_stage(trial), _inputs(names, asha=bool(stopped)))
+    run.store.replace_evaluation(run.lease, row, stage=_stage(trial), key=key, result=result)
+
+
+def is_reported(run: Run, trials: Sequence[Trial], *, asha: bool) -> bool:
+    """Whether a subnet's trainings have come to a result; with `asha` it may have stopped some of them."""
+    kinds = (False, True) if asha else (False,)
+    return any(run.known(_stage(trials[0]), _inputs(_names(trials), asha=kind)) is not None for kind in kinds)
+
+
+def _stage(trial: Trial) -> str:
+    return f"{trial.how.weights}-{trial.arch.key}"
+
+
+def _names(trials: Sequence[Trial]) -> list[str]:
+    return sorted(trial.name for trial in trials)
+
+
+def _inputs(names: list[str], *, asha: bool) -> dict[str, Any]:
+    return {"trials": names, "asha": asha}
 
 
 def _quality(run: Run, net: Supernet, data: DataSet, trial: Trial, file: Artifact, split: str) -> Quality:

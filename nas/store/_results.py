@@ -72,9 +72,14 @@ class Results(Database):
             rows = [_evaluation_row(lease.job.id, ids[new.subnet.key], new) for new in batch]
             insert_missing(connection, t.evaluations, rows)
 
-    def replace_evaluation(self, lease: Lease, new: NewEvaluation) -> None:
-        """An evaluation in place of the one with the same subnet, split, weights and metric."""
-        c = t.evaluations.c
+    def replace_evaluation(
+        self, lease: Lease, new: NewEvaluation, *, stage: str, key: str, result: Mapping[str, Any]
+    ) -> None:
+        """An evaluation in place of the one with the same subnet, split, weights and metric.
+
+        The stage that made it is done with this result: both or neither.
+        """
+        c, moment = t.evaluations.c, now()
         with lease.write() as connection:
             subnet_id = _subnet_ids(connection, lease.job.id, [new.subnet])[new.subnet.key]
             same = (c.subnet_id == subnet_id) & (c.split == new.split)
@@ -82,6 +87,12 @@ class Results(Database):
             connection.execute(sa.delete(t.evaluations).where(same))
             row = _evaluation_row(lease.job.id, subnet_id, new)
             connection.execute(sa.insert(t.evaluations).values(row))
+            name = checked_name(stage, what="stage")
+            earlier = (t.stages.c.job_id == lease.job.id) & (t.stages.c.name == name)
+            connection.execute(sa.delete(t.stages).where(earlier))
+            values = {"key": key, "state": "done", "started_at": moment, "finished_at": moment}
+            values |= {"job_id": lease.job.id, "name": name, "result": result}
+            connection.execute(sa.insert(t.stages).values(values))
 
     def evaluations(
         self, job: Job, split: str | None = None, *, weights: str | None = "inherited"

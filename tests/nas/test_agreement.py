@@ -7,16 +7,15 @@ from scipy.stats import kendalltau
 from nas.agreement import _samples, _taus, agreement
 
 
-def test_the_same_order_and_the_opposite_one() -> None:
+def test_the_same_order_and_the_opposite_one_which_have_no_interval() -> None:
+    """Every sample of a perfect order is one, too: that the interval is a point would claim too much."""
     values = [0.1, 0.3, 0.2, 0.7, 0.5, 0.6, 0.9, 0.8]
     same = agreement([(values, [2 * v for v in values])])
     assert same is not None
-    assert (same.tau, same.high, same.count) == (pytest.approx(1), pytest.approx(1), 8)
-    assert same.low is not None
-    assert same.low > 0.9
+    assert (same.tau, same.low, same.high, same.count) == (1, None, None, 8)
     opposite = agreement([(values, [-v for v in values])])
     assert opposite is not None
-    assert opposite.tau == pytest.approx(-1)
+    assert (opposite.tau, opposite.low) == (-1, None)
 
 
 def test_few_subnets_have_no_interval() -> None:
@@ -25,24 +24,27 @@ def test_few_subnets_have_no_interval() -> None:
     assert found.tau == pytest.approx(2 / 3)
     assert (found.low, found.high, found.count) == (None, None, 4)
     assert str(found) == "0.67 (4 subnets: too few for an interval)"
-    assert agreement([(range(7), range(7))]).low is None  # type: ignore[union-attr]
-    assert agreement([(range(8), range(8))]).low is not None  # type: ignore[union-attr]
+    seven, eight = [1, 2, 3, 4, 5, 7, 6], [1, 2, 3, 4, 5, 6, 8, 7]
+    assert agreement([(range(7), seven)]).low is None  # type: ignore[union-attr]
+    assert agreement([(range(8), eight)]).low is not None  # type: ignore[union-attr]
+    assert agreement([(range(8), eight), (range(7), seven)]).low is None  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("count", [8, 25])
 def test_the_interval_covers_the_truth_about_as_often_as_it_says(count: int) -> None:
     """Pairs with a known correlation: Kendall's tau of a Gaussian pair is 2/pi arcsin(r)."""
-    rng, hits, r = np.random.default_rng(0), 0, 0.6
+    rng, hits, told, r = np.random.default_rng(0), 0, 0, 0.6
     truth = 2 / np.pi * np.arcsin(r)
     for _ in range(200):
         a = rng.normal(size=count)
         b = r * a + np.sqrt(1 - r * r) * rng.normal(size=count)
         found = agreement([(a.tolist(), b.tolist())])
         assert found is not None
-        assert found.low is not None
-        assert found.high is not None
-        hits += found.low <= truth <= found.high
-    assert hits >= 180  # 95 % of 200 is 190; a binomial with p = .95 is below 180 once in a thousand times
+        if found.low is not None and found.high is not None:
+            told += 1
+            hits += found.low <= truth <= found.high
+    assert told >= 190  # the others are in one order
+    assert hits / told >= 0.9  # of 95 %; a binomial is below that once in five hundred times
 
 
 def test_the_taus_of_samples_are_those_of_scipy() -> None:

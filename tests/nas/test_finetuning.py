@@ -5,8 +5,10 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -20,10 +22,10 @@ from nas.extraction import extract, load_supernet
 from nas.finetuning import finetune
 from nas.front import front
 from nas.progress import Silent
-from nas.stages.retrain import quality_of, recipe_of, retraining, train_here
+from nas.stages.retrain import Trial, quality_of, recipe_of, retraining, train_here
 from nas.store import Evaluation, Job, NewEvaluation, NewSubnet, Store
 from nas.store import _tables as t
-from search_spaces._errors import ConflictError, NotFoundError, UsageError
+from search_spaces._errors import ConflictError, NotFoundError, StoreError, UsageError
 from supernet._alone import Alone, from_scratch, inherited
 
 STEPS = 12
@@ -134,9 +136,9 @@ def test_the_same_training_is_not_done_twice_and_another_replaces_it(
     run(store, job, [key])
     first = files(store, job, f"finetuned-{key}")
     assert len(first) == 1
-    monkeypatch.setattr(finetuning, "train_here", None)  # would fail if it were called
-    assert run(store, job, [key]).done == [key]
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(finetuning, "train_here", None)  # would fail if it were called
+        assert run(store, job, [key]).done == [key]
     run(store, job, [key], steps=STEPS + 1)
     second = files(store, job, f"finetuned-{key}")
     assert len(second) == 1
@@ -272,6 +274,139 @@ def test_of_several_learning_rates_the_best_on_the_search_split_counts(store: St
     assert found.value == stage.result["report"]["value"]
 
 
+def test_a_learning_rate_at_which_it_diverges_is_left_out(store: Store, job: Job) -> None:
+    first, second = keys(store, job)[:2]
+    outcome = run(store, job, [first, second], lrs=(1e30, 1e-3))
+    assert (outcome.done, outcome.left_out) == ([first, second], {})
+    stage = store.stage(job, f"finetuned-{first}")
+    assert stage is not None
+    assert stage.result is not None
+    assert [entry["lr"] for entry in stage.result["search"]] == [1e-3]
+    assert [e.data["message"] for e in store.events(job, "log")][-1].startswith(
+        f"Subnet {second} could not be trained at learning rate 1e+30: The training loss is"
+    )
+    nothing = run(store, job, [first], lrs=(1e30,))
+    assert (nothing.done, list(nothing.left_out)) == ([], [first])
+    assert store.stage(job, f"finetuned-{first}") == stage  # the earlier result stands
+
+
+def test_where_nothing_could_be_trained_the_command_fails(
+    store: Store, job: Job, tiny_copy: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key = keys(store, job)[0]
+    words = ["finetune", "tiny", "--subnet", key, "--lr", "1e30", "--steps", "10", "--store", tiny_copy]
+    assert main([*words, "--quiet"]) == 1
+    out, err = capsys.readouterr()
+    assert f"Subnet {key} is not retrained: The training loss is" in err
+    assert key in out  # the front as it is
+
+
+class Ray:
+    """In place of Ray: what a run of trainings does is given; `asked` are the trainings of every run."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, act: Callable[[list[Trial], Any], None]) -> None:
+        self.asked: list[list[Trial]] = []
+
+        def run_trials(setup: Any, trials: list[Trial], listener: Any, **_: Any) -> None:
+            self.asked.append(trials)
+            act(trials, listener)
+
+        def taken(*calls: Any) -> SimpleNamespace:
+            return SimpleNamespace(**dict(zip(("ended", "failed", "stop"), calls, strict=True)))
+
+        fake = SimpleNamespace(Listener=taken, Setup=SimpleNamespace, run_trials=run_trials)
+        monkeypatch.setitem(sys.modules, "nas.stages._ray_tune", fake)
+
+
+def weights(store: Store, job: Job, trial: Trial) -> dict[str, torch.Tensor]:
+    return inherited(load_supernet(store, job), trial.arch).shared.state_dict()
+
+
+def test_what_asha_has_stopped_is_not_trained_again_unless_all_are_wanted(
+    store: Store, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def first_wins(trials: list[Trial], listener: Any) -> None:
+        for trial in trials:
+            wins = trial.lr == 1e-2
+            listener.ended(trial, weights(store, job, trial) if wins else None, STEPS if wins else 3)
+
+    ray, (first, second) = Ray(monkeypatch, first_wins), keys(store, job)[:2]
+    rates = {"lrs": (1e-2, 1e-3, 1e-4), "engine": "ray"}
+    assert run(store, job, [first, second], **rates).done == [first, second]
+    before = store.stage(job, f"finetuned-{first}")
+    assert before is not None
+    assert before.result is not None
+    assert (before.result["lr"], before.result["stopped"]) == (1e-2, [1e-3, 1e-4])
+    assert run(store, job, [first], **rates).done == [first]
+    assert run(store, job, [second, first], **rates).done == [second, first]
+    assert [len(asked) for asked in ray.asked] == [6]
+    assert store.stage(job, f"finetuned-{first}") == before
+    run(store, job, [first], asha=False, **rates)
+    assert [trial.lr for trial in ray.asked[-1]] == [1e-3, 1e-4]
+
+
+def test_trainings_that_failed_under_ray_are_told_and_tried_again(
+    store: Store, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(trials: list[Trial], listener: Any) -> None:
+        for trial in trials:
+            if trial.lr == 1e-2 and trial.arch.key == first:
+                listener.ended(trial, weights(store, job, trial), STEPS)
+            else:
+                listener.failed(trial, "the worker died")
+
+    first, second = keys(store, job)[:2]
+    ray = Ray(monkeypatch, fail)
+    for _ in range(2):
+        outcome = run(store, job, [first, second], lrs=(1e-2, 1e-3), engine="ray")
+        assert (outcome.done, outcome.left_out) == ([first], {second: "the worker died"})
+    assert [len(asked) for asked in ray.asked] == [4, 3]
+
+
+def test_a_stop_under_ray_keeps_the_subnets_that_are_done(
+    store: Store, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first is done, of the second one of two learning rates."""
+
+    def stopped(trials: list[Trial], listener: Any) -> None:
+        for trial in trials[:3]:
+            listener.ended(trial, weights(store, job, trial), STEPS)
+        asked_to_stop.append(len(trials) > 1)
+
+    first, second = keys(store, job)[:2]
+    ray = Ray(monkeypatch, stopped)
+    asked_to_stop: list[bool] = [False]
+    monkeypatch.setattr("nas.store.Lease.stop_requested", lambda self: asked_to_stop[-1])
+    with pytest.raises(KeyboardInterrupt):
+        run(store, job, [first, second], lrs=(1e-2, 1e-3), engine="ray")
+    assert [e.subnet.key for e in store.evaluations(job, "report", weights="finetuned")] == [first]
+    assert extract(store, job, first, weights="finetuned")
+    run(store, job, [first, second], lrs=(1e-2, 1e-3), engine="ray")
+    assert [(trial.arch.key, trial.lr) for trial in ray.asked[-1]] == [(second, 1e-3)]
+
+
+def test_an_error_of_the_store_under_ray_is_no_failed_training() -> None:
+    """It ends the run, and is raised when Ray is gone."""
+    from nas.stages._ray_tune import Listener, _Careful, _last_line  # noqa: PLC0415 - imports ray
+
+    told: list[str] = []
+
+    def broken(*_: object) -> None:
+        raise StoreError("The disk is full.")
+
+    careful = _Careful(Listener(broken, lambda *_: told.append("failed"), lambda: False))
+    assert not careful.stop()
+    careful.ended(cast("Trial", None), None, 3)
+    assert isinstance(careful.error, StoreError)
+    assert careful.stop()
+    careful.failed(cast("Trial", None), "for this reason")
+    assert told == []
+    assert _last_line("Traceback\n  File x\nsearch_spaces._errors.DivergedError: The loss is nan.") == (
+        "The loss is nan"
+    )
+    assert _last_line(None) == "the worker died"
+
+
 def test_what_is_wrong_is_one_sentence_and_changes_nothing(store: Store, job: Job) -> None:
     before = (len(store.artifacts(job)), store.job("tiny"))
     with pytest.raises(NotFoundError, match="no subnet 'nobody'"):
@@ -305,6 +440,7 @@ def test_what_is_not_given_follows_from_the_jobs_recipe(job: Job) -> None:
     assert (recipe.largest_first, recipe.widening, recipe.sort_every, recipe.distill) == (0, 0, None, False)
     assert recipe.warmup <= tuned.steps
     assert recipe.batch_size == config.train.batch_size
+    assert recipe_of(config, scratch, scratch.lrs[0]).warmup == config.train.warmup
 
 
 def test_alone_begins_where_it_says(store: Store, job: Job) -> None:
@@ -324,12 +460,11 @@ def test_from_the_command_line(
     store: Store, job: Job, tiny_copy: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     chosen = keys(store, job)
-    words = ["finetune", "tiny", "--front", "--steps", "10", "--store", tiny_copy, "--quiet"]
+    words = ["finetune", "tiny", "--subnet", *chosen, "--steps", "10", "--store", tiny_copy, "--quiet"]
     assert main(words) == 0
     out = capsys.readouterr().out
     assert "FINE-TUNED" in out
-    assert f"({len(chosen)} subnets)" not in out
-    assert f"{len(chosen)} subnets)" in out
+    assert f"inherited and fine-tuned: {front(store, job).agreements()['finetuned']}" in out
     extracted = [
         "extract",
         "tiny",

@@ -129,9 +129,10 @@ def test_measured_names_the_device(store, lease):
 def test_what_retraining_made_of_a_subnet_stands_beside_its_inherited_quality(store, lease):
     report = partial(NewEvaluation, split="report")
     store.add_evaluations(lease, [report(SMALL, 0.5), report(LARGE, 0.9), NewEvaluation(SMALL, 0.6)])
-    store.replace_evaluation(lease, report(SMALL, 0.7, weights="scratch", stderr=0.02))
-    store.replace_evaluation(lease, report(LARGE, 0.1, weights="finetuned", stderr=0.5))
-    store.replace_evaluation(lease, report(LARGE, 0.95, weights="finetuned", stderr=0.01))
+    replace = partial(store.replace_evaluation, lease, key="key", result={})
+    replace(report(SMALL, 0.7, weights="scratch", stderr=0.02), stage="scratch-small")
+    replace(report(LARGE, 0.1, weights="finetuned", stderr=0.5), stage="finetuned-large")
+    replace(report(LARGE, 0.95, weights="finetuned", stderr=0.01), stage="finetuned-large")
     rows = frames.finalists(store, lease.job).set_index("subnet")
     assert rows["quality"].to_dict() == {"small": 0.5, "large": 0.9}
     assert (rows["scratch"]["small"], rows["scratch_stderr"]["small"]) == (0.7, 0.02)
@@ -142,3 +143,14 @@ def test_what_retraining_made_of_a_subnet_stands_beside_its_inherited_quality(st
     assert len(store.evaluations(lease.job, "report")) == 2
     assert len(store.evaluations(lease.job, weights=None)) == 5
     assert frames.jobs(store)["evaluations"].tolist() == [1]
+
+
+def test_an_evaluation_and_the_stage_that_made_it_are_replaced_together(store, lease):
+    row = partial(NewEvaluation, LARGE, split="report", weights="scratch")
+    store.replace_evaluation(lease, row(0.7), stage="scratch-large", key="one", result={"lr": 1})
+    store.replace_evaluation(lease, row(0.8), stage="scratch-large", key="two", result={"lr": 2})
+    with pytest.raises(Exception, match="cannot be stored as JSON"):
+        store.replace_evaluation(lease, row(0.9), stage="scratch-large", key="three", result={"lr": object()})
+    stage = store.stage(lease.job, "scratch-large")
+    assert (stage.state, stage.key, stage.result) == ("done", "two", {"lr": 2})
+    assert [e.value for e in store.evaluations(lease.job, "report", weights="scratch")] == [0.8]

@@ -99,13 +99,24 @@ def test_moments_and_averages_move_with_the_weights() -> None:
     assert all(".mlp.fc" in name or ".attn.qkv" in name or ".attn.proj.weight" in name for name in changed)
 
 
-def test_it_is_sorted_at_its_steps_and_while_the_widening_lasts(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("largest_first", "sorted_at"), [(0.0, [2, 4, 6]), (0.25, [3, 5, 7, 9])])
+def test_it_is_sorted_at_its_steps_and_while_the_widening_lasts(
+    monkeypatch: pytest.MonkeyPatch, largest_first: float, sorted_at: list[int]
+) -> None:
     seen: list[int] = []
-    recipe = Recipe(steps=12, batch_size=8, warmup=2, precision="fp32", widening=0.5, sort_every=2)
+    recipe = Recipe(
+        steps=12,
+        batch_size=8,
+        warmup=2,
+        precision="fp32",
+        largest_first=largest_first,
+        widening=0.5,
+        sort_every=2,
+    )
     trained = Training(net(), SinglePath(), recipe, seed=0)
     monkeypatch.setattr("supernet._train.sort_by_magnitude", lambda *_: seen.append(trained.step))
     list(trained.run(batch))
-    assert seen == [2, 4, 6]
+    assert seen == sorted_at
 
 
 def test_networks_that_are_no_prefixes_are_not_sorted() -> None:
