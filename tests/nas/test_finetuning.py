@@ -381,6 +381,7 @@ def test_a_stop_under_ray_keeps_the_subnets_that_are_done(
         run(store, job, [first, second], lrs=(1e-2, 1e-3), engine="ray")
     assert [e.subnet.key for e in store.evaluations(job, "report", weights="finetuned")] == [first]
     assert extract(store, job, first, weights="finetuned")
+    asked_to_stop.append(False)
     run(store, job, [first, second], lrs=(1e-2, 1e-3), engine="ray")
     assert [(trial.arch.key, trial.lr) for trial in ray.asked[-1]] == [(second, 1e-3)]
 
