@@ -15,7 +15,7 @@ FAILED, INTERRUPTED = 1, 130
 def finetune(
     ctx: typer.Context,
     job: JobName,
-    more: Annotated[list[str] | None, typer.Argument(metavar="[KEY]...", help="Further subnets.")] = None,
+    more: Annotated[list[str] | None, typer.Argument(metavar="KEY", help="Further subnets.")] = None,
     subnet: Annotated[
         list[str] | None,
         typer.Option("--subnet", metavar="KEY", help="The beginning of a key; further ones may follow."),
