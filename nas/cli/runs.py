@@ -116,12 +116,14 @@ def _finish(opened: "Store", job: "Job", *, figure: Path | None, as_json: bool, 
     path = figure or Path(f"{stem}-front.html")
     _show_front(opened, job, figure=path, as_json=as_json, quiet=quiet)
     word = _word(job)
-    lines = (
-        "What to type next:",
-        f"  nas front {word}                      this table again; --json, --csv, --where 'latency_ms<=5'",
-        f"  nas extract {word} --knee -o subnet   a stand-alone checkpoint of the best compromise",
-        "  nas dashboard                         all jobs in the browser",
-    )
+    follow = {
+        f"nas front {word}": "this table again; --json, --csv, --where 'latency_ms<=5'",
+        f"nas extract {word} --knee -o subnet": "a stand-alone checkpoint of the best compromise",
+        f"nas finetune {word} --front": "its subnets trained further by themselves",
+        "nas dashboard": "all jobs in the browser",
+    }
+    width = max(map(len, follow))
+    lines = ["What to type next:", *(f"  {command:{width}}   {what}" for command, what in follow.items())]
     if as_json:
         note("\n".join(lines), quiet=quiet)
     elif not quiet:

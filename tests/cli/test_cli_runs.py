@@ -104,6 +104,7 @@ def test_run_prints_the_front_and_what_to_type_next(run_nas: Nas, store_url: str
     assert [line.split()[:2] for line in after.splitlines()[1:]] == [
         ["nas", "front"],
         ["nas", "extract"],
+        ["nas", "finetune"],
         ["nas", "dashboard"],
     ]
     assert "Job 'job' (1)" in ran.err
