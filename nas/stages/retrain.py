@@ -196,9 +196,15 @@ def report(run: Run, net: Supernet, data: DataSet, trials: Sequence[Trial], stop
 
 
 def is_reported(run: Run, trials: Sequence[Trial], *, asha: bool) -> bool:
-    """Whether a subnet's trainings have come to a result; with `asha` it may have stopped some of them."""
-    kinds = (False, True) if asha else (False,)
-    return any(run.known(_stage(trials[0]), _inputs(_names(trials), asha=kind)) is not None for kind in kinds)
+    """Whether a subnet's trainings have come to a result whose weights are there and whole.
+
+    With `asha` it may have stopped some of them.
+    """
+    for stopped in (False, True) if asha else (False,):
+        result = run.known(_stage(trials[0]), _inputs(_names(trials), asha=stopped))
+        if result is not None and damage(run.store, run.store.artifact(result["artifact"])) is None:
+            return True
+    return False
 
 
 def _stage(trial: Trial) -> str:

@@ -25,7 +25,7 @@ from nas.progress import Silent
 from nas.stages.retrain import Trial, quality_of, recipe_of, retraining, train_here
 from nas.store import Evaluation, Job, NewEvaluation, NewSubnet, Store
 from nas.store import _tables as t
-from search_spaces._errors import ConflictError, NotFoundError, StoreError, UsageError
+from search_spaces._errors import ConflictError, JobFailedError, NotFoundError, StoreError, UsageError
 from supernet._alone import Alone, from_scratch, inherited
 
 STEPS = 12
@@ -244,6 +244,19 @@ def test_weights_that_are_there_are_reported_and_not_trained_again(
     monkeypatch.setattr(finetuning, "train_here", None)  # would fail if it were called
     run(store, job, [key])
     assert [e.value for e in store.evaluations(job, "report", weights="finetuned")] == [value]
+
+
+def test_damaged_weights_are_trained_again(store: Store, job: Job) -> None:
+    key = keys(store, job)[0]
+    run(store, job, [key])
+    before = extract(store, job, key, weights="finetuned").state_dict()
+    (artifact,) = [a for a in store.artifacts(job) if a.kind.startswith(f"finetuned-{key}")]
+    (store.artifact_root / artifact.path).write_bytes(b"damaged")
+    with pytest.raises(JobFailedError):
+        extract(store, job, key, weights="finetuned")
+    assert run(store, job, [key]).done == [key]
+    after = extract(store, job, key, weights="finetuned").state_dict()
+    assert all(torch.equal(before[name], tensor) for name, tensor in after.items())
 
 
 def test_a_job_that_a_killed_retraining_left_is_taken_over(store: Store, job: Job) -> None:
