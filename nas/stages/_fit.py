@@ -46,8 +46,8 @@ class Fit:
 def fit(run: Run, data: DataSet, job: Fit) -> dict[str, object]:
     """Trains, or finds it trained; the stage's result names the artifact with the weights."""
     checkpoints.remove_orphans(run.store, run.lease)
-    if (trained := _trained(run, job)) is not None:
-        return _finished(run, job, trained)
+    if (weights := trained(run, job.kind, job.steps)) is not None:
+        return _finished(run, job, weights)
     training = job.begin()
     if not _resume(run, job, training):
         job.start(training)
@@ -63,8 +63,8 @@ def fit(run: Run, data: DataSet, job: Fit) -> dict[str, object]:
             if training.step < job.steps:
                 _checkpoint(run, job, training)
                 run.check_stop()
-    weights = job.finish(training)
-    return _finished(run, job, checkpoints.save(run.store, run.lease, job.kind, weights, step=training.step))
+    tensors = job.finish(training)
+    return _finished(run, job, checkpoints.save(run.store, run.lease, job.kind, tensors, step=training.step))
 
 
 def device_of(net: Supernet) -> torch.device:
@@ -72,18 +72,18 @@ def device_of(net: Supernet) -> torch.device:
     return next(net.parameters()).device
 
 
-def _trained(run: Run, job: Fit) -> Artifact | None:
-    """The weights of a training that a crash kept from being noted as done."""
-    for artifact in run.store.artifacts(run.lease.job, job.kind):
-        if artifact.step == job.steps and damage(run.store, artifact) is None:
+def trained(run: Run, kind: str, steps: int) -> Artifact | None:
+    """The weights of a training that has ended, whether or not that was noted; None if they are damaged."""
+    for artifact in run.store.artifacts(run.lease.job, kind):
+        if artifact.step == steps and damage(run.store, artifact) is None:
             return artifact
     return None
 
 
-def _finished(run: Run, job: Fit, trained: Artifact) -> dict[str, object]:
+def _finished(run: Run, job: Fit, weights: Artifact) -> dict[str, object]:
     for old in run.store.artifacts(run.lease.job, job.checkpoint):
         run.store.remove_artifact(run.lease, old)
-    return {"artifact": trained.id, "steps": trained.step}
+    return {"artifact": weights.id, "steps": weights.step}
 
 
 def _advance(run: Run, job: Fit, training: Training, batches: Batches) -> None:

@@ -19,6 +19,7 @@ from nas.artifacts import damage
 from nas.config import JobConfig
 from nas.datasets import DataSet
 from nas.spaces import data_sizes
+from nas.stages import _fit
 from nas.stages._fit import Fit, device_of, fit
 from nas.stages._run import Run, subnet_row
 from nas.stages.train import finished, recipe
@@ -157,10 +158,7 @@ def train_here(run: Run, net: Supernet, data: DataSet, trial: Trial) -> Artifact
 
 def trained(run: Run, trial: Trial) -> Artifact | None:
     """The file of a training that has ended."""
-    for artifact in run.store.artifacts(run.lease.job, trial.artifact):
-        if artifact.step == trial.how.steps and damage(run.store, artifact) is None:
-            return artifact
-    return None
+    return _fit.trained(run, trial.artifact, trial.how.steps)
 
 
 def report(run: Run, net: Supernet, data: DataSet, trials: Sequence[Trial], stopped: Sequence[Trial]) -> None:
