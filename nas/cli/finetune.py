@@ -4,10 +4,10 @@ from typing import Annotated
 
 import typer
 
-from nas.cli._options import AsJSON, JobName, StoreURL, store_url
+from nas.cli._options import AsJSON, Figure, JobName, StoreURL, store_url
 from nas.cli._output import note
 from nas.cli._progress import shown_progress
-from nas.cli.fronts import emit_front
+from nas.cli.fronts import check_figure, default_figure, show_front
 
 FAILED, INTERRUPTED = 1, 130
 
@@ -42,6 +42,7 @@ def finetune(
         bool | None,
         typer.Option("--asha/--no-asha", help="With ray: stop learning rates of a subnet that fall behind."),
     ] = None,
+    figure: Figure = None,
     store: StoreURL = None,
     as_json: AsJSON = False,
 ) -> None:
@@ -51,8 +52,8 @@ def finetune(
     subnets = [*(subnet or ()), *(more or ())]
     if bool(subnets) == everything:
         raise UsageError("Say which subnets: --subnet KEY..., or --front for all of them.")
+    check_figure(figure)
     from nas import finetuning
-    from nas.front import front
     from nas.store import Store
 
     with Store.open(store_url(store)) as opened:
@@ -76,6 +77,7 @@ def finetune(
             raise typer.Exit(INTERRUPTED) from None
         for key, reason in outcome.left_out.items():
             note(f"Subnet {key} is not retrained: {reason}.")
-        emit_front(front(opened, found), as_json=as_json)
+        path = figure or default_figure(found)
+        show_front(opened, found, figure=path, as_json=as_json, quiet=ctx.obj.quiet)
         if outcome.left_out:
             raise typer.Exit(FAILED)

@@ -1,5 +1,6 @@
 """`nas front`, `nas extract`: what a job has found, and how to take it away."""
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from nas._members import Member
     from nas.front import ParetoFront
     from nas.store import Job, Store
+
+LONGEST_STEM = 60  # of a file's name, which may have 255 bytes: four a character, and an ending
 
 
 def front(
@@ -113,6 +116,34 @@ def emit_front(found: "ParetoFront", *, as_json: bool) -> None:
     emit_table(names, rows, right=columns[1:])
     for weights, agreement in found.agreements().items():
         emit(f"\nKendall's tau of the {metric}, inherited and {RETRAINED[weights]}: {agreement}")
+
+
+def show_front(opened: "Store", job: "Job", *, figure: Path | None, as_json: bool, quiet: bool) -> None:
+    """The front on stdout; then its figure, which may fail: the front is there already."""
+    from dashboards.figures import front_figure, write_html
+    from nas.front import front
+    from nas.store import frames
+
+    emit_front(front(opened, job), as_json=as_json)
+    if figure is not None:
+        drawn = front_figure(frames.finalists(opened, job), frames.evaluations(opened, job), job=job.name)
+        write_html(drawn, figure)
+        note(f"\nThe figure is in {figure}", quiet=quiet)
+
+
+def default_figure(job: "Job") -> Path:
+    """Where the figure of a job's front goes."""
+    stem = re.sub(r"[^-.\w]+", "-", job.name)[:LONGEST_STEM].strip("-.") or str(job.id)
+    return Path(f"{stem}-front.html")
+
+
+def check_figure(figure: Path | None) -> None:
+    """Raises UsageError for a place where no file can be."""
+    from search_spaces._errors import UsageError
+
+    # A wrong path must not come to light after an hour.
+    if figure is not None and (figure.is_dir() or not figure.absolute().parent.is_dir()):
+        raise UsageError(f"The figure '{figure}' cannot be written.", "Name a file in a folder that exists.")
 
 
 def _retrained(member: "Member", weights: str) -> str | None:

@@ -9,13 +9,12 @@ import typer
 from nas.cli._options import AsJSON, Figure, JobFile, JobName, Overrides, StoreURL, store_url
 from nas.cli._output import emit, emit_json, note
 from nas.cli._progress import shown_progress
-from nas.cli.fronts import emit_front
+from nas.cli.fronts import check_figure, default_figure, show_front
 
 if TYPE_CHECKING:
     from nas.store import Job, Store
 
 INTERRUPTED = 130
-LONGEST_STEM = 60  # of a file's name, which may have 255 bytes: four a character, and an ending
 
 
 def run(
@@ -33,7 +32,7 @@ def run(
     from nas.config import load_config
 
     config = load_config(file, overrides or ())
-    _check_figure(figure)
+    check_figure(figure)
     from nas import jobs
     from nas.store import Store
 
@@ -50,12 +49,12 @@ def resume(
     from nas.store import Store
 
     url = store_url(store)
-    _check_figure(figure)
+    check_figure(figure)
     with Store.open(url, read_only=True) as opened:
         found = opened.job(job)
         if found.state == "succeeded":
             note(f"Job '{found.name}' has finished already: nothing is left to do.", quiet=ctx.obj.quiet)
-            _show_front(opened, found, figure=figure, as_json=as_json, quiet=ctx.obj.quiet)
+            show_front(opened, found, figure=figure, as_json=as_json, quiet=ctx.obj.quiet)
             return
     with Store.open(url) as opened:
         _run_to_front(opened, found, figure=figure, as_json=as_json, quiet=ctx.obj.quiet)
@@ -112,9 +111,7 @@ def _run_to_front(opened: "Store", job: "Job", *, figure: Path | None, as_json: 
 
 
 def _finish(opened: "Store", job: "Job", *, figure: Path | None, as_json: bool, quiet: bool) -> None:
-    stem = re.sub(r"[^-.\w]+", "-", job.name)[:LONGEST_STEM].strip("-.") or str(job.id)
-    path = figure or Path(f"{stem}-front.html")
-    _show_front(opened, job, figure=path, as_json=as_json, quiet=quiet)
+    show_front(opened, job, figure=figure or default_figure(job), as_json=as_json, quiet=quiet)
     word = _word(job)
     follow = {
         f"nas front {word}": "this table again; --json, --csv, --where 'latency_ms<=5'",
@@ -128,27 +125,6 @@ def _finish(opened: "Store", job: "Job", *, figure: Path | None, as_json: bool, 
         note("\n".join(lines), quiet=quiet)
     elif not quiet:
         emit("\n".join(["", *lines]))
-
-
-def _show_front(opened: "Store", job: "Job", *, figure: Path | None, as_json: bool, quiet: bool) -> None:
-    """The front on stdout; then its figure, which may fail: the front is there already."""
-    from dashboards.figures import front_figure, write_html
-    from nas.front import front
-    from nas.store import frames
-
-    emit_front(front(opened, job), as_json=as_json)
-    if figure is not None:
-        drawn = front_figure(frames.finalists(opened, job), frames.evaluations(opened, job), job=job.name)
-        write_html(drawn, figure)
-        note(f"\nThe figure is in {figure}", quiet=quiet)
-
-
-def _check_figure(figure: Path | None) -> None:
-    from search_spaces._errors import UsageError
-
-    # A wrong path must not come to light after an hour.
-    if figure is not None and (figure.is_dir() or not figure.absolute().parent.is_dir()):
-        raise UsageError(f"The figure '{figure}' cannot be written.", "Name a file in a folder that exists.")
 
 
 def _free_name(opened: "Store", file: Path) -> str:

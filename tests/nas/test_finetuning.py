@@ -304,9 +304,15 @@ def test_a_learning_rate_at_which_it_diverges_is_left_out(store: Store, job: Job
 
 
 def test_where_nothing_could_be_trained_the_command_fails(
-    store: Store, job: Job, tiny_copy: str, capsys: pytest.CaptureFixture[str]
+    store: Store,
+    job: Job,
+    tiny_copy: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     key = keys(store, job)[0]
+    monkeypatch.chdir(tmp_path)
     words = ["finetune", "tiny", "--subnet", key, "--lr", "1e30", "--steps", "10", "--store", tiny_copy]
     assert main([*words, "--quiet"]) == 1
     out, err = capsys.readouterr()
@@ -471,11 +477,18 @@ def test_alone_begins_where_it_says(store: Store, job: Job) -> None:
 
 
 def test_from_the_command_line(
-    store: Store, job: Job, tiny_copy: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    store: Store,
+    job: Job,
+    tiny_copy: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     chosen = keys(store, job)
+    monkeypatch.chdir(tmp_path)
     words = ["finetune", "tiny", "--subnet", *chosen, "--steps", "10", "--store", tiny_copy, "--quiet"]
     assert main(words) == 0
+    assert "fine-tuned" in (tmp_path / "tiny-front.html").read_text(encoding="utf-8")
     out = capsys.readouterr().out
     assert "FINE-TUNED" in out
     assert f"inherited and fine-tuned: {front(store, job).agreements()['finetuned']}" in out
@@ -523,7 +536,8 @@ def under_ray(url: str, *words: object) -> dict[str, Any]:
     """The front after `nas finetune --engine ray`, in a process of its own, as people run it."""
     nas = Path(sys.executable).with_name("nas")
     command = [nas, "finetune", "tiny", *words, "--engine", "ray", "--store", url, "--json"]
-    ran = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    folder = Path(url.removeprefix("sqlite:///")).parent
+    ran = subprocess.run(list(map(str, command)), cwd=folder, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
     found: dict[str, Any] = json.loads(ran.stdout)
     return found
