@@ -1,7 +1,7 @@
 """Recipes for a ViT-ResNAS supernet on digit pairs: which norm in the stem, how many architectures a step.
 
     python benchmarks/vit_resnas_recipe.py --seeds 3          # about an hour on one core
-    python benchmarks/vit_resnas_recipe.py --only norms
+    python benchmarks/vit_resnas_recipe.py --only norms --norm-steps 3000
 
 Accuracies are means over the seeds with their standard errors, on the search split, by which recipes are
 chosen. Steps see 64 images each, whatever the number of architectures that share them.
@@ -67,20 +67,18 @@ def accuracies(net: Supernet, data: DataSet) -> list[float]:
     return [*(mean([arch]) for arch in ends), mean(drawn)]
 
 
-def print_norms(data: DataSet, seeds: int) -> None:
+def print_norms(data: DataSet, seeds: int, steps: int) -> None:
     rows: dict[str, list[list[float]]] = {}
     for seed in range(seeds):
         for norm in ("group", "batch"):
-            net = trained(data, SinglePath(), NORM_STEPS, {"largest_first": 0.25}, seed, norm)
+            net = trained(data, SinglePath(), steps, {"largest_first": 0.25}, seed, norm)
             rows.setdefault(f"{norm}, as trained", []).append(accuracies(net, data))
             if any(isinstance(module, nn.BatchNorm2d) for module in net.modules()):
                 net.recalibrate(data.train_batch(seed, step, 64)[0] for step in CALIBRATION)
                 rows.setdefault("batch, training images", []).append(accuracies(net, data))
                 net.recalibrate(data.clean_batch(seed, step, 64) for step in CALIBRATION)
                 rows.setdefault("batch, clean images", []).append(accuracies(net, data))
-    print(
-        f"Norm of the stem and where its statistics come from; one architecture a step, {NORM_STEPS} steps\n"
-    )
+    print(f"Norm of the stem and where its statistics come from; one architecture a step, {steps} steps\n")
     print(f"| norm | {' | '.join(COLUMNS)} |\n|---|{'---|' * len(COLUMNS)}")
     for name, found in rows.items():
         print(f"| {name} | {' | '.join(map(cell, zip(*found, strict=True)))} |", flush=True)
@@ -100,9 +98,6 @@ def print_sampling(data: DataSet, seeds: int) -> None:
         )
 
 
-SECTIONS = {"norms": print_norms, "sampling": print_sampling}
-
-
 def cell(values: Sequence[float]) -> str:
     """Percent with the standard error over the seeds."""
     percent = 100 * np.array(values)
@@ -115,12 +110,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--only", choices=SECTIONS)
+    parser.add_argument("--only", choices=("norms", "sampling"))
+    parser.add_argument("--norm-steps", type=int, default=NORM_STEPS)
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
     data = datasets.build("digit_pairs")
-    for name in [args.only] if args.only else SECTIONS:
-        SECTIONS[name](data, args.seeds)
+    if args.only != "sampling":
+        print_norms(data, args.seeds, args.norm_steps)
+    if args.only != "norms":
+        print_sampling(data, args.seeds)
 
 
 if __name__ == "__main__":

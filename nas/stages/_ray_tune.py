@@ -181,7 +181,7 @@ class _ASHABySubnet(FIFOScheduler):
                 grace_period=grace,
                 reduction_factor=REDUCTION,
             )
-            for key in self._subnet_of
+            for key in set(self._subnet_of)
         }
 
     def _own(self, trial: Any) -> ASHAScheduler:
