@@ -49,6 +49,13 @@ def job(store: Store) -> Job:
     return store.job("tiny")
 
 
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the command is typed, and leaves its figure."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
 def _new(evaluation: Evaluation) -> NewSubnet:
     subnet = evaluation.subnet
     return NewSubnet(subnet.key, subnet.architecture, subnet.params, subnet.macs)
@@ -304,15 +311,9 @@ def test_a_learning_rate_at_which_it_diverges_is_left_out(store: Store, job: Job
 
 
 def test_where_nothing_could_be_trained_the_command_fails(
-    store: Store,
-    job: Job,
-    tiny_copy: str,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    store: Store, job: Job, tiny_copy: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     key = keys(store, job)[0]
-    monkeypatch.chdir(tmp_path)
     words = ["finetune", "tiny", "--subnet", key, "--lr", "1e30", "--steps", "10", "--store", tiny_copy]
     assert main([*words, "--quiet"]) == 1
     out, err = capsys.readouterr()
@@ -477,18 +478,12 @@ def test_alone_begins_where_it_says(store: Store, job: Job) -> None:
 
 
 def test_from_the_command_line(
-    store: Store,
-    job: Job,
-    tiny_copy: str,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    store: Store, job: Job, tiny_copy: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     chosen = keys(store, job)
-    monkeypatch.chdir(tmp_path)
     words = ["finetune", "tiny", "--subnet", *chosen, "--steps", "10", "--store", tiny_copy, "--quiet"]
     assert main(words) == 0
-    assert "fine-tuned" in (tmp_path / "tiny-front.html").read_text(encoding="utf-8")
+    assert "fine-tuned" in (folder / "tiny-front.html").read_text(encoding="utf-8")
     out = capsys.readouterr().out
     assert "FINE-TUNED" in out
     assert f"inherited and fine-tuned: {front(store, job).agreements()['finetuned']}" in out
@@ -500,13 +495,13 @@ def test_from_the_command_line(
         "--weights",
         "finetuned",
         "-o",
-        str(tmp_path / "o"),
+        str(folder / "o"),
     ]
     assert main([*extracted, "--store", tiny_copy, "--quiet"]) == 0
-    card = (tmp_path / "o" / "README.md").read_text()
+    card = (folder / "o" / "README.md").read_text()
     assert "| weights | finetuned |" in card
     wanted = extract(store, job, chosen[0], weights="finetuned").state_dict()
-    written = load_file(tmp_path / "o" / "model.safetensors")
+    written = load_file(folder / "o" / "model.safetensors")
     assert all(torch.equal(written[name], tensor) for name, tensor in wanted.items())
 
 
