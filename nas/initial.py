@@ -11,13 +11,15 @@ from torch import nn
 
 from nas.config import CheckpointInit, SupernetConfig, TimmInit
 from search_spaces._errors import UsageError
+from search_spaces._registry import load
 from supernet._base import Supernet
+from supernet._plain_hiera import Hiera
 from supernet._plain_swin import StitchedSwin, Swin
 from supernet._plain_vit import StitchedViT, ViT
 from supernet._plain_vit_res import ViTRes
 
 MODULES: dict[str, type[nn.Module]] = {
-    module.__name__: module for module in (StitchedSwin, StitchedViT, Swin, ViT, ViTRes)
+    module.__name__: module for module in (Hiera, StitchedSwin, StitchedViT, Swin, ViT, ViTRes)
 }
 HASHED = {"model.safetensors", "config.json"}
 
@@ -28,9 +30,8 @@ def initialise(net: Supernet, config: SupernetConfig, *, seed: int) -> bool:
     Raises UsageError for weights that cannot be had or do not fit.
     """
     if isinstance(config.init, TimmInit):
-        from supernet._timm import load_timm  # noqa: PLC0415 - imports timm
-
-        load_timm(net, config.init.timm, pretrained=config.init.pretrained, seed=seed)
+        family = load("supernet", net.space.family)
+        family.load_timm(net, config.init.timm, pretrained=config.init.pretrained, seed=seed)
     elif isinstance(config.init, CheckpointInit):
         load_checkpoint(net, config.init.checkpoint)
     else:
@@ -56,37 +57,22 @@ def load_folder(folder: str | Path) -> nn.Module:
 
 
 def checkpoint_options(
-    folder: str, *, image_size: tuple[int, int], in_chans: int, num_classes: int
+    family: str, folder: str, *, image_size: tuple[int, int], in_chans: int, num_classes: int
 ) -> dict[str, Any]:
-    """Options of the `matformer` space whose largest architecture is the subnet in the folder.
+    """Options of the family's space whose largest architecture is the subnet in the folder.
 
-    Raises UsageError when its layers are unequal or it takes other images than the data's.
+    Raises UsageError when the family cannot nest it or it takes other images than the data's.
     """
     module = load_folder(folder)
-    if not isinstance(module, ViT):
-        raise UsageError(f"'{folder}' holds a {type(module).__name__}; only a ViT can be nested.")
-    arguments = dict(module.config)
-    depth = len(arguments["num_heads"])
-    heads, hidden = set(arguments.pop("num_heads", ())), set(arguments.pop("mlp_hidden", ()))
-    if len(heads) != 1 or len(hidden) != 1:
-        raise UsageError(
-            f"The layers of the subnet in '{folder}' differ; only one with equal layers can be nested."
-        )
-    sizes = {"image_size": list(image_size), "in_chans": in_chans, "num_classes": num_classes}
+    try:
+        options: dict[str, Any] = load("supernet", family).nested_options(module)
+    except UsageError as error:
+        raise UsageError(f"The subnet in '{folder}' cannot be nested: {error.message}", error.hint) from error
+    sizes = {"image_size": image_size, "in_chans": in_chans, "num_classes": num_classes}
     for name, wanted in sizes.items():
-        if arguments[name] != wanted:
-            raise UsageError(f"The subnet in '{folder}' has {name} {arguments[name]}, the data {wanted}.")
-    dim, neurons = arguments.pop("embed_dim"), hidden.pop()
-    channels = arguments.pop("stem_channels")
-    widths = sorted({max(1, neurons // divisor) for divisor in (8, 4, 2, 1)})
-    return arguments | {
-        "image_size": image_size,
-        "stem_dim": channels[0] if channels else 16,
-        "embed_dim": (dim,),
-        "depth": (depth,),
-        "num_heads": (heads.pop(),),
-        "mlp_ratio": tuple(width / dim for width in widths),
-    }
+        if options[name] != wanted:
+            raise UsageError(f"The subnet in '{folder}' has {name} {options[name]}, the data {wanted}.")
+    return options
 
 
 def load_checkpoint(net: Supernet, folder: str) -> None:

@@ -48,10 +48,11 @@ def _check_sources(config: JobConfig) -> None:
         )
     if not takes_anchors and isinstance(init, AnchorsInit):
         raise UsageError(f"A {family} job joins no models.", "Set supernet.family: stitching.")
-    if isinstance(init, TimmInit | CheckpointInit) and not getattr(module, "FROM_PLAIN_VIT", False):
+    pretrained = isinstance(init, TimmInit | CheckpointInit)
+    if pretrained and not hasattr(load("supernet", family), "nested_options"):
         raise UsageError(
-            f"A {family} job cannot begin with the weights of a plain vision transformer.",
-            "Set supernet.init: scratch, or supernet.family: matformer.",
+            f"A {family} job cannot begin with the weights of another model.",
+            "Set supernet.init: scratch, or supernet.family: matformer (plain ViTs) or turbovit (Hieras).",
         )
     for name, where in {"name": "name", "anchors": "supernet.init.anchors"}.items():
         if name in config.supernet.space:
@@ -79,13 +80,13 @@ def data_sizes(data: DataSet) -> dict[str, Any]:
 def _defaults(config: JobConfig, sizes: dict[str, Any]) -> dict[str, Any]:
     init = config.supernet.init
     if isinstance(init, TimmInit):
-        from supernet._timm import space_options  # noqa: PLC0415 - imports timm
-
-        return space_options(init.timm, pretrained=init.pretrained, **sizes)
+        family = load("supernet", config.supernet.family)
+        options: dict[str, Any] = family.space_options(init.timm, pretrained=init.pretrained, **sizes)
+        return options
     if isinstance(init, CheckpointInit):
         from nas.initial import checkpoint_options  # noqa: PLC0415 - imports torch
 
-        return checkpoint_options(init.checkpoint, **sizes)
+        return checkpoint_options(config.supernet.family, init.checkpoint, **sizes)
     module = load("search_spaces", config.supernet.family)
     patch_size = getattr(module, "default_patch_size", _patch_size)(sizes["image_size"])
     if isinstance(init, AnchorsInit):

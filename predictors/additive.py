@@ -55,7 +55,8 @@ def layer_features(layer: Layer) -> tuple[int, ...]:
     """What one layer does, in the order of FEATURES, for one sample; takes any `Layer`, whoever made it.
 
     Operators of unknown kinds count as elementwise ones whose MACs run like those of a linear layer.
-    `attention` needs the shape (windows, heads, tokens, head_dim).
+    `attention` needs the shape (windows, heads, queries, head_dim), and behind it the keys, if they are not
+    as many.
     """
     kind = layer.kind
     moved = layer.input_elements + layer.output_elements
@@ -68,13 +69,18 @@ def layer_features(layer: Layer) -> tuple[int, ...]:
         layer.input_elements if gemm else 0,
         layer.output_elements if gemm else 0,
         moved if is_attention else 0,
-        layer.slices * layer.shape[2] ** 2 if is_attention else 0,
+        layer.slices * layer.shape[2] * _keys(layer) if is_attention else 0,
         layer.slices if is_attention else 0,
         moved if kind == "norm" else 0,
         moved if kind == "activation" else 0,
         moved if not (gemm or is_attention or kind in ELEMENTWISE) else 0,
         layer.params,
     )
+
+
+def _keys(layer: Layer) -> int:
+    """Keys of one window of an attention."""
+    return layer.shape[4] if len(layer.shape) > 4 else layer.shape[2]
 
 
 @dataclass(frozen=True, eq=False)

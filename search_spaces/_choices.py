@@ -29,10 +29,13 @@ class Part:
     depends_on: names of choices; `layers` gets their values by name (None where inactive) and returns the
     piece's layers. Because it depends on nothing else, sums over a part are a table with one entry per
     combination of those choices.
+    named_by: further choices that decide nothing but the layers' names, such as how many blocks come before.
+    `layers` gets their values where names matter, and not where it is summed.
     """
 
     depends_on: tuple[str, ...]
     layers: Callable[[Mapping[str, Any]], tuple[Layer, ...]]
+    named_by: tuple[str, ...] = ()
 
 
 def is_active(choice: Choice, values: Mapping[str, Option | None]) -> bool:

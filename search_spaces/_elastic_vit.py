@@ -50,7 +50,7 @@ def elastic_vit(
         "num_heads": ascending("num_heads", num_heads),
         "mlp_ratio": ascending("mlp_ratio", mlp_ratio, kinds=(int, float)),
     }
-    _check_widths(elastic["embed_dim"], elastic["mlp_ratio"])
+    check_widths(elastic["embed_dim"], elastic["mlp_ratio"])
     for choice in per_layer:
         if choice not in PER_LAYER:
             raise UsageError(
@@ -123,7 +123,7 @@ def _vit_config(family: str, vit: Mapping[str, Any]) -> ViTConfig:
     return ViTConfig(**with_sides(vit))
 
 
-def _check_widths(dims: Sequence[int], ratios: Sequence[float]) -> None:
+def check_widths(dims: Sequence[int], ratios: Sequence[float]) -> None:
     """Two options must not be the same network, and none may be without neurons."""
     for dim in dims:
         widths = [hidden_features(dim, ratio) for ratio in ratios]

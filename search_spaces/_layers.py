@@ -91,15 +91,22 @@ def conv2d(
     )
 
 
-def attention(name: str, tokens: int, heads: int, head_dim: int, *, windows: int = 1) -> Layer:
-    """Softmax attention between the tokens of each window; shape (windows, heads, tokens, head_dim)."""
+def attention(
+    name: str, tokens: int, heads: int, head_dim: int, *, windows: int = 1, keys: int | None = None
+) -> Layer:
+    """Softmax attention between the tokens of each window; shape (windows, heads, tokens, head_dim).
+
+    keys: of a window, where they are not as many as its queries, `tokens`; they end the shape then.
+    """
+    shape = (windows, heads, tokens, head_dim)
+    keys = tokens if keys is None else keys
     return Layer(
         name,
         "attention",
-        (windows, heads, tokens, head_dim),
+        shape if keys == tokens else (*shape, keys),
         params=0,
-        macs=2 * windows * heads * tokens * tokens * head_dim,
-        input_elements=3 * windows * tokens * heads * head_dim,
+        macs=2 * windows * heads * tokens * keys * head_dim,
+        input_elements=windows * (tokens + 2 * keys) * heads * head_dim,
         output_elements=windows * tokens * heads * head_dim,
         slices=windows * heads,
     )
@@ -149,5 +156,5 @@ def token(name: str, rows: int, dim: int) -> Layer:
 
 
 def pool(name: str, rows: int, dim: int, *, groups: int = 1) -> Layer:
-    """The mean (or choice of one) of the `rows` vectors of each group; shape (groups, rows, dim)."""
+    """The mean, maximum or choice of one of the `rows` vectors of each group; shape (groups, rows, dim)."""
     return Layer(name, "pool", (groups, rows, dim), 0, 0, groups * rows * dim, groups * dim)

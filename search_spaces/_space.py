@@ -147,7 +147,7 @@ class SearchSpace:
         """One architecture, each of the space's `size` architectures equally likely."""
         code = np.full(len(self.choices), INACTIVE, dtype=np.int64)
         for i, choice in enumerate(self.choices):
-            parent, enabled = self._conditions.get(i, (i, None))
+            parent, enabled = self.conditions.get(i, (i, None))
             if enabled is None or enabled[code[parent]]:
                 sizes = self._option_sizes[choice.name]
                 total = sum(sizes)
@@ -224,12 +224,12 @@ class SearchSpace:
     def canonical(self, codes: Codes) -> Codes:
         """`codes` with every choice that does not exist under the others set to INACTIVE; idempotent."""
         codes = np.array(codes, dtype=np.int64)
-        for i, (parent, enabled) in self._conditions.items():
+        for i, (parent, enabled) in self.conditions.items():
             codes[~enabled[codes[:, parent]], i] = INACTIVE
         return codes
 
     @cached_property
-    def _conditions(self) -> dict[int, tuple[int, NDArray[np.bool_]]]:
+    def conditions(self) -> dict[int, tuple[int, NDArray[np.bool_]]]:
         """Conditional choice -> its parent, and whether it exists by code of the parent (INACTIVE: last)."""
         conditions = {}
         for i, choice in enumerate(self.choices):
@@ -246,7 +246,8 @@ class SearchSpace:
         values = dict(arch.values)
         return tuple(
             itertools.chain.from_iterable(
-                part.layers({name: values.get(name) for name in part.depends_on}) for part in self.parts
+                part.layers({name: values.get(name) for name in (*part.depends_on, *part.named_by)})
+                for part in self.parts
             )
         )
 

@@ -13,7 +13,6 @@ from search_spaces._elastic_vit import elastic_vit
 from search_spaces._space import SearchSpace
 
 FAMILY = "matformer"
-FROM_PLAIN_VIT = True  # the space of a pretrained plain ViT is one of this family
 
 _VIT = {
     "image_size": (224, 224),

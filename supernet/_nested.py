@@ -31,10 +31,16 @@ class Nested(Supernet):
     def segments(self, name: str) -> int:
         """Into how many equal segments dim 0 of the parameter called `name` divides (see `prefix_slice`)."""
 
+    def shared_name(self, arch: Architecture, name: str) -> str:
+        """Of which shared tensor the plain module's `name` is a slice; most families call both alike."""
+        return name
+
     def tensors(self, arch: Architecture) -> dict[str, Tensor]:
         shared, skeleton = self.shared, self._skeleton(arch)
         whole = dict(chain(shared.named_parameters(), shared.named_buffers()))
         return {
-            name: prefix_slice(whole[name], wanted.shape, segments=self.segments(name))
+            name: prefix_slice(
+                whole[self.shared_name(arch, name)], wanted.shape, segments=self.segments(name)
+            )
             for name, wanted in chain(skeleton.named_parameters(), skeleton.named_buffers())
         }

@@ -1,6 +1,5 @@
 """timm vision transformers in and out: one as a `matformer` space, its weights, and a subnet's twin there."""
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +9,7 @@ from torch import nn
 from search_spaces._errors import UsageError
 from supernet._base import Supernet
 from supernet._plain_vit import ViT
-from supernet._timm_models import check_has_weights, create
+from supernet._timm_models import check_has_weights, create, load_model, ratio_of
 from supernet._timm_support import activation_of, check_parameters, check_patches, check_supported
 
 if TYPE_CHECKING:
@@ -66,19 +65,8 @@ def load_timm(supernet: Supernet, name: str, *, pretrained: bool, seed: int = 0)
     seed: of all weights that are not pretrained.
     Raises UsageError when the weights cannot be had or are not those of the space's largest architecture.
     """
-    options = supernet.space.options
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = plain_vit(
-            name, options["image_size"], options["in_chans"], options["num_classes"], pretrained=pretrained
-        )
-    try:
-        supernet.shared.load_state_dict(model.state_dict(), strict=True)
-    except RuntimeError as error:
-        raise UsageError(
-            f"The weights of timm's '{name}' do not fit the largest net of '{supernet.space.name}'.",
-            "Take the space's options from the model; the last of each choice must be the model's own.",
-        ) from error
+    sizes = [supernet.space.options[key] for key in ("image_size", "in_chans", "num_classes")]
+    load_model(supernet, name, lambda: plain_vit(name, *sizes, pretrained=pretrained), seed=seed)
 
 
 def timm_kwargs(plain: ViT) -> dict[str, Any] | None:
@@ -99,7 +87,7 @@ def timm_kwargs(plain: ViT) -> dict[str, Any] | None:
         "img_size": list(config["image_size"]),
         "depth": len(config["num_heads"]),
         "num_heads": min(heads),
-        "mlp_ratio": _ratio(config["embed_dim"], min(hidden) * (1 + config["gated"])),
+        "mlp_ratio": ratio_of(config["embed_dim"], min(hidden) * (1 + config["gated"])),
         "init_values": 1e-5 if config["layer_scale"] else 0.0,  # None would leave the entry point's own
         "act_layer": config["act"],
         "global_pool": config["pool"],
@@ -161,9 +149,3 @@ def read(model: "VisionTransformer") -> tuple[dict[str, Any], int]:
         "num_heads": (block.attn.num_heads,),
     }
     return options, hidden
-
-
-def _ratio(dim: int, hidden: int) -> float:
-    """A ratio with which timm, which truncates the product, comes to exactly `hidden`."""
-    ratio = hidden / dim
-    return ratio if int(dim * ratio) == hidden else math.nextafter(ratio, math.inf)

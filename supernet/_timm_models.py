@@ -1,15 +1,18 @@
 """timm models by name, with one sentence for everything that can go wrong."""
 
 import difflib
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from torch import nn
 
 from search_spaces._errors import UsageError
+from supernet._base import Supernet
 
 FOLDER = "local-dir:"
 FAILURES = (
@@ -51,6 +54,30 @@ def check_has_weights(name: str, model: nn.Module) -> None:
     if not any(known.get(source) for source in WEIGHT_SOURCES):
         hint = "Set pretrained: false, or choose another model."
         raise UsageError(f"timm has no pretrained weights for '{name}'.", hint)
+
+
+def load_model(supernet: Supernet, name: str, make: Callable[[], nn.Module], *, seed: int) -> None:
+    """Copies the weights of the model that `make` makes into the shared weights.
+
+    name: of the model, for messages.  seed: of all weights that it draws.
+    Raises UsageError when they are not those of the space's largest architecture.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = make()
+    try:
+        supernet.shared.load_state_dict(model.state_dict(), strict=True)
+    except RuntimeError as error:
+        raise UsageError(
+            f"The weights of timm's '{name}' do not fit the largest net of '{supernet.space.name}'.",
+            "Take the space's options from the model; the last of each choice must be the model's own.",
+        ) from error
+
+
+def ratio_of(dim: int, hidden: int) -> float:
+    """A ratio with which timm, which truncates the product, comes to exactly `hidden`."""
+    ratio = hidden / dim
+    return ratio if int(dim * ratio) == hidden else math.nextafter(ratio, math.inf)
 
 
 def shown(name: str) -> str:

@@ -113,6 +113,12 @@ def built(name: str) -> Supernet:
         return supernet.build(space).eval()
 
 
+def runnable_space(family: str) -> str:
+    """The family's own space, or else the first of its others, as far as it runs."""
+    named = [name for name in search_spaces.names() if search_spaces.family_of(name) == family]
+    return next(n for n in sorted(named, key=lambda n: n != family) if is_runnable(search_spaces.get(n)))
+
+
 def nested_spaces() -> list[str]:
     return [name for name in search_spaces.names() if search_spaces.get(name).family in NESTED]
 
@@ -251,7 +257,7 @@ def test_the_seed_decides_the_weights(running) -> None:
 def test_an_exporter_writes_a_new_folder_and_leaves_the_network_alone(
     name: str, family: str, tmp_path: Path
 ) -> None:
-    net = built(family)
+    net = built(runnable_space(family))
     arch, example = net.space.uniform(3)[1], net.example_input(BATCH)
     module, folder = net.extract(arch), tmp_path / "subnet"
     info = {"subnet": arch.key, "architecture": arch.to_dict()}

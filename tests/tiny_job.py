@@ -1,12 +1,19 @@
 """A job that is as small as a job can be, and one that was never trained, for tests of what comes after."""
 
+import shutil
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 import nas
 import search_spaces
 import supernet
-from nas import checkpoints
+from nas import checkpoints, jobs, pipeline
+from nas.config import checked_config
+from nas.progress import Silent
+from nas.stages import search as search_stage
 from nas.stages._run import subnet_row
 from nas.store import Job, Store
 from search_spaces import Architecture, SearchSpace
@@ -25,6 +32,20 @@ CONFIG: dict[str, Any] = {
     "search": {"evaluations": 24, "batch": 6, "population": 6, "finalists": 6},
     "execution": {"workers": 1},
 }
+GENERATIVE: dict[str, Any] = CONFIG | {
+    "name": "generative",
+    "supernet": {
+        "space": {"embed_dim": [8, 16], "depth": [1, 2, 3], "num_heads": [1, 2], "mlp_ratio": [0.5, 1, 2, 4]}
+    },
+    "constraints": ["params<=10000"],
+    "search": {
+        "searcher": "generative",
+        "evaluations": 32,
+        "batch": 8,
+        "finalists": 4,
+        "options": {"initial": 16, "round": 8, "steps": 10},
+    },
+}
 PATCHES: dict[str, Any] = {
     "image_size": (8, 8),
     "patch_size": 4,
@@ -41,6 +62,25 @@ PATCHES: dict[str, Any] = {
 def run_tiny(url: str) -> nas.JobHandle:
     """Runs the tiny job in a store of this URL."""
     return nas.run(CONFIG, store=url)
+
+
+def begin_generative(url: str) -> None:
+    """A job with a generative searcher that is stopped when its search begins."""
+    with Store.open(url) as store, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(search_stage, "_search", _interrupted)
+        job = jobs.create(store, checked_config(GENERATIVE, where="The config"), name=None)
+        with pytest.raises(KeyboardInterrupt):
+            pipeline.run(store, job, progress=Silent())
+
+
+def copied(url: str, folder: Path) -> str:
+    """The URL of a copy of a closed store, files included, in a folder that does not exist yet."""
+    file = Path(url.removeprefix("sqlite:///"))
+    return f"sqlite:///{shutil.copytree(file.parent, folder) / file.name}"
+
+
+def _interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 @dataclass(frozen=True)
@@ -61,7 +101,11 @@ class Untrained:
 
 def untrained_job(url: str, **options: Any) -> Untrained:
     """A job over the `matformer` space of these options, by default one with a stem that timm has, too."""
-    space = search_spaces.get("matformer", **(PATCHES | options))
+    return untrained_in(url, search_spaces.get("matformer", **(PATCHES | options)))
+
+
+def untrained_in(url: str, space: SearchSpace) -> Untrained:
+    """A job over any space of networks for 8x8 images of ten digits."""
     store = Store.open(url)
     config = {"data": {"name": "digits"}, "devices": {"cpu": {"batch": 8}}}
     job = store.create_job("untrained", config=config, seed=0, provenance={})

@@ -37,7 +37,7 @@ def test_it_needs_torch_only(kind: type[nn.Module]) -> None:
     assert kind.__name__ in classes
 
 
-@pytest.mark.parametrize("family", ["matformer", "vit_resnas", "autoformer"])
+@pytest.mark.parametrize("family", ["matformer", "vit_resnas", "autoformer", "turbovit_digit_pairs"])
 def test_it_runs_and_computes_the_same(family: str) -> None:
     net = supernet.build(search_spaces.get(family)).eval()
     module = net.extract(net.space.smallest)

@@ -46,6 +46,13 @@ def test_features_of_each_kind() -> None:
         "softmax_elements": 4 * 2 * 25,
         "attention_slices": 8,
     }
+    assert named(attention("attn", 5, 2, 3, windows=4, keys=7)) == {
+        "launches": 1,
+        "attention_macs": 2 * 4 * 2 * 5 * 7 * 3,
+        "attention_elements": 4 * (5 + 7 + 7 + 5) * 6,
+        "softmax_elements": 4 * 2 * 5 * 7,
+        "attention_slices": 8,
+    }
     assert named(norm("norm", 5, 3)) == {"launches": 1, "norm_elements": 30, "params": 6}
     assert named(Layer("rope", "rotary", (1,), 0, 7, 10, 20)) == {
         "launches": 1,
