@@ -53,7 +53,7 @@ def test_a_job_needs_to_name_the_family_only(tmp_path: Path) -> None:
 def test_sizes_come_from_the_data() -> None:
     space = resolve(job(), datasets.build("digits"))
     assert (space.options["image_size"], space.options["in_chans"]) == ((8, 8), 1)
-    assert (space.options["patch_size"], space.options["patch_kernel"]) == (1, 3)
+    assert (space.options["patch_size"], space.options["patch_kernel"]) == (2, 5)
     assert len(space.options["depth"]) == 3
     given = resolve(job(space={"depth": [[1], [1, 2]], "patch_size": 2}), datasets.build("digits"))
     assert (given.options["patch_size"], given.options["mask_unit_stages"]) == (2, (1,))
