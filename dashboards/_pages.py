@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pandas as pd
+import plotly.graph_objects as go
 from dash import dcc, html
 from dash.development.base_component import Component
 
@@ -111,19 +112,23 @@ def job_page(job: Job) -> list[Component]:
         dcc.Store(id="job", data=job.id),
         dcc.Interval(id="job-clock", interval=REFRESH_MS),
         html.Div(id="job-head"),
-        html.Div([_graph("front", tools=True), html.Aside(id="panel")], className="explorer"),
+        html.Div([chart("front", tools=True), html.Aside(id="panel")], className="explorer"),
         html.H2("Front"),
         html.Div(id="front-table"),
         html.H2("How it came about"),
-        html.Div([_graph("hypervolume"), _graph("predicted"), _graph("training")], className="charts"),
+        html.Div(
+            [chart("hypervolume"), html.Div(id="generator"), chart("predicted"), chart("training")],
+            className="charts",
+        ),
     ]
 
 
-def _graph(name: str, *, tools: bool = False) -> Component:
+def chart(name: str, figure: go.Figure | None = None, *, tools: bool = False) -> Component:
+    """A figure in its frame, by default one that a callback fills."""
     # Dash shows axes without data until the first figure comes; an invisible layout is quieter.
     blank = {"layout": {"xaxis": {"visible": False}, "yaxis": {"visible": False}}}
     config = CONFIG | {"displayModeBar": tools}
-    graph = dcc.Graph(id=name, figure=blank, config=config, responsive=True)
+    graph = dcc.Graph(id=name, figure=blank if figure is None else figure, config=config, responsive=True)
     return html.Div(graph, className=f"graph {name}")
 
 

@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+import plotly.graph_objects as go
 from dash import dcc, html
 from dash.development.base_component import Component
 from sqlalchemy.engine import make_url
@@ -11,12 +12,14 @@ from sqlalchemy.engine import make_url
 import search_spaces
 from dashboards._look import CONFIG, amount, is_number, milliseconds, option, quality
 from dashboards._pages import table, text_or_dash
-from dashboards._route import route_figure
-from dashboards.figures import front_rows, layers_figure, layers_frame
+from dashboards._route import block_names, route_figure
+from dashboards.figures import front_rows, layers_figure, layers_frame, reactions_figure
 from nas.store import Job, Store, default_url, frames
 from nas.store.frames import RETRAINED
 from search_spaces import SearchSpace
 from search_spaces._errors import NASError
+from search_spaces._stitches import Stitch
+from search_spaces.stitching import FAMILY, stitch_of
 
 
 def hint(store: Store, job: Job) -> list[Component]:
@@ -48,7 +51,7 @@ def subnet_panel(store: Store, job: Job, key: str) -> list[Component]:
         ),
         html.H3("Architecture"),
         table(["Choice", "Value"], [[name, option(value)] for name, value in facts["architecture"].items()]),
-        *_pictures(store, job, facts["architecture"]),
+        *_pictures(store, job, key, facts["architecture"]),
     ]
 
 
@@ -69,14 +72,16 @@ def space_of(store: Store, job: Job) -> SearchSpace:
     return search_spaces.get(stored["family"], **stored["options"])
 
 
-def _pictures(store: Store, job: Job, architecture: dict[str, Any]) -> list[Component]:
-    """The route of a stitch, and the layers of any subnet."""
+def _pictures(store: Store, job: Job, key: str, architecture: dict[str, Any]) -> list[Component]:
+    """The route of a stitch, the layers of any subnet, and the reactions of one that was probed."""
     try:
         space = space_of(store, job)
         arch = space.architecture(architecture)
+        stitch = stitch_of(arch) if space.family == FAMILY else None
         figures = {
             "route": route_figure(space, arch),
             "layers": layers_figure(layers_frame(space, arch)),
+            "reactions": _reactions(store, job, key, stitch=stitch),
         }
     except NASError as error:
         return [html.P(f"The layers cannot be shown. {error.message}")]
@@ -90,6 +95,19 @@ def _pictures(store: Store, job: Job, architecture: dict[str, Any]) -> list[Comp
         for name, figure in figures.items()
         if figure is not None
     ]
+
+
+def _reactions(store: Store, job: Job, key: str, *, stitch: Stitch | None) -> go.Figure | None:
+    """What a generative search saw when it left out one block of the subnet after the other."""
+    probed = frames.events(store, job, "probe")
+    found = [] if probed.empty else probed[probed["subnet"] == key].to_dict("records")
+    if not found:
+        return None
+    rises = {name: reaction["bypass"] for name, reaction in found[0]["reactions"].items()}
+    if stitch is not None:
+        names = block_names(stitch, rises)
+        rises = {names[name]: rise for name, rise in rises.items()}
+    return reactions_figure(rises, loss=found[0]["loss"])
 
 
 def _facts(store: Store, job: Job, key: str) -> dict[str, Any] | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote
 
+import pandas as pd
 import plotly.graph_objects as go
 from dash import Dash, Input, Output, State, ctx, no_update
 from dash.development.base_component import Component
@@ -17,7 +18,13 @@ from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 from dashboards import _pages as pages
 from dashboards import _panel as panel
 from dashboards._guard import LOOPBACK, guard
-from dashboards.figures import front_figure, hypervolume_figure, predicted_measured_figure, training_figure
+from dashboards.figures import (
+    front_figure,
+    generator_figure,
+    hypervolume_figure,
+    predicted_measured_figure,
+    training_figure,
+)
 from nas.store import Store, frames
 from search_spaces._errors import ConflictError, NASError, NotFoundError, UsageError
 
@@ -98,6 +105,7 @@ def _explore_job(app: Dash, store: Store) -> None:
         Output("hypervolume", "figure"),
         Output("predicted", "figure"),
         Output("training", "figure"),
+        Output("generator", "children"),
         Output("job-clock", "disabled"),
         Input("job-clock", "n_intervals"),
         Input("url", "search"),
@@ -107,7 +115,7 @@ def _explore_job(app: Dash, store: Store) -> None:
         front = job_front(store, job_id, selected=chosen(search))
         # Choosing a subnet draws a ring and nothing else; a page that has just been opened is drawn in full.
         if ctx.triggered_id == "url":
-            return (front, *[no_update] * 6)
+            return (front, *[no_update] * 7)
         return (front, *job_parts(store, job_id))
 
 
@@ -124,7 +132,9 @@ def job_front(store: Store, job_id: int, *, selected: str | None) -> go.Figure:
 
 
 def job_parts(store: Store, job_id: int) -> tuple[Any, ...]:
-    """The other parts of a job's page: head, front table, three charts, and whether its clock may stop."""
+    """The other parts of a job's page: head, front table, three charts, a fourth of a job with a generator,
+    and whether its clock may stop.
+    """
     job = store.job(job_id)
     jobs = frames.jobs(store)
     row = jobs[jobs["id"] == job_id].to_dict("records")[0]
@@ -135,8 +145,13 @@ def job_parts(store: Store, job_id: int) -> tuple[Any, ...]:
         hypervolume_figure(frames.events(store, job, "hypervolume")),
         predicted_measured_figure(finalists),
         training_figure(frames.events(store, job, "train")),
+        _generator(frames.events(store, job, "generator")),
         job.state not in pages.LIVE_STATES,
     )
+
+
+def _generator(events: pd.DataFrame) -> list[Component]:
+    return [] if events.empty else [pages.chart("generator-curve", generator_figure(events))]
 
 
 class _QuietHandler(WSGIRequestHandler):

@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from dashboards._front import front_figure, front_rows
+from dashboards._generator import generator_figure, reactions_figure
 from dashboards._look import (
     BLACK,
     BLUE,
@@ -31,10 +32,12 @@ from search_spaces.stitching import FAMILY, stitch_of
 __all__ = [
     "front_figure",
     "front_rows",
+    "generator_figure",
     "hypervolume_figure",
     "layers_figure",
     "layers_frame",
     "predicted_measured_figure",
+    "reactions_figure",
     "training_figure",
     "write_html",
 ]

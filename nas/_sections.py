@@ -188,9 +188,10 @@ class SearchConfig(Section):
     """How many subnets are evaluated, in what batches, on how many images (null: all) and reported.
 
     options: of the searcher's `build`.
+    latency_margin: a limit on latency holds for the prediction plus this many of its standard deviations.
     """
 
-    LATER = frozenset({"options"})
+    LATER = frozenset({"options", "latency_margin"})
     searcher: SearcherName = "nsga2"
     options: Options = {}  # noqa: RUF012 - pydantic copies it
     evaluations: Count = 200
@@ -198,6 +199,7 @@ class SearchConfig(Section):
     population: Annotated[int, Field(ge=2, le=1_000_000)] = 32
     finalists: Count = 16
     images: Count | None = None
+    latency_margin: NotNegative = 1.0
 
 
 class ExecutionConfig(Section):

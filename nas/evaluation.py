@@ -8,14 +8,14 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from search_spaces import Architecture, SearchSpace
 from search_spaces._errors import JobFailedError
@@ -24,8 +24,11 @@ if TYPE_CHECKING:
     from nas.datasets import DataSet
     from supernet._base import Supernet
     from supernet._evaluate import Quality
+    from supernet._probe import Probing
 
+T = TypeVar("T")
 BATCH = 256
+PROBED = 64
 
 
 @dataclass(frozen=True)
@@ -84,13 +87,30 @@ class EvaluationPool:
         Neighbours in the space go to the same process, where they share the computation of their common
         first layers. Raises JobFailedError when the processes die twice over the same batch.
         """
+        return self._twice(lambda: self._evaluate(archs, split))
+
+    def probe(self, archs: Sequence[Architecture]) -> "list[Probing]":
+        """How each network reacts, with the shared weights, to the first PROBED examples of `search`.
+
+        Raises JobFailedError as `evaluate` does.
+        """
+
+        def submit() -> "list[Probing]":
+            with _deaf_children():
+                future = self._pool.submit(_probe, list(archs))
+            return future.result()
+
+        return self._twice(submit)
+
+    def _twice(self, work: Callable[[], T]) -> T:
+        """What the processes give; if they die over it, what new ones give."""
         try:
-            return self._evaluate(archs, split)
+            return work()
         except BrokenProcessPool:
             self._pool.shutdown(wait=False, cancel_futures=True)
             self._pool = self._start()
         try:
-            return self._evaluate(archs, split)
+            return work()
         except BrokenProcessPool as error:
             raise JobFailedError(
                 "A worker process died while it evaluated subnets, and died again on the second try.",
@@ -148,6 +168,14 @@ def _evaluate(archs: Sequence[Architecture], split: str) -> "list[Quality]":
     hits = correct(_loaded.net, archs, _first(_loaded, split, count))
     sources = _loaded.data.sources(split)
     return [quality(hits[arch].cpu(), None if sources is None else sources[:count]) for arch in archs]
+
+
+def _probe(archs: Sequence[Architecture]) -> "list[Probing]":
+    from supernet._probe import probe  # noqa: PLC0415 - imports torch
+
+    assert _loaded is not None, "the pool's initialiser has run"
+    x, labels = next(iter(_first(_loaded, "search", PROBED)))
+    return [probe(_loaded.net, arch, x, labels) for arch in archs]
 
 
 def _first(loaded: _Loaded, split: str, count: int) -> Any:

@@ -1,5 +1,6 @@
 """From a job and a subnet to a stand-alone module, and to files."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,9 +11,11 @@ from nas.store import Job, Store, Subnet, frames
 from search_spaces import SearchSpace
 from search_spaces._errors import NotFoundError, did_you_mean
 from search_spaces._registry import load
+from supernet._plain_hiera import Hiera
 from supernet._plain_swin import Swin
 from supernet._plain_vit import ViT
 from supernet._timm import timm_kwargs
+from supernet._timm_hiera import hiera_kwargs
 from supernet._timm_swin import swin_kwargs
 
 if TYPE_CHECKING:
@@ -21,6 +24,12 @@ if TYPE_CHECKING:
     from supernet._base import Supernet
 
 INHERITED = "inherited"
+# Plain module -> what makes timm's arguments of one, or None if timm cannot express it.
+TIMM_ARGUMENTS: "dict[type[nn.Module], Callable[[Any], dict[str, Any] | None]]" = {
+    Hiera: hiera_kwargs,
+    Swin: swin_kwargs,
+    ViT: timm_kwargs,
+}
 
 
 def space_of(store: Store, job: Job) -> SearchSpace:
@@ -44,39 +53,55 @@ def load_supernet(store: Store, job: Job) -> "Supernet":
     return net.eval()
 
 
-def extract(store: Store, job: Job, subnet_key: str, *, weights: str = INHERITED) -> "nn.Module":
-    """The stand-alone module of a subnet that the job has looked at, in evaluation mode.
+def extract(
+    store: Store, job: Job, subnet: str | Mapping[str, Any], *, weights: str = INHERITED
+) -> "nn.Module":
+    """The stand-alone module of a subnet, in evaluation mode.
 
+    subnet: the beginning of the key of one that the job has looked at, or any architecture as plain data.
     weights: those that it has in the supernet, or what `nas finetune` made of them: `finetuned`, `scratch`.
     Raises NotFoundError for a subnet that there is not with these weights.
     """
-    return _extracted(store, job, store.subnet(job, subnet_key), weights)[1]
+    return _extracted(store, job, _subnet(store, job, subnet), weights)[1]
 
 
 def export(
     store: Store,
     job: Job,
-    subnet_key: str,
+    subnet: str | Mapping[str, Any],
     folder: Path,
     *,
     format: str = "safetensors",
     weights: str = INHERITED,
 ) -> list[Path]:
-    """Writes a subnet to `folder` in the given format; the written files.  weights: as `extract` takes them.
+    """Writes a subnet to `folder` in the given format; the written files.
+
+    subnet, weights: as `extract` takes them.
 
     Raises NotFoundError for an unknown subnet or format, ConflictError for a folder that is not empty.
     """
     exporter = load("nas.exporters", format)
-    subnet = store.subnet(job, subnet_key)
-    net, module = _extracted(store, job, subnet, weights)
+    found = _subnet(store, job, subnet)
+    net, module = _extracted(store, job, found, weights)
     files: list[Path] = exporter.export(
         module,
         folder,
         example=net.example_input(2),
-        info=_info(store, job, subnet, weights),
+        info=_info(store, job, found, weights),
         timm=_timm_config(module),
     )
     return files
+
+
+def _subnet(store: Store, job: Job, subnet: str | Mapping[str, Any]) -> Subnet:
+    """The row of a subnet; for an architecture that the job has not looked at one that is not stored."""
+    if isinstance(subnet, str):
+        return store.subnet(job, subnet)
+    space = space_of(store, job)
+    arch = space.architecture(subnet)
+    known = next((found for found in store.subnets(job) if found.key == arch.key), None)
+    cost = space.cost(arch)
+    return known or Subnet(0, job.id, arch.key, arch.to_dict(), cost.params, cost.macs)
 
 
 def _extracted(store: Store, job: Job, subnet: Subnet, weights: str) -> "tuple[Supernet, nn.Module]":
@@ -124,11 +149,8 @@ def _info(store: Store, job: Job, subnet: Subnet, weights: str) -> dict[str, Any
 
 def _timm_config(module: "nn.Module") -> dict[str, Any] | None:
     """What timm reads from config.json, if timm can express the subnet."""
-    kwargs = None
-    if isinstance(module, ViT):
-        kwargs = timm_kwargs(module)
-    elif isinstance(module, Swin):
-        kwargs = swin_kwargs(module)
+    writes = TIMM_ARGUMENTS.get(type(module))
+    kwargs = None if writes is None else writes(module)
     if kwargs is None:
         return None
     size = (kwargs["in_chans"], *module.config["image_size"])  # type: ignore[index]

@@ -140,8 +140,17 @@ def _check_sample(config: JobConfig, space: SearchSpace) -> None:
 
 
 def _check_searcher(config: JobConfig, space: SearchSpace) -> None:
-    """Raises what the searcher raises for its options."""
-    anything = SearchProblem(space, lambda codes: np.ones(len(codes), dtype=np.bool_), (), 2, 0)
+    """Raises what the searcher raises for its options and for the job's objectives."""
+    anything = SearchProblem(
+        space,
+        lambda codes: np.ones(len(codes), dtype=np.bool_),
+        (),
+        2,
+        0,
+        budget=config.search.evaluations,
+        metrics=lambda codes: exact_metrics(space, codes) | {"latency_ms": np.zeros(len(codes))},
+        objectives=config.objectives,
+    )
     searchers.build(config.search.searcher, anything, **config.search.options)
 
 

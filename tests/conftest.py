@@ -65,6 +65,31 @@ def tiny_job(_session_home: None, tmp_path_factory: pytest.TempPathFactory) -> "
     return run_tiny(f"sqlite:///{tmp_path_factory.mktemp('tiny-job') / 'store.sqlite'}")
 
 
+@pytest.fixture(scope="session")
+def begun_generative(_session_home: None, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The URL of the store of a generative job that was stopped when its search began; only to be copied."""
+    from tiny_job import begin_generative  # noqa: PLC0415 - imports torch
+
+    url = f"sqlite:///{tmp_path_factory.mktemp('begun') / 'store.sqlite'}"
+    begin_generative(url)
+    return url
+
+
+@pytest.fixture(scope="session")
+def generative_url(begun_generative: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The URL of the store of the same job when it is finished; tests only read it."""
+    from tiny_job import copied  # noqa: PLC0415 - imports torch
+
+    from nas import pipeline  # noqa: PLC0415
+    from nas.progress import Silent  # noqa: PLC0415
+    from nas.store import Store  # noqa: PLC0415
+
+    url = copied(begun_generative, tmp_path_factory.mktemp("finished") / "job")
+    with Store.open(url) as store:
+        pipeline.run(store, store.job("generative"), progress=Silent())
+    return url
+
+
 @pytest.fixture
 def tiny_copy(tiny_job: "JobHandle", tmp_path: Path) -> str:
     """The URL of a copy of the tiny job's store, files included, that a test may change."""

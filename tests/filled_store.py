@@ -51,6 +51,23 @@ def finished_job(store: Store, name: str, *, count: int = 80) -> list[Known]:
     return best
 
 
+def generative_job(store: Store, name: str) -> list[Known]:
+    """A finished job whose searcher was a generative one, which had the first finalist probed."""
+    best = finished_job(store, name, count=40)
+    curve: list[dict[str, Any]] = [
+        {"round": i, "evaluations": 10 * i, "best": 0.9 - 0.3 / i if i else None, "feasible_rate": 1 - 0.4**i}
+        for i in range(5)
+    ]
+    rises = {"stem": None, "blocks.0": 0.5, "head": None}
+    reactions = {stage: {"rms": 1.0, "rank": 3.0, "bypass": rise} for stage, rise in rises.items()}
+    probed = {"subnet": best[0].subnet.key, "loss": 0.75, "reactions": reactions}
+    with store.acquire(store.job(name)) as lease:
+        events = [NewEvent("generator", row, stage="search", step=row["round"]) for row in curve]
+        store.add_events(lease, [*events, NewEvent("probe", probed, stage="search", step=0)])
+        lease.finish("succeeded")
+    return best
+
+
 def failed_job(store: Store, name: str, error: str) -> None:
     """A job that has failed in its second stage."""
     job = store.create_job(name, config={}, seed=0, provenance={})

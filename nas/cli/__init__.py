@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from nas.cli import dashboard, database, devices, finetune, fronts, jobs, latency, runs, spaces
+from nas.cli import dashboard, database, devices, finetune, fronts, generate, jobs, latency, runs, spaces
 from nas.cli._options import Flags
 from nas.cli._output import emit, note
 
@@ -33,6 +33,7 @@ app.command("show")(jobs.show)
 app.command("front")(fronts.front)
 app.command("extract")(fronts.extract)
 app.command("finetune")(finetune.finetune)
+app.command("generate")(generate.generate)
 app.command("predict")(latency.predict)
 app.command("measure")(latency.measure)
 app.command("dashboard")(dashboard.dashboard)

@@ -8,6 +8,7 @@ import typer
 
 from nas.cli._options import AsJSON, JobName, StoreURL, Where, store_url
 from nas.cli._output import amount, emit, emit_json, emit_table, note, with_error
+from nas.cli.latency import parse_architecture
 
 if TYPE_CHECKING:
     from nas._members import Member
@@ -52,6 +53,9 @@ def extract(
     subnet: Annotated[
         str | None, typer.Option("--subnet", metavar="KEY", help="The beginning of a subnet's key.")
     ] = None,
+    arch: Annotated[
+        str | None, typer.Option("--arch", metavar="JSON", help="Any architecture of the job's space.")
+    ] = None,
     where: Where = None,
     knee: Annotated[bool, typer.Option("--knee", help="The best compromise on the front.")] = False,
     weights: Annotated[
@@ -66,18 +70,24 @@ def extract(
     """Write a subnet as a stand-alone checkpoint. Prints the files."""
     from search_spaces._errors import ConflictError, UsageError
 
-    if (subnet is not None) + bool(where) + knee != 1:
-        raise UsageError("Say which subnet: exactly one of --subnet, --where and --knee.", "Try --knee.")
+    if (subnet is not None) + (arch is not None) + bool(where) + knee != 1:
+        hint = "Try --knee."
+        raise UsageError("Say which subnet: exactly one of --subnet, --arch, --where and --knee.", hint)
+    architecture = None if arch is None else parse_architecture(arch)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConflictError(f"'{folder}' exists and is not an empty folder.", "Name another one with -o.")
     from nas.store import Store
 
     with Store.open(store_url(store), read_only=True) as opened:
         found = opened.job(job)
-        key = _chosen(opened, found, subnet=subnet, where=where, knee=knee)
         from nas import extraction
 
-        files = extraction.export(opened, found, key, folder, format=file_format, weights=weights)
+        if architecture is None:
+            key = _chosen(opened, found, subnet=subnet, where=where, knee=knee)
+        else:
+            key = extraction.space_of(opened, found).architecture(architecture).key
+        chosen = key if architecture is None else architecture
+        files = extraction.export(opened, found, chosen, folder, format=file_format, weights=weights)
     if as_json:
         emit_json({"job": found.name, "subnet": key, "files": [str(file) for file in files]})
     else:

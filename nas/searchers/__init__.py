@@ -4,18 +4,21 @@ A searcher works through `study.ask` and `study.tell` of any Optuna study; it pr
 architectures of its space, none of them twice, and raises `SpaceExhausted` when there is none left.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nas.conditions import Condition
 from search_spaces import Architecture, SearchSpace, _registry
 from search_spaces._space import Codes
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
+    from optuna.study import Study
+    from torch import Tensor
 
 
 class SpaceExhausted(Exception):
@@ -34,6 +37,12 @@ class SearchProblem:
     outside: codes -> how far they are from keeping the limits (n,), 0 for feasible ones; it leads into limits
         that random architectures hardly ever keep.
     budget: how many architectures are going to be evaluated, if that is known.
+    metrics: codes -> what is known of architectures before an evaluation, by name, (n,) each; None: what the
+        space knows.
+    objectives: names of the study's objectives, in order; none: nobody knows what they mean.
+    limits: the hard limits, where they have a form.
+    probe: for each architecture how strongly the network reacts when a block is left out, by block; it needs
+        trained weights.
     """
 
     space: SearchSpace
@@ -44,6 +53,27 @@ class SearchProblem:
     history: tuple[Architecture, ...] = ()
     outside: Callable[[Codes], NDArray[np.float64]] | None = None
     budget: int | None = None
+    metrics: Callable[[Codes], Mapping[str, Any]] | None = None
+    objectives: tuple[str, ...] = ()
+    limits: tuple[Condition, ...] = ()
+    probe: Callable[[Sequence[Architecture]], Sequence[Mapping[str, float]]] | None = None
+
+
+@runtime_checkable
+class Learning(Protocol):
+    """A searcher that learns something worth keeping.
+
+    curve: one entry a round, with its number as `round`; the same rounds give the same entries.
+    """
+
+    @property
+    def curve(self) -> list[dict[str, Any]]: ...
+
+    def finish(self, study: "Study") -> None:
+        """Learns a last time, from all that is finished."""
+
+    def tensors(self) -> "dict[str, Tensor]":
+        """What was learned."""
 
 
 def names() -> list[str]:
@@ -60,4 +90,4 @@ def build(name: str, problem: SearchProblem, **options: Any) -> "BaseSampler":
     return sampler
 
 
-__all__ = ["SearchProblem", "SpaceExhausted", "build", "names"]
+__all__ = ["Learning", "SearchProblem", "SpaceExhausted", "build", "names"]

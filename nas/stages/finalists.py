@@ -1,6 +1,6 @@
 """Stage `finalists`: the front of the search, evaluated on the report split and measured on the device."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import moocore
@@ -11,6 +11,7 @@ from nas.stages._run import Run, subnet_row
 from nas.stages.latency import build_device, measure
 from nas.stages.search import Objectives, values_of
 from nas.store import Evaluation, NewEvaluation
+from search_spaces import Architecture
 from search_spaces._errors import JobFailedError
 
 
@@ -53,5 +54,14 @@ def _report(run: Run, objectives: Objectives, pool: EvaluationPool) -> dict[str,
         for arch, quality in zip(missing, qualities, strict=True)
     ]
     run.store.add_evaluations(run.lease, rows)
-    measure(run, space, build_device(run), objectives.latency.device, archs, purpose="finalist")
+    measured = measure(run, space, build_device(run), objectives.latency.device, archs, purpose="finalist")
+    _warn_of_broken_limits(run, measured)
     return {"finalists": len(found)}
+
+
+def _warn_of_broken_limits(run: Run, measured: Mapping[Architecture, float]) -> None:
+    """Tells which measured finalists break a limit on latency: the search had predictions to go by."""
+    for limit in (limit for limit in run.config.limits if limit.name == "latency_ms"):
+        for arch, latency_ms in measured.items():
+            if not limit.holds({"latency_ms": latency_ms}):
+                run.warn(f"Subnet {arch.key} was measured with {latency_ms:.4g} ms and breaks {limit}.")

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 
 import supernet
+from nas.config import JobConfig
 from nas.spaces import check_limits, exact_metrics
 from nas.stages._run import Run, subnet_row
 from nas.store import Device as DeviceRow
+from nas.store import Job, NewMeasurement, Store
 from nas.store import Measurement as MeasurementRow
-from nas.store import NewMeasurement
 from predictors import _measurement as measurement
 from predictors._predictor import Predictor, held_out_score
 from predictors.devices import Device
@@ -32,14 +33,23 @@ ASK_EVERY = 20  # timings after which the store is asked whether the job has to 
 
 @dataclass(frozen=True)
 class Latency:
-    """The device of a job and its fitted predictor."""
+    """The device of a job and its fitted predictor.
+
+    margin: standard deviations that limits on latency are kept by.
+    """
 
     device: DeviceRow
     predictor: Predictor
+    margin: float = 0.0
 
     def predict(self, codes: Codes) -> Any:
         """Milliseconds (n,)."""
         return self.predictor.predict(codes)[0]
+
+    def bound(self, codes: Codes) -> Any:
+        """Milliseconds (n,) to which limits are applied: the prediction with its one-sided margin."""
+        mean, std = self.predictor.predict(codes)
+        return mean + self.margin * std
 
 
 def latency(run: Run, space: SearchSpace) -> Latency:
@@ -49,16 +59,25 @@ def latency(run: Run, space: SearchSpace) -> Latency:
     _check_same_device(run, row)
     section = run.config.predictor.model_dump(mode="json")
     run.once("latency", {"predictor": section}, lambda: _measure_and_fit(run, space, device, row))
-    stored = run.store.predictor(run.lease.job, row.id)
-    assert stored is not None, "the stage is done"
-    predictor = load("predictors", stored.kind).build(space).from_json(stored.state)
-    fitted = Latency(row, predictor)
+    fitted = stored_latency(run.store, run.lease.job, run.config, space, row)
+    assert fitted is not None, "the stage is done"
     check_limits(
         space,
         run.config.limits,
-        lambda codes: exact_metrics(space, codes) | {"latency_ms": fitted.predict(codes)},
+        lambda codes: exact_metrics(space, codes) | {"latency_ms": fitted.bound(codes)},
     )
     return fitted
+
+
+def stored_latency(
+    store: Store, job: Job, config: JobConfig, space: SearchSpace, device: DeviceRow
+) -> Latency | None:
+    """The job's predictor for the device, or None when there is none yet."""
+    stored = store.predictor(job, device.id)
+    if stored is None:
+        return None
+    predictor = load("predictors", stored.kind).build(space).from_json(stored.state)
+    return Latency(device, predictor, config.search.latency_margin)
 
 
 def _check_same_device(run: Run, now: DeviceRow) -> None:

@@ -4,18 +4,18 @@ A searcher proposes them, unless the budget covers all that there are.
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import groupby
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 import moocore
 import numpy as np
 import optuna
 from numpy.typing import NDArray
 
-from nas import searchers
+from nas import checkpoints, searchers
 from nas.conditions import distance
 from nas.config import JobConfig
 from nas.evaluation import EvaluationPool
@@ -51,6 +51,10 @@ class Objectives:
         """Everything that is known of architectures before they are evaluated, by name, `(n,)` each."""
         return exact_metrics(self.space, codes) | {"latency_ms": self.latency.predict(codes)}
 
+    def bounds(self, codes: Codes) -> dict[str, Any]:
+        """What limits are applied to, by name, `(n,)` each: latency with its margin, all else exactly."""
+        return exact_metrics(self.space, codes) | {"latency_ms": self.latency.bound(codes)}
+
     def minimised(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Rows of objective values between 0 (best) and 1 (accuracy 0, cost of the largest subnet)."""
         largest = self.costs(self.space.encode([self.space.largest]))
@@ -82,9 +86,10 @@ def _search(run: Run, objectives: Objectives, pool: EvaluationPool) -> dict[str,
     feasible = partial(_feasible, run.config, objectives) if run.config.limits else None
     everything = affordable(objectives.space, feasible, run.config.search.evaluations)
     total = run.config.search.evaluations if everything is None else len(everything)
+    learned: dict[str, Any] = {}
     evaluated = _Evaluated(run, objectives, pool, total, stored)
     if everything is None:
-        _ask_searcher(run.config, objectives, evaluated, stored)
+        learned = _ask_searcher(run, objectives, pool, evaluated, stored)
     else:
         known = {evaluation.subnet.key for evaluation in stored}
         left = [arch for arch in everything if arch.key not in known]
@@ -92,7 +97,7 @@ def _search(run: Run, objectives: Objectives, pool: EvaluationPool) -> dict[str,
             evaluated.add(left[start : start + run.config.search.batch])
     if evaluated.told == 0:
         raise JobFailedError("The search found no subnet to evaluate.", "Check the constraints of the job.")
-    return {"evaluations": evaluated.told, "batches": evaluated.batch}
+    return {"evaluations": evaluated.told, "batches": evaluated.batch, **learned}
 
 
 class _Evaluated:
@@ -131,12 +136,23 @@ class _Evaluated:
 
 
 def _ask_searcher(
-    config: JobConfig, objectives: Objectives, evaluated: _Evaluated, stored: Sequence[Evaluation]
-) -> None:
-    """Evaluates what the searcher proposes until the budget is used or it proposes nothing more."""
+    run: Run,
+    objectives: Objectives,
+    pool: EvaluationPool,
+    evaluated: _Evaluated,
+    stored: Sequence[Evaluation],
+) -> dict[str, Any]:
+    """Evaluates what the searcher proposes until the budget is used or it proposes nothing more.
+
+    Returns what the searcher leaves beside the evaluations.
+    """
+    config = run.config
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     history = tuple(objectives.space.architecture(e.subnet.architecture) for e in stored)
-    sampler = _sampler(config, objectives, history)
+    probe = partial(_probe, run, pool)
+    sampler = searchers.build(
+        config.search.searcher, problem(config, objectives, history, probe), **config.search.options
+    )
     study = optuna.create_study(directions=objectives.directions, sampler=sampler)
     for number, batch in groupby(stored, key=lambda evaluation: evaluation.batch):
         assert number is not None
@@ -148,6 +164,44 @@ def _ask_searcher(
         archs = [architecture(objectives.space, trial.params) for trial in trials]
         for trial, row in zip(trials, evaluated.add(archs), strict=True):
             _tell(study, objectives, trial, row.objectives)
+        _store_curve(run, sampler)
+    return _left_behind(run, study, sampler, step=evaluated.told)
+
+
+def _store_curve(run: Run, sampler: optuna.samplers.BaseSampler) -> None:
+    """Stores how the learning goes; rounds that are stored already stay as they are."""
+    if isinstance(sampler, searchers.Learning):
+        points = [NewEvent("generator", p, stage="search", step=p["round"]) for p in sampler.curve]
+        run.store.add_events(run.lease, points)
+
+
+def _left_behind(
+    run: Run, study: optuna.Study, sampler: optuna.samplers.BaseSampler, *, step: int
+) -> dict[str, Any]:
+    """Stores what a searcher has learned, after a last lesson from everything."""
+    if not isinstance(sampler, searchers.Learning) or not sampler.curve:
+        return {}
+    sampler.finish(study)
+    _store_curve(run, sampler)
+    return {"generator": checkpoints.save(run.store, run.lease, "generator", sampler.tensors(), step=step).id}
+
+
+def _probe(run: Run, pool: EvaluationPool, archs: Sequence[Architecture]) -> list[dict[str, float]]:
+    """How much the loss of each network rises without each of its blocks; all reactions are stored."""
+    probings = pool.probe(archs)
+    told = [
+        NewEvent("probe", {"subnet": arch.key, **asdict(probing)}, stage=f"search {arch.key}", step=0)
+        for arch, probing in zip(archs, probings, strict=True)
+    ]
+    run.store.add_events(run.lease, told)
+    return [
+        {name: max(r.bypass, 0.0) for name, r in probing.reactions.items() if _is_known(r.bypass)}
+        for probing in probings
+    ]
+
+
+def _is_known(bypass: float | None) -> TypeGuard[float]:
+    return bypass is not None and math.isfinite(bypass)
 
 
 def _feasible(config: JobConfig, objectives: Objectives, codes: Codes) -> NDArray[np.bool_]:
@@ -158,14 +212,18 @@ def _feasible(config: JobConfig, objectives: Objectives, codes: Codes) -> NDArra
 
 def _outside(config: JobConfig, objectives: Objectives, codes: Codes) -> NDArray[np.float64]:
     """How far architectures are from keeping the hard limits, exact or predicted; 0: they do."""
-    return distance(config.limits, objectives.costs(codes), len(codes))
+    return distance(config.limits, objectives.bounds(codes), len(codes))
 
 
-def _sampler(
-    config: JobConfig, objectives: Objectives, history: tuple[Architecture, ...]
-) -> optuna.samplers.BaseSampler:
+def problem(
+    config: JobConfig,
+    objectives: Objectives,
+    history: tuple[Architecture, ...] = (),
+    probe: Callable[[Sequence[Architecture]], Sequence[Mapping[str, float]]] | None = None,
+) -> SearchProblem:
+    """What the job's searcher has to know."""
     space = objectives.space
-    problem = SearchProblem(
+    return SearchProblem(
         space=space,
         feasible=partial(_feasible, config, objectives),
         start=tuple(space.uniform(UNIFORM_SEEDS)),
@@ -174,8 +232,11 @@ def _sampler(
         history=history,
         outside=partial(_outside, config, objectives),
         budget=config.search.evaluations,
+        metrics=objectives.bounds,
+        objectives=objectives.names,
+        limits=config.limits,
+        probe=probe,
     )
-    return searchers.build(config.search.searcher, problem, **config.search.options)
 
 
 def _ask(study: optuna.Study, space: SearchSpace, count: int) -> list[optuna.Trial]:

@@ -25,6 +25,7 @@ from search_spaces._errors import ConflictError, StoreError, UsageError
 HOST = {"Host": "127.0.0.1:8050"}
 FILL = (
     "front.figure job-head.children front-table.children hypervolume.figure predicted.figure training.figure"
+    " generator.children"
 )
 
 
@@ -128,6 +129,14 @@ def test_a_finished_job_is_shown_in_full(client: FlaskClient, store: Store) -> N
     assert parts["job-clock"]["disabled"] is True
 
 
+def test_only_a_job_with_a_generator_shows_its_curve(client: FlaskClient, store: Store) -> None:
+    (shown,) = fill(client, store.job("generated").id)["generator"]["children"]
+    best, rate = shown["props"]["children"]["props"]["figure"]["data"]
+    assert best["x"] == rate["x"] == [0, 10, 20, 30, 40]
+    for without in ("digit-pairs", "waiting"):
+        assert fill(client, store.job(without).id)["generator"]["children"] == []
+
+
 def test_choosing_a_subnet_draws_a_ring_and_nothing_else(client: FlaskClient, store: Store) -> None:
     job = store.job("digit-pairs")
     key = frames.finalists(store, job)["subnet"].iloc[0]
@@ -199,6 +208,16 @@ def test_the_panel_of_a_subnet_that_only_the_search_saw(client: FlaskClient, sto
     assert "Seen by the search only" in text
     assert "measured" not in text.replace("neither measured", "")
     assert "No such subnet" in show_panel(client, job.id, "?subnet=nobody")
+
+
+def test_the_panel_of_a_probed_subnet_shows_its_reactions(client: FlaskClient, store: Store) -> None:
+    job = store.job("generated")
+    (probed,) = frames.events(store, job, "probe")["subnet"]
+    others = set(frames.finalists(store, job)["subnet"]) - {probed}
+    assert "Rise of the loss without each block" in show_panel(client, job.id, f"?subnet={probed}")
+    other = show_panel(client, job.id, f"?subnet={others.pop()}")
+    assert "Layers by block" in other
+    assert "Rise of the loss" not in other
 
 
 def test_a_space_that_cannot_be_built_costs_only_the_layers(store_url: str) -> None:

@@ -15,10 +15,12 @@ from dashboards._pages import front_table
 from dashboards.figures import (
     front_figure,
     front_rows,
+    generator_figure,
     hypervolume_figure,
     layers_figure,
     layers_frame,
     predicted_measured_figure,
+    reactions_figure,
     training_figure,
     write_html,
 )
@@ -132,6 +134,8 @@ def test_figures_of_empty_frames_say_why() -> None:
         front_figure(frame(), pd.DataFrame(columns=["subnet", "value"])),
         hypervolume_figure(nothing),
         training_figure(nothing),
+        generator_figure(nothing),
+        reactions_figure({"stem": None}),
         predicted_measured_figure(frame()),
         layers_figure(pd.DataFrame(columns=["name", "block", "kind", "params", "macs"])),
     ]
@@ -196,6 +200,7 @@ def test_a_users_text_is_never_html() -> None:
         front_figure(frame(), job=HOSTILE),
         predicted_measured_figure(rows),
         layers_figure(layers),
+        reactions_figure({HOSTILE: 0.5}),
     ]
     shown = [text for figure in figures for text in texts(figure)]
     assert any("&lt;img" in text for text in shown)

@@ -15,7 +15,7 @@ from dashboards._look import SERIES
 from dashboards._panel import subnet_panel
 from dashboards._route import UNUSED, block_names, route_figure
 from dashboards.figures import layers_figure, layers_frame
-from nas.store import NewEvaluation, NewSubnet, Store
+from nas.store import NewEvaluation, NewEvent, NewSubnet, Store
 from search_spaces import Architecture, Choice, SearchSpace, stitching
 from search_spaces._errors import UsageError
 from search_spaces._stitches import Stitch
@@ -214,7 +214,7 @@ def stitching_job(store: Store, text: str) -> str:
 
 def graphs_of(store: Store, job: str, key: str) -> dict[str, Any]:
     panel = subnet_panel(store, store.job(job), key)
-    return {part.id: part for part in panel if getattr(part, "id", None) in ("route", "layers")}
+    return {part.id: part for part in panel if getattr(part, "id", None) in ("route", "layers", "reactions")}
 
 
 def test_the_panel_of_a_stitch_shows_its_route(store_url: str) -> None:
@@ -225,6 +225,20 @@ def test_the_panel_of_a_stitch_shows_its_route(store_url: str) -> None:
     route_shown = graphs["route"].figure
     assert route_shown.layout.title.subtitle.text == "0[0:1] &gt; 1[1:4]"
     assert graphs["route"].style == {"height": f"{route_shown.layout.height}px"}
+
+
+def test_reactions_of_a_stitch_name_blocks_as_its_layers_do(store_url: str) -> None:
+    stages = ("segments.0.stem", "segments.0.blocks.0", "stitches.0", "segments.1.blocks.0")
+    reactions = {stage: {"rms": 1.0, "rank": 2.0, "bypass": 0.25} for stage in stages}
+    with Store.open(store_url) as store:
+        key = stitching_job(store, "0[0:1]>1[1:4]")
+        with store.acquire(store.job("s")) as lease:
+            probed = {"subnet": key, "loss": 1.0, "reactions": reactions}
+            store.add_events(lease, [NewEvent("probe", probed, stage="search", step=0)])
+            lease.finish("succeeded")
+        graphs = graphs_of(store, "s", key)
+    (bars,) = graphs["reactions"].figure.data
+    assert list(bars.y) == ["segments.0.stem", "0: block 0", "stitching layer 0", "1: block 1"]
 
 
 def test_the_panel_of_a_nested_network_shows_none(store_url: str) -> None:

@@ -61,6 +61,7 @@ BROKEN = {
     "train: {lr: .nan}": "train.lr: must be a finite number, not nan.",
     "train: {lr: -1}": "train.lr: must be greater than 0",
     "train: {ema: 1}": "train.ema: must be less than 1",
+    "search: {latency_margin: -1}": "search.latency_margin: must be greater than or equal to 0, not -1.",
     "train: {betas: [0.9]}": "train.betas.1: is missing.",
     "train: {clip: yes}": "train.clip: must be a number, not true.",
     "train: {device: tpu}": "train.device: must be 'auto', 'cpu' or 'cuda', not 'tpu'.",

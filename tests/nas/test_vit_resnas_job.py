@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 import nas
 import supernet
-from nas import datasets
+from nas import datasets, searchers
 from nas.config import checked_config
 from nas.extraction import export, load_supernet, space_of
 from nas.finetuning import finetune
@@ -21,7 +21,7 @@ from nas.progress import Silent
 from nas.searchers._distinct import architecture, distributions
 from nas.spaces import resolve
 from nas.stages.latency import Latency
-from nas.stages.search import Objectives, _sampler
+from nas.stages.search import Objectives, problem
 from nas.stages.train import finished, recipe, strategy
 from search_spaces._errors import UsageError
 from search_spaces._registry import load
@@ -93,7 +93,7 @@ def test_a_window_of_latency_works_like_one_of_costs(handle: nas.JobHandle) -> N
     limits = [f"latency_ms>={low}", f"latency_ms<={high}"]
     config = checked_config(CONFIG | {"constraints": limits}, where="here")
     objectives = Objectives(config.objectives, space, Latency(handle.store.devices()[0], predictor))
-    sampler = _sampler(config, objectives, ())
+    sampler = searchers.build("evolution", problem(config, objectives))
     study = optuna.create_study(directions=objectives.directions, sampler=sampler)
     archs = []
     for _ in range(20):
@@ -194,9 +194,9 @@ def test_a_variant_lies_below_the_options_and_the_data_above_it() -> None:
         ),
         (
             {"family": "vit_resnas", "init": {"timm": "vit_tiny_patch16_224"}},
-            "weights of a plain vision transformer",
+            "weights of another model",
         ),
-        ({"family": "autoformer", "init": {"checkpoint": "x"}}, "weights of a plain vision transformer"),
+        ({"family": "autoformer", "init": {"checkpoint": "x"}}, "weights of another model"),
     ],
 )
 def test_what_does_not_fit_is_one_sentence(supernet: dict[str, Any], message: str) -> None:

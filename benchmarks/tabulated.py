@@ -1,0 +1,162 @@
+"""Search problems whose answer is known: every architecture of a space has a made-up quality.
+
+A quality is a weighted sum with diminishing returns over the choices; `interacting` ones add products of
+pairs of choices, `rugged` ones waves across the whole space as well. Costs are the space's own.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import optuna
+from numpy.typing import NDArray
+
+from nas import searchers
+from nas.conditions import Condition, distance
+from nas.searchers import SearchProblem, SpaceExhausted
+from nas.searchers._distinct import architecture, distributions
+from search_spaces import SearchSpace
+from search_spaces._repair import changed
+from search_spaces._space import Codes
+
+Floats = NDArray[np.float64]
+KINDS = ("additive", "interacting", "rugged")
+BATCH = 16
+POPULATION, TOURNAMENT = 32, 8  # of regularised evolution
+TRIES = 200
+
+
+@dataclass(frozen=True, eq=False)
+class Tabulated:
+    """The best quality under limits on costs; `seed` makes another truth of the same kind."""
+
+    space: SearchSpace
+    limits: tuple[Condition, ...]
+    kind: str
+    seed: int
+
+    @cached_property
+    def codes(self) -> Codes:
+        """All architectures that keep the limits (n, choices)."""
+        every = self.space.all_codes()
+        return every[self.outside(every) == 0]
+
+    @cached_property
+    def qualities(self) -> Floats:
+        """Of `codes` (n,), from 0 (worst) to 1 (best)."""
+        raw = self._raw(self.codes)
+        return (raw - raw.min()) / np.ptp(raw)
+
+    @cached_property
+    def _row(self) -> dict[bytes, int]:
+        return {code.tobytes(): i for i, code in enumerate(self.codes)}
+
+    def quality(self, code: NDArray[np.int64]) -> float:
+        """Of one architecture (choices,) that keeps the limits."""
+        return float(self.qualities[self._row[code.tobytes()]])
+
+    def row(self, code: NDArray[np.int64]) -> int | None:
+        """Its place in `codes`, None for one beyond the limits."""
+        return self._row.get(code.tobytes())
+
+    def metrics(self, codes: Codes) -> dict[str, Any]:
+        """Exact costs by name, (n,) each."""
+        costs = self.space.costs(codes)
+        return {"params": costs["params"], "macs": costs["macs"]}
+
+    def outside(self, codes: Codes) -> Floats:
+        """How far from keeping the limits, (n,)."""
+        return distance(self.limits, self.metrics(codes), len(codes))
+
+    def problem(self, budget: int) -> SearchProblem:
+        """What a searcher is told."""
+        return SearchProblem(
+            self.space,
+            lambda codes: self.outside(codes) == 0,
+            (),
+            BATCH,
+            self.seed,
+            outside=self.outside,
+            budget=budget,
+            metrics=self.metrics,
+            objectives=("accuracy",),
+            limits=self.limits,
+        )
+
+    def _raw(self, codes: Codes) -> Floats:
+        rng = np.random.default_rng(self.seed)
+        sizes = np.array([len(choice.options) for choice in self.space.choices])
+        levels, count = np.where(codes < 0, 0, codes + 1) / sizes, len(sizes)
+        raw = levels ** rng.uniform(0.3, 1, count) @ rng.uniform(0.3, 1, count)
+        if self.kind != "additive":
+            pairs = 0.3 * rng.normal(size=(count, count)) * (rng.random((count, count)) < 0.3)
+            raw = raw + np.einsum("ni,ij,nj->n", levels, pairs, levels)
+        if self.kind == "rugged":
+            waves, shift = rng.normal(size=(count, 16)), rng.uniform(0, 6, 16)
+            raw = raw + np.cos(3 * levels @ waves + shift).mean(axis=1)
+        return raw
+
+
+def regrets(found: Floats) -> Floats:
+    """How much the best of the first 1, 2, ... qualities falls short of the best there is, (n,)."""
+    return 1 - np.maximum.accumulate(found)
+
+
+def searched(name: str, truth: Tabulated, budget: int, **options: Any) -> tuple[Floats, Any]:
+    """Qualities (budget,) in the order in which the searcher evaluates, and the searcher."""
+    sampler = searchers.build(name, truth.problem(budget), **options)
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    found: list[float] = []
+    while len(found) < budget:
+        trials = []
+        for _ in range(min(BATCH, budget - len(found))):
+            try:
+                trials.append(study.ask(distributions(truth.space)))
+            except SpaceExhausted:
+                budget = len(found) + len(trials)
+                break
+        for trial in trials:
+            code = truth.space.encode([architecture(truth.space, trial.params)])[0]
+            found.append(truth.quality(code))
+            study.tell(trial, found[-1])
+    return np.array(found), sampler
+
+
+def random_search(truth: Tabulated, budget: int) -> Floats:
+    """Qualities (budget,) of random ones that keep the limits, none twice."""
+    return np.random.default_rng(truth.seed).permutation(truth.qualities)[:budget]
+
+
+def regularised_evolution(truth: Tabulated, budget: int) -> Floats:
+    """Qualities (budget,) of Real et al. (arXiv 1802.01548): the oldest dies, a tournament's winner mutates.
+
+    A mutant is drawn again while it is known or breaks a limit, which spares evolution what it cannot see.
+    """
+    rng = np.random.default_rng(truth.seed)
+    seen: dict[int, float] = {}
+    alive: list[int] = []
+    while len(seen) < min(budget, len(truth.codes)):
+        row = _mutant(truth, alive, seen, rng) if len(alive) == POPULATION else None
+        if row is None:
+            row = _unseen(len(truth.codes), seen.__contains__, rng)
+        seen[row] = float(truth.qualities[row])
+        alive = [*alive, row][-POPULATION:]
+    return np.array(list(seen.values()))
+
+
+def _mutant(
+    truth: Tabulated, alive: list[int], seen: dict[int, float], rng: np.random.Generator
+) -> int | None:
+    drawn = [alive[i] for i in rng.integers(len(alive), size=TOURNAMENT)]
+    parent = max(drawn, key=seen.__getitem__)
+    for _ in range(TRIES):
+        row = truth.row(changed(truth.space, truth.codes[parent][None], rng)[0])
+        if row is not None and row not in seen:
+            return row
+    return None
+
+
+def _unseen(count: int, known: Callable[[int], bool], rng: np.random.Generator) -> int:
+    return next(row for row in map(int, rng.permutation(count)) if not known(row))

@@ -1,0 +1,207 @@
+"""Architectures for constraints that nobody searched for, emitted by what a generative search has learned."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from nas import checkpoints
+from nas.conditions import KNOWN_BEFORE, Condition
+from nas.config import JobConfig
+from nas.extraction import space_of
+from nas.searchers import generative
+from nas.searchers._learner import Learner, make_learner
+from nas.spaces import exact_metrics
+from nas.stages.latency import stored_latency
+from nas.stages.search import QUALITY, Objectives, problem, values_of
+from nas.store import Job, Store
+from predictors._accuracy import LEAST
+from search_spaces import Architecture
+from search_spaces._errors import ConflictError, JobFailedError, NotFoundError, UsageError
+from search_spaces._space import Codes
+
+DRAWN, DRAWS = 256, 32  # architectures that are drawn at once, and at most how often
+SCREENED = 4  # times as many as are wanted, of which the inquisitor takes the best
+
+
+@dataclass(frozen=True)
+class Emitted:
+    """One architecture; latency in milliseconds and quality as predicted, each with its standard deviation.
+
+    evaluated: its quality on the search split, if the search has looked at it.
+    """
+
+    subnet: str
+    architecture: dict[str, Any]
+    params: int
+    macs: int
+    memory_bytes: int
+    latency_ms: float
+    latency_std_ms: float
+    quality: float
+    quality_std: float
+    evaluated: float | None
+
+
+@dataclass(frozen=True)
+class Generated:
+    """What was emitted, the best predicted quality first.
+
+    feasible_rate: the share of the generator's raw samples that keep all that was asked for.
+    """
+
+    job: str
+    conditions: tuple[str, ...]
+    margin: float
+    feasible_rate: float
+    subnets: tuple[Emitted, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON of `nas generate --json`."""
+        return asdict(self)
+
+
+def generate(
+    store: Store,
+    job: Job,
+    conditions: Iterable[Condition] = (),
+    count: int = 10,
+    *,
+    seed: int = 0,
+    temperature: float = 1.0,
+) -> Generated:
+    """At most `count` different architectures that keep the conditions and the job's own limits.
+
+    Limits on latency are kept by the predicted one plus the job's margin, those on accuracy by the
+    inquisitor's mean. temperature: above 0; higher ones give more different architectures.
+    Raises NotFoundError for a job without a generator and when none is found, UsageError for conditions on
+    what is not known before a measurement.
+    """
+    wanted = tuple(conditions)
+    _check(wanted, count, temperature)
+    objectives, learner, evaluated = _learned(store, job)
+    rng = np.random.default_rng(seed)
+    request = learner.asks.of(np.minimum(learner.asks.home, learner.asks.requirements.budgets(wanted)))
+    found, rate = objectives.space.encode([]), 0.0
+    for draw in range(DRAWS):
+        drawn = learner.draw(np.repeat(request, DRAWN, axis=0), rng, temperature=temperature)
+        kept = drawn[_keeps(learner, drawn, wanted)]
+        rate = len(kept) / DRAWN if draw == 0 else rate
+        found = np.concatenate([found, kept])
+        found = found[np.sort(np.unique(found, axis=0, return_index=True)[1])]
+        if len(found) >= SCREENED * count:
+            break
+    found = found[: SCREENED * count]
+    if not len(found):
+        asked = " and ".join(map(str, wanted)) or "the job's limits"
+        raise NotFoundError(
+            f"The generator of job '{job.name}' found no architecture that keeps {asked}.",
+            f"`nas spaces show` and `nas front {job.id}` tell what there is; relax a condition.",
+        )
+    return Generated(
+        job.name,
+        tuple(map(str, wanted)),
+        objectives.latency.margin,
+        rate,
+        _described(objectives, learner, found, evaluated)[:count],
+    )
+
+
+def _check(conditions: Sequence[Condition], count: int, temperature: float) -> None:
+    for condition in conditions:
+        if condition.name not in (*KNOWN_BEFORE, QUALITY):
+            raise UsageError(
+                f"'{condition}' cannot be told of an architecture that was never measured.",
+                f"Conditions can be on {', '.join((*KNOWN_BEFORE, QUALITY))}.",
+            )
+    if count < 1 or not 0 < temperature < np.inf:
+        raise UsageError("The number of architectures and the temperature must be above 0.")
+
+
+def _learned(store: Store, job: Job) -> tuple[Objectives, Learner, dict[Architecture, float]]:
+    """The job's generator with an inquisitor that knows all evaluations, and the quality of these."""
+    config = JobConfig.model_validate(job.config, strict=False)
+    stage = store.stage(job, "search")
+    if config.search.searcher != "generative":
+        raise NotFoundError(
+            f"Job '{job.name}' has no generator: it was searched by '{config.search.searcher}'.",
+            "Run a job with search.searcher: generative.",
+        )
+    if stage is None or stage.state != "done" or stage.result is None:
+        raise ConflictError(
+            f"The search of job '{job.name}' is not finished.", f"`nas resume {job.id}` goes on with it."
+        )
+    if "generator" not in stage.result:
+        raise NotFoundError(
+            f"Job '{job.name}' has no generator: its budget covered the whole space, so that nothing had to "
+            "be learned.",
+            f"`nas front {job.id}` shows the best of everything.",
+        )
+    objectives = _objectives(store, job, config)
+    asked = problem(config, objectives)
+    scheme, prototype = generative.planned(asked, **config.search.options)
+    learned = generative.learned_objectives(asked)
+    assert learned is not None, "a job names its objectives"
+    learner = make_learner(asked, scheme, prototype, len(learned))
+    tensors = checkpoints.load(store, store.artifact(stage.result["generator"]))
+    try:
+        learner.policy.load(tensors)
+    except RuntimeError as error:
+        raise JobFailedError(
+            f"The generator of job '{job.name}' is of another shape than this version makes.",
+            "Search again in a new job.",
+        ) from error
+    evaluations = [e for e in store.evaluations(job, "search") if e.state == "ok"]
+    if len(evaluations) < LEAST:
+        raise NotFoundError(f"The generator of job '{job.name}' has seen too few subnets to tell anything.")
+    archs = [objectives.space.architecture(e.subnet.architecture) for e in evaluations]
+    values = values_of(objectives, evaluations)[:, list(learned)]
+    learner.ask_inquisitor(objectives.space.encode(archs), values)
+    qualities = [float(e.objectives[QUALITY] or 0) for e in evaluations]
+    return objectives, learner, dict(zip(archs, qualities, strict=True))
+
+
+def _objectives(store: Store, job: Job, config: JobConfig) -> Objectives:
+    space = space_of(store, job)
+    predictor = store.predictor(job)
+    assert predictor is not None, "the search is done"
+    device = next(device for device in store.devices() if device.id == predictor.device_id)
+    latency = stored_latency(store, job, config, space, device)
+    assert latency is not None, "its row was just found"
+    return Objectives(config.objectives, space, latency)
+
+
+def _keeps(learner: Learner, codes: Codes, conditions: Sequence[Condition]) -> Any:
+    """Which architectures (n, C) keep the conditions and the hard limits, (n,)."""
+    assert learner.inquisitor is not None
+    requirements, means = learner.asks.requirements, learner.inquisitor.means(codes)
+    known = {**requirements.metrics(codes), QUALITY: means[:, 0]}
+    keeps = (requirements.beyond(codes) == 0) & (learner.inquisitor.below(means) <= 0)
+    for condition in conditions:
+        keeps &= condition.mask(known)
+    return keeps
+
+
+def _described(
+    objectives: Objectives, learner: Learner, codes: Codes, evaluated: dict[Architecture, float]
+) -> tuple[Emitted, ...]:
+    assert learner.inquisitor is not None
+    means, stds = learner.inquisitor.beliefs(codes)
+    costs, latency = exact_metrics(objectives.space, codes), objectives.latency.predictor.predict(codes)
+    rows = [
+        Emitted(
+            subnet=arch.key,
+            architecture=arch.to_dict(),
+            params=int(costs["params"][i]),
+            macs=int(costs["macs"][i]),
+            memory_bytes=int(costs["memory_bytes"][i]),
+            latency_ms=float(latency[0][i]),
+            latency_std_ms=float(latency[1][i]),
+            quality=float(means[i, 0]),
+            quality_std=float(stds[i, 0]),
+            evaluated=evaluated.get(arch),
+        )
+        for i, arch in enumerate(objectives.space.decode(codes))
+    ]
+    return tuple(sorted(rows, key=lambda row: -row.quality))

@@ -1,0 +1,214 @@
+"""A generator with its inquisitor, as they stand after some rounds; the same rounds give the same again."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from nas.searchers import SearchProblem
+from nas.searchers._factorised import FactorisedPolicy
+from nas.searchers._inquisitor import Inquisitor, Reactions, importance
+from nas.searchers._performance import Performance
+from nas.searchers._policy import AutoregressivePolicy, Policy, one_thread
+from nas.searchers._requests import Requests
+from nas.searchers._requirements import Metrics, Requirements
+from nas.searchers._teaching import LR, Pool, make_pool, teach
+from predictors._accuracy import LEAST, AccuracyEnsemble
+from search_spaces import Architecture, SearchSpace
+from search_spaces._repair import changed, repaired
+from search_spaces._space import Codes
+
+Floats = NDArray[np.float64]
+
+GENERATORS = ("autoregressive", "factorised")
+LEVELS = 8  # of the factorised generator
+ELITES = 0.2  # share of an archive from which it learns
+RATE, FLOOR = 0.4, 0.03
+DRAWN, REPAIRED, NEIGHBOURS = 1024, 256, 256
+PROBED = 4  # networks a round
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """How a search goes.
+
+    generator: autoregressive or factorised.  initial: networks that are evaluated before anything is learned.
+    round: networks between two lessons.  steps: optimiser steps of a lesson.  kappa: standard deviations by
+    which the inquisitor's hopes count.
+    """
+
+    generator: str
+    initial: int
+    round: int
+    steps: int
+    kappa: float
+    performance: Performance
+
+
+@dataclass
+class Learner:
+    """What is learned so far; `learn` goes one round on."""
+
+    problem: SearchProblem
+    scheme: Scheme
+    asks: Requests
+    policy: Policy
+    optimizer: torch.optim.Optimizer | None
+    probed: dict[Architecture, Reactions] = field(default_factory=dict)
+    inquisitor: Inquisitor | None = None
+    pool: Pool | None = None
+
+    @property
+    def space(self) -> SearchSpace:
+        return self.problem.space
+
+    def learn(self, codes: Codes, values: Floats, rng: np.random.Generator, *, lessons: int = 1) -> None:
+        """Learns from all evaluated networks: codes (n, C) and objectives (n, L), all maximised."""
+        if len(codes) < LEAST:
+            return
+        with one_thread():
+            self.ask_inquisitor(codes, values)
+            pool = self._pool(codes, rng)
+            if not len(pool.codes):
+                return  # nothing keeps the limits: there is nothing to teach
+            self.pool = pool
+            if isinstance(self.policy, FactorisedPolicy):
+                self._adjust(codes, values)
+            else:
+                self._teach(pool, rng, steps=lessons * self.scheme.steps)
+        self._probe(codes, values)
+
+    def ask_inquisitor(self, codes: Codes, values: Floats) -> Inquisitor:
+        """An inquisitor that knows these networks."""
+        models = tuple(AccuracyEnsemble.fit(self.space, codes, column) for column in values.T)
+        self.inquisitor = Inquisitor(
+            models,
+            values.min(axis=0),
+            np.where(np.ptp(values, axis=0) > 0, np.ptp(values, axis=0), 1.0),
+            importance(self.space, self.probed),
+            self.scheme.performance,
+            self.asks.requirements.metrics,
+        )
+        return self.inquisitor
+
+    def _teach(self, pool: Pool, rng: np.random.Generator, *, steps: int) -> None:
+        assert isinstance(self.policy, AutoregressivePolicy)
+        assert self.optimizer is not None
+        assert self.inquisitor is not None
+        teach(self.policy, self.optimizer, pool, self.asks, self.inquisitor, rng, steps=steps)
+
+    def draw(self, requests: Floats, rng: np.random.Generator, *, temperature: float = 1.0) -> Codes:
+        """One architecture for each request, as the generator emits it."""
+        with one_thread():
+            return self.policy.sample(requests, rng, temperature=temperature)
+
+    def feasible_rate(self, rng: np.random.Generator, count: int = 256) -> float:
+        """The share of raw samples that keep all they are asked for, over requests as in lessons."""
+        costs = self.asks.requirements.costs(self._within_limits(count, rng)) if self.pool is None else None
+        if costs is None:
+            assert self.pool is not None
+            costs = self.pool.costs[rng.integers(len(self.pool.costs), size=count)]
+        if not len(costs):
+            return 0.0
+        requests = self.asks.drawn(rng, costs)
+        return float((self.asks.violation(self.draw(requests, rng), requests) == 0).mean())
+
+    def _within_limits(self, count: int, rng: np.random.Generator) -> Codes:
+        """Random architectures that keep the hard limits, as far as any are found."""
+        codes = self.space.sample_choices(rng, count)
+        codes = repaired(self.space, codes, self.asks.requirements.beyond, rng)
+        within: Codes = codes[self.asks.requirements.beyond(codes) == 0]
+        return within
+
+    def _pool(self, codes: Codes, rng: np.random.Generator) -> Pool:
+        """Evaluated ones, what the generator draws now, and random ones; then neighbours of the good ones."""
+        assert self.inquisitor is not None
+        random = self._within_limits(REPAIRED, rng)
+        seeds = np.concatenate([codes, random])
+        picked = self.asks.requirements.costs(seeds[rng.integers(len(seeds), size=DRAWN)])
+        drawn = self.policy.sample(self.asks.drawn(rng, picked), rng)
+        pool = make_pool(np.concatenate([seeds, drawn]), self.asks, self.inquisitor, rng)
+        if not len(pool.codes):
+            return pool
+        good = pool.codes[rng.choice(len(pool.codes), size=NEIGHBOURS, p=pool.share)]
+        near = changed(self.space, good, rng)
+        return make_pool(np.concatenate([pool.codes, near]), self.asks, self.inquisitor, rng)
+
+    def _adjust(self, codes: Codes, values: Floats) -> None:
+        """The cross-entropy step of every level of the first budget."""
+        assert isinstance(self.policy, FactorisedPolicy)
+        assert self.inquisitor is not None
+        within = self.asks.requirements.beyond(codes) == 0
+        within &= self.inquisitor.below(values) <= 0
+        costs = self.asks.requirements.costs(codes)
+        first = costs[:, 0] if costs.shape[1] else np.zeros(len(codes))
+        _, weights = self.asks.split(np.repeat(self.asks.of(self.asks.home), len(codes), axis=0))
+        worth = self.inquisitor.worth(codes, values, weights)
+        for level, budget in enumerate(self.policy.levels):
+            allowed = np.flatnonzero(within & (first <= budget))
+            count = max(3, round(ELITES * len(allowed)))
+            best = allowed[np.argsort(-worth[allowed], kind="stable")][:count]
+            self.policy.adjust(level, codes[best], rate=RATE, floor=FLOOR)
+
+    def _probe(self, codes: Codes, values: Floats) -> None:
+        """Has the best networks of different size probed that were not yet."""
+        if self.problem.probe is None:
+            return
+        costs = self.asks.requirements.costs(codes)
+        first = costs[:, 0] if costs.shape[1] else np.zeros(len(codes))
+        order = np.argsort(first, kind="stable")
+        groups = [group for group in np.array_split(order, PROBED) if len(group)]
+        best = [group[values[group, 0].argmax()] for group in groups]
+        new = [arch for arch in self.space.decode(codes[best]) if arch not in self.probed]
+        self.probed.update(zip(new, self.problem.probe(new), strict=True))
+
+
+def make_learner(problem: SearchProblem, scheme: Scheme, prototype: Architecture, objectives: int) -> Learner:
+    """A learner before the first lesson; `objectives`: how many have to be evaluated to be known."""
+    metrics = problem.metrics or _exact(problem.space)
+    known = known_metrics(problem)
+    costed = [name for name in problem.objectives if name in known]
+    limited = [limit.name for limit in problem.limits if limit.name not in costed]
+    requirements = Requirements.of(
+        problem.space,
+        metrics,
+        first=[*costed, *dict.fromkeys(limited)],
+        limits=problem.limits,
+        outside=problem.outside or _outside(problem),
+    )
+    main = sum(name in {*costed, *limited} for name in requirements.names)
+    asks = Requests(
+        requirements,
+        sum(name in costed for name in requirements.names),
+        main or min(1, len(requirements.names)),
+        requirements.budgets(problem.limits),
+        objectives,
+    )
+    if scheme.generator == "factorised":
+        return Learner(problem, scheme, asks, FactorisedPolicy(problem.space, prototype, levels=LEVELS), None)
+    policy = AutoregressivePolicy(problem.space, prototype, request=asks.width, seed=problem.seed)
+    return Learner(problem, scheme, asks, policy, torch.optim.Adam(policy.parameters(), lr=LR))
+
+
+def known_metrics(problem: SearchProblem) -> set[str]:
+    """What is known of an architecture without an evaluation."""
+    metrics = problem.metrics or _exact(problem.space)
+    return set(metrics(problem.space.encode(problem.space.uniform(1))))
+
+
+def _exact(space: SearchSpace) -> Metrics:
+    def metrics(codes: Codes) -> Mapping[str, Any]:
+        costs = space.costs(codes)
+        return {"params": costs["params"], "macs": costs["macs"]}
+
+    return metrics
+
+
+def _outside(problem: SearchProblem) -> Any:
+    """Inside or not, where nobody tells how far."""
+    if problem.limits:
+        return None
+    return lambda codes: 1.0 - np.asarray(problem.feasible(codes), dtype=np.float64)

@@ -1,0 +1,174 @@
+"""Generators: distributions over the architectures of a space, from which they are drawn for a request.
+
+Shapes: B architectures, C choices of the space, T options of all choices together, R numbers that a request
+consists of (budgets, and weights where there are several objectives).
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from search_spaces import Architecture, SearchSpace
+from search_spaces._space import INACTIVE, Codes
+
+Floats = NDArray[np.float64]
+
+PROTOTYPE_SHARE = 0.6  # probability of each of the prototype's options before anything is learned
+KNOTS = 8  # bumps along every number of a request, so that what is asked for may matter abruptly
+
+
+class Policy(Protocol):
+    """A generator. Codes (B, C), requests (B, R) from 0 to 1."""
+
+    def sample(self, requests: Floats, rng: np.random.Generator, *, temperature: float = 1.0) -> Codes:
+        """One architecture for each request, as it comes: legal, but perhaps over its budgets."""
+
+    def mode(self, requests: Floats) -> Codes:
+        """For each request the most likely option of one choice after the other."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything that was learned."""
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Takes what `tensors` gave; raises RuntimeError for those of another space."""
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One thread for torch: more would change the last bits, and with them what a resumed search proposes."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def prototype_logits(space: SearchSpace, prototype: Architecture) -> list[Floats]:
+    """Per choice the logits (options,) under which the prototype is the mode."""
+    code = space.encode([prototype])[0]
+    logits = []
+    for choice, chosen in zip(space.choices, code, strict=True):
+        row = np.zeros(len(choice.options))
+        if chosen != INACTIVE and len(row) > 1:
+            row[chosen] = np.log(PROTOTYPE_SHARE / (1 - PROTOTYPE_SHARE) * (len(row) - 1))
+        logits.append(row)
+    return logits
+
+
+class AutoregressivePolicy(nn.Module):
+    """Every choice given the request and the choices before it: a masked network with one hidden layer.
+
+    Source of the masks: Germain et al., "MADE: Masked Autoencoder for Distribution Estimation" (arXiv
+    1502.03509). Before anything is learned it draws the prototype's options most often, whatever the request.
+    """
+
+    def __init__(
+        self, space: SearchSpace, prototype: Architecture, *, request: int, seed: int, hidden: int = 128
+    ) -> None:
+        super().__init__()
+        self.space = space
+        sizes = [len(choice.options) for choice in space.choices]
+        self.sizes, self.starts = sizes, np.concatenate([[0], np.cumsum(sizes)])
+        choice_of = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
+        sees = torch.arange(hidden) * len(sizes) // hidden  # a hidden unit sees choices below this one
+        self._into = (choice_of[None] < sees[:, None]).float()
+        self._out = (sees[None] <= choice_of[:, None]).float()
+        self._past = (choice_of[None] < choice_of[:, None]).float()
+        generator = torch.Generator().manual_seed(seed)
+        features = request * (KNOTS + 1)
+
+        def weights(rows: int, columns: int) -> nn.Parameter:
+            return nn.Parameter(torch.randn(rows, columns, generator=generator) / columns**0.5)
+
+        total = len(choice_of)
+        self.into, self.asked, self.shift = weights(hidden, total), weights(hidden, features), _zeros(hidden)
+        self.out, self.direct, self.asked_out = (
+            _zeros(total, hidden),
+            _zeros(total, total),
+            _zeros(total, features),
+        )
+        first = np.concatenate(prototype_logits(space, prototype))
+        self.bias = nn.Parameter(torch.tensor(first, dtype=torch.float32))
+
+    def logits(self, shown: Tensor, requests: Tensor) -> Tensor:
+        """Logits (B, T) of all options; those of a choice depend on earlier ones of `shown` (B, T) only."""
+        asked = _bumps(requests)
+        hidden = torch.relu(shown @ (self.into * self._into).T + asked @ self.asked.T + self.shift)
+        direct = shown @ (self.direct * self._past).T + asked @ self.asked_out.T
+        return hidden @ (self.out * self._out).T + direct + self.bias
+
+    def log_probs(self, codes: Codes, requests: Floats) -> tuple[Tensor, Tensor]:
+        """Of the options that were chosen, and the entropy of each choice: (B, C) each, 0 where inactive."""
+        logits = self.logits(self._shown(codes), torch.as_tensor(requests, dtype=torch.float32))
+        chosen = torch.as_tensor(codes)
+        parts = [part.log_softmax(dim=1) for part in logits.split(self.sizes, dim=1)]
+        picked = [part.gather(1, chosen[:, i, None].clamp(min=0))[:, 0] for i, part in enumerate(parts)]
+        entropy = [-(part.exp() * part).sum(dim=1) for part in parts]
+        there = (chosen != INACTIVE).float()
+        return torch.stack(picked, dim=1) * there, torch.stack(entropy, dim=1) * there
+
+    def sample(self, requests: Floats, rng: np.random.Generator, *, temperature: float = 1.0) -> Codes:
+        noise = rng.gumbel(size=(len(requests), len(self.bias)))
+        return self._decided(requests, temperature * torch.as_tensor(noise, dtype=torch.float32))
+
+    def mode(self, requests: Floats) -> Codes:
+        return self._decided(requests, torch.zeros(len(requests), len(self.bias)))
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {name: tensor.detach().clone() for name, tensor in self.state_dict().items()}
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        self.load_state_dict(dict(tensors), strict=True)
+
+    @torch.no_grad()
+    def _decided(self, requests: Floats, noise: Tensor) -> Codes:
+        """One choice after the other takes its largest logit, `noise` (B, T) added.
+
+        What `logits` computes, but each choice's share only when its turn has come.
+        """
+        asked = _bumps(torch.as_tensor(requests, dtype=torch.float32))
+        before = asked @ self.asked.T + self.shift  # what the hidden units have been told so far
+        logits = asked @ self.asked_out.T + self.bias + noise
+        told, direct = (self.into * self._into).T, (self.direct * self._past).T  # a row for each option
+        out = (self.out * self._out).T
+        codes = np.full((len(requests), len(self.sizes)), INACTIVE, dtype=np.int64)
+        for i, size in enumerate(self.sizes):
+            start = int(self.starts[i])
+            own = logits[:, start : start + size] + torch.relu(before) @ out[:, start : start + size]
+            codes[:, i] = own.argmax(dim=1).numpy()
+            there = exists(self.space, codes, i)
+            codes[:, i] = np.where(there, codes[:, i], INACTIVE)
+            option, known = torch.as_tensor(start + codes[:, i].clip(0)), torch.as_tensor(there)[:, None]
+            before = before + told[option] * known
+            logits = logits + direct[option] * known
+        return codes
+
+    def _shown(self, codes: Codes) -> Tensor:
+        columns = [codes[:, i, None] == np.arange(size) for i, size in enumerate(self.sizes)]
+        return torch.as_tensor(np.concatenate(columns, axis=1)).float()
+
+
+def exists(space: SearchSpace, codes: Codes, choice: int) -> NDArray[np.bool_]:
+    """Which architectures have this choice, by those before it."""
+    if choice not in space.conditions:
+        return np.ones(len(codes), dtype=np.bool_)
+    parent, enabled = space.conditions[choice]
+    there: NDArray[np.bool_] = enabled[codes[:, parent]]
+    return there
+
+
+def _bumps(requests: Tensor) -> Tensor:
+    """Each number of a request with its distance to KNOTS places between 0 and 1."""
+    knots = torch.linspace(0, 1, KNOTS)
+    near = torch.exp(-((requests[:, :, None] - knots) * (KNOTS - 1)).square())
+    return torch.cat([requests, near.flatten(1)], dim=1)
+
+
+def _zeros(*shape: int) -> nn.Parameter:
+    return nn.Parameter(torch.zeros(shape))

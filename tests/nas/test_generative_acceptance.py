@@ -1,0 +1,173 @@
+"""What a generative search promises, on problems whose answer is known."""
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+
+import search_spaces
+from benchmarks.tabulated import (
+    KINDS,
+    Tabulated,
+    random_search,
+    regrets,
+    regularised_evolution,
+    searched,
+)
+from nas import searchers
+from nas.conditions import Condition
+from nas.searchers import SearchProblem
+from nas.searchers._distinct import architecture, distributions
+from nas.searchers._learner import Learner
+from search_spaces import SearchSpace
+
+BUDGET = 128  # 2.4 % of the space; 5 % would be 268
+SEEDS = range(10)
+NOISE = 0.01  # of the range of qualities: what counts as the same
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+@cache
+def space() -> SearchSpace:
+    """5,376 architectures of seven choices, three of them conditional."""
+    return search_spaces.get("matformer", num_heads=(1, 2, 3, 4), depth=(2, 3, 4))
+
+
+@cache
+def truth(kind: str, seed: int, share: float = 0.5) -> Tabulated:
+    """The best quality within a share of the largest architecture's MACs."""
+    limit = int(share * space().cost(space().largest).macs)
+    return Tabulated(space(), (Condition("macs", "<=", limit),), kind, seed)
+
+
+@cache
+def generated(kind: str, seed: int, share: float = 0.5) -> Any:
+    """Qualities and searcher of a generative search."""
+    return searched("generative", truth(kind, seed, share), BUDGET)
+
+
+@cache
+def of_two_objectives(seed: int = 0) -> Learner:
+    """A learner after a search for quality and MACs, without limits."""
+    whole = Tabulated(space(), (), "interacting", seed)
+    problem = SearchProblem(
+        space(),
+        lambda codes: np.ones(len(codes), dtype=bool),
+        (),
+        16,
+        seed,
+        budget=96,
+        metrics=whole.metrics,
+        objectives=("accuracy", "macs"),
+    )
+    sampler: Any = searchers.build("generative", problem)
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
+    for _ in range(6):
+        for trial in [study.ask(distributions(space())) for _ in range(16)]:
+            code = space().encode([architecture(space(), trial.params)])
+            study.tell(trial, [whole.quality(code[0]), float(whole.metrics(code)["macs"][0])])
+    sampler.finish(study)
+    return sampler.rounds.learner
+
+
+def requests(learner: Learner, budgets: np.ndarray) -> np.ndarray:
+    """Requests for budgets of MACs (n,), everything else free."""
+    assert learner.asks.requirements.names[0] == "macs"
+    free = np.ones((len(budgets), len(learner.asks.home)))
+    free[:, 0] = budgets
+    return free
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_regret_is_within_a_hundredth_long_before_a_twentieth_is_evaluated(kind: str) -> None:
+    assert 0.05 * len(truth(kind, 0).codes) >= BUDGET
+    last = [regrets(generated(kind, seed)[0])[-1] for seed in SEEDS]
+    assert max(last) <= 0.01
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_never_worse_than_random_search_and_regularised_evolution(kind: str) -> None:
+    ours = np.array([regrets(generated(kind, seed)[0])[-1] for seed in SEEDS])
+    for rival in (random_search, regularised_evolution):
+        theirs = np.array([regrets(rival(truth(kind, seed), BUDGET))[-1] for seed in SEEDS])
+        assert (ours <= theirs + NOISE).all()
+        assert ours.mean() < theirs.mean()
+
+
+@pytest.mark.slow
+def test_relaxing_a_limit_never_hurts() -> None:
+    for seed in range(3):
+        best = []
+        for share in (0.3, 0.5, 0.8):
+            made = truth("interacting", seed, share)
+            codes = space().encode([space().largest])
+            scale = np.ptp(made._raw(made.codes)), made._raw(made.codes).min()
+            assert len(codes) == 1
+            best.append(generated("interacting", seed, share)[0].max() * scale[0] + scale[1])
+        assert np.diff(best).min() >= -NOISE * np.ptp(best)
+
+
+def test_a_quick_search_finds_the_best_of_a_tabulated_space() -> None:
+    found = regrets(generated("interacting", 0)[0])
+    assert found[-1] <= 0.01
+    assert found[-1] < regrets(random_search(truth("interacting", 0), BUDGET))[-1]
+
+
+def test_the_factorised_generator_is_better_than_random_search() -> None:
+    ours, theirs = [], []
+    for seed in range(3):
+        found = searched("generative", truth("additive", seed), BUDGET, generator="factorised")[0]
+        ours.append(regrets(found)[-1])
+        theirs.append(regrets(random_search(truth("additive", seed), BUDGET))[-1])
+    assert np.mean(ours) < 0.5 * np.mean(theirs)
+
+
+def test_raw_samples_keep_constraints_as_in_lessons() -> None:
+    learner = of_two_objectives()
+    assert learner.feasible_rate(np.random.default_rng(1), 2000) >= 0.95
+
+
+def test_raw_samples_keep_constraints_between_those_of_lessons() -> None:
+    learner = of_two_objectives()
+    for budget in (0.35, 0.5, 0.65, 0.8, 0.95):
+        asked = requests(learner, np.full(500, budget))
+        drawn = learner.draw(asked, np.random.default_rng(2))
+        assert (learner.asks.violation(drawn, asked) == 0).mean() >= 0.8
+
+
+def test_an_unlearned_generator_keeps_them_less_often() -> None:
+    """Otherwise the two tests above would say nothing."""
+    learner = of_two_objectives()
+    asked = requests(learner, np.full(500, 0.35))
+    anything = space().sample_choices(np.random.default_rng(0), 500)
+    assert (learner.asks.violation(anything, asked) == 0).mean() < 0.5
+
+
+def test_generated_costs_follow_what_is_asked_for() -> None:
+    learner = of_two_objectives()
+    budgets = np.linspace(0.2, 1, 400)
+    drawn = learner.draw(requests(learner, budgets), np.random.default_rng(3))
+    log_macs = np.log(space().costs(drawn)["macs"])
+    assert np.corrcoef(budgets, log_macs)[0, 1] > 0.9
+
+
+def test_samples_are_diverse() -> None:
+    learner = of_two_objectives()
+    drawn = learner.draw(requests(learner, np.full(100, 0.6)), np.random.default_rng(4))
+    assert len(np.unique(drawn, axis=0)) >= 50
+
+
+def test_what_is_emitted_is_good_for_its_cost() -> None:
+    """Of ten for a budget that was never searched for, the best is near the best that there is."""
+    learner, whole = of_two_objectives(), Tabulated(space(), (), "interacting", 0)
+    costs = learner.asks.requirements.costs(whole.codes)[:, 0]
+    for budget in (0.45, 0.7, 0.9):
+        drawn = learner.draw(requests(learner, np.full(20, budget)), np.random.default_rng(5))
+        kept = drawn[learner.asks.requirements.costs(drawn)[:, 0] <= budget]
+        there = whole.qualities[costs <= budget]
+        assert max(map(whole.quality, kept)) > np.quantile(there, 0.99)

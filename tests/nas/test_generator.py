@@ -1,0 +1,356 @@
+"""The parts of the generative searcher: generators, requests, requirements, inquisitor, lessons."""
+
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+import torch
+from made_spaces import nested
+
+import search_spaces
+from nas import searchers
+from nas.conditions import Condition
+from nas.searchers import SearchProblem
+from nas.searchers._factorised import FactorisedPolicy
+from nas.searchers._inquisitor import Inquisitor, importance
+from nas.searchers._learner import GENERATORS, Learner, make_learner
+from nas.searchers._performance import Performance, netscore
+from nas.searchers._policy import AutoregressivePolicy
+from nas.searchers._requests import Requests
+from nas.searchers._requirements import Requirements
+from nas.searchers._teaching import GROUP, advantages
+from nas.searchers.generative import planned
+from predictors._accuracy import AccuracyEnsemble
+from search_spaces import SearchSpace
+from search_spaces._errors import UsageError
+from search_spaces._space import INACTIVE, Codes
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+@pytest.fixture(scope="module")
+def space() -> SearchSpace:
+    return search_spaces.get("matformer")
+
+
+def metrics(space: SearchSpace) -> Any:
+    return lambda codes: {name: space.costs(codes)[name] for name in ("params", "macs")}
+
+
+def problem(space: SearchSpace, **more: Any) -> SearchProblem:
+    return SearchProblem(
+        space,
+        lambda codes: np.ones(len(codes), dtype=bool),
+        (),
+        16,
+        more.pop("seed", 0),
+        metrics=metrics(space),
+        **({"objectives": ("accuracy", "macs")} | more),
+    )
+
+
+def learner(space: SearchSpace, objectives: int = 1, *, more: Any = None, **options: Any) -> Learner:
+    asked = problem(space, **(more or {}))
+    return make_learner(asked, *planned(asked, **options), objectives)
+
+
+def quality(space: SearchSpace, codes: Codes) -> np.ndarray:
+    levels = np.where(codes == INACTIVE, 0, codes + 1)
+    return levels @ np.linspace(0.5, 1.5, codes.shape[1]) / 50
+
+
+def taught(space: SearchSpace, **options: Any) -> Learner:
+    made = learner(space, **options)
+    rng = np.random.default_rng(0)
+    codes = np.unique(space.sample_choices(rng, 80), axis=0)
+    for _ in range(3):
+        made.learn(codes, quality(space, codes)[:, None], rng)
+    return made
+
+
+# -- generators --
+
+
+@pytest.mark.parametrize("generator", GENERATORS)
+@pytest.mark.parametrize("name", ["smallest", "largest"])
+def test_before_any_round_the_mode_is_the_prototype_whatever_is_asked(space, generator, name) -> None:
+    made = learner(space, generator=generator, prototype=name)
+    requests = np.random.default_rng(0).random((20, made.asks.width))
+    assert set(space.decode(made.policy.mode(requests))) == {space.preset(name)}
+
+
+@pytest.mark.parametrize("family", ["matformer", "vit_resnas", "turbovit_digit_pairs", "autoformer"])
+@pytest.mark.parametrize("generator", GENERATORS)
+def test_samples_are_architectures_of_the_space(family: str, generator: str) -> None:
+    space = search_spaces.get(family)
+    made = learner(space, generator=generator)
+    requests = np.random.default_rng(0).random((50, made.asks.width))
+    codes = made.draw(requests, np.random.default_rng(1))
+    assert np.array_equal(codes, space.canonical(codes))
+    assert np.array_equal(space.encode(space.decode(codes)), codes)
+
+
+def test_conditions_on_conditions_are_kept() -> None:
+    space = nested()
+    policy = AutoregressivePolicy(space, space.smallest, request=1, seed=0)
+    codes = policy.sample(np.ones((400, 1)), np.random.default_rng(0))
+    assert np.array_equal(codes, space.canonical(codes))
+    assert len(np.unique(codes, axis=0)) > 20
+
+
+def test_probabilities_are_of_a_distribution(space) -> None:
+    """Over a whole space they sum to 1, and samples come as often as they tell."""
+    tiny = search_spaces.get(
+        "matformer", embed_dim=(16, 32), num_heads=(2, 4), depth=(1, 2), mlp_ratio=(1, 2)
+    )
+    policy = AutoregressivePolicy(tiny, tiny.smallest, request=2, seed=0)
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter += 0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
+    codes, request = tiny.all_codes(), np.array([[0.3, 0.8]])
+    shares = policy.log_probs(codes, np.repeat(request, len(codes), axis=0))[0].sum(dim=1).exp()
+    assert shares.sum().item() == pytest.approx(1, abs=1e-5)
+    drawn = policy.sample(np.repeat(request, 20_000, axis=0), np.random.default_rng(0))
+    place = {row.tobytes(): i for i, row in enumerate(codes)}
+    seen = np.bincount([place[row.tobytes()] for row in drawn], minlength=len(codes)) / len(drawn)
+    np.testing.assert_allclose(seen, shares.detach().numpy(), atol=0.015)
+
+
+def test_a_choice_knows_only_those_before_it(space) -> None:
+    policy = AutoregressivePolicy(space, space.smallest, request=1, seed=0)
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter += torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
+    shown = torch.zeros(1, len(policy.bias), requires_grad=True)
+    for i, part in enumerate(policy.logits(shown, torch.ones(1, 1)).split(policy.sizes, dim=1)):
+        (gradient,) = torch.autograd.grad(part.sum(), shown, retain_graph=True)
+        start = int(policy.starts[i])
+        assert not gradient[0, start:].any()
+        assert i == 0 or gradient[0, :start].any()
+
+
+def test_a_low_temperature_gives_the_mode(space) -> None:
+    made = taught(space)
+    requests = np.repeat(made.asks.of(made.asks.home), 30, axis=0)
+    cold = made.draw(requests, np.random.default_rng(0), temperature=1e-6)
+    assert np.array_equal(cold, made.policy.mode(requests))
+    warm, hot = (
+        len(np.unique(made.draw(requests, np.random.default_rng(0), temperature=t), axis=0)) for t in (1, 3)
+    )
+    assert 1 < warm <= hot
+
+
+@pytest.mark.parametrize("generator", GENERATORS)
+def test_what_was_learned_can_be_taken_away_and_brought_back(space, generator: str) -> None:
+    made, fresh = taught(space, generator=generator), learner(space, generator=generator)
+    requests = np.random.default_rng(0).random((50, made.asks.width))
+    before = fresh.draw(requests, np.random.default_rng(1))
+    fresh.policy.load(made.policy.tensors())
+    after = fresh.draw(requests, np.random.default_rng(1))
+    assert np.array_equal(after, made.draw(requests, np.random.default_rng(1)))
+    assert not np.array_equal(after, before)
+
+
+@pytest.mark.parametrize("generator", GENERATORS)
+def test_the_generator_of_another_space_is_refused(space, generator: str) -> None:
+    other = learner(search_spaces.get("vit_resnas"), generator=generator)
+    with pytest.raises(RuntimeError):
+        other.policy.load(learner(space, generator=generator).policy.tensors())
+
+
+def test_the_factorised_generator_interpolates_between_levels(space) -> None:
+    policy = FactorisedPolicy(space, space.smallest, levels=4)
+    for _ in range(30):
+        policy.adjust(0, space.encode([space.smallest]), rate=0.5, floor=0.0)
+        policy.adjust(3, space.encode([space.largest]), rate=0.5, floor=0.0)
+    ends = policy.mode(np.array([[0.0], [0.25], [1.0]]))
+    assert space.decode(ends) == [space.smallest, space.smallest, space.largest]
+    shares = policy._shares(np.array([[0.1], [0.375], [0.5], [0.9], [1.0]]))
+    np.testing.assert_allclose(
+        shares, [[1, 0, 0, 0], [0.5, 0.5, 0, 0], [0, 1, 0, 0], [0, 0, 0.4, 0.6], [0, 0, 0, 1]]
+    )
+
+
+def test_no_option_of_the_factorised_generator_dies(space) -> None:
+    policy = FactorisedPolicy(space, space.smallest, levels=1)
+    for _ in range(100):
+        policy.adjust(0, space.encode([space.largest]), rate=0.4, floor=0.03)
+    for table in policy.tables:
+        assert (table > 0.0299 / table.shape[1]).all() or table.shape[1] == 1
+        np.testing.assert_allclose(table.sum(axis=1), 1)
+
+
+# -- what is asked for --
+
+
+def test_budgets_are_logs_between_the_ends(space) -> None:
+    known = Requirements.of(space, metrics(space), first=["macs"])
+    assert known.names == ("macs", "params")
+    ends = known.costs(space.encode([space.smallest, space.largest]))
+    np.testing.assert_allclose(ends, [[0, 0], [1, 1]])
+    macs = [space.cost(arch).macs for arch in (space.smallest, space.largest)]
+    middle = known.budgets([Condition("macs", "<=", float(np.sqrt(macs[0] * macs[1])))])
+    np.testing.assert_allclose(middle, [0.5, 1.0])
+
+
+def test_violations_are_of_budgets_and_of_limits(space) -> None:
+    limit = Condition("params", ">=", float(space.cost(space.largest).params))
+    known = Requirements.of(space, metrics(space), limits=(limit,))
+    codes = space.encode([space.smallest, space.largest])
+    free = np.ones((2, 2))
+    far = known.violation(codes, free)
+    assert far[0] > 0
+    assert far[1] == 0
+    tight = known.violation(codes, np.zeros((2, 2)))
+    assert tight[1] == pytest.approx(2)
+
+
+def test_an_architecture_answers_the_requests_of_hindsight(space) -> None:
+    made = learner(space)
+    codes = space.sample_choices(np.random.default_rng(0), 300)
+    answered = made.asks.answered(np.random.default_rng(1), made.asks.requirements.costs(codes))
+    assert (made.asks.violation(codes, answered) == 0).all()
+
+
+def test_requests_never_ask_for_more_than_the_limits_allow(space) -> None:
+    limit = Condition("macs", "<=", 0.3 * space.cost(space.largest).macs)
+    made = learner(space, more={"limits": (limit,)})
+    costs = made.asks.requirements.costs(space.sample_choices(np.random.default_rng(0), 200))
+    requests = made.asks.drawn(np.random.default_rng(1), costs)
+    assert (requests[:, 0] <= made.asks.home[0]).all()
+    assert made.asks.home[0] < 1
+    spread = made.asks.spread(np.random.default_rng(2), 50, np.zeros(2))
+    assert spread[:, 0].max() <= made.asks.home[0]
+    assert np.ptp(spread[:, 0]) > 0.8 * made.asks.home[0]
+
+
+# -- the inquisitor --
+
+
+def test_netscore_is_that_of_published_numbers() -> None:
+    """Hiera-T, MobileViTv2-2.0, EfficientFormer-L1, MobileNetV3-Small-0.5: accuracy, params, MACs."""
+    rows = [
+        (0.8283, 27.91e6, 4.91e9, 55.36),
+        (0.8115, 18.45e6, 7.22e9, 55.13),
+        (0.8050, 12.29e6, 1.30e9, 64.20),
+        (0.579, 1.59e6, 0.03e9, 83.7),
+    ]
+    accuracy, params, macs, expected = map(np.array, zip(*rows, strict=True))
+    np.testing.assert_allclose(netscore(accuracy, {"params": params, "macs": macs}), expected, atol=0.1)
+
+
+def test_netscore_needs_a_floor() -> None:
+    with pytest.raises(UsageError, match="learned nothing"):
+        Performance("netscore")
+    assert Performance("netscore", 0.7).below(np.array([0.65, 0.7, 0.9])) == pytest.approx([0.05, 0, 0])
+
+
+def test_importance_is_that_of_the_blocks_that_a_choice_decides(space) -> None:
+    arch = space.largest
+    blocks = [f"blocks.{i}" for i in range(int(arch["depth"]))]
+    reactions = dict.fromkeys(blocks, 0.0) | {blocks[1]: 3.0, blocks[2]: 1.0}
+    found = dict(zip([c.name for c in space.choices], importance(space, {arch: reactions}), strict=True))
+    ratios = [found[f"mlp_ratio.{i}"] for i in range(len(blocks))]
+    assert ratios[1] == max(found.values())
+    assert ratios[1] > ratios[2] > ratios[0] == ratios[3]
+
+
+def test_without_reactions_all_choices_are_equally_important(space) -> None:
+    assert importance(space, {}).tolist() == [1.0] * len(space.choices)
+
+
+def inquisitor(space: SearchSpace) -> Inquisitor:
+    codes = np.unique(space.sample_choices(np.random.default_rng(0), 200), axis=0)
+    values = quality(space, codes)
+    model = AccuracyEnsemble.fit(space, codes, values)
+    ones = np.ones(len(space.choices))
+    return Inquisitor((model,), values[:1], values[:1], ones, Performance(), lambda codes: space.costs(codes))
+
+
+def group(space: SearchSpace, made: Learner, budget: float) -> tuple[Codes, np.ndarray]:
+    codes = space.sample_choices(np.random.default_rng(3), GROUP)
+    return codes, np.tile(np.array([budget, 1.0]), (GROUP, 1))
+
+
+def test_credit_is_relative_and_prefers_the_better(space) -> None:
+    made = learner(space)
+    codes, requests = group(space, made, 1.0)
+    credit = advantages(codes, requests, 0.1, made.asks, inquisitor(space))
+    np.testing.assert_allclose(credit.mean(axis=0), 0, atol=1e-12)
+    first = quality(space, codes)
+    assert np.corrcoef(credit[:, 0], first)[0, 1] > 0.8
+
+
+def test_who_breaks_a_budget_gets_less_than_everybody_who_keeps_it(space) -> None:
+    made = learner(space)
+    codes, requests = group(space, made, 0.5)
+    over = made.asks.violation(codes, requests) > 0
+    assert 0 < over.sum() < GROUP
+    credit = advantages(codes, requests, 0.1, made.asks, inquisitor(space))
+    assert credit[over].max() < credit[~over].min()
+
+
+def test_a_decision_does_not_answer_for_those_before_it(space) -> None:
+    """Two that differ in the first choice only get the same credit for the last."""
+    made = learner(space)
+    codes, requests = group(space, made, 1.0)
+    codes = np.tile(space.encode([space.largest]), (GROUP, 1))
+    codes[: GROUP // 2, 0] = 0
+    credit = advantages(codes, requests, 0.1, made.asks, inquisitor(space))
+    apart = np.abs(credit[0] - credit[-1])
+    assert apart[-1] < 0.2 * apart[0]
+
+
+# -- options --
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"generator": "gan"}, "'gan'"),
+        ({"initial": 0}, "initial = 0"),
+        ({"round": 2.5}, "round = 2.5"),
+        ({"steps": True}, "steps = True"),
+        ({"kappa": -1}, "kappa = -1"),
+        ({"performance": "flops"}, "'flops'"),
+        ({"performance": "netscore"}, "learned nothing"),
+        ({"accuracy_floor": 70}, "accuracy_floor = 70"),
+        ({"prototype": {"depth": 99}}, "lacks a value"),
+        ({"temperature": 1}, "no option 'temperature'"),
+    ],
+)
+def test_impossible_options_are_refused(space, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        searchers.build("generative", problem(space), **options)
+    assert message in caught.value.message
+
+
+def test_objectives_that_are_all_known_leave_nothing_to_learn(space) -> None:
+    with pytest.raises(UsageError, match="nothing to learn"):
+        searchers.build("generative", problem(space, objectives=("params", "macs")))
+
+
+@pytest.mark.parametrize("options", [{}, {"generator": "factorised"}])
+def test_an_accuracy_floor_is_kept_by_netscore(space, options: dict[str, Any]) -> None:
+    """NetScore alone goes to the smallest network; with a floor the search ends near it."""
+    asked = problem(space, objectives=("accuracy",), budget=64)
+    codes = space.all_codes()
+    floor = float(np.quantile(quality(space, codes), 0.7))
+    options = options | {"performance": "netscore", "accuracy_floor": floor}
+    study = optuna.create_study(direction="maximize", sampler=searchers.build("generative", asked, **options))
+    told: list[float] = []
+    for _ in range(64):
+        trial = study.ask(searchers._distinct.distributions(space))
+        code = space.encode([searchers._distinct.architecture(space, trial.params)])
+        told.append(float(quality(space, code)[0]))
+        study.tell(trial, told[-1])
+    assert np.mean(np.array(told[32:]) >= floor - 0.01) > 0.8
+
+
+def test_requests_have_room_for_the_weights_of_several_objectives(space) -> None:
+    made = learner(space, 2, more={"objectives": ()})
+    assert isinstance(made.asks, Requests)
+    drawn = made.asks.drawn(np.random.default_rng(0), made.asks.requirements.costs(space.all_codes()[:50]))
+    np.testing.assert_allclose(drawn[:, -2:].sum(axis=1), 1)
+    assert made.asks.split(drawn)[1].shape == (50, 2)

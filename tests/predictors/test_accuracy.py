@@ -1,0 +1,105 @@
+"""The accuracy ensemble: exact where it must be, unsure where it knows nothing, better than the mean."""
+
+import numpy as np
+import pytest
+from scipy.stats import kendalltau
+
+import search_spaces
+from predictors._accuracy import AccuracyEnsemble, one_hot
+from search_spaces import SearchSpace
+from search_spaces._errors import UsageError
+from search_spaces._space import INACTIVE, Codes
+
+
+@pytest.fixture(scope="module")
+def space() -> SearchSpace:
+    return search_spaces.get("matformer")
+
+
+def additive(space: SearchSpace, codes: Codes, seed: int = 0) -> np.ndarray:
+    weights = np.random.default_rng(seed).normal(size=sum(len(c.options) for c in space.choices))
+    return one_hot(space, codes) @ weights / 10
+
+
+def drawn(space: SearchSpace, count: int, seed: int) -> Codes:
+    return np.unique(space.sample_choices(np.random.default_rng(seed), count), axis=0)
+
+
+def test_an_additive_truth_is_found_from_few(space) -> None:
+    codes, held_out = drawn(space, 60, 0), drawn(space, 300, 1)
+    model = AccuracyEnsemble.fit(space, codes, additive(space, codes))
+    truth = additive(space, held_out)
+    error = model.predict(held_out)[0] - truth
+    assert np.sqrt(np.mean(error**2)) < 0.2 * truth.std()
+
+
+def test_what_options_do_together_is_learned_better_than_by_the_mean(space) -> None:
+    def truth(codes: Codes) -> np.ndarray:
+        return np.where(codes[:, 0] == 2, 1.0, -1.0) * (codes[:, 1] - 1.5)
+
+    codes, held_out = drawn(space, 300, 0), drawn(space, 300, 1)
+    mean, _ = AccuracyEnsemble.fit(space, codes, truth(codes)).predict(held_out)
+    assert np.std(mean - truth(held_out)) < 0.5 * truth(held_out).std()
+
+
+def test_known_architectures_are_certain_and_far_ones_are_not(space) -> None:
+    codes = drawn(space, 40, 0)
+    model = AccuracyEnsemble.fit(space, codes, additive(space, codes))
+    others = drawn(space, 300, 1)
+    known = {row.tobytes() for row in codes}
+    others = others[[row.tobytes() not in known for row in others]]
+    assert model.predict(codes)[1].mean() < 0.5 * model.predict(others)[1].mean()
+
+
+def test_errors_are_larger_where_it_is_less_sure(space) -> None:
+    def truth(codes: Codes) -> np.ndarray:
+        return additive(space, codes) + 0.1 * np.cos(3 * codes).sum(axis=1)
+
+    codes, held_out = drawn(space, 80, 0), drawn(space, 600, 1)
+    mean, std = AccuracyEnsemble.fit(space, codes, truth(codes)).predict(held_out)
+    assert kendalltau(std, np.abs(mean - truth(held_out))).statistic > 0.05
+    assert 0.5 < np.mean(np.abs(mean - truth(held_out)) <= 1.645 * std) <= 1
+
+
+def test_noise_is_not_believed(space) -> None:
+    codes = drawn(space, 300, 0)
+    noise = np.random.default_rng(0).normal(size=len(codes))
+    mean, _ = AccuracyEnsemble.fit(space, codes, noise).predict(drawn(space, 300, 1))
+    assert mean.std() < 0.5
+
+
+def test_the_quick_mean_is_the_mean(space) -> None:
+    codes = drawn(space, 40, 0)
+    model = AccuracyEnsemble.fit(space, codes, additive(space, codes))
+    others = drawn(space, 50, 1)
+    np.testing.assert_allclose(model.mean(others), model.predict(others)[0])
+
+
+def test_main_effects_are_those_of_an_additive_truth(space) -> None:
+    codes = drawn(space, 400, 0)
+    model = AccuracyEnsemble.fit(space, codes, additive(space, codes))
+    weights = np.split(
+        np.random.default_rng(0).normal(size=one_hot(space, codes).shape[1]) / 10,
+        np.cumsum([len(c.options) for c in space.choices])[:-1],
+    )
+    for effects, true in zip(model.main_effects, weights, strict=True):
+        np.testing.assert_allclose(effects - effects.mean(), true - true.mean(), atol=0.04)
+
+
+def test_one_hot_shows_nothing_for_what_does_not_exist(space) -> None:
+    shallow = space.encode([space.smallest])
+    assert (shallow == INACTIVE).any()
+    assert one_hot(space, shallow).sum() == (shallow != INACTIVE).sum()
+
+
+@pytest.mark.parametrize(("count", "quality"), [(1, [1.0]), (2, [1.0, np.nan]), (3, [1.0, 2.0])])
+def test_too_little_teaches_nothing(space, count: int, quality: list[float]) -> None:
+    with pytest.raises(UsageError, match="teach nothing"):
+        AccuracyEnsemble.fit(space, drawn(space, 20, 0)[:count], np.array(quality))
+
+
+def test_equal_qualities_are_no_problem(space) -> None:
+    codes = drawn(space, 20, 0)
+    mean, std = AccuracyEnsemble.fit(space, codes, np.full(len(codes), 0.7)).predict(codes)
+    np.testing.assert_allclose(mean, 0.7)
+    assert np.isfinite(std).all()
