@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from nas.config import JobConfig
     from nas.finetuning import Outcome
     from nas.front import ParetoFront
+    from nas.generation import Generated
     from nas.store import Job, Store
 
 __all__ = ["JobHandle", "run"]
@@ -45,19 +46,36 @@ class JobHandle:
 
         return finetune(self.store, self.job, subnets, **({"progress": Silent()} | options))
 
+    def generate(self, where: Sequence[str] = (), count: int = 10, **options: Any) -> "Generated":
+        """Architectures for conditions such as `latency_ms<=3`, of a job that was searched generatively.
+
+        options: `nas.generation.generate`.
+        """
+        from nas.conditions import Condition  # noqa: PLC0415
+        from nas.generation import generate  # noqa: PLC0415 - imports torch
+
+        return generate(self.store, self.job, list(map(Condition.parse, where)), count, **options)
+
     def extract(
-        self, subnet: str | None = None, *, knee: bool = False, weights: str = "inherited"
+        self,
+        subnet: str | None = None,
+        *,
+        arch: Mapping[str, Any] | None = None,
+        knee: bool = False,
+        weights: str = "inherited",
     ) -> "nn.Module":
-        """A stand-alone module: the subnet with this key, or the one at the front's knee.
+        """A stand-alone module: the subnet with this key, of this architecture, or at the front's knee.
 
         weights: `inherited`, or what `finetune` made of them (`finetuned`, `scratch`).
-        Raises ValueError unless exactly one of the first two is given.
+        Raises ValueError unless exactly one of the first three is given.
         """
-        if (subnet is None) == (not knee):
-            raise ValueError("give either a subnet's key or knee=True")
+        if (subnet is not None) + (arch is not None) + knee != 1:
+            raise ValueError("give either a subnet's key, an architecture or knee=True")
         from nas.extraction import extract  # noqa: PLC0415 - imports torch
 
-        return extract(self.store, self.job, subnet or self.front().knee().subnet, weights=weights)
+        chosen = subnet if arch is None else arch
+        chosen = self.front().knee().subnet if chosen is None else chosen
+        return extract(self.store, self.job, chosen, weights=weights)
 
 
 def run(

@@ -58,6 +58,7 @@ def test_there_are_examples():
         "imagefolder.yaml",
         "stitching.yaml",
         "stitching_timm.yaml",
+        "turbovit.yaml",
         "vit_resnas.yaml",
     }
     assert wanted <= {path.name for path in EXAMPLES.iterdir()}
