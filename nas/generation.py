@@ -2,16 +2,19 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nas import checkpoints
-from nas.conditions import KNOWN_BEFORE, Condition
+from nas.conditions import KNOWN_BEFORE, Condition, distance
 from nas.config import JobConfig
 from nas.extraction import space_of
 from nas.searchers import generative
 from nas.searchers._learner import Learner, make_learner
+from nas.searchers._policy import one_thread
 from nas.spaces import exact_metrics
 from nas.stages.latency import stored_latency
 from nas.stages.search import QUALITY, Objectives, problem, values_of
@@ -19,6 +22,7 @@ from nas.store import Job, Store
 from predictors._accuracy import LEAST
 from search_spaces import Architecture
 from search_spaces._errors import ConflictError, JobFailedError, NotFoundError, UsageError
+from search_spaces._repair import repaired
 from search_spaces._space import Codes
 
 DRAWN, DRAWS = 256, 32  # architectures that are drawn at once, and at most how often
@@ -46,15 +50,17 @@ class Emitted:
 
 @dataclass(frozen=True)
 class Generated:
-    """What was emitted, the best predicted quality first.
+    """What was emitted, the best by the search's performance function (the predicted quality) first.
 
     feasible_rate: the share of the generator's raw samples that keep all that was asked for.
+    moved: none did, and these were moved there choice by choice.
     """
 
     job: str
     conditions: tuple[str, ...]
     margin: float
     feasible_rate: float
+    moved: bool
     subnets: tuple[Emitted, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -73,6 +79,8 @@ def generate(
 ) -> Generated:
     """At most `count` different architectures that keep the conditions and the job's own limits.
 
+    They are the best of more that the generator emits and of those that the search has evaluated.
+
     Limits on latency are kept by the predicted one plus the job's margin, those on accuracy by the
     inquisitor's mean. temperature: above 0; higher ones give more different architectures.
     Raises NotFoundError for a job without a generator and when none is found, UsageError for conditions on
@@ -80,30 +88,44 @@ def generate(
     """
     wanted = tuple(conditions)
     _check(wanted, count, temperature)
+    with one_thread():
+        return _generated(store, job, wanted, count, seed, temperature)
+
+
+def _generated(
+    store: Store, job: Job, wanted: tuple[Condition, ...], count: int, seed: int, temperature: float
+) -> Generated:
     objectives, learner, evaluated = _learned(store, job)
     rng = np.random.default_rng(seed)
     request = learner.asks.of(np.minimum(learner.asks.home, learner.asks.requirements.budgets(wanted)))
-    found, rate = objectives.space.encode([]), 0.0
+    found, rate, moved = objectives.space.encode([]), 0.0, False
+    drawn = found
     for draw in range(DRAWS):
         drawn = learner.draw(np.repeat(request, DRAWN, axis=0), rng, temperature=temperature)
         kept = drawn[_keeps(learner, drawn, wanted)]
         rate = len(kept) / DRAWN if draw == 0 else rate
-        found = np.concatenate([found, kept])
-        found = found[np.sort(np.unique(found, axis=0, return_index=True)[1])]
+        found = _distinct(np.concatenate([found, kept]))
         if len(found) >= SCREENED * count:
             break
-    found = found[: SCREENED * count]
+    if not len(found):
+        moved = True
+        near = repaired(objectives.space, drawn, partial(_far, learner, wanted), rng)
+        found = _distinct(near[_keeps(learner, near, wanted)])
     if not len(found):
         asked = " and ".join(map(str, wanted)) or "the job's limits"
         raise NotFoundError(
             f"The generator of job '{job.name}' found no architecture that keeps {asked}.",
             f"`nas spaces show` and `nas front {job.id}` tell what there is; relax a condition.",
         )
+    known = objectives.space.encode(evaluated)
+    known = known[_keeps(learner, known, wanted)] if len(known) else known
+    found = _distinct(np.concatenate([found[: SCREENED * count], known]))
     return Generated(
         job.name,
         tuple(map(str, wanted)),
         objectives.latency.margin,
         rate,
+        moved,
         _described(objectives, learner, found, evaluated)[:count],
     )
 
@@ -183,11 +205,25 @@ def _keeps(learner: Learner, codes: Codes, conditions: Sequence[Condition]) -> A
     return keeps
 
 
+def _far(learner: Learner, conditions: Sequence[Condition], codes: Codes) -> NDArray[np.float64]:
+    """How far architectures (n, C) are from the conditions and the hard limits, (n,)."""
+    assert learner.inquisitor is not None
+    known = {**learner.asks.requirements.metrics(codes), QUALITY: learner.inquisitor.means(codes)[:, 0]}
+    return learner.asks.requirements.beyond(codes) + distance(conditions, known, len(codes))
+
+
+def _distinct(codes: Codes) -> Codes:
+    """Without repeats, in the same order."""
+    return codes[np.sort(np.unique(codes, axis=0, return_index=True)[1])] if len(codes) else codes
+
+
 def _described(
     objectives: Objectives, learner: Learner, codes: Codes, evaluated: dict[Architecture, float]
 ) -> tuple[Emitted, ...]:
     assert learner.inquisitor is not None
     means, stds = learner.inquisitor.beliefs(codes)
+    weights = learner.asks.split(np.repeat(learner.asks.of(learner.asks.home), len(codes), axis=0))[1]
+    order = np.argsort(-learner.inquisitor.worth(codes, means, weights), kind="stable")
     costs, latency = exact_metrics(objectives.space, codes), objectives.latency.predictor.predict(codes)
     rows = [
         Emitted(
@@ -204,4 +240,4 @@ def _described(
         )
         for i, arch in enumerate(objectives.space.decode(codes))
     ]
-    return tuple(sorted(rows, key=lambda row: -row.quality))
+    return tuple(rows[i] for i in order)

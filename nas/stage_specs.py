@@ -24,7 +24,7 @@ from search_spaces._repair import repaired
 from search_spaces._restriction import only
 from search_spaces._space import Codes
 
-METRICS = ("macs", "params")
+METRICS = {"macs": "macs", "flops": "macs", "params": "params"}  # a ratio of FLOPs is one of MACs
 TOLERANCE = 0.02  # of the target
 MULTIPLE = 8  # of which widths are that come from one that is
 PER_HEAD = 64  # channels of a head, as far as the widths allow
@@ -73,8 +73,13 @@ def reallocate(
     """
     if metric not in METRICS:
         raise UsageError(f"The metric {metric!r} is unknown.", did_you_mean(str(metric), METRICS))
-    if not 0 < target_ratio < math.inf:
+    if (
+        isinstance(target_ratio, bool)
+        or not isinstance(target_ratio, int | float)
+        or not 0 < target_ratio < math.inf
+    ):
         raise UsageError(f"target_ratio = {target_ratio!r} is not a positive number.")
+    metric = METRICS[metric]
     space, given = _space(specs, image_size=image_size, in_chans=in_chans, num_classes=num_classes)
     whole = int(space.costs(space.encode([given]))[metric][0])
     target = target_ratio * whole
@@ -103,10 +108,12 @@ def _as_built(specs: Sequence[StageSpec], module: nn.Module) -> tuple[StageSpec,
 
 def _space(specs: Sequence[StageSpec], **sizes: Any) -> tuple[SearchSpace, Architecture]:
     """Free widths and depths around the specifications, and the architecture that these are."""
+    if len(specs) < 2:
+        raise UsageError(f"{len(specs)} stages make no hierarchical network.", "Give at least two.")
     for number, spec in enumerate(specs):
         if min(spec.channels, spec.depth) < 1:
             raise UsageError(f"Stage {number} ({spec}) has no channels or no blocks.")
-    heads = [max(1, spec.channels // PER_HEAD) for spec in specs]
+    heads = [_heads(spec.channels) for spec in specs]
     space = search_spaces.get(
         "turbovit",
         embed_dim=[_widths(spec, count) for spec, count in zip(specs, heads, strict=True)],
@@ -126,12 +133,15 @@ def _space(specs: Sequence[StageSpec], **sizes: Any) -> tuple[SearchSpace, Archi
     return space, space.architecture(point)
 
 
+def _heads(channels: int) -> int:
+    """As many heads as divide the channels and leave each at least PER_HEAD."""
+    return max(count for count in range(1, max(1, channels // PER_HEAD) + 1) if channels % count == 0)
+
+
 def _widths(spec: StageSpec, heads: int) -> list[int]:
     """Widths around the specification's, which is one of them: multiples of the heads and of MULTIPLE."""
     if spec.freeze_channels:
         return [spec.channels]
-    if spec.channels % heads:
-        raise UsageError(f"{spec.channels} channels cannot be divided among {heads} heads.")
     step = math.lcm(heads, MULTIPLE if spec.channels % MULTIPLE == 0 else 1)
     wanted = spec.channels * np.geomspace(NARROWEST, WIDEST, 2 * WIDTH_STEPS + 1)
     found = {max(step, step * round(width / step)) for width in wanted}

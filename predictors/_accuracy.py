@@ -8,7 +8,6 @@ Ours; kernels and posteriors as in Rasmussen and Williams, "Gaussian Processes f
 
 import itertools
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Self
 
 import numpy as np
@@ -96,17 +95,6 @@ class AccuracyEnsemble:
         means = [_mixed(linear, apart, member.kernel) @ member.weights for member in self.members]
         mixed: Floats = self.centre + self.shares @ np.array(means)
         return mixed
-
-    @cached_property
-    def main_effects(self) -> list[Floats]:
-        """Of every choice what each option adds to the quality by itself, (options,) each."""
-        shown = one_hot(self.space, self.codes)
-        weights = np.zeros(shown.shape[1])
-        for share, member in zip(self.shares, self.members, strict=True):
-            part = (1 - member.kernel.residual) / len(self.space.choices)
-            weights += share * part * (shown.T @ member.weights)
-        sizes = [len(choice.options) for choice in self.space.choices]
-        return np.split(weights, np.cumsum(sizes)[:-1])
 
 
 def one_hot(space: SearchSpace, codes: Codes) -> Floats:

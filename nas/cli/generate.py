@@ -40,6 +40,8 @@ def generate(
     columns = ("SUBNET", "PARAMS", "MACS", "PREDICTED MS", "PREDICTED ACCURACY", "EVALUATED")
     emit_table(columns, map(_row, made.subnets), right=columns[1:])
     kept = f"{100 * made.feasible_rate:.0f} % of the raw samples keep what was asked for."
+    if made.moved:
+        kept = "No raw sample keeps what was asked for: these were moved there choice by choice."
     hint = f"--json prints the architectures; `nas extract {found.id} --arch JSON -o DIR` takes one out."
     note(f"\n{kept}\n{hint}", quiet=ctx.obj.quiet)
 

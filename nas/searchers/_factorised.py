@@ -1,7 +1,7 @@
 """The quick generator: choices independent of each other, moved towards the best by the cross-entropy method.
 
 Source: Rubinstein and Kroese, "The Cross-Entropy Method" (2004). Ours: one distribution for each of a few
-levels of the first budget, between which requests interpolate.
+levels, between which requests interpolate by their tightest budget, whatever metric it is for.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,14 +19,17 @@ from search_spaces._space import INACTIVE, Codes
 class FactorisedPolicy:
     """A `Policy`: for every choice a table (levels, options) of probabilities."""
 
-    def __init__(self, space: SearchSpace, prototype: Architecture, *, levels: int) -> None:
-        self.space = space
+    def __init__(
+        self, space: SearchSpace, prototype: Architecture, *, levels: int, budgets: int | None = None
+    ) -> None:
+        """`budgets`: how many of the first numbers of a request are budgets; None: all."""
+        self.space, self._budgets = space, budgets
         rows = [np.exp(row) / np.exp(row).sum() for row in prototype_logits(space, prototype)]
         self.tables: list[Floats] = [np.tile(row, (levels, 1)) for row in rows]
 
     @property
     def levels(self) -> Floats:
-        """The first budget that each level stands for; the last is none."""
+        """The budget that each level stands for; the last is none."""
         return np.linspace(0, 1, len(self.tables[0]) + 1)[1:]
 
     def adjust(self, level: int, elites: Codes, *, rate: float, floor: float) -> None:
@@ -66,7 +69,7 @@ class FactorisedPolicy:
     def _shares(self, requests: Floats) -> Floats:
         """How much of each level goes into each request, (B, levels)."""
         levels = self.levels
-        first = requests[:, 0] if requests.shape[1] else np.ones(len(requests))
+        first = requests[:, : self._budgets].min(axis=1, initial=1.0)
         shares = np.zeros((len(requests), len(levels)))
         shares[:, 0] = first <= levels[0]
         for (i, below), (j, above) in pairwise(enumerate(levels)):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from nas.searchers._performance import Performance
 from predictors._accuracy import AccuracyEnsemble
 from search_spaces import Architecture, SearchSpace
-from search_spaces._space import INACTIVE, Codes
+from search_spaces._space import Codes
 
 Floats = NDArray[np.float64]
 Reactions = Mapping[str, float]
@@ -59,17 +59,6 @@ class Inquisitor:
     def below(self, values: Floats) -> Floats:
         """How far objectives (B, objectives) are below the required quality, (B,)."""
         return self.performance.below(values[:, 0])
-
-    def main_effects(self, codes: Codes, weights: Floats) -> Floats:
-        """What every choice adds to the worth by itself, as far as that can be said, (B, C)."""
-        several = len(self.models) > 1
-        total = np.zeros(codes.shape)
-        for objective, model in enumerate(self.models):
-            share = weights[:, objective] / self.span[objective] if several else np.ones(len(codes))
-            for i, effects in enumerate(model.main_effects):
-                known = np.where(codes[:, i] == INACTIVE, 0.0, effects[codes[:, i]])
-                total[:, i] += share * known
-        return total
 
 
 def importance(space: SearchSpace, probed: Mapping[Architecture, Reactions]) -> Floats:

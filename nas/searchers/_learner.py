@@ -12,12 +12,13 @@ from nas.searchers import SearchProblem
 from nas.searchers._factorised import FactorisedPolicy
 from nas.searchers._inquisitor import Inquisitor, Reactions, importance
 from nas.searchers._performance import Performance
-from nas.searchers._policy import AutoregressivePolicy, Policy, one_thread
+from nas.searchers._policy import AutoregressivePolicy, Policy
 from nas.searchers._requests import Requests
 from nas.searchers._requirements import Metrics, Requirements
 from nas.searchers._teaching import LR, Pool, make_pool, teach
 from predictors._accuracy import LEAST, AccuracyEnsemble
 from search_spaces import Architecture, SearchSpace
+from search_spaces._errors import UsageError
 from search_spaces._repair import changed, repaired
 from search_spaces._space import Codes
 
@@ -29,6 +30,8 @@ ELITES = 0.2  # share of an archive from which it learns
 RATE, FLOOR = 0.4, 0.03
 DRAWN, REPAIRED, NEIGHBOURS = 1024, 256, 256
 PROBED = 4  # networks a round
+LAST_LESSONS = 10  # times as many steps as others has the last lesson
+MOST_KNOWN = 1000  # evaluated networks of which a lesson takes notice: the cost grows with their cube
 
 
 @dataclass(frozen=True)
@@ -65,24 +68,28 @@ class Learner:
     def space(self) -> SearchSpace:
         return self.problem.space
 
-    def learn(self, codes: Codes, values: Floats, rng: np.random.Generator, *, lessons: int = 1) -> None:
-        """Learns from all evaluated networks: codes (n, C) and objectives (n, L), all maximised."""
+    def learn(self, codes: Codes, values: Floats, rng: np.random.Generator, *, last: bool = False) -> None:
+        """Learns from all evaluated networks: codes (n, C) and objectives (n, L), all maximised.
+
+        last: the last lesson is a longer one, since the generator is kept.
+        """
         if len(codes) < LEAST:
             return
-        with one_thread():
-            self.ask_inquisitor(codes, values)
-            pool = self._pool(codes, rng)
-            if not len(pool.codes):
-                return  # nothing keeps the limits: there is nothing to teach
-            self.pool = pool
-            if isinstance(self.policy, FactorisedPolicy):
-                self._adjust(codes, values)
-            else:
-                self._teach(pool, rng, steps=lessons * self.scheme.steps)
+        codes, values = _telling(codes, values)
+        self.ask_inquisitor(codes, values)
+        pool = self._pool(codes, rng)
+        if not len(pool.codes):
+            return  # nothing keeps the limits: there is nothing to teach
+        self.pool = pool
+        if isinstance(self.policy, FactorisedPolicy):
+            self._adjust(codes, values)
+        else:
+            self._teach(pool, rng, last=last)
         self._probe(codes, values)
 
     def ask_inquisitor(self, codes: Codes, values: Floats) -> Inquisitor:
         """An inquisitor that knows these networks."""
+        codes, values = _telling(codes, values)
         models = tuple(AccuracyEnsemble.fit(self.space, codes, column) for column in values.T)
         self.inquisitor = Inquisitor(
             models,
@@ -94,26 +101,31 @@ class Learner:
         )
         return self.inquisitor
 
-    def _teach(self, pool: Pool, rng: np.random.Generator, *, steps: int) -> None:
+    def _teach(self, pool: Pool, rng: np.random.Generator, *, last: bool) -> None:
         assert isinstance(self.policy, AutoregressivePolicy)
         assert self.optimizer is not None
         assert self.inquisitor is not None
-        teach(self.policy, self.optimizer, pool, self.asks, self.inquisitor, rng, steps=steps)
+        steps = self.scheme.steps * (LAST_LESSONS if last else 1)
+        teach(self.policy, self.optimizer, pool, self.asks, self.inquisitor, rng, steps=steps, last=last)
 
     def draw(self, requests: Floats, rng: np.random.Generator, *, temperature: float = 1.0) -> Codes:
         """One architecture for each request, as the generator emits it."""
-        with one_thread():
-            return self.policy.sample(requests, rng, temperature=temperature)
+        return self.policy.sample(requests, rng, temperature=temperature)
 
-    def feasible_rate(self, rng: np.random.Generator, count: int = 256) -> float:
-        """The share of raw samples that keep all they are asked for, over requests as in lessons."""
-        costs = self.asks.requirements.costs(self._within_limits(count, rng)) if self.pool is None else None
-        if costs is None:
-            assert self.pool is not None
+    def feasible_rate(self, rng: np.random.Generator, count: int = 512) -> float:
+        """The share of raw samples that keep all they are asked for, over requests as in lessons.
+
+        Those that ask for nothing do not count.
+        """
+        if self.pool is None:
+            costs = self.asks.requirements.costs(self._within_limits(count, rng))
+        else:
             costs = self.pool.costs[rng.integers(len(self.pool.costs), size=count)]
-        if not len(costs):
-            return 0.0
         requests = self.asks.drawn(rng, costs)
+        if (self.asks.home == 1).all():
+            requests = requests[(self.asks.split(requests)[0] < 1).any(axis=1)]
+        if not len(requests):
+            return 0.0
         return float((self.asks.violation(self.draw(requests, rng), requests) == 0).mean())
 
     def _within_limits(self, count: int, rng: np.random.Generator) -> Codes:
@@ -168,6 +180,11 @@ class Learner:
 
 def make_learner(problem: SearchProblem, scheme: Scheme, prototype: Architecture, objectives: int) -> Learner:
     """A learner before the first lesson; `objectives`: how many have to be evaluated to be known."""
+    if objectives > 1 and scheme.performance != Performance():
+        raise UsageError(
+            f"A performance function and an accuracy floor are for one objective, not for {objectives}.",
+            "Leave search.options.performance and accuracy_floor away.",
+        )
     metrics = problem.metrics or _exact(problem.space)
     known = known_metrics(problem)
     costed = [name for name in problem.objectives if name in known]
@@ -188,9 +205,20 @@ def make_learner(problem: SearchProblem, scheme: Scheme, prototype: Architecture
         objectives,
     )
     if scheme.generator == "factorised":
-        return Learner(problem, scheme, asks, FactorisedPolicy(problem.space, prototype, levels=LEVELS), None)
+        quick = FactorisedPolicy(problem.space, prototype, levels=LEVELS, budgets=len(asks.home))
+        return Learner(problem, scheme, asks, quick, None)
     policy = AutoregressivePolicy(problem.space, prototype, request=asks.width, seed=problem.seed)
     return Learner(problem, scheme, asks, policy, torch.optim.Adam(policy.parameters(), lr=LR))
+
+
+def _telling(codes: Codes, values: Floats) -> tuple[Codes, Floats]:
+    """All evaluated networks (n, C) and their objectives; of many the best, and others evenly spread."""
+    if len(codes) <= MOST_KNOWN:
+        return codes, values
+    best = np.argsort(-values.sum(axis=1), kind="stable")
+    half = MOST_KNOWN // 2
+    chosen = np.sort(np.concatenate([best[:half], best[half :: -(-(len(best) - half) // half)]]))
+    return codes[chosen], values[chosen]
 
 
 def known_metrics(problem: SearchProblem) -> set[str]:

@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from search_spaces import Architecture, SearchSpace
@@ -19,6 +20,7 @@ from search_spaces._space import INACTIVE, Codes
 Floats = NDArray[np.float64]
 
 PROTOTYPE_SHARE = 0.6  # probability of each of the prototype's options before anything is learned
+MOST_PAIRED = 1024  # options of all choices together
 KNOTS = 8  # bumps along every number of a request, so that what is asked for may matter abruptly
 
 
@@ -40,11 +42,15 @@ class Policy(Protocol):
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """One thread for torch: more would change the last bits, and with them what a resumed search proposes."""
+    """One thread for torch, NumPy and SciPy.
+
+    More would change the last bits of sums, and with them what a search proposes that is resumed elsewhere.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        yield
+        with threadpool_limits(1):
+            yield
     finally:
         torch.set_num_threads(before)
 
@@ -79,7 +85,6 @@ class AutoregressivePolicy(nn.Module):
         sees = torch.arange(hidden) * len(sizes) // hidden  # a hidden unit sees choices below this one
         self._into = (choice_of[None] < sees[:, None]).float()
         self._out = (sees[None] <= choice_of[:, None]).float()
-        self._past = (choice_of[None] < choice_of[:, None]).float()
         generator = torch.Generator().manual_seed(seed)
         features = request * (KNOTS + 1)
 
@@ -88,11 +93,11 @@ class AutoregressivePolicy(nn.Module):
 
         total = len(choice_of)
         self.into, self.asked, self.shift = weights(hidden, total), weights(hidden, features), _zeros(hidden)
-        self.out, self.direct, self.asked_out = (
-            _zeros(total, hidden),
-            _zeros(total, total),
-            _zeros(total, features),
-        )
+        self.out, self.asked_out = _zeros(total, hidden), _zeros(total, features)
+        # From option to option, where that is no huge matrix, and not all of it masked.
+        paired = len(sizes) > 1 and total <= MOST_PAIRED
+        self.direct = _zeros(total, total) if paired else None
+        self._past = (choice_of[None] < choice_of[:, None]).float() if paired else torch.zeros(0)
         first = np.concatenate(prototype_logits(space, prototype))
         self.bias = nn.Parameter(torch.tensor(first, dtype=torch.float32))
 
@@ -100,8 +105,8 @@ class AutoregressivePolicy(nn.Module):
         """Logits (B, T) of all options; those of a choice depend on earlier ones of `shown` (B, T) only."""
         asked = _bumps(requests)
         hidden = torch.relu(shown @ (self.into * self._into).T + asked @ self.asked.T + self.shift)
-        direct = shown @ (self.direct * self._past).T + asked @ self.asked_out.T
-        return hidden @ (self.out * self._out).T + direct + self.bias
+        logits = hidden @ (self.out * self._out).T + asked @ self.asked_out.T + self.bias
+        return logits if self.direct is None else logits + shown @ (self.direct * self._past).T
 
     def log_probs(self, codes: Codes, requests: Floats) -> tuple[Tensor, Tensor]:
         """Of the options that were chosen, and the entropy of each choice: (B, C) each, 0 where inactive."""
@@ -135,7 +140,8 @@ class AutoregressivePolicy(nn.Module):
         asked = _bumps(torch.as_tensor(requests, dtype=torch.float32))
         before = asked @ self.asked.T + self.shift  # what the hidden units have been told so far
         logits = asked @ self.asked_out.T + self.bias + noise
-        told, direct = (self.into * self._into).T, (self.direct * self._past).T  # a row for each option
+        told = (self.into * self._into).T  # a row for each option
+        direct = None if self.direct is None else (self.direct * self._past).T
         out = (self.out * self._out).T
         codes = np.full((len(requests), len(self.sizes)), INACTIVE, dtype=np.int64)
         for i, size in enumerate(self.sizes):
@@ -146,7 +152,8 @@ class AutoregressivePolicy(nn.Module):
             codes[:, i] = np.where(there, codes[:, i], INACTIVE)
             option, known = torch.as_tensor(start + codes[:, i].clip(0)), torch.as_tensor(there)[:, None]
             before = before + told[option] * known
-            logits = logits + direct[option] * known
+            if direct is not None:
+                logits = logits + direct[option] * known
         return codes
 
     def _shown(self, codes: Codes) -> Tensor:

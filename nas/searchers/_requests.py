@@ -14,7 +14,7 @@ from search_spaces._space import Codes
 Floats = NDArray[np.float64]
 
 SLACK = 0.02, 0.12  # how far a budget lies above what a known architecture needs
-KEPT_MAIN, KEPT_OTHER = 0.8, 0.25  # probability that a budget is asked for at all
+KEPT_MAIN, KEPT_OTHER = 0.65, 0.4  # probability that a budget is asked for at all
 AT_HOME = 0.3  # share of the requests that ask for the job's own limits and nothing else
 
 

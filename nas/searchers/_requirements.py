@@ -19,6 +19,7 @@ Floats = NDArray[np.float64]
 Metrics = Callable[[Codes], Mapping[str, Any]]
 
 PROBES = 4096
+SMALLEST = 1e-9  # of a metric: a predicted latency may come out as 0
 UPPER = ("<=", "<", "==")
 
 
@@ -102,5 +103,5 @@ class Requirements:
 
 
 def _logs(values: Any) -> Floats:
-    logs: Floats = np.log(np.maximum(np.asarray(values, dtype=np.float64), np.finfo(np.float64).tiny))
+    logs: Floats = np.log(np.maximum(np.asarray(values, dtype=np.float64), SMALLEST))
     return logs

@@ -12,14 +12,14 @@ from optuna.trial import FrozenTrial, TrialState
 
 from nas.searchers._distinct import architecture, parameters
 from nas.searchers._learner import Learner
+from nas.searchers._policy import one_thread
 from search_spaces._repair import changed
 from search_spaces._space import Codes
 
 Floats = NDArray[np.float64]
 
-CANDIDATES = 64  # that the generator draws for a request
+CANDIDATES = 21  # that the generator draws for a request
 NEAR = 512  # neighbours of good architectures among the candidates
-LAST_LESSONS = 5  # at the end, since the generator is kept
 PASSES = 3  # proposals of a round are this many times as many as are needed
 UNIFORM = 0.5  # share of the first proposals that owe nothing to the prototype
 
@@ -34,7 +34,7 @@ class Rounds:
     def __init__(self, make: Callable[[int], Learner], learned: tuple[int, ...] | None) -> None:
         self._make, self._learned = make, learned
         self._learner: Learner | None = None
-        self._round, self._first = -1, 0
+        self._round, self._first, self._more = -1, 0, 0
         self._codes: Codes | None = None
         self.curve: list[dict[str, Any]] = []
 
@@ -56,10 +56,24 @@ class Rounds:
             done = sorted(done, key=lambda other: other.number)
             for number in range(self._round + 1, current + 1):
                 before = max(scheme.initial + (number - 1) * scheme.round, 0)
-                self._begin(number, study, done if number == current else done[:before])
-            self._round, self._first = current, trial.number
+                with one_thread():
+                    self._begin(number, study, done if number == current else done[:before])
+            self._round, self._first, self._more = current, trial.number, 0
         assert self._codes is not None
-        return np.roll(self._codes, -((trial.number - self._first) % max(len(self._codes), 1)), axis=0)
+        place = trial.number - self._first
+        if place >= (self._more + 1) * max(len(self._codes), 1) and len(self._codes):
+            with one_thread():
+                self._propose_more(study, trial)
+        return np.roll(self._codes, -(place % max(len(self._codes), 1)), axis=0)
+
+    def _propose_more(self, study: Study, trial: FrozenTrial) -> None:
+        """Other proposals, where more trials are asked for in a round than it has proposals."""
+        self._more += 1
+        space = self.learner.space
+        others = (other for other in study.get_trials(deepcopy=False) if other.number < trial.number)
+        known = space.encode([architecture(space, other.params) for other in others])
+        rng = np.random.default_rng([self.learner.problem.seed, self._round, 2, self._more])
+        self._codes = self._chosen(known, rng) if self._round else self._unlearned(rng)
 
     def _columns(self, study: Study) -> tuple[int, ...]:
         """The learned ones among the study's objectives."""
@@ -70,7 +84,8 @@ class Rounds:
         done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         self._round += 1
         done = sorted(done, key=lambda trial: trial.number)
-        self._learn(self._round, study, done, lessons=LAST_LESSONS)
+        with one_thread():
+            self._learn(self._round, study, done, last=True)
 
     def _begin(self, number: int, study: Study, done: list[FrozenTrial]) -> None:
         """A round: learns, and finds what its trials are going to propose."""
@@ -78,7 +93,7 @@ class Rounds:
         self._codes = self._chosen(codes, rng) if number else self._unlearned(rng)
 
     def _learn(
-        self, number: int, study: Study, done: list[FrozenTrial], *, lessons: int = 1
+        self, number: int, study: Study, done: list[FrozenTrial], *, last: bool = False
     ) -> tuple[Codes, np.random.Generator]:
         """The lesson of a round and its point of the curve; what is evaluated, and the round's randomness."""
         rng = np.random.default_rng([self.learner.problem.seed, number])
@@ -86,12 +101,18 @@ class Rounds:
         codes = space.encode([architecture(space, trial.params) for trial in done])
         values = self._values(study, done)
         if number:
-            self.learner.learn(codes, values, rng, lessons=lessons)
-        best = float(values[:, 0].max()) if len(values) else None
+            self.learner.learn(codes, values, rng, last=last)
+        best = self._best(study, values)
         rate = self.learner.feasible_rate(np.random.default_rng([self.learner.problem.seed, number, 1]))
         point = {"round": number, "evaluations": len(done), "best": best, "feasible_rate": rate}
         self.curve.append(point)
         return codes, rng
+
+    def _best(self, study: Study, values: Floats) -> float | None:
+        """The best of the first learned objective that reaches the required quality, as the study has it."""
+        enough = values[self.learner.scheme.performance.below(values[:, 0]) <= 0, 0]
+        minimised = study.directions[self._columns(study)[0]] == StudyDirection.MINIMIZE
+        return None if not len(enough) else float(-enough.max() if minimised else enough.max())
 
     def _values(self, study: Study, done: list[FrozenTrial]) -> Floats:
         """Learned objectives (n, L), all to be maximised."""
@@ -119,7 +140,7 @@ class Rounds:
         lowest = pool.costs.min(axis=0)
         asked = [learner.asks.spread(rng, count, lowest) for _ in range(PASSES)]
         requests = np.concatenate(asked)
-        drawn = learner.draw(np.repeat(requests, CANDIDATES // PASSES, axis=0), rng)
+        drawn = learner.draw(np.repeat(requests, CANDIDATES, axis=0), rng)
         best = pool.codes[_greedy(learner, pool.codes, requests, np.zeros(len(requests)))]
         good = np.concatenate(
             [

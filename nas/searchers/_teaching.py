@@ -16,19 +16,23 @@ from numpy.typing import NDArray
 from nas.searchers._inquisitor import Inquisitor
 from nas.searchers._policy import AutoregressivePolicy
 from nas.searchers._requests import Requests
-from search_spaces._space import Codes
+from predictors._accuracy import one_hot
+from search_spaces import SearchSpace
+from search_spaces._space import INACTIVE, Codes
 
 Floats = NDArray[np.float64]
 
 GROUPS, GROUP = 16, 16  # requests of a step, and architectures that are drawn for each
 REPLAYED = 128  # good architectures of a step
 LR = 1e-2
-ENTROPY, MORE_ENTROPY = 0.02, 1.0
+ENTROPY, MORE_ENTROPY = 0.02, 2.0
 DIVERSE = 6.0  # nats: some 400 architectures, each as likely as the others
-HINDSIGHT = 0.5
+HINDSIGHT = 1.5
 CLIP = 3.0  # of an advantage
-FAR = 0.2  # a violation from which on it makes no difference
-TOLERANCE = 0.4  # standard deviations of the worth that a good architecture may be below the best at its cost
+BROKEN = 2.0  # blame for a broken requirement, in the largest advantages
+FAR = 0.2  # a violation that counts twice as much as a slight one, or nearly so
+RIDGE = 1.0  # on main effects
+TOLERANCE = 0.5  # standard deviations of the worth that a good architecture may be below the best at its cost
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +41,8 @@ class Pool:
 
     codes (n, C), costs (n, names), values (n, objectives).  requests: what each answers (n, R).
     share: how likely each is to be replayed (n,).  scale: the spread of the worth, by which it is judged.
+    effects: what every option adds to the worth by itself (options of all choices,); 0 with several
+    objectives, whose weights every request sets anew.
     """
 
     codes: Codes
@@ -45,6 +51,7 @@ class Pool:
     requests: Floats
     share: Floats
     scale: float
+    effects: Floats
 
 
 def make_pool(codes: Codes, asks: Requests, inquisitor: Inquisitor, rng: np.random.Generator) -> Pool:
@@ -62,7 +69,9 @@ def make_pool(codes: Codes, asks: Requests, inquisitor: Inquisitor, rng: np.rand
         axis=1, initial=-np.inf
     )
     gap = np.maximum(np.where(np.isfinite(best), best, own.max(initial=0.0)) - own, 0)
-    return Pool(codes, costs, values, requests, _shares(gap / scale, requests), scale)
+    shown = one_hot(asks.requirements.space, codes)
+    effects = _main_effects(shown, own) if worth.ndim == 1 else np.zeros(shown.shape[1])
+    return Pool(codes, costs, values, requests, _shares(gap / scale, requests), scale, effects)
 
 
 def teach(
@@ -74,13 +83,16 @@ def teach(
     rng: np.random.Generator,
     *,
     steps: int,
+    last: bool = False,
 ) -> None:
-    """`steps` optimiser steps of both terms."""
-    for _ in range(steps):
+    """`steps` optimiser steps of both terms; in the last lesson ever smaller ones."""
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = LR * (1 - step / steps) if last else LR
         picked = rng.integers(len(pool.codes), size=GROUPS)
         requests = np.repeat(asks.drawn(rng, pool.costs[picked]), GROUP, axis=0)
         codes = policy.sample(requests, rng)
-        credit = torch.as_tensor(advantages(codes, requests, pool.scale, asks, inquisitor)).float()
+        credit = torch.as_tensor(advantages(codes, requests, pool, asks, inquisitor)).float()
         log_probs, entropy = policy.log_probs(codes, requests)
         gain = (credit * log_probs).sum(dim=1).mean()
         gain = gain + (_wonder(log_probs.detach().sum(dim=1)) * entropy.sum(dim=1)).mean()
@@ -94,25 +106,23 @@ def teach(
         optimizer.step()
 
 
-def advantages(
-    codes: Codes, requests: Floats, scale: float, asks: Requests, inquisitor: Inquisitor
-) -> Floats:
+def advantages(codes: Codes, requests: Floats, pool: Pool, asks: Requests, inquisitor: Inquisitor) -> Floats:
     """Credit for every decision (B, C), zero on average over the GROUP rows of one request.
 
-    A decision answers for its own main effect and those of later decisions, and for what no decision alone
-    explains. Where a requirement is broken all decisions are to blame, most of all those whose blocks react
-    least.
+    A decision answers for its own main effect and those of later decisions. What no decision alone explains
+    is shared out by how strongly the blocks react that depend on it. Where a requirement is broken all are
+    to blame, most of all those whose blocks react least.
     """
     weights = asks.split(requests)[1]
     values = inquisitor.means(codes)
     worth = inquisitor.worth(codes, values, weights)
-    effects = inquisitor.main_effects(codes, weights)
+    effects = _effects_of(codes, pool.effects, asks.requirements.space)
     own = np.cumsum(effects[:, ::-1], axis=1)[:, ::-1]
-    rest = (worth - effects.sum(axis=1))[:, None]
+    rest = (worth - effects.sum(axis=1))[:, None] * inquisitor.importance
     broken = asks.violation(codes, requests) + inquisitor.below(values)
     kept = (broken <= 0).reshape(-1, GROUP, 1)
-    better = _above_mean((own + rest).reshape(-1, GROUP, codes.shape[1]), kept) / scale
-    blame = 1 + np.minimum(broken / FAR, 1).reshape(-1, GROUP, 1)
+    better = _above_mean((own + rest).reshape(-1, GROUP, codes.shape[1]), kept) / pool.scale
+    blame = BROKEN + np.log1p(broken / FAR).reshape(-1, GROUP, 1)
     to_blame = np.clip(2 - inquisitor.importance, 0.5, 1.5)
     credit = np.where(kept, np.clip(better, -CLIP, CLIP), -CLIP * blame * to_blame)
     above: Floats = credit - credit.mean(axis=1, keepdims=True)
@@ -134,6 +144,20 @@ def _above_mean(values: Floats, kept: NDArray[np.bool_]) -> Floats:
     count = np.maximum(kept.sum(axis=1, keepdims=True), 1)
     above: Floats = values - (values * kept).sum(axis=1, keepdims=True) / count
     return above
+
+
+def _main_effects(shown: Floats, worth: Floats) -> Floats:
+    """Of every option (T,), from the worth (n,) of architectures whose options are shown (n, T): ridge."""
+    gram = shown @ shown.T + RIDGE * np.eye(len(shown))
+    effects: Floats = shown.T @ np.linalg.solve(gram, worth - worth.mean())
+    return effects
+
+
+def _effects_of(codes: Codes, effects: Floats, space: SearchSpace) -> Floats:
+    """The main effect of every decision (B, C), 0 for choices that do not exist."""
+    starts = np.cumsum([0, *(len(choice.options) for choice in space.choices[:-1])])
+    there = codes != INACTIVE
+    return np.where(there, effects[starts + np.where(there, codes, 0)], 0.0)
 
 
 def _worth_for_each(codes: Codes, values: Floats, weights: Floats, inquisitor: Inquisitor) -> Floats:

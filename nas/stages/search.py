@@ -5,17 +5,17 @@ A searcher proposes them, unless the budget covers all that there are.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
-from typing import Any, Literal, TypeGuard
+from typing import Any, Literal
 
 import moocore
 import numpy as np
 import optuna
 from numpy.typing import NDArray
 
-from nas import checkpoints, searchers
+from nas import searchers
 from nas.conditions import distance
 from nas.config import JobConfig
 from nas.evaluation import EvaluationPool
@@ -23,6 +23,7 @@ from nas.searchers import SearchProblem, SpaceExhausted
 from nas.searchers._distinct import architecture, distributions
 from nas.spaces import exact_metrics
 from nas.stages._exhaustive import affordable
+from nas.stages._learning import left_behind, probe, store_curve
 from nas.stages._run import Run, subnet_row
 from nas.stages.latency import Latency
 from nas.store import Evaluation, NewEvaluation, NewEvent
@@ -149,9 +150,9 @@ def _ask_searcher(
     config = run.config
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     history = tuple(objectives.space.architecture(e.subnet.architecture) for e in stored)
-    probe = partial(_probe, run, pool)
+    probing = partial(probe, run, pool)
     sampler = searchers.build(
-        config.search.searcher, problem(config, objectives, history, probe), **config.search.options
+        config.search.searcher, problem(config, objectives, history, probing), **config.search.options
     )
     study = optuna.create_study(directions=objectives.directions, sampler=sampler)
     for number, batch in groupby(stored, key=lambda evaluation: evaluation.batch):
@@ -164,44 +165,8 @@ def _ask_searcher(
         archs = [architecture(objectives.space, trial.params) for trial in trials]
         for trial, row in zip(trials, evaluated.add(archs), strict=True):
             _tell(study, objectives, trial, row.objectives)
-        _store_curve(run, sampler)
-    return _left_behind(run, study, sampler, step=evaluated.told)
-
-
-def _store_curve(run: Run, sampler: optuna.samplers.BaseSampler) -> None:
-    """Stores how the learning goes; rounds that are stored already stay as they are."""
-    if isinstance(sampler, searchers.Learning):
-        points = [NewEvent("generator", p, stage="search", step=p["round"]) for p in sampler.curve]
-        run.store.add_events(run.lease, points)
-
-
-def _left_behind(
-    run: Run, study: optuna.Study, sampler: optuna.samplers.BaseSampler, *, step: int
-) -> dict[str, Any]:
-    """Stores what a searcher has learned, after a last lesson from everything."""
-    if not isinstance(sampler, searchers.Learning) or not sampler.curve:
-        return {}
-    sampler.finish(study)
-    _store_curve(run, sampler)
-    return {"generator": checkpoints.save(run.store, run.lease, "generator", sampler.tensors(), step=step).id}
-
-
-def _probe(run: Run, pool: EvaluationPool, archs: Sequence[Architecture]) -> list[dict[str, float]]:
-    """How much the loss of each network rises without each of its blocks; all reactions are stored."""
-    probings = pool.probe(archs)
-    told = [
-        NewEvent("probe", {"subnet": arch.key, **asdict(probing)}, stage=f"search {arch.key}", step=0)
-        for arch, probing in zip(archs, probings, strict=True)
-    ]
-    run.store.add_events(run.lease, told)
-    return [
-        {name: max(r.bypass, 0.0) for name, r in probing.reactions.items() if _is_known(r.bypass)}
-        for probing in probings
-    ]
-
-
-def _is_known(bypass: float | None) -> TypeGuard[float]:
-    return bypass is not None and math.isfinite(bypass)
+        store_curve(run, sampler)
+    return left_behind(run, study, sampler, step=evaluated.told)
 
 
 def _feasible(config: JobConfig, objectives: Objectives, codes: Codes) -> NDArray[np.bool_]:

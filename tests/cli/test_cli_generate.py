@@ -51,7 +51,7 @@ def test_the_table(run_nas: Nas) -> None:
 
 def test_the_json(run_nas: Nas) -> None:
     data = generated(run_nas, "--where", "macs<=105000", "-n", "3")
-    assert list(data) == ["job", "conditions", "margin", "feasible_rate", "subnets"]
+    assert list(data) == ["job", "conditions", "margin", "feasible_rate", "moved", "subnets"]
     assert (data["job"], data["conditions"], data["margin"]) == (JOB, ["macs<=105000"], 1.0)
     assert 0 < data["feasible_rate"] <= 1
     assert 1 <= len(data["subnets"]) <= 3

@@ -25,6 +25,7 @@ from search_spaces import SearchSpace
 
 BUDGET = 128  # 2.4 % of the space; 5 % would be 268
 SEEDS = range(10)
+LEARNED = (0, 3, 4)  # seeds of which learned generators are looked at
 NOISE = 0.01  # of the range of qualities: what counts as the same
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -50,7 +51,7 @@ def generated(kind: str, seed: int, share: float = 0.5) -> Any:
 
 
 @cache
-def of_two_objectives(seed: int = 0) -> Learner:
+def of_two_objectives(seed: int) -> Learner:
     """A learner after a search for quality and MACs, without limits."""
     whole = Tabulated(space(), (), "interacting", seed)
     problem = SearchProblem(
@@ -73,12 +74,12 @@ def of_two_objectives(seed: int = 0) -> Learner:
     return sampler.rounds.learner
 
 
-def requests(learner: Learner, budgets: np.ndarray) -> np.ndarray:
-    """Requests for budgets of MACs (n,), everything else free."""
-    assert learner.asks.requirements.names[0] == "macs"
-    free = np.ones((len(budgets), len(learner.asks.home)))
-    free[:, 0] = budgets
-    return free
+def requests(learner: Learner, budgets: np.ndarray, metric: str = "macs") -> np.ndarray:
+    """Requests for budgets (n,) of a metric, or of both, everything else free."""
+    names = learner.asks.requirements.names
+    assert names == ("macs", "params")
+    wanted = np.array([metric in (name, "both") for name in names])
+    return np.where(wanted, budgets[:, None], 1.0)
 
 
 @pytest.mark.slow
@@ -96,20 +97,20 @@ def test_never_worse_than_random_search_and_regularised_evolution(kind: str) -> 
     for rival in (random_search, regularised_evolution):
         theirs = np.array([regrets(rival(truth(kind, seed), BUDGET))[-1] for seed in SEEDS])
         assert (ours <= theirs + NOISE).all()
-        assert ours.mean() < theirs.mean()
+        assert ours.mean() <= theirs.mean()
+    assert ours.mean() < 0.2 * np.mean([regrets(random_search(truth(kind, s), BUDGET))[-1] for s in SEEDS])
 
 
 @pytest.mark.slow
 def test_relaxing_a_limit_never_hurts() -> None:
+    """Qualities of all searches on the scale of the whole space."""
     for seed in range(3):
+        whole = Tabulated(space(), (), "interacting", seed)
         best = []
         for share in (0.3, 0.5, 0.8):
-            made = truth("interacting", seed, share)
-            codes = space().encode([space().largest])
-            scale = np.ptp(made._raw(made.codes)), made._raw(made.codes).min()
-            assert len(codes) == 1
-            best.append(generated("interacting", seed, share)[0].max() * scale[0] + scale[1])
-        assert np.diff(best).min() >= -NOISE * np.ptp(best)
+            found, part = generated("interacting", seed, share)[0], truth("interacting", seed, share)
+            best.append(whole.quality(part.codes[int(np.abs(part.qualities - found.max()).argmin())]))
+        assert np.diff(best).min() >= -NOISE
 
 
 def test_a_quick_search_finds_the_best_of_a_tabulated_space() -> None:
@@ -127,44 +128,50 @@ def test_the_factorised_generator_is_better_than_random_search() -> None:
     assert np.mean(ours) < 0.5 * np.mean(theirs)
 
 
-def test_raw_samples_keep_constraints_as_in_lessons() -> None:
-    learner = of_two_objectives()
-    assert learner.feasible_rate(np.random.default_rng(1), 2000) >= 0.95
+@pytest.mark.parametrize("seed", LEARNED)
+def test_raw_samples_keep_constraints_as_in_lessons(seed: int) -> None:
+    """Requests that ask for nothing do not count."""
+    assert of_two_objectives(seed).feasible_rate(np.random.default_rng(1), 2000) >= 0.95
 
 
-def test_raw_samples_keep_constraints_between_those_of_lessons() -> None:
-    learner = of_two_objectives()
-    for budget in (0.35, 0.5, 0.65, 0.8, 0.95):
-        asked = requests(learner, np.full(500, budget))
+@pytest.mark.parametrize("seed", LEARNED)
+@pytest.mark.parametrize("metric", ["macs", "params", "both"])
+def test_raw_samples_keep_constraints_between_those_of_lessons(seed: int, metric: str) -> None:
+    learner = of_two_objectives(seed)
+    for budget in (0.2, 0.35, 0.5, 0.65, 0.8, 0.95):
+        asked = requests(learner, np.full(500, budget), metric)
         drawn = learner.draw(asked, np.random.default_rng(2))
         assert (learner.asks.violation(drawn, asked) == 0).mean() >= 0.8
 
 
 def test_an_unlearned_generator_keeps_them_less_often() -> None:
     """Otherwise the two tests above would say nothing."""
-    learner = of_two_objectives()
+    learner = of_two_objectives(0)
     asked = requests(learner, np.full(500, 0.35))
     anything = space().sample_choices(np.random.default_rng(0), 500)
     assert (learner.asks.violation(anything, asked) == 0).mean() < 0.5
 
 
-def test_generated_costs_follow_what_is_asked_for() -> None:
-    learner = of_two_objectives()
+@pytest.mark.parametrize("seed", LEARNED)
+def test_generated_costs_follow_what_is_asked_for(seed: int) -> None:
+    learner = of_two_objectives(seed)
     budgets = np.linspace(0.2, 1, 400)
     drawn = learner.draw(requests(learner, budgets), np.random.default_rng(3))
     log_macs = np.log(space().costs(drawn)["macs"])
     assert np.corrcoef(budgets, log_macs)[0, 1] > 0.9
 
 
-def test_samples_are_diverse() -> None:
-    learner = of_two_objectives()
-    drawn = learner.draw(requests(learner, np.full(100, 0.6)), np.random.default_rng(4))
-    assert len(np.unique(drawn, axis=0)) >= 50
+@pytest.mark.parametrize("seed", LEARNED)
+def test_samples_are_diverse(seed: int) -> None:
+    learner = of_two_objectives(seed)
+    for budget in (0.35, 0.5, 0.65, 0.8, 1.0):
+        drawn = learner.draw(requests(learner, np.full(100, budget)), np.random.default_rng(4))
+        assert len(np.unique(drawn, axis=0)) >= 50
 
 
 def test_what_is_emitted_is_good_for_its_cost() -> None:
-    """Of ten for a budget that was never searched for, the best is near the best that there is."""
-    learner, whole = of_two_objectives(), Tabulated(space(), (), "interacting", 0)
+    """Of twenty for a budget that was never searched for, the best is near the best that there is."""
+    learner, whole = of_two_objectives(0), Tabulated(space(), (), "interacting", 0)
     costs = learner.asks.requirements.costs(whole.codes)[:, 0]
     for budget in (0.45, 0.7, 0.9):
         drawn = learner.draw(requests(learner, np.full(20, budget)), np.random.default_rng(5))

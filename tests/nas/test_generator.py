@@ -1,5 +1,6 @@
 """The parts of the generative searcher: generators, requests, requirements, inquisitor, lessons."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from nas.searchers._performance import Performance, netscore
 from nas.searchers._policy import AutoregressivePolicy
 from nas.searchers._requests import Requests
 from nas.searchers._requirements import Requirements
-from nas.searchers._teaching import GROUP, advantages
+from nas.searchers._teaching import GROUP, _effects_of, advantages, make_pool
 from nas.searchers.generative import planned
 from predictors._accuracy import AccuracyEnsemble
 from search_spaces import SearchSpace
@@ -260,46 +261,83 @@ def test_without_reactions_all_choices_are_equally_important(space) -> None:
     assert importance(space, {}).tolist() == [1.0] * len(space.choices)
 
 
-def inquisitor(space: SearchSpace) -> Inquisitor:
+def inquisitor(space: SearchSpace, importance: np.ndarray | None = None) -> Inquisitor:
     codes = np.unique(space.sample_choices(np.random.default_rng(0), 200), axis=0)
     values = quality(space, codes)
     model = AccuracyEnsemble.fit(space, codes, values)
-    ones = np.ones(len(space.choices))
-    return Inquisitor((model,), values[:1], values[:1], ones, Performance(), lambda codes: space.costs(codes))
+    importance = np.ones(len(space.choices)) if importance is None else importance
+    judged = Performance()
+    return Inquisitor((model,), values[:1], values[:1], importance, judged, lambda codes: space.costs(codes))
 
 
-def group(space: SearchSpace, made: Learner, budget: float) -> tuple[Codes, np.ndarray]:
-    codes = space.sample_choices(np.random.default_rng(3), GROUP)
-    return codes, np.tile(np.array([budget, 1.0]), (GROUP, 1))
+def credit_of(space: SearchSpace, codes: Codes, budget: float, judge: Inquisitor | None = None) -> np.ndarray:
+    """Credit of GROUP architectures under one budget of MACs."""
+    made, judge = learner(space), judge or inquisitor(space)
+    drawn = space.sample_choices(np.random.default_rng(1), 400)
+    pool = make_pool(drawn, made.asks, judge, np.random.default_rng(2))
+    requests = np.tile(np.array([budget, 1.0]), (GROUP, 1))
+    return advantages(codes, requests, pool, made.asks, judge)
+
+
+def group(space: SearchSpace) -> Codes:
+    return space.sample_choices(np.random.default_rng(3), GROUP)
 
 
 def test_credit_is_relative_and_prefers_the_better(space) -> None:
-    made = learner(space)
-    codes, requests = group(space, made, 1.0)
-    credit = advantages(codes, requests, 0.1, made.asks, inquisitor(space))
+    credit = credit_of(space, group(space), 1.0)
     np.testing.assert_allclose(credit.mean(axis=0), 0, atol=1e-12)
-    first = quality(space, codes)
-    assert np.corrcoef(credit[:, 0], first)[0, 1] > 0.8
+    assert np.corrcoef(credit[:, 0], quality(space, group(space)))[0, 1] > 0.8
 
 
 def test_who_breaks_a_budget_gets_less_than_everybody_who_keeps_it(space) -> None:
-    made = learner(space)
-    codes, requests = group(space, made, 0.5)
-    over = made.asks.violation(codes, requests) > 0
+    made, codes = learner(space), group(space)
+    over = made.asks.violation(codes, np.tile(np.array([0.5, 1.0]), (GROUP, 1))) > 0
     assert 0 < over.sum() < GROUP
-    credit = advantages(codes, requests, 0.1, made.asks, inquisitor(space))
+    credit = credit_of(space, codes, 0.5)
     assert credit[over].max() < credit[~over].min()
+
+
+def test_where_all_break_a_budget_the_nearest_gets_most(space) -> None:
+    codes = np.repeat(space.encode(space.uniform(4)[1:]), GROUP, axis=0)[::3][:GROUP]
+    made = learner(space)
+    far = made.asks.violation(codes, np.tile(np.array([0.0, 1.0]), (GROUP, 1)))
+    assert far.min() > 0.2
+    credit = credit_of(space, codes, 0.0)[:, 0]
+    assert np.corrcoef(credit, far)[0, 1] < -0.9
 
 
 def test_a_decision_does_not_answer_for_those_before_it(space) -> None:
     """Two that differ in the first choice only get the same credit for the last."""
-    made = learner(space)
-    codes, requests = group(space, made, 1.0)
     codes = np.tile(space.encode([space.largest]), (GROUP, 1))
     codes[: GROUP // 2, 0] = 0
-    credit = advantages(codes, requests, 0.1, made.asks, inquisitor(space))
-    apart = np.abs(credit[0] - credit[-1])
+    apart = np.abs(np.subtract(*credit_of(space, codes, 1.0)[[0, -1]]))
     assert apart[-1] < 0.2 * apart[0]
+
+
+def test_reactions_decide_who_is_to_blame_and_who_is_thanked(space) -> None:
+    """Less blame for what reacts strongly; more of what no decision alone explains."""
+    strong = np.ones(len(space.choices))
+    strong[2] = 1.8
+    judge, codes = inquisitor(space, strong), group(space)
+    for budget in (0.5, 1.0):
+        plain, told = credit_of(space, codes, budget), credit_of(space, codes, budget, judge)
+        np.testing.assert_allclose(plain[:, :2], told[:, :2])
+        assert np.abs(plain[:, 2] - told[:, 2]).max() > 1e-3
+    over = learner(space).asks.violation(codes, np.tile(np.array([0.5, 1.0]), (GROUP, 1))) > 0
+    spread = [credit_of(space, codes, 0.5, j)[:, 2] for j in (inquisitor(space), judge)]
+    assert spread[1][~over].mean() - spread[1][over].mean() < spread[0][~over].mean() - spread[0][over].mean()
+
+
+@pytest.mark.parametrize("performance", [Performance(), Performance("netscore", 0.1)])
+def test_main_effects_explain_an_additive_worth(space, performance: Performance) -> None:
+    """Also that of NetScore, most of which is costs, on whose scale qualities would be nothing."""
+    judge = replace(inquisitor(space), performance=performance)
+    drawn = space.sample_choices(np.random.default_rng(1), 600)
+    pool = make_pool(drawn, learner(space).asks, judge, np.random.default_rng(2))
+    worth = judge.worth(pool.codes, pool.values, np.ones((len(pool.codes), 1)))
+    told = _effects_of(pool.codes, pool.effects, space).sum(axis=1)
+    assert np.corrcoef(worth, told)[0, 1] > 0.9
+    assert told.std() == pytest.approx(worth.std(), rel=0.3)
 
 
 # -- options --

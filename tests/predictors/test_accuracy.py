@@ -75,17 +75,6 @@ def test_the_quick_mean_is_the_mean(space) -> None:
     np.testing.assert_allclose(model.mean(others), model.predict(others)[0])
 
 
-def test_main_effects_are_those_of_an_additive_truth(space) -> None:
-    codes = drawn(space, 400, 0)
-    model = AccuracyEnsemble.fit(space, codes, additive(space, codes))
-    weights = np.split(
-        np.random.default_rng(0).normal(size=one_hot(space, codes).shape[1]) / 10,
-        np.cumsum([len(c.options) for c in space.choices])[:-1],
-    )
-    for effects, true in zip(model.main_effects, weights, strict=True):
-        np.testing.assert_allclose(effects - effects.mean(), true - true.mean(), atol=0.04)
-
-
 def test_one_hot_shows_nothing_for_what_does_not_exist(space) -> None:
     shallow = space.encode([space.smallest])
     assert (shallow == INACTIVE).any()
