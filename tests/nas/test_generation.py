@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import sqlalchemy as sa
 import torch
@@ -17,6 +18,7 @@ from nas.config import JobConfig
 from nas.extraction import export, extract, load_supernet, space_of
 from nas.generation import Emitted, generate
 from nas.initial import load_folder
+from nas.searchers._learner import Learner
 from nas.stages.latency import Latency, stored_latency
 from nas.store import Job, Store
 from search_spaces import SearchSpace
@@ -159,6 +161,32 @@ def test_what_cannot_be_emitted_is_one_sentence(store: Store, job: Job) -> None:
     for impossible in options:
         with pytest.raises(UsageError, match="must be above 0"):
             generate(store, job, **impossible)
+
+
+def test_where_no_sample_hits_a_window_samples_are_moved_into_it(
+    store: Store, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space = space_of(store, job)
+    costs = space.costs(space.all_codes())
+    within = [limit.mask(costs) for limit in map(Condition.parse, job.config["constraints"])]
+    low, *_, high, _ = sorted(set(costs["macs"][np.all(within, axis=0)].tolist()))[-5:]
+    window = [Condition.parse(f"macs>={low}"), Condition.parse(f"macs<={high}")]
+    smallest = space.encode([space.smallest])
+    monkeypatch.setattr(
+        Learner, "draw", lambda self, asked, rng, **_: np.repeat(smallest, len(asked), axis=0)
+    )
+    made = generate(store, job, window, 3)
+    assert made.moved
+    assert made.feasible_rate == 0
+    assert made.subnets
+    assert all(low <= subnet.macs <= high for subnet in made.subnets)
+
+
+def test_what_was_evaluated_is_not_forgotten(store: Store, job: Job) -> None:
+    """The best network that is known to keep the condition is among those that are told."""
+    made = generate(store, job, [], 100)
+    best = max(store.evaluations(job, "search"), key=lambda evaluation: evaluation.value or 0)
+    assert best.subnet.key in {subnet.subnet for subnet in made.subnets}
 
 
 def test_a_job_of_another_searcher_has_no_generator(store_url: str) -> None:

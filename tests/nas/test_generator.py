@@ -13,9 +13,10 @@ import search_spaces
 from nas import searchers
 from nas.conditions import Condition
 from nas.searchers import SearchProblem
+from nas.searchers._distinct import architecture, distributions
 from nas.searchers._factorised import FactorisedPolicy
 from nas.searchers._inquisitor import Inquisitor, importance
-from nas.searchers._learner import GENERATORS, Learner, make_learner
+from nas.searchers._learner import GENERATORS, MOST_KNOWN, Learner, _telling, make_learner
 from nas.searchers._performance import Performance, netscore
 from nas.searchers._policy import AutoregressivePolicy
 from nas.searchers._requests import Requests
@@ -379,11 +380,44 @@ def test_an_accuracy_floor_is_kept_by_netscore(space, options: dict[str, Any]) -
     study = optuna.create_study(direction="maximize", sampler=searchers.build("generative", asked, **options))
     told: list[float] = []
     for _ in range(64):
-        trial = study.ask(searchers._distinct.distributions(space))
-        code = space.encode([searchers._distinct.architecture(space, trial.params)])
+        trial = study.ask(distributions(space))
+        code = space.encode([architecture(space, trial.params)])
         told.append(float(quality(space, code)[0]))
         study.tell(trial, told[-1])
     assert np.mean(np.array(told[32:]) >= floor - 0.01) > 0.8
+
+
+def test_a_batch_that_is_larger_than_a_round_is_no_trouble(space) -> None:
+    asked = problem(space, objectives=("accuracy",), budget=300)
+    sampler: Any = searchers.build("generative", asked, initial=20, steps=2)
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    told = set()
+    for count in (20, 150):
+        trials = [study.ask(distributions(space)) for _ in range(count)]
+        for trial in trials:
+            arch = architecture(space, trial.params)
+            told.add(arch)
+            study.tell(trial, float(quality(space, space.encode([arch]))[0]))
+    assert len(told) == 170
+    assert sampler.rounds._more == 3
+    assert [point["evaluations"] for point in sampler.curve] == [0, 20]
+
+
+def test_of_many_evaluated_networks_the_best_and_some_others_are_known(space) -> None:
+    codes = np.arange(5000)[:, None]
+    values = np.random.default_rng(0).permutation(5000).astype(float)[:, None]
+    known, told = _telling(codes, values)
+    assert 950 <= len(known) <= MOST_KNOWN
+    assert len(np.unique(known)) == len(known)
+    assert set(range(4500, 5000)) <= set(told[:, 0].astype(int))
+    assert told.min() < 20
+    assert (values[known[:, 0]] == told).all()
+    assert len(_telling(codes[:100], values[:100])[0]) == 100
+
+
+def test_a_performance_function_is_for_one_objective(space) -> None:
+    with pytest.raises(UsageError, match="one objective"):
+        learner(space, 2, more={"objectives": ()}, accuracy_floor=0.5)
 
 
 def test_requests_have_room_for_the_weights_of_several_objectives(space) -> None:
