@@ -25,7 +25,8 @@ from search_spaces import SearchSpace
 
 BUDGET = 128  # 2.4 % of the space; 5 % would be 268
 SEEDS = range(10)
-LEARNED = (0, 3, 4)  # seeds of which learned generators are looked at
+# Seeds of which learned generators are looked at.
+LEARNED = (3, pytest.param(0, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.slow))
 NOISE = 0.01  # of the range of qualities: what counts as the same
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -146,7 +147,7 @@ def test_raw_samples_keep_constraints_between_those_of_lessons(seed: int, metric
 
 def test_an_unlearned_generator_keeps_them_less_often() -> None:
     """Otherwise the two tests above would say nothing."""
-    learner = of_two_objectives(0)
+    learner = of_two_objectives(3)
     asked = requests(learner, np.full(500, 0.35))
     anything = space().sample_choices(np.random.default_rng(0), 500)
     assert (learner.asks.violation(anything, asked) == 0).mean() < 0.5
@@ -171,7 +172,7 @@ def test_samples_are_diverse(seed: int) -> None:
 
 def test_what_is_emitted_is_good_for_its_cost() -> None:
     """Of twenty for a budget that was never searched for, the best is near the best that there is."""
-    learner, whole = of_two_objectives(0), Tabulated(space(), (), "interacting", 0)
+    learner, whole = of_two_objectives(3), Tabulated(space(), (), "interacting", 3)
     costs = learner.asks.requirements.costs(whole.codes)[:, 0]
     for budget in (0.45, 0.7, 0.9):
         drawn = learner.draw(requests(learner, np.full(20, budget)), np.random.default_rng(5))
