@@ -38,6 +38,18 @@ def architecture(space: SearchSpace, params: Mapping[str, Any]) -> Architecture:
     return space.architecture({choice.name: params[choice.name] for choice in space.choices})
 
 
+class InnerSampler(BaseSampler):
+    """Base of samplers that live inside a `DistinctSampler`, which asks them for `sample_relative` only."""
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        raise NotImplementedError("the sampler around this one does")
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: Any
+    ) -> Any:
+        raise NotImplementedError("the sampler around this one does")
+
+
 class DistinctSampler(BaseSampler):
     """Takes proposals from `inner` until one is feasible and new.
 

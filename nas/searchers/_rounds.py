@@ -6,11 +6,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution
-from optuna.samplers import BaseSampler
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from nas.searchers._distinct import architecture, parameters
+from nas.searchers._distinct import InnerSampler, architecture, parameters
 from nas.searchers._learner import Learner
 from nas.searchers._policy import one_thread
 from search_spaces._repair import changed
@@ -179,20 +178,12 @@ def _greedy(learner: Learner, codes: Codes, requests: Floats, hopes: Floats) -> 
     return chosen
 
 
-class Proposals(BaseSampler):
+class Proposals(InnerSampler):
     """Proposals of one trial, one after the other; whether they are new, `DistinctSampler` sees to."""
 
     def __init__(self, rounds: Rounds, seed: int) -> None:
         self._rounds, self._rng = rounds, np.random.default_rng(seed)
         self._left: Iterator[Any] | None = None
-
-    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        raise NotImplementedError("the sampler around this one does")
-
-    def sample_independent(
-        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: Any
-    ) -> Any:
-        raise NotImplementedError("the sampler around this one does")
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: Mapping[str, BaseDistribution]

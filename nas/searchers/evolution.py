@@ -23,7 +23,7 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from nas.searchers import SearchProblem
-from nas.searchers._distinct import DistinctSampler, architecture, parameters
+from nas.searchers._distinct import DistinctSampler, InnerSampler, architecture, parameters
 from search_spaces._errors import UsageError
 from search_spaces._repair import repaired
 from search_spaces._space import INACTIVE, Codes
@@ -79,20 +79,12 @@ def build(
     return DistinctSampler(problem, inner=partial(_Evolution, problem, Scheme(**sizes, mutation=mutation)))
 
 
-class _Evolution(BaseSampler):
+class _Evolution(InnerSampler):
     """Proposals of one trial; whether they are new, `DistinctSampler` sees to."""
 
     def __init__(self, problem: SearchProblem, scheme: Scheme, seed: int) -> None:
         self._problem, self._scheme, self._space = problem, scheme, problem.space
         self._rng = np.random.default_rng(seed)
-
-    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        raise NotImplementedError("the sampler around this one does")
-
-    def sample_independent(
-        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: Any
-    ) -> Any:
-        raise NotImplementedError("the sampler around this one does")
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: Mapping[str, BaseDistribution]
