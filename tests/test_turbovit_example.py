@@ -23,7 +23,7 @@ def test_the_generator_of_the_example_answers_requests(tmp_path: Path) -> None:
     assert members[-1].quality > members[0].quality + 0.05
     curve = frames.events(handle.store, handle.job, "generator")
     assert curve["best"].dropna().is_monotonic_increasing
-    assert curve["feasible_rate"].iloc[-1] >= 0.9
+    assert curve["feasible_rate"].iloc[-1] >= 0.8
     macs = sorted(subnet.macs for subnet in handle.store.subnets(handle.job))
     middle = Condition("macs", "<=", float(macs[len(macs) // 2]))
     made = generate(handle.store, handle.job, [middle], 10)
