@@ -67,9 +67,9 @@ class Requests:
         weights = np.full(self.width - len(budgets), 1 / max(self.objectives, 1))
         return np.concatenate([budgets, weights])[None]
 
-    def violation(self, codes: Codes, requests: Floats, costs: Floats | None = None) -> Floats:
+    def violation(self, codes: Codes, requests: Floats) -> Floats:
         """See `Requirements.violation`."""
-        return self.requirements.violation(codes, self.split(requests)[0], costs=costs)
+        return self.requirements.violation(codes, self.split(requests)[0])
 
     def _slackened(self, rng: np.random.Generator, costs: Floats) -> Floats:
         keep = np.where(np.arange(costs.shape[1]) < self.main, KEPT_MAIN, KEPT_OTHER)

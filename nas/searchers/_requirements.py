@@ -85,21 +85,22 @@ class Requirements:
                 budgets[i] = min(budgets[i], max(value, 0.0))
         return budgets
 
-    def violation(self, codes: Codes, budgets: Floats, *, costs: Floats | None = None) -> Floats:
-        """How far each architecture is from its budgets (n, names) and from the limits, (n,); 0: kept.
-
-        costs: of the architectures, where they are known already.
-        """
-        costs = self.costs(codes) if costs is None else costs
-        # No budget at all: what lies beyond the random architectures' range counts as 1, too.
-        over: Floats = np.where(budgets < 1, np.maximum(costs - budgets, 0), 0).sum(axis=1)
-        return over + self.beyond(codes)
+    def violation(self, codes: Codes, budgets: Floats) -> Floats:
+        """How far each architecture is from its budgets (n, names) and from the limits, (n,); 0: kept."""
+        return over(self.costs(codes), budgets) + self.beyond(codes)
 
     def beyond(self, codes: Codes) -> Floats:
         """How far each is from the hard limits alone, (n,)."""
         if self.outside is not None:
             return np.asarray(self.outside(codes), dtype=np.float64)
         return distance(self.limits, self.metrics(codes), len(codes))
+
+
+def over(costs: Floats, budgets: Floats) -> Floats:
+    """How far costs (n, names) are over budgets (n, names) or (names,), (n,)."""
+    # No budget at all: what lies beyond the random architectures' range counts as 1, too.
+    excess: Floats = np.where(budgets < 1, np.maximum(costs - budgets, 0), 0).sum(axis=1)
+    return excess
 
 
 def _logs(values: Any) -> Floats:

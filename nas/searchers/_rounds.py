@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 from nas.searchers._distinct import InnerSampler, architecture, parameters
 from nas.searchers._learner import Learner
 from nas.searchers._policy import one_thread
+from nas.searchers._requirements import over
 from search_spaces._repair import changed
 from search_spaces._space import Codes
 
@@ -168,11 +169,10 @@ def _greedy(learner: Learner, codes: Codes, requests: Floats, hopes: Floats) -> 
     for budget, weight, hope in zip(budgets, weights, hopes, strict=True):
         if not left.any():
             break
-        over = np.where(budget < 1, np.maximum(costs - budget, 0), 0).sum(axis=1) + beyond
-        over += inquisitor.below(means + hope * stds)
+        broken = over(costs, budget) + beyond + inquisitor.below(means + hope * stds)
         worth = inquisitor.worth(codes, means, weight)
         worth = worth + hope * (inquisitor.worth(codes, means + stds, weight) - worth)
-        order = np.lexsort((-worth, over, ~left))
+        order = np.lexsort((-worth, broken, ~left))
         chosen.append(int(order[0]))
         left[order[0]] = False
     return chosen
