@@ -109,13 +109,13 @@ def predict(store: Store, job: Job, architecture: dict[str, Any]) -> dict[str, A
 
 
 def measure(folder: Path, device_options: dict[str, Any]) -> dict[str, Any]:
-    """The latency of an extracted subnet on a device of this host; it is its own reference."""
+    """The latency of an extracted subnet on a device of this host."""
     module = load_folder(folder)
     options = dict(device_options)
     device = load("predictors.devices", options.pop("backend", "torch_cpu")).build(**options)
     shape: Any = module.input_shape
     example = torch.zeros(device.batch, *shape)
-    result = measure_latency(device, {"it": lambda: module}, example, reference=lambda: module, seed=0)["it"]
+    result = measure_latency(device, {"it": lambda: module}, example, seed=0)["it"]
     if isinstance(result, Failure):
         raise JobFailedError(f"The subnet in '{folder}' could not be measured: {result.reason}")
     return {

@@ -28,7 +28,7 @@ from search_spaces._space import Codes
 
 UNIFORM = 6
 SMALLEST_SAMPLE = 10
-ASK_EVERY = 20  # timings after which the store is asked whether the job has to stop
+ASK_EVERY = 20  # visits after which the store is asked whether the job has to stop
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,6 @@ def _measure_new(
         device,
         {key: partial(net.extract, arch) for key, arch in by_key.items()},
         net.example_input(device.batch),
-        reference=partial(net.extract, _reference(space)),
         seed=run.config.seed,
         rounds=run.config.predictor.rounds,
         max_rounds=run.config.predictor.max_rounds,
@@ -201,14 +200,11 @@ def _measure_and_fit(run: Run, space: SearchSpace, device: Device, row: DeviceRo
 
 def _as_measurements(rows: Iterable[MeasurementRow]) -> list[measurement.Measurement]:
     return [
-        measurement.Measurement(r.latency_ms, r.spread_ms or 0.0, r.reference_ms or 0.0, r.rounds, r.raw)
+        measurement.Measurement(
+            r.latency_ms, r.spread_ms or 0.0, 0.0, r.reference_ms or 0.0, r.rounds, r.raw, 1.0
+        )
         for r in rows
     ]
-
-
-def _reference(space: SearchSpace) -> Architecture:
-    """The network in the middle, by which every timing of the space is divided."""
-    return space.uniform(3)[1 if len(space.uniform(3)) > 2 else 0]
 
 
 def _progress(run: Run, done: int, total: int) -> None:
