@@ -15,15 +15,17 @@ import search_spaces
 import supernet
 from nas import datasets, searchers
 from nas.anchors import load_anchors
-from nas.config import AnchorsInit, JobConfig, merged
+from nas.config import REMOTE, STORED, AnchorsInit, JobConfig, merged
 from nas.extraction import space_of
 from nas.initial import initialise, load_folder
+from nas.measuring import build_device
 from nas.searchers import SearchProblem
 from nas.spaces import check_limits, data_sizes, exact_metrics, resolve
 from nas.stages.anchors import check_trained_anchors
 from nas.stages.latency import SMALLEST_SAMPLE
 from nas.stages.train import recipe, strategy, torch_device
 from nas.store import Job, Store
+from nas.targets import resolved
 from predictors._measurement import Failure
 from predictors._measurement import measure as measure_latency
 from search_spaces import SearchSpace
@@ -41,7 +43,8 @@ def check(config: JobConfig) -> SearchSpace:
 
     Pretrained weights are loaded once, which fetches them: nothing else tells whether they are there and fit.
     Raises UsageError (or NotFoundError for components) for options that do not fit, data that are not there,
-    limits that no subnet keeps, weights that cannot be had.
+    limits that no subnet keeps, weights that cannot be had. Devices that only a store knows are left to
+    `create`.
     """
     torch_device(config)
     data = datasets.build(config.data.name, **config.data.options)
@@ -50,7 +53,8 @@ def check(config: JobConfig) -> SearchSpace:
         load_teacher(config.train.teacher.timm, **data_sizes(data))
     check_limits(space, config.limits, partial(exact_metrics, space))
     for name, device in config.devices.items():
-        load("predictors.devices", device.backend).build(name=name, **device.model_dump(exclude={"backend"}))
+        if device.backend not in (REMOTE, STORED):
+            build_device(name, {"backend": device.backend, **device.options})
     _check_sample(config, space)
     _check_searcher(config, space)
     net, init = supernet.build(space), config.supernet.init
@@ -67,10 +71,13 @@ def check(config: JobConfig) -> SearchSpace:
 
 
 def create(store: Store, config: JobConfig, *, name: str | None) -> Job:
-    """A queued job of a config that has passed `check`; raises ConflictError for a name that is taken.
+    """A queued job of a config that has passed `check`.
 
     Without a name, the job file's is used, made free by a number.
+    Raises ConflictError for a name that is taken, and UsageError for devices that the store does not know as
+    the config says, or whose agent does not run.
     """
+    config = resolved(store, config)
     chosen = name or store.free_name(config.name or config.data.name)
     return store.create_job(chosen, config=merged(config), seed=config.seed, provenance=provenance())
 
@@ -111,8 +118,8 @@ def predict(store: Store, job: Job, architecture: dict[str, Any]) -> dict[str, A
 def measure(folder: Path, device_options: dict[str, Any]) -> dict[str, Any]:
     """The latency of an extracted subnet on a device of this host."""
     module = load_folder(folder)
-    options = dict(device_options)
-    device = load("predictors.devices", options.pop("backend", "torch_cpu")).build(**options)
+    options = {"backend": "torch_cpu", **device_options}
+    device = build_device(options["backend"], options)
     shape: Any = module.input_shape
     example = torch.zeros(device.batch, *shape)
     result = measure_latency(device, {"it": lambda: module}, example, seed=0)["it"]

@@ -11,16 +11,17 @@ from typing import Any
 
 import numpy as np
 
-import supernet
+from nas import measuring, remote
 from nas.config import JobConfig
+from nas.remote import RemoteDevice
 from nas.spaces import check_limits, exact_metrics
 from nas.stages._run import Run, subnet_row
 from nas.store import Device as DeviceRow
-from nas.store import Job, NewMeasurement, Store
+from nas.store import Job, Store, frames
 from nas.store import Measurement as MeasurementRow
+from nas.targets import Target, target
 from predictors import _measurement as measurement
 from predictors._predictor import Predictor, held_out_score
-from predictors.devices import Device
 from search_spaces import Architecture, SearchSpace
 from search_spaces._errors import JobFailedError
 from search_spaces._registry import load
@@ -58,7 +59,7 @@ def latency(run: Run, space: SearchSpace) -> Latency:
     row = run.store.register_device(device.name, device.fingerprint())
     _check_same_device(run, row)
     section = run.config.predictor.model_dump(mode="json")
-    run.once("latency", {"predictor": section}, lambda: _measure_and_fit(run, space, device, row))
+    run.once("latency", {"predictor": section}, lambda: measure_and_fit(run, space, device, row))
     fitted = stored_latency(run.store, run.lease.job, run.config, space, row)
     assert fitted is not None, "the stage is done"
     check_limits(
@@ -82,7 +83,9 @@ def stored_latency(
 
 def _check_same_device(run: Run, now: DeviceRow) -> None:
     """Raises JobFailedError, saying what changed, when the job's measurements were made on another device."""
+    others = {stage.name for stage in run.store.stages(run.lease.job)}
     used = {m.device_id for m in run.store.measurements(run.lease.job)}
+    used = {device_id for device_id in used if frames.measured_elsewhere(device_id) not in others}
     for before in run.store.devices():
         if before.id not in used or before.id == now.id:
             continue
@@ -97,18 +100,16 @@ def _check_same_device(run: Run, now: DeviceRow) -> None:
         )
 
 
-def build_device(run: Run) -> Device:
+def build_device(run: Run) -> Target:
     """The device of the job file."""
     name, config = next(iter(run.config.devices.items()))
-    options = config.model_dump(exclude={"backend"})
-    device: Device = load("predictors.devices", config.backend).build(name=name, **options)
-    return device
+    return target(run.store, name, config)
 
 
 def measure(
     run: Run,
     space: SearchSpace,
-    device: Device,
+    device: Target,
     row: DeviceRow,
     archs: Sequence[Architecture],
     *,
@@ -116,7 +117,7 @@ def measure(
 ) -> dict[Architecture, float]:
     """Latencies in ms of the architectures that could be measured; what the store has is not measured."""
     stored = _stored(run, row, purpose)
-    known = {m.subnet.key: m.latency_ms for m in stored}
+    known = {m.subnet.key: m.latency_ms for m in stored if m.latency_ms is not None}
     missing = {arch.key: arch for arch in archs if arch.key not in known}
     if missing:
         known |= _measure_new(run, space, device, row, missing, purpose)
@@ -130,41 +131,36 @@ def _stored(run: Run, row: DeviceRow, purpose: str) -> list[MeasurementRow]:
 def _measure_new(
     run: Run,
     space: SearchSpace,
-    device: Device,
+    device: Target,
     row: DeviceRow,
     by_key: Mapping[str, Architecture],
     purpose: str,
 ) -> dict[str, float]:
     """Measures, stores and tells what could not be measured."""
-    net = supernet.build(space, seed=run.config.seed)
-    result = measurement.measure(
-        device,
-        {key: partial(net.extract, arch) for key, arch in by_key.items()},
-        net.example_input(device.batch),
+    request = measuring.request(
+        space,
+        by_key.values(),
         seed=run.config.seed,
         rounds=run.config.predictor.rounds,
         max_rounds=run.config.predictor.max_rounds,
-        progress=partial(_progress, run),
+        reference_ms=run.store.reference(row.id),
     )
+    result = _here_or_there(run, device, request)
     done = {key: m for key, m in result.items() if isinstance(m, measurement.Measurement)}
     for key, failure in result.items():
         if isinstance(failure, measurement.Failure):
             run.warn(f"Subnet {key} could not be measured on '{device.name}': {failure.reason}")
-    rows = [
-        NewMeasurement(
-            subnet_row(space, by_key[key]),
-            row.id,
-            purpose,
-            m.latency_ms,
-            m.spread_ms,
-            m.reference_ms,
-            m.rounds,
-            m.raw,
-        )
-        for key, m in done.items()
-    ]
+    rows = [measuring.row(subnet_row(space, by_key[key]), row.id, purpose, m) for key, m in result.items()]
     run.store.add_measurements(run.lease, rows)
+    if done:
+        run.store.set_reference(row.id, next(iter(done.values())).reference_ms)
     return {key: m.latency_ms for key, m in done.items()}
+
+
+def _here_or_there(run: Run, device: Target, request: Mapping[str, Any]) -> measuring.Results:
+    if isinstance(device, RemoteDevice):
+        return remote.measure(run.store, run.lease, device, request, warn=run.warn, check_stop=run.check_stop)
+    return measuring.results(measuring.execute(device, request, partial(_progress, run)))
 
 
 def sample(space: SearchSpace, count: int, *, seed: int) -> list[Architecture]:
@@ -178,7 +174,8 @@ def sample(space: SearchSpace, count: int, *, seed: int) -> list[Architecture]:
     return list(chosen)
 
 
-def _measure_and_fit(run: Run, space: SearchSpace, device: Device, row: DeviceRow) -> dict[str, Any]:
+def measure_and_fit(run: Run, space: SearchSpace, device: Target, row: DeviceRow) -> dict[str, Any]:
+    """Measures a sample on a device and stores the predictor fitted to it; what the stage tells of it."""
     archs = sample(space, run.config.predictor.samples, seed=run.config.seed)
     measured = measure(run, space, device, row, archs, purpose="sample")
     if len(measured) < SMALLEST_SAMPLE:
@@ -201,7 +198,15 @@ def _measure_and_fit(run: Run, space: SearchSpace, device: Device, row: DeviceRo
 def _as_measurements(rows: Iterable[MeasurementRow]) -> list[measurement.Measurement]:
     return [
         measurement.Measurement(
-            r.latency_ms, r.spread_ms or 0.0, 0.0, r.reference_ms or 0.0, r.rounds, r.raw, 1.0
+            latency_ms=r.latency_ms or 0.0,
+            spread_ms=r.spread_ms or 0.0,
+            stderr_ms=r.stderr_ms or 0.0,
+            reference_ms=r.reference_ms or 0.0,
+            rounds=r.rounds,
+            raw=r.raw,
+            contention=r.contention or 1.0,
+            peak_memory_bytes=r.memory_bytes,
+            energy_mj=r.energy_mj,
         )
         for r in rows
     ]

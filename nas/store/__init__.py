@@ -29,7 +29,7 @@ from nas.store._records import (
 from nas.store._requests import RequestLease, Requests
 from nas.store._results import Results
 from nas.store._schema import backup, database_problems, prepare, upgrade
-from nas.store._values import changes
+from nas.store._values import changes, digest
 
 __all__ = [
     "Agent",
@@ -55,6 +55,7 @@ __all__ = [
     "changes",
     "check",
     "default_url",
+    "digest",
     "upgrade",
 ]
 

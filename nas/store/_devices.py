@@ -1,6 +1,8 @@
 """Devices by their fingerprint, and the agents that measure on them for jobs elsewhere."""
 
 from collections.abc import Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -12,7 +14,9 @@ from nas.store._engine import database_seconds, insert_missing
 from nas.store._lease import LEASE_SECONDS, RowLease, held, new_owner, unheld, whose
 from nas.store._records import Agent, Device
 from nas.store._values import changes, checked_name, digest, now
-from search_spaces._errors import ConflictError, NotFoundError, did_you_mean
+from search_spaces._errors import ConflictError, NotFoundError, StoreError, did_you_mean
+
+AGENTS = sa.select(t.agents, database_seconds().label("now"))
 
 
 class AgentLease(RowLease):
@@ -21,6 +25,11 @@ class AgentLease(RowLease):
     def __init__(self, store: Database, agent: Agent, owner: str) -> None:
         super().__init__(store, t.agents, agent.id, owner)
         self.agent = agent
+
+    def _left(self, error: BaseException | None) -> None:
+        # The time stays, as it tells when the agent was seen last.
+        with suppress(ConflictError, StoreError), self._store.write() as connection:
+            self._guarded(connection, owner=None, lease_until=database_seconds() + LEASE_SECONDS)
 
     def _conflict(self) -> ConflictError:
         return ConflictError(f"Another process has taken over the name of agent '{self.agent.name}'.")
@@ -60,9 +69,7 @@ class Devices(Database):
         unset = (c.id == device_id) & c.reference_ms.is_(None)
         with self.write() as connection:
             connection.execute(sa.update(t.devices).where(unset).values(reference_ms=reference_ms))
-            return float(
-                connection.execute(sa.select(c.reference_ms).where(c.id == device_id)).scalar_one()
-            )
+            return float(connection.execute(sa.select(c.reference_ms).where(c.id == device_id)).scalar_one())
 
     def reference(self, device_id: int) -> float | None:
         """The clean time of the device's calibrator in ms; None until it was measured."""
@@ -75,7 +82,7 @@ class Devices(Database):
     def agents(self) -> list[Agent]:
         """All agents that were ever there, by name."""
         with self.read() as connection:
-            rows = connection.execute(sa.select(t.agents, database_seconds()).order_by(t.agents.c.name)).all()
+            rows = connection.execute(AGENTS.order_by(t.agents.c.name)).all()
             return [_agent(connection, row) for row in rows]
 
     def agent(self, name: str) -> Agent | None:
@@ -139,11 +146,12 @@ def _registered(
 
 
 def _one_agent(connection: Connection, name: str) -> Agent | None:
-    row = connection.execute(sa.select(t.agents, database_seconds()).where(t.agents.c.name == name)).first()
+    row = connection.execute(AGENTS.where(t.agents.c.name == name)).first()
     return None if row is None else _agent(connection, row)
 
 
 def _agent(connection: Connection, row: Row[Any]) -> Agent:
-    agent_id, name, device_id, owner, lease_until, seconds = row
-    device = fetch(connection, Device, sa.select(t.devices).where(t.devices.c.id == device_id))[0]
-    return Agent(agent_id, name, device, held(owner, lease_until, seconds), lease_until)
+    device = fetch(connection, Device, sa.select(t.devices).where(t.devices.c.id == row.device_id))[0]
+    live = held(row.owner, row.lease_until, row.now)
+    seen = None if row.lease_until is None else datetime.fromtimestamp(row.lease_until - LEASE_SECONDS, UTC)
+    return Agent(row.id, row.name, device, live, seen)

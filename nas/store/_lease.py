@@ -50,6 +50,11 @@ def is_dead(owner: str) -> bool:
         return False
 
 
+def reason(error: Exception) -> str:
+    """An error as a row keeps it."""
+    return error.message if isinstance(error, NASError) else f"{type(error).__name__}: {error}"
+
+
 def whose(owner: str | None) -> str:
     """The process of an owner, for people."""
     host, pid, *_ = str(owner).rsplit(":", 3)
@@ -105,10 +110,10 @@ class RowLease:
             self.fence(connection)
             yield connection
 
-    @property
-    def lost(self) -> bool:
-        """Whether a heartbeat or a write has found that the row is another's."""
-        return self._lost
+    def check_held(self) -> None:
+        """Raises ConflictError when a heartbeat has found that the row is another's."""
+        if self._lost:
+            raise self._conflict()
 
     def _release(self, **values: object) -> None:
         """Writes the last values and lets the row go."""
@@ -187,9 +192,7 @@ class Lease(RowLease):
             self._end_after(error)
 
     def _end_after(self, error: BaseException) -> None:
-        if not isinstance(error, Exception):
-            self.finish("stopped")
-        elif isinstance(error, NASError):
-            self.finish("failed", error.message)
+        if isinstance(error, Exception):
+            self.finish("failed", reason(error))
         else:
-            self.finish("failed", f"{type(error).__name__}: {error}")
+            self.finish("stopped")

@@ -121,16 +121,13 @@ class Device:
 
 @dataclass(frozen=True)
 class Agent:
-    """A process elsewhere that measures for jobs, by its name; `live` says whether it runs now.
-
-    lease_until: seconds of the database's clock, and None when it has left.
-    """
+    """A process elsewhere that measures for jobs, by its name; `live` says whether it runs now."""
 
     id: int
     name: str
     device: Device
     live: bool
-    lease_until: float | None
+    last_seen: datetime | None
 
 
 @dataclass(frozen=True)
@@ -155,7 +152,7 @@ class Request:
 
 @dataclass(frozen=True)
 class NewMeasurement:
-    """A latency to be written; `purpose` is sample or finalist. Without a finite latency it is a failed one."""
+    """A latency to be written, a failed one where it is not finite; `purpose` is sample or finalist."""
 
     subnet: NewSubnet
     device_id: int

@@ -11,7 +11,7 @@ from nas.store import _tables as t
 from nas.store._database import Database
 from nas.store._devices import AgentLease
 from nas.store._engine import database_seconds
-from nas.store._lease import LEASE_SECONDS, Lease, RowLease, held, new_owner
+from nas.store._lease import LEASE_SECONDS, Lease, RowLease, held, new_owner, reason
 from nas.store._records import Job, Request
 from nas.store._values import now
 from search_spaces._errors import ConflictError, StoreError
@@ -21,7 +21,9 @@ PENDING = ("queued", "running")
 
 
 class RequestLease(RowLease):
-    """The right to answer a request. Left without an answer, it is queued again."""
+    """The right to answer a request. Left without an answer, it has failed after an error, else it is queued
+    again.
+    """
 
     def __init__(self, store: Database, request: Request, owner: str) -> None:
         super().__init__(store, t.requests, request.id, owner)
@@ -46,7 +48,10 @@ class RequestLease(RowLease):
 
     def _left(self, error: BaseException | None) -> None:
         with suppress(ConflictError, StoreError):
-            self.give_back()
+            if isinstance(error, Exception) and not isinstance(error, ConflictError | StoreError):
+                self.fail(reason(error))
+            else:
+                self.give_back()
 
     def _conflict(self) -> ConflictError:
         return ConflictError(f"Request {self.request.id} was cancelled, or another agent has taken it over.")
@@ -92,9 +97,13 @@ class Requests(Database):
         One that was left in the middle by a process that is dead, or whose lease has run out, is among them.
         """
         owner, c, name = new_owner(), t.requests.c, agent.agent.name
+        mine = (c.agent == name) & c.state.in_(PENDING)
+        agent.check_held()
+        with self.read() as connection:
+            if all(found.live for found in _requests(connection, mine)):
+                return None
         with agent.write() as connection:
             _fail_abandoned(connection, name)
-            mine = (c.agent == name) & c.state.in_(PENDING)
             waiting = [found for found in _requests(connection, mine) if not found.live]
             if not waiting:
                 return None

@@ -240,9 +240,7 @@ def _measurement_row(job_id: int, subnet_id: int, new: NewMeasurement) -> dict[s
 def _remove_failed(connection: Connection, rows: Iterable[Mapping[str, Any]]) -> None:
     c = t.measurements.c
     same = [c[name] == sa.bindparam(f"this_{name}") for name in ("subnet_id", "device_id", "purpose")]
-    again = [
-        {f"this_{name}": row[name] for name in ("subnet_id", "device_id", "purpose")} for row in rows
-    ]
+    again = [{f"this_{name}": row[name] for name in ("subnet_id", "device_id", "purpose")} for row in rows]
     if again:
         connection.execute(sa.delete(t.measurements).where((c.state == "failed") & sa.and_(*same)), again)
 

@@ -29,6 +29,8 @@ RETRAINED = {"finetuned": "fine-tuned", "scratch": "from scratch"}
 FINALISTS += [column for weights in RETRAINED for column in (weights, f"{weights}_stderr")]
 MEASURED = ["subnet", "device", "measured_ms", "spread_ms", "purpose", "params", "macs", "architecture"]
 MEASURED += ["state", "reason", "stderr_ms", "contention", "memory_bytes", "energy_mj"]
+DEVICES = ["id", "device", "backend", "cpu", "threads", "batch", "precision", "registered", "reference_ms"]
+DEVICES += ["measurements", "repeatability", "fingerprint", "options", "created_at"]
 ELSEWHERE = "device"  # first part of the names of stages that measured a finished job on another device
 
 
@@ -120,6 +122,35 @@ def finalists(store: Store, job: Job, device_id: int | None = None) -> pd.DataFr
         rows.append(row)
     frame = pd.DataFrame(rows, columns=FINALISTS)
     return frame.sort_values(["measured_ms", "quality"], na_position="last", ignore_index=True)
+
+
+def devices(store: Store) -> pd.DataFrame:
+    """One row a device: what it is, its clean calibrator time, and what was measured on it.
+
+    `repeatability` is that of the sample of the latest job that has a predictor for it (a fraction).
+    """
+    with store.read() as connection:
+        c = t.measurements.c
+        counted = sa.select(c.device_id, sa.func.count()).where(c.state == "ok").group_by(c.device_id)
+        counts = {row[0]: row[1] for row in connection.execute(counted)}
+        fitted = sa.select(t.predictors.c.device_id, t.predictors.c.score).order_by(t.predictors.c.id)
+        repeats = {row.device_id: row.score.get("repeatability") or {} for row in connection.execute(fitted)}
+    rows = [
+        {
+            **{name: ({**device.fingerprint, **(device.options or {})}).get(name) for name in DEVICES[2:7]},
+            "id": device.id,
+            "device": device.name,
+            "registered": device.options is not None,
+            "reference_ms": device.reference_ms,
+            "measurements": counts.get(device.id, 0),
+            "repeatability": repeats.get(device.id, {}).get("mape"),
+            "fingerprint": device.fingerprint,
+            "options": device.options,
+            "created_at": device.created_at,
+        }
+        for device in store.devices()
+    ]
+    return pd.DataFrame(rows, columns=DEVICES, dtype=object)
 
 
 def own_device(store: Store, job: Job) -> int | None:

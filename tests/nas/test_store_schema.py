@@ -192,7 +192,8 @@ def fill_first_schema(file):
     numbers = range(1, 1_203)
     with closing(sqlite3.connect(file)) as connection, connection:
         connection.execute(
-            "INSERT INTO jobs (id, name, state, config, provenance, seed, created_at, stop_requested, attempt)"
+            "INSERT INTO jobs"
+            " (id, name, state, config, provenance, seed, created_at, stop_requested, attempt)"
             " VALUES (1, 'old', 'succeeded', '{}', '{}', 0, '2026-01-01 00:00:00', 0, 1)"
         )
         connection.execute("INSERT INTO devices VALUES (1, 'cpu', 'd', '{}', '2026-01-01 00:00:00')")
