@@ -172,7 +172,7 @@ class DeviceConfig(Section):
 class PredictorConfig(Section):
     """The latency predictor, and on how many subnets it is fitted, timed `rounds` to `max_rounds` times."""
 
-    name: PredictorName = "additive"
+    name: PredictorName = "roofline"
     samples: Annotated[int, Field(ge=4, le=100_000)] = 40
     rounds: Annotated[int, Field(ge=2, le=10_000)] = 5
     max_rounds: Annotated[int, Field(ge=2, le=10_000)] = 12

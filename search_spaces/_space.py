@@ -15,7 +15,7 @@ from search_spaces._architecture import Architecture, Option
 from search_spaces._choices import Choice, Part, check, flattened, is_active, option_sizes, unknown
 from search_spaces._errors import NotFoundError, UsageError, did_you_mean
 from search_spaces._layers import FLOAT_BYTES, Cost, Layer, cost_of
-from search_spaces._tables import Features, Table, table
+from search_spaces._tables import Features, Table, merged, table
 
 Codes = NDArray[np.int64]
 INACTIVE = -1
@@ -262,7 +262,7 @@ class SearchSpace:
         """
         total: NDArray[Any] = np.zeros((), dtype=np.int64)
         first = np.zeros(len(codes), dtype=np.int64)  # A part may depend on no choice at all.
-        for values, columns, shape in (self._table(part, features) for part in self.parts):
+        for values, columns, shape in self._tables(features):
             total = total + values[np.ravel_multi_index((first, *(codes[:, columns].T + 1)), (1, *shape))]
         return total
 
@@ -276,9 +276,8 @@ class SearchSpace:
             "weight_bytes": params * FLOAT_BYTES,
         }
 
-    def _table(self, part: Part, features: Features) -> Table:
-        tables: dict[Any, Table] = self.__dict__.setdefault("_tables", {})
-        cache_key = (id(part), features)
-        if cache_key not in tables:
-            tables[cache_key] = table(self.name, self.choices, part, features)
-        return tables[cache_key]
+    def _tables(self, features: Features) -> list[Table]:
+        known: dict[Features, list[Table]] = self.__dict__.setdefault("_tables_by_features", {})
+        if features not in known:
+            known[features] = merged([table(self.name, self.choices, part, features) for part in self.parts])
+        return known[features]

@@ -19,7 +19,8 @@ from nas.store import Device as DeviceRow
 from nas.store import Job, NewMeasurement, Store
 from nas.store import Measurement as MeasurementRow
 from predictors import _measurement as measurement
-from predictors._predictor import Predictor, held_out_score
+from predictors._metrics import score
+from predictors._predictor import Predictor, held_out
 from predictors.devices import Device
 from search_spaces import Architecture, SearchSpace
 from search_spaces._errors import JobFailedError
@@ -191,10 +192,10 @@ def _measure_and_fit(run: Run, space: SearchSpace, device: Device, row: DeviceRo
     codes, milliseconds = space.encode(measured), np.array(list(measured.values()))
     name = run.config.predictor.name
     build = load("predictors", name).build
-    score = held_out_score(build, space, codes, milliseconds, seed=run.config.seed)
+    told = held_out(build, space, codes, milliseconds, seed=run.config.seed)
     ceiling = measurement.repeatability(_as_measurements(_stored(run, row, "sample")))
     predictor = build(space).fit(codes, milliseconds)
-    scores = asdict(score) | {"repeatability": asdict(ceiling)}
+    scores = asdict(score(told, milliseconds)) | {"repeatability": asdict(ceiling)}
     run.store.put_predictor(run.lease, device_id=row.id, kind=name, state=predictor.to_json(), score=scores)
     return {"device": row.name, "measured": len(measured), "score": scores}
 
