@@ -11,7 +11,10 @@ from predictors._metrics import Floats
 from predictors.devices import JSON
 from search_spaces import SearchSpace
 from search_spaces._errors import UsageError
+from search_spaces._registry import load
 from search_spaces._space import Codes
+
+BUILD_OPTIONS = ("batch", "element_bytes", "table")  # what saved predictors were built with
 
 
 class Predictor(Protocol):
@@ -39,6 +42,13 @@ class Predictor(Protocol):
 
     def from_json(self, data: dict[str, Any]) -> Self:
         """The predictor that `to_json` wrote; raises UsageError for another space or version, or damage."""
+
+
+def restored(space: SearchSpace, kind: str, state: dict[str, Any]) -> Predictor:
+    """The predictor of a file of this folder that `to_json` wrote; raises what `from_json` raises."""
+    options = {name: state[name] for name in BUILD_OPTIONS if name in state}
+    predictor: Predictor = load("predictors", kind).build(space, **options)
+    return predictor.from_json(state)
 
 
 def check_training(codes: Codes, latency_ms: Floats, *, minimum: int) -> None:

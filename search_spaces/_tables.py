@@ -1,4 +1,4 @@
-"""Sums over parts of the network, for each combination of the choices that they depend on."""
+"""Sums and maxima over parts of the network, for each combination of the choices that they depend on."""
 
 import itertools
 import math
@@ -15,11 +15,16 @@ from search_spaces._layers import Layer
 TABLE_LIMIT = 100_000
 MERGE_LIMIT = 4_096  # combinations up to which one look-up in a joint table is faster than two
 Features: TypeAlias = Callable[[Layer], Sequence[float]]
+Join: TypeAlias = Callable[
+    [NDArray[Any], NDArray[Any]], NDArray[Any]
+]  # how values of two layers become one: a sum or a maximum
 Table: TypeAlias = tuple[NDArray[Any], list[int], tuple[int, ...]]
 
 
-def table(space: str, choices: Sequence[Choice], part: Part, features: Features) -> Table:
-    """Sums `(combinations, features)`, the choices' columns in codes, and the shape of the combinations.
+def table(
+    space: str, choices: Sequence[Choice], part: Part, features: Features, join: Callable[..., Any] = sum
+) -> Table:
+    """Sums (or maxima) `(combinations, features)`, the choices' columns in codes, the combinations' shape.
 
     Index 0 along each choice stands for INACTIVE. Raises UsageError when the part depends on too many
     choices.
@@ -32,7 +37,7 @@ def table(space: str, choices: Sequence[Choice], part: Part, features: Features)
         raise UsageError(f"A part of space '{space}' depends on too many choices: {part.depends_on}.")
     width = len(features(Layer("", "linear", (1, 1, 1), 0, 0, 0, 0)))
     rows = [
-        [sum(column) for column in zip(*(features(layer) for layer in layers), strict=True)]
+        [join(column) for column in zip(*(features(layer) for layer in layers), strict=True)]
         if (layers := _layers_or_none(part, own, values))
         else [0] * width
         for values in itertools.product(*options)
@@ -40,8 +45,8 @@ def table(space: str, choices: Sequence[Choice], part: Part, features: Features)
     return np.array(rows), columns, shape
 
 
-def merged(tables: Sequence[Table]) -> list[Table]:
-    """Fewer tables with the same sums: those that share choices are added, while they stay small."""
+def merged(tables: Sequence[Table], join: Join = np.add) -> list[Table]:
+    """Fewer tables with the same sums (or maxima): those that share choices are joined, while it is small."""
     found: list[Table] = []
     for new in sorted(tables, key=lambda one: -math.prod(one[2])):
         for i, old in enumerate(found):
@@ -50,7 +55,7 @@ def merged(tables: Sequence[Table]) -> list[Table]:
             if math.prod(sizes.values()) <= limit and (set(new[1]) & set(old[1]) or not new[1]):
                 columns = list(sizes)
                 shape = tuple(sizes.values())
-                both = _spread(old, columns) + _spread(new, columns)
+                both = join(_spread(old, columns), _spread(new, columns))
                 found[i] = (both.reshape(math.prod(shape), -1), columns, shape)
                 break
         else:
