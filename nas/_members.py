@@ -86,8 +86,8 @@ class Member:
         }
 
 
-def members(store: Store, job: Job) -> list[Member]:
-    """The finalists of one job, the fastest first."""
+def members(store: Store, job: Job, device_id: int | None = None) -> list[Member]:
+    """The finalists of one job, the fastest first; latencies on its own device or on the one with this id."""
     memory = {e.subnet.key: e.objectives.get("memory_bytes") for e in store.evaluations(job, "search")}
     numbers = ["stderr", "search_quality", "predicted_ms", "measured_ms", "spread_ms"]
     numbers += [column for weights in frames.RETRAINED for column in (weights, f"{weights}_stderr")]
@@ -104,7 +104,7 @@ def members(store: Store, job: Job) -> list[Member]:
             memory_bytes=memory.get(row["subnet"]),
             **{name: _number(row[name]) for name in numbers},
         )
-        for row in frames.finalists(store, job).drop_duplicates("subnet").to_dict("records")
+        for row in frames.finalists(store, job, device_id).drop_duplicates("subnet").to_dict("records")
     ]
 
 

@@ -19,11 +19,19 @@ from nas._strict import (
     Threads,
     known_component,
 )
+from search_spaces._registry import load
+
+REMOTE, STORED = "remote", "stored"  # backends without a file: an agent's device, one that the store knows
+
+
+def _backend(name: str) -> str:
+    return name if name in (REMOTE, STORED) else known_component("predictors.devices", name)
+
 
 DataSetName = Annotated[str, AfterValidator(partial(known_component, "nas.datasets"))]
 FamilyName = Annotated[str, AfterValidator(partial(known_component, "supernet"))]
 PredictorName = Annotated[str, AfterValidator(partial(known_component, "predictors"))]
-BackendName = Annotated[str, AfterValidator(partial(known_component, "predictors.devices"))]
+BackendName = Annotated[str, AfterValidator(_backend)]
 SearcherName = Annotated[str, AfterValidator(partial(known_component, "nas.searchers"))]
 
 
@@ -161,12 +169,46 @@ class TrainConfig(Section):
 
 
 class DeviceConfig(Section):
-    """Where latency is measured; everything here decides which timings compare."""
+    """Where latency is measured; everything here decides which timings compare.
+
+    Every further key is an option of the backend's `build`.
+    `backend: remote` is the device of an agent (by default the one named like the device), `backend: stored`
+    the one that is registered under this name; what they measure with is said there.
+    """
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: Options
 
     backend: BackendName = "torch_cpu"
+    agent: Text | None = None
     threads: Threads = 1
     batch: Annotated[int, Field(ge=1, le=65536)] = 64
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Text = "fp32"
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.agent is not None and self.backend != REMOTE:
+            raise ValueError(f"agent belongs to backend: {REMOTE}, not to {self.backend}")
+        given = sorted(self.model_fields_set - {"backend"} | set(self.extra))
+        if self.backend == STORED and given:
+            raise ValueError(
+                f"{', '.join(given)}: a stored device has the options that it was registered with"
+            )
+        if self.precision != "fp32" and self.backend not in (REMOTE, STORED):
+            known = getattr(load("predictors.devices", self.backend), "PRECISIONS", None)
+            if known is not None and self.precision not in known:
+                raise ValueError(f"precision must be one of {', '.join(known)}, not '{self.precision[:60]}'")
+        return self
+
+    @property
+    def extra(self) -> dict[str, Any]:
+        """The options that only some backends have."""
+        return dict(self.__pydantic_extra__)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What is handed to the backend's `build`."""
+        return {"threads": self.threads, "batch": self.batch, "precision": self.precision, **self.extra}
 
 
 class PredictorConfig(Section):
@@ -196,10 +238,10 @@ class SearchConfig(Section):
     """How many subnets are evaluated, in what batches, on how many images (null: all) and reported.
 
     options: of the searcher's `build`.
-    latency_margin: a limit on latency holds for the prediction plus this many of its standard deviations; so
-    do limits on peak memory.
-    measure_above: a subnet that would enter the front is measured during the search when half of its latency's
-    90 % interval is more than this share of the prediction; null: never.
+    latency_margin: a limit on latency or peak memory holds for the prediction plus so many of its standard
+    deviations.
+    measure_above: a subnet that would enter the front is measured during the search when half of the 90 %
+    interval of its latency is more than this share of the prediction; null: never.
     """
 
     LATER = frozenset({"options", "latency_margin", "measure_above"})

@@ -21,6 +21,8 @@ from nas import _yaml
 from nas._init_sections import AnchorsInit, CheckpointInit, TimmInit, TrainedAnchor
 from nas._problems import problems_error
 from nas._sections import (
+    REMOTE,
+    STORED,
     DataConfig,
     DeviceConfig,
     ExecutionConfig,
@@ -36,6 +38,8 @@ from search_spaces._errors import UsageError, did_you_mean
 from search_spaces._registry import load, names
 
 __all__ = [
+    "REMOTE",
+    "STORED",
     "AnchorsInit",
     "CheckpointInit",
     "DataConfig",
@@ -73,8 +77,17 @@ def _data(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
-def _defaults_if_empty(value: Any) -> Any:
-    return {} if value is None else value
+def _device(value: Any) -> Any:
+    if value is None:
+        return {}
+    return {"backend": value} if value == STORED else value
+
+
+def _devices_by_name(value: Any) -> Any:
+    """`devices: [pi]` is short for `devices: {pi: stored}`."""
+    if isinstance(value, list) and all(isinstance(name, str) for name in value):
+        return dict.fromkeys(value, STORED)
+    return value
 
 
 def _under(defaults: Mapping[str, Any], given: Any) -> Any:
@@ -101,9 +114,9 @@ class JobConfig(Section):
     data: Annotated[DataConfig, BeforeValidator(_data)] = DataConfig()
     supernet: SupernetConfig = SupernetConfig()
     train: TrainConfig = TrainConfig()
-    devices: dict[Name, Annotated[DeviceConfig, BeforeValidator(_defaults_if_empty)]] = Field(
-        default_factory=lambda: {"cpu": DeviceConfig()}
-    )
+    devices: Annotated[
+        dict[Name, Annotated[DeviceConfig, BeforeValidator(_device)]], BeforeValidator(_devices_by_name)
+    ] = Field(default_factory=lambda: {"cpu": DeviceConfig()})
     objectives: Annotated[tuple[Objective, ...], AList] = ("accuracy", "latency_ms")
     constraints: Annotated[tuple[str, ...], AList] = ()
     predictor: PredictorConfig = PredictorConfig()

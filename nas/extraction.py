@@ -140,8 +140,9 @@ def _info(store: Store, job: Job, subnet: Subnet, weights: str) -> dict[str, Any
         if evaluation.subnet.key == subnet.key and evaluation.value is not None:
             info[evaluation.metric] = evaluation.value
             info[f"{evaluation.metric}_stderr"] = evaluation.stderr
+    own = frames.own_device(store, job)
     for measurement in store.measurements(job, "finalist"):
-        if measurement.subnet.key == subnet.key:
+        if measurement.subnet.key == subnet.key and measurement.device_id == own:
             info["latency_ms"] = measurement.latency_ms
             info["batch"] = next(iter(job.config["devices"].values()))["batch"]
     return info

@@ -1,8 +1,7 @@
 """Training subnets of a finished job's front by themselves, so that the outcome stands beside them."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -13,7 +12,7 @@ from nas.datasets import DataSet
 from nas.extraction import load_supernet
 from nas.progress import Progress
 from nas.stages._fit import device_of
-from nas.stages._run import Run, check_data, graceful_stop
+from nas.stages._run import Run, after_job, check_data, check_finished
 from nas.stages.retrain import (
     Retraining,
     Trial,
@@ -27,7 +26,7 @@ from nas.stages.retrain import (
 )
 from nas.stages.train import torch_device
 from nas.store import Job, Store, Subnet
-from search_spaces._errors import ConflictError, DivergedError, NotFoundError, UsageError, did_you_mean
+from search_spaces._errors import DivergedError, NotFoundError, UsageError, did_you_mean
 from supernet._base import Supernet
 
 ENGINES = ("local", "ray")
@@ -74,7 +73,7 @@ def finetune(
     how = retraining(config, from_scratch=from_scratch, steps=steps, lrs=lrs)
     data = datasets.build(config.data.name, **config.data.options)
     use_threads(config)
-    with _held(store, job, config, progress) as run:
+    with after_job(store, job, config, progress) as run:
         check_data(run, data)
         net = load_supernet(store, job).to(torch_device(config))
         trials = _trials(run, net, chosen, how)
@@ -113,12 +112,7 @@ def _check_options(
 
 
 def _chosen(store: Store, job: Job, subnets: Sequence[str] | None) -> list[Subnet]:
-    stage = store.stage(job, "finalists")
-    if stage is None or stage.state != "done":
-        raise ConflictError(
-            f"Job '{job.name}' has no front yet: it is not finished.",
-            f"`nas resume {job.id}` goes on with it.",
-        )
+    check_finished(store, job)
     front = {e.subnet.key: e.subnet for e in store.evaluations(job, "report") if e.state == "ok"}
     if subnets is None:
         return list(front.values())
@@ -129,22 +123,6 @@ def _chosen(store: Store, job: Job, subnets: Sequence[str] | None) -> list[Subne
                 f"Subnet '{key}' is not on the front of job '{job.name}'.", f"`nas front {job.id}` lists it."
             )
     return list(chosen.values())
-
-
-@contextmanager
-def _held(store: Store, job: Job, config: JobConfig, progress: Progress) -> Iterator[Run]:
-    """The job as ours for a while. It has succeeded, as its front shows, whatever becomes of this.
-
-    Also when an earlier call was killed and left it as a running one.
-    """
-    finalists = store.stage(job, "finalists")
-    assert finalists is not None
-    ended = job.finished_at if job.state == "succeeded" else finalists.finished_at
-    with store.acquire(job) as lease, graceful_stop() as stop:
-        try:
-            yield Run(store, lease, config, progress, stop)
-        finally:
-            lease.give_back(replace(job, state="succeeded", error=None, finished_at=ended))
 
 
 def _trials(run: Run, net: Supernet, subnets: Sequence[Subnet], how: Retraining) -> dict[str, list[Trial]]:

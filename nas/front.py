@@ -7,7 +7,7 @@ of the winner's luck.
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from nas._members import Member, by_latency, nondominated
 from nas._members import members as members_of
 from nas.agreement import FEWEST, Agreement, agreement
 from nas.conditions import Condition
-from nas.store import Job, Store
+from nas.store import Job, Store, frames
 from nas.store.frames import RETRAINED
 from search_spaces._errors import NotFoundError, UsageError, did_you_mean
 
@@ -126,23 +126,20 @@ def front(
 ) -> ParetoFront:
     """The finalists of a job that meet the conditions; of several jobs those that no other beats.
 
+    device: the name of one that they were measured on; by default each job's own.
     Several jobs are compared by their quality on the search split and by their latency.
     Raises NotFoundError for a device that the jobs were not measured on, UsageError for jobs that do not
     compare.
     """
     jobs = [jobs] if isinstance(jobs, Job) else list({job.id: job for job in jobs}.values())
     assert jobs, "a front has at least one job"
-    members = [member for job in jobs for member in members_of(store, job)]
-    devices = sorted({member.device for member in members if member.device})
+    on = _devices(store, jobs, device)
+    members = [m for job in jobs if job.id in on for m in members_of(store, job, on[job.id])]
     if device is not None:
-        if device not in devices:
-            names = " and ".join(f"'{job.name}'" for job in jobs)
-            raise NotFoundError(
-                f"Nothing of {names} was measured on '{device}'.", did_you_mean(device, devices)
-            )
         members = [member for member in members if member.device == device]
+    devices = sorted({member.device for member in members if member.device})
     if len(jobs) > 1:
-        _check_comparable(store, jobs, device)
+        _check_comparable(store, jobs, {found for found in on.values() if found is not None})
         members = nondominated(members, by_search=True)
     conditions = tuple(where)
     members = [member for member in members if member.meets(conditions)]
@@ -163,16 +160,31 @@ def _pairs(members: Iterable[Member], weights: str) -> tuple[list[float], list[f
     return [quality for quality, _ in both], [float(value or 0.0) for _, value in both]
 
 
-def _check_comparable(store: Store, jobs: Sequence[Job], device: str | None) -> None:
+def _devices(store: Store, jobs: Sequence[Job], name: str | None) -> dict[int, int | None]:
+    """Job -> the device whose latencies count: its own, or the latest of this name that it was measured on.
+
+    Raises NotFoundError when no job was measured on one of this name.
+    """
+    if name is None:
+        return {job.id: frames.own_device(store, job) for job in jobs}
+    names = {found.id: found.name for found in store.devices()}
+    used = {job.id: {m.device_id for m in store.measurements(job, "finalist")} for job in jobs}
+    chosen = {job: [i for i in sorted(ids) if names[i] == name] for job, ids in used.items()}
+    if not any(chosen.values()):
+        known = {names[i] for ids in used.values() for i in ids}
+        words = " and ".join(f"'{job.name}'" for job in jobs)
+        raise NotFoundError(f"Nothing of {words} was measured on '{name}'.", did_you_mean(name, known))
+    return {job: ids[-1] for job, ids in chosen.items() if ids}
+
+
+def _check_comparable(store: Store, jobs: Sequence[Job], used: Collection[int]) -> None:
     if any(job.config.get("data") != jobs[0].config.get("data") for job in jobs):
         names = " and ".join(f"'{job.name}'" for job in jobs)
         raise UsageError(
             f"The qualities of {names} do not compare: their data differ.", "Ask for one job at a time."
         )
-    names_by_id = {found.id: found.name for found in store.devices()}
-    used = {found.device_id for job in jobs for found in store.measurements(job, "finalist")}
-    used = {device_id for device_id in used if device in (None, names_by_id[device_id])}
     if len(used) > 1:
+        names_by_id = {found.id: found.name for found in store.devices()}
         names = ", ".join(f"'{names_by_id[device_id]}' ({device_id})" for device_id in sorted(used))
         raise UsageError(
             f"Latencies of different devices do not compare: {names}.",

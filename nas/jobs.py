@@ -15,20 +15,23 @@ import search_spaces
 import supernet
 from nas import datasets, searchers
 from nas.anchors import load_anchors
-from nas.config import AnchorsInit, JobConfig, merged
+from nas.config import REMOTE, STORED, AnchorsInit, JobConfig, merged
 from nas.extraction import space_of
 from nas.initial import initialise, load_folder
+from nas.measuring import build_device
 from nas.searchers import SearchProblem
 from nas.spaces import check_limits, data_sizes, exact_metrics, resolve
+from nas.stages._latency_fit import MEMORY, smallest_sample, source_state
 from nas.stages.anchors import check_trained_anchors
-from nas.stages.latency import SMALLEST_SAMPLE
 from nas.stages.train import recipe, strategy, torch_device
 from nas.store import Job, Store
+from nas.targets import resolved
+from predictors._intervals import interval
 from predictors._measurement import Failure
 from predictors._measurement import measure as measure_latency
+from predictors._predictor import restored
 from search_spaces import SearchSpace
 from search_spaces._errors import JobFailedError, NotFoundError, UsageError
-from search_spaces._registry import load
 from supernet._teacher import load_teacher
 from supernet._train import Training
 from supernet.stitching import Stitching
@@ -41,7 +44,8 @@ def check(config: JobConfig) -> SearchSpace:
 
     Pretrained weights are loaded once, which fetches them: nothing else tells whether they are there and fit.
     Raises UsageError (or NotFoundError for components) for options that do not fit, data that are not there,
-    limits that no subnet keeps, weights that cannot be had.
+    limits that no subnet keeps, weights that cannot be had. Devices that only a store knows are left to
+    `create`.
     """
     torch_device(config)
     data = datasets.build(config.data.name, **config.data.options)
@@ -50,7 +54,8 @@ def check(config: JobConfig) -> SearchSpace:
         load_teacher(config.train.teacher.timm, **data_sizes(data))
     check_limits(space, config.limits, partial(exact_metrics, space))
     for name, device in config.devices.items():
-        load("predictors.devices", device.backend).build(name=name, **device.model_dump(exclude={"backend"}))
+        if device.backend not in (REMOTE, STORED):
+            build_device(name, {"backend": device.backend, **device.options})
     _check_sample(config, space)
     _check_searcher(config, space)
     net, init = supernet.build(space), config.supernet.init
@@ -67,10 +72,14 @@ def check(config: JobConfig) -> SearchSpace:
 
 
 def create(store: Store, config: JobConfig, *, name: str | None) -> Job:
-    """A queued job of a config that has passed `check`; raises ConflictError for a name that is taken.
+    """A queued job of a config that has passed `check`.
 
     Without a name, the job file's is used, made free by a number.
+    Raises ConflictError for a name that is taken, UsageError for devices that the store does not know as the
+    config says, or whose agent does not run, and NotFoundError for a `predictor.source` without a predictor.
     """
+    config = resolved(store, config)
+    source_state(store, config)
     chosen = name or store.free_name(config.name or config.data.name)
     return store.create_job(chosen, config=merged(config), seed=config.seed, provenance=provenance())
 
@@ -95,7 +104,7 @@ def predict(store: Store, job: Job, architecture: dict[str, Any]) -> dict[str, A
         raise NotFoundError(
             f"Job '{job.name}' has no latency predictor yet.", f"`nas show {job.name}` tells more."
         )
-    predictor = load("predictors", row.kind).build(space).from_json(row.state)
+    predictor = restored(space, row.kind, row.state)
     codes = space.encode([arch])
     mean, std = predictor.predict(codes)
     device = next(d.name for d in store.devices() if d.id == row.device_id)
@@ -104,18 +113,23 @@ def predict(store: Store, job: Job, architecture: dict[str, Any]) -> dict[str, A
         "subnet": arch.key,
         "architecture": arch.to_dict(),
         **{name: int(column[0]) for name, column in exact_metrics(space, codes).items()},
-        "latency": {"device": device, "predicted_ms": float(mean[0]), "std_ms": float(std[0])},
+        "latency": {
+            "device": device,
+            "predicted_ms": float(mean[0]),
+            "std_ms": float(std[0]),
+            "interval_ms": [float(end[0]) for end in interval(mean, std)],
+        },
     }
 
 
 def measure(folder: Path, device_options: dict[str, Any]) -> dict[str, Any]:
-    """The latency of an extracted subnet on a device of this host; it is its own reference."""
+    """The latency of an extracted subnet on a device of this host."""
     module = load_folder(folder)
-    options = dict(device_options)
-    device = load("predictors.devices", options.pop("backend", "torch_cpu")).build(**options)
+    options = {"backend": "torch_cpu", **device_options}
+    device = build_device(options["backend"], options)
     shape: Any = module.input_shape
     example = torch.zeros(device.batch, *shape)
-    result = measure_latency(device, {"it": lambda: module}, example, reference=lambda: module, seed=0)["it"]
+    result = measure_latency(device, {"it": lambda: module}, example, seed=0)["it"]
     if isinstance(result, Failure):
         raise JobFailedError(f"The subnet in '{folder}' could not be measured: {result.reason}")
     return {
@@ -128,14 +142,16 @@ def measure(folder: Path, device_options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_sample(config: JobConfig, space: SearchSpace) -> None:
-    if space.size < SMALLEST_SAMPLE:
+    needed = smallest_sample(config)
+    if space.size < needed:
         raise UsageError(
-            f"Space '{space.name}' has {space.size} subnets; a latency predictor needs {SMALLEST_SAMPLE}.",
+            f"Space '{space.name}' has {space.size} subnets; a latency predictor needs {needed}.",
             "Give the space more options; between stitched models: deeper models, or a larger kernel.",
         )
-    if config.predictor.samples < SMALLEST_SAMPLE:
+    if config.predictor.samples < needed:
         raise UsageError(
-            f"predictor.samples is {config.predictor.samples}; a latency predictor needs {SMALLEST_SAMPLE}."
+            f"predictor.samples is {config.predictor.samples}; a latency predictor needs {needed}.",
+            "With predictor.source, the job of another device, 3 are enough.",
         )
 
 
@@ -148,7 +164,9 @@ def _check_searcher(config: JobConfig, space: SearchSpace) -> None:
         2,
         0,
         budget=config.search.evaluations,
-        metrics=lambda codes: exact_metrics(space, codes) | {"latency_ms": np.zeros(len(codes))},
+        metrics=lambda codes: (
+            exact_metrics(space, codes) | dict.fromkeys(("latency_ms", MEMORY), np.zeros(len(codes)))
+        ),
         objectives=config.objectives,
     )
     searchers.build(config.search.searcher, anything, **config.search.options)

@@ -8,7 +8,19 @@ from typing import Annotated
 
 import typer
 
-from nas.cli import dashboard, database, devices, finetune, fronts, generate, jobs, latency, runs, spaces
+from nas.cli import (
+    agent,
+    dashboard,
+    database,
+    devices,
+    finetune,
+    fronts,
+    generate,
+    jobs,
+    latency,
+    runs,
+    spaces,
+)
 from nas.cli._options import Flags
 from nas.cli._output import emit, note
 
@@ -36,6 +48,7 @@ app.command("finetune")(finetune.finetune)
 app.command("generate")(generate.generate)
 app.command("predict")(latency.predict)
 app.command("measure")(latency.measure)
+app.command("device-agent")(agent.device_agent)
 app.command("dashboard")(dashboard.dashboard)
 app.command("doctor")(database.doctor)
 app.add_typer(spaces.app, name="spaces")

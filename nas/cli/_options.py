@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -40,6 +40,37 @@ Figure = Annotated[
     Path | None,
     typer.Option("--figure", "-o", metavar="PATH", help="Where the figure goes. [default: JOB-front.html]"),
 ]
+
+Threads = Annotated[int | None, typer.Option("--threads", min=1, help="[default: 1]")]
+Batch = Annotated[
+    int | None, typer.Option("--batch", min=1, help="Samples in one forward pass. [default: 64]")
+]
+Precision = Annotated[str | None, typer.Option("--precision", metavar="NAME", help="[default: fp32]")]
+MoreOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--option", metavar="k=v", help="Another option of the backend; may be given several times."
+    ),
+]
+
+
+def device_options(
+    backend: str, threads: int | None, batch: int | None, precision: str | None, more: list[str] | None
+) -> dict[str, Any]:
+    """What `nas.measuring.build_device` takes. Raises UsageError for an option that is no `k=v`."""
+    from nas import _yaml
+    from search_spaces._errors import UsageError
+
+    options = {"backend": backend, "threads": threads or 1, "batch": batch or 64}
+    options["precision"] = precision or "fp32"
+    for text in more or ():
+        key, equals, value = text.partition("=")
+        if not key.strip() or not equals:
+            raise UsageError(
+                f"--option {text[:80]!r} is not of the form k=v.", "Example: --option graph=true"
+            )
+        options[key.strip()] = _yaml.read_text(value, where=f"--option {key.strip()}")
+    return options
 
 
 def store_url(url: str | None) -> str:

@@ -1,14 +1,29 @@
-"""`nas devices`: what can be measured on, and how well timings repeat here."""
+"""`nas devices`: what can be measured on, how well timings repeat here, a finished job on another device."""
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nas.cli._options import AsJSON, StoreURL, store_url
-from nas.cli._output import emit_json, emit_pairs, emit_table, note
+from nas.cli._options import (
+    AsJSON,
+    Batch,
+    JobName,
+    MoreOptions,
+    Precision,
+    StoreURL,
+    Threads,
+    device_options,
+    store_url,
+)
+from nas.cli._output import emit, emit_json, emit_pairs, emit_table, note
+from nas.cli._progress import shown_progress
 
-WIDTH = 256  # of the network that `check` measures
-ROUNDS = 15
+if TYPE_CHECKING:
+    from nas.store import Device as DeviceRow
+    from predictors.devices import Device
+
+INTERRUPTED = 130
+DeviceName = Annotated[str, typer.Argument(metavar="NAME", help="What the device is called.")]
 
 app = typer.Typer(help="What can be measured on.")
 
@@ -21,75 +36,192 @@ def _devices(ctx: typer.Context) -> None:
 
 @app.command("ls")
 def ls(ctx: typer.Context, store: StoreURL = None, as_json: AsJSON = False) -> None:
-    """List the backends here and the devices that the store knows."""
-    from search_spaces._registry import names
+    """List the backends here, and the devices and agents that the store knows."""
+    from nas.devices import backends
 
-    backends = names("predictors.devices")
-    devices = _stored(store_url(store), quiet=ctx.obj.quiet)
+    data = {"backends": backends()} | _stored(store_url(store), quiet=ctx.obj.quiet)
     if as_json:
-        emit_json({"backends": backends, "devices": devices})
+        emit_json(data)
         return
-    emit_pairs({"backends": ", ".join(backends)})
-    shown = ("backend", "cpu", "threads", "batch", "precision")
-    rows = [(d["id"], d["name"], *(d["fingerprint"].get(key) for key in shown)) for d in devices]
-    if rows:
-        emit_table(("ID", "DEVICE", *map(str.upper, shown)), rows, right=("ID", "THREADS", "BATCH"))
+    emit_table(
+        ("BACKEND", "HERE"), [(b["name"], "yes" if b["available"] else b["reason"]) for b in data["backends"]]
+    )
+    if data["devices"]:
+        shown = ["id", "device", "backend", "cpu", "threads", "batch", "precision", "reference_ms"]
+        shown += ["measurements", "repeatability"]
+        rows = [[_cell(name, device[name]) for name in shown] for device in data["devices"]]
+        columns = [name.upper().replace("_", " ") for name in shown]
+        right = ("ID", "THREADS", "BATCH", "REFERENCE MS", "MEASUREMENTS", "REPEATABILITY")
+        emit("")
+        emit_table(columns, rows, right=right)
+    if data["agents"]:
+        agents = [
+            (a["agent"], a["device"], "live" if a["live"] else "gone", a["last_seen"] and _moment(a))
+            for a in data["agents"]
+        ]
+        emit("")
+        emit_table(("AGENT", "DEVICE", "STATE", "LAST SEEN (UTC)"), agents)
+
+
+@app.command("add")
+def add(
+    name: DeviceName,
+    backend: Annotated[
+        str, typer.Option("--backend", metavar="NAME", help="See `nas devices`.")
+    ] = "torch_cpu",
+    threads: Threads = None,
+    batch: Batch = None,
+    precision: Precision = None,
+    option: MoreOptions = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="The name may have stood for another device.")
+    ] = False,
+    store: StoreURL = None,
+    as_json: AsJSON = False,
+) -> None:
+    """Register a device of this machine. Job files may then say `devices: [NAME]`."""
+    options = device_options(backend, threads, batch, precision, option)
+    from nas import devices
+    from nas.store import Store
+
+    with Store.open(store_url(store)) as opened:
+        row = devices.add(opened, name, options, replace=replace)
+    data = {"id": row.id, "device": row.name, "reference_ms": row.reference_ms, "options": row.options}
+    if as_json:
+        emit_json(data | {"fingerprint": row.fingerprint})
+    else:
+        emit_pairs({"device": f"{row.name} ({row.id})", "calibrator": f"{row.reference_ms:.4f} ms"})
 
 
 @app.command("check")
 def check(
-    backend: Annotated[str, typer.Argument(metavar="BACKEND")] = "torch_cpu",
-    threads: Annotated[int, typer.Option("--threads", min=1)] = 1,
-    batch: Annotated[int, typer.Option("--batch", min=1)] = 64,
-    precision: Annotated[str, typer.Option("--precision", metavar="NAME")] = "fp32",
+    name: Annotated[str, typer.Argument(metavar="BACKEND|NAME")] = "torch_cpu",
+    threads: Threads = None,
+    batch: Batch = None,
+    precision: Precision = None,
+    option: MoreOptions = None,
+    store: StoreURL = None,
     as_json: AsJSON = False,
 ) -> None:
-    """Measure a small network twice. Prints how far the two latencies are apart."""
-    from search_spaces._errors import JobFailedError
-    from search_spaces._registry import load
+    """Measure a small network twice. Prints how far the two latencies are apart, and what else is known."""
+    given = any(value is not None for value in (threads, batch, precision, option))
+    options = device_options(name, threads, batch, precision, option)
+    device, row = _device_to_check(name, options, store_url(store), given=given)
+    from nas.devices import check as check_device
 
-    device = load("predictors.devices", backend).build(
-        name=backend, threads=threads, batch=batch, precision=precision
-    )
-    import torch
-    from torch import nn
-
-    from predictors._measurement import Failure, measure
-
-    def network() -> nn.Module:
-        return nn.Sequential(nn.Linear(WIDTH, 4 * WIDTH), nn.GELU(), nn.Linear(4 * WIDTH, WIDTH))
-
-    example = torch.randn(batch, WIDTH, generator=torch.Generator().manual_seed(0))
-    twice = {"first": network, "second": network}
-    found = measure(device, twice, example, reference=network, seed=0, rounds=ROUNDS, max_rounds=ROUNDS)
-    timed = []
-    for result in found.values():
-        if isinstance(result, Failure):
-            raise JobFailedError(f"The backend '{backend}' cannot time a network: {result.reason}.")
-        timed.append({"latency_ms": result.latency_ms, "spread_ms": result.spread_ms})
-    first, second = timed
-    apart = abs(first["latency_ms"] - second["latency_ms"]) / first["latency_ms"]
-    data: dict[str, Any] = {"fingerprint": device.fingerprint(), "first": first, "second": second}
+    data = check_device(device, row)
     if as_json:
-        emit_json(data | {"difference": apart})
+        emit_json(data)
         return
     lines = {
-        name: f"{m['latency_ms']:.4f} ms, spread {m['spread_ms']:.4f} ms"
-        for name, m in (("first", first), ("second", second))
+        key: f"{data[key]['latency_ms']:.4f} ms, spread {data[key]['spread_ms']:.4f} ms"
+        for key in ("first", "second")
     }
-    emit_pairs({"device": backend} | lines | {"difference": f"{100 * apart:.2f} %"})
+    clean = f"{data['calibrator_ms']:.4f} ms"
+    if data["stored_calibrator_ms"] is not None:
+        clean += f", {100 * data['calibrator_change']:+.1f} % against when it was registered"
+    told = {True: "yes", False: "not available"}
+    emit_pairs(
+        {"device": name}
+        | lines
+        | {"difference": f"{100 * data['difference']:.2f} %", "calibrator": clean}
+        | {"contention": f"{data['contention']:.3f}{_shared(data['contention'])}"}
+        | {"peak memory": told[data["peak_memory"]], "energy": told[data["energy"]]}
+    )
 
 
-def _stored(url: str, *, quiet: bool) -> list[dict[str, Any]]:
+@app.command("measure")
+def measure(
+    ctx: typer.Context,
+    name: DeviceName,
+    job: JobName,
+    samples: Annotated[
+        int | None, typer.Option("--samples", min=1, help="[default: as many as the job's own]")
+    ] = None,
+    store: StoreURL = None,
+    as_json: AsJSON = False,
+) -> None:
+    """Measure a finished job on another device. `nas front JOB --device NAME` then shows it there."""
+    from nas import remeasuring
     from nas.store import Store
+
+    with Store.open(store_url(store)) as opened:
+        found = opened.job(job)
+        try:
+            with shown_progress(quiet=ctx.obj.quiet) as progress:
+                data = remeasuring.measure_on(opened, name, found, progress=progress, samples=samples)
+        except KeyboardInterrupt:
+            note("Interrupted; what was measured is saved. The same command goes on.")
+            raise typer.Exit(INTERRUPTED) from None
+    if as_json:
+        emit_json(data)
+        return
+    score = {key: value for key, value in data["score"].items() if isinstance(value, float)}
+    emit_pairs(
+        {"device": data["device"], "measured": data["measured"], "finalists": data["finalists"]}
+        | {"predictor": ", ".join(f"{key} {value:.3g}" for key, value in score.items())}
+    )
+    note(f"\nThe front there: nas front {found.id} --device {data['device']}", quiet=ctx.obj.quiet)
+
+
+def _device_to_check(
+    name: str, options: dict[str, Any], url: str, *, given: bool
+) -> "tuple[Device, DeviceRow | None]":
+    """A backend with these options, or else a registered device and its row."""
+    from nas.measuring import build_device
+    from nas.remote import RemoteDevice
+    from nas.store import Store
+    from nas.targets import registered
+    from search_spaces._errors import NotFoundError, StoreError, UsageError, did_you_mean
+    from search_spaces._registry import names
+
+    known = names("predictors.devices")
+    if name in known or "." in name:
+        return build_device(name, options), None
+    try:
+        with Store.open(url, read_only=True) as opened:
+            known += [row.name for row in opened.devices() if row.options is not None]
+            device = registered(opened, name)
+            if isinstance(device, RemoteDevice):
+                hint = "Run `nas devices check` with its backend on its machine."
+                raise UsageError(f"'{name}' is the device of an agent elsewhere.", hint)
+            row = opened.device(name)
+    except (NotFoundError, StoreError) as error:
+        hint = did_you_mean(name, set(known))
+        raise NotFoundError(f"There is no '{name}' among the backends and the devices.", hint) from error
+    if given:
+        raise UsageError(
+            f"Device '{name}' has the options that it was registered with.",
+            "Name a backend to try others.",
+        )
+    return device, row
+
+
+def _stored(url: str, *, quiet: bool) -> dict[str, Any]:
+    from nas.store import Store, frames
     from search_spaces._errors import StoreError
 
     try:
         with Store.open(url, read_only=True) as opened:
-            found = opened.devices()
+            devices, agents = frames.devices(opened).to_dict("records"), opened.agents()
     except StoreError as error:
         note(f"No devices from the store: {error.message}", quiet=quiet)
-        return []
-    return [
-        {"id": d.id, "name": d.name, "fingerprint": d.fingerprint, "created_at": d.created_at} for d in found
+        return {"devices": [], "agents": []}
+    told = [
+        {"agent": a.name, "device": a.device.name, "live": a.live, "last_seen": a.last_seen} for a in agents
     ]
+    return {"devices": devices, "agents": told}
+
+
+def _cell(name: str, value: Any) -> object:
+    if name == "repeatability" and value is not None:
+        return f"{100 * value:.2f} %"
+    return f"{value:.4f}" if isinstance(value, float) else value
+
+
+def _moment(agent: dict[str, Any]) -> str:
+    return f"{agent['last_seen']:%Y-%m-%d %H:%M:%S}"
+
+
+def _shared(contention: float) -> str:
+    return " (above 1.05: the machine is shared with other work)" if contention > 1.05 else ""

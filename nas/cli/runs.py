@@ -77,15 +77,23 @@ def stop(ctx: typer.Context, job: JobName, store: StoreURL = None) -> None:
     note(f"Job '{found.name}' stops after its current batch.", quiet=ctx.obj.quiet)
 
 
-def validate(file: JobFile, overrides: Overrides = None, as_json: AsJSON = False) -> None:
+def validate(
+    file: JobFile, overrides: Overrides = None, store: StoreURL = None, as_json: AsJSON = False
+) -> None:
     """Print the whole config of a job file. Or every problem in it."""
     from nas import _yaml
-    from nas.config import load_config, merged
+    from nas.config import REMOTE, STORED, load_config, merged
 
     config = load_config(file, overrides or ())
     from nas import jobs
 
     jobs.check(config)
+    if any(device.backend in (REMOTE, STORED) for device in config.devices.values()):
+        from nas.store import Store
+        from nas.targets import resolved
+
+        with Store.open(store_url(store), read_only=True) as opened:
+            config = resolved(opened, config)
     data = merged(config)
     if as_json:
         emit_json(data)

@@ -6,14 +6,14 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import FrameType
 from typing import Any
 
 from nas.config import JobConfig
 from nas.datasets import DataSet
 from nas.progress import Progress
-from nas.store import Lease, NewEvent, NewSubnet, Store
+from nas.store import Job, Lease, NewEvent, NewSubnet, Stage, Store
 from search_spaces import Architecture, SearchSpace
 from search_spaces._errors import ConflictError, JobFailedError, NASError, StoreError
 
@@ -97,6 +97,31 @@ def graceful_stop() -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def check_finished(store: Store, job: Job) -> Stage:
+    """The stage that ended the job. Raises ConflictError for a job without a front."""
+    stage = store.stage(job, "finalists")
+    if stage is None or stage.state != "done":
+        raise ConflictError(
+            f"Job '{job.name}' has no front yet: it is not finished.",
+            f"`nas resume {job.id}` goes on with it.",
+        )
+    return stage
+
+
+@contextmanager
+def after_job(store: Store, job: Job, config: JobConfig, progress: Progress) -> Iterator[Run]:
+    """A finished job as ours for a while. It has succeeded, as its front shows, whatever becomes of this.
+
+    Also when an earlier call was killed and left it as a running one.
+    """
+    ended = job.finished_at if job.state == "succeeded" else check_finished(store, job).finished_at
+    with store.acquire(job) as lease, graceful_stop() as stop:
+        try:
+            yield Run(store, lease, config, progress, stop)
+        finally:
+            lease.give_back(replace(job, state="succeeded", error=None, finished_at=ended))
 
 
 def check_data(run: Run, data: DataSet) -> None:

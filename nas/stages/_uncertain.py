@@ -1,4 +1,4 @@
-"""Subnets that would enter the front on an uncertain prediction are measured before anything is made of it."""
+"""Subnets that would enter the front on an uncertain prediction are measured before that is made of it."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -6,9 +6,9 @@ from dataclasses import replace
 import moocore
 import numpy as np
 
+from nas.stages._measuring import build_device, measure
 from nas.stages._objectives import Objectives, values_of
 from nas.stages._run import Run
-from nas.stages.latency import build_device, measure
 from nas.store import NewEvaluation
 from predictors._intervals import interval
 from search_spaces import Architecture

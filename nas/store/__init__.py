@@ -5,10 +5,12 @@ from typing import Self
 
 from nas.artifacts import damage
 from nas.store._artifacts import Artifacts
+from nas.store._devices import AgentLease, Devices
 from nas.store._engine import default_url
 from nas.store._jobs import Jobs
 from nas.store._lease import Lease
 from nas.store._records import (
+    Agent,
     Artifact,
     Device,
     Evaluation,
@@ -20,13 +22,18 @@ from nas.store._records import (
     NewMeasurement,
     NewSubnet,
     Predictor,
+    Request,
     Stage,
     Subnet,
 )
+from nas.store._requests import RequestLease, Requests
 from nas.store._results import Results
 from nas.store._schema import backup, database_problems, prepare, upgrade
+from nas.store._values import changes, digest
 
 __all__ = [
+    "Agent",
+    "AgentLease",
     "Artifact",
     "Device",
     "Evaluation",
@@ -39,17 +46,21 @@ __all__ = [
     "NewMeasurement",
     "NewSubnet",
     "Predictor",
+    "Request",
+    "RequestLease",
     "Stage",
     "Store",
     "Subnet",
     "backup",
+    "changes",
     "check",
     "default_url",
+    "digest",
     "upgrade",
 ]
 
 
-class Store(Jobs, Results, Artifacts):
+class Store(Jobs, Devices, Requests, Results, Artifacts):
     """An open store; a context manager that closes it."""
 
     @classmethod

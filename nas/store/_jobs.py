@@ -10,7 +10,7 @@ from sqlalchemy.exc import IntegrityError
 from nas.store import _tables as t
 from nas.store._database import Database, fetch
 from nas.store._engine import database_seconds
-from nas.store._lease import LEASE_SECONDS, Lease, is_dead, new_owner
+from nas.store._lease import LEASE_SECONDS, Lease, held, new_owner, unheld, whose
 from nas.store._records import Job, Stage
 from nas.store._values import LONGEST_NAME, checked_name, is_name, now
 from search_spaces._errors import ConflictError, NotFoundError, did_you_mean
@@ -83,12 +83,9 @@ class Jobs(Database):
 
     def is_live(self, job: Job) -> bool:
         """Whether a process holds the job now: a running job that is not live was interrupted."""
-        query = sa.select(t.jobs.c.owner, t.jobs.c.lease_until > database_seconds()).where(
-            t.jobs.c.id == job.id
-        )
+        columns = (t.jobs.c.owner, t.jobs.c.lease_until, database_seconds())
         with self.read() as connection:
-            owner, current = connection.execute(query).one()
-        return owner is not None and bool(current) and not is_dead(owner)
+            return held(*connection.execute(sa.select(*columns).where(t.jobs.c.id == job.id)).one())
 
     def acquire(self, job: Job) -> Lease:
         """Takes the job to run it. Raises ConflictError while another live process holds it.
@@ -97,11 +94,9 @@ class Jobs(Database):
         """
         owner = new_owner()
         jobs = t.jobs
-        free = jobs.c.owner.is_(None) | (jobs.c.lease_until < database_seconds())
         with self.write() as connection:
             holder = _job(connection, job.id).owner
-            if holder is not None and is_dead(holder):
-                free |= jobs.c.owner == holder
+            free = unheld(jobs, holder)
             values: dict[str, Any] = {"owner": owner, "attempt": jobs.c.attempt + 1, "state": "running"}
             values |= {"lease_until": database_seconds() + LEASE_SECONDS, "stop_requested": False}
             values |= {
@@ -112,9 +107,8 @@ class Jobs(Database):
             taken = connection.execute(sa.update(jobs).where((jobs.c.id == job.id) & free).values(values))
             after = _job(connection, job.id)
         if taken.rowcount == 0:
-            host, pid, *_ = str(holder).rsplit(":", 3)
             raise ConflictError(
-                f"Job '{job.name}' runs in another process (pid {pid} on {host}).",
+                f"Job '{job.name}' runs in another process ({whose(holder)}).",
                 f"Watch it with `nas show {job.id}`, or end it with `nas stop {job.id}`.",
             )
         return Lease(self, after, owner)

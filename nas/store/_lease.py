@@ -1,4 +1,4 @@
-"""Who may write to a job: a lease on its row, renewed by a heartbeat, checked inside every transaction."""
+"""Who may write to a row: a lease on it, renewed by a heartbeat, checked inside every transaction."""
 
 import os
 import socket
@@ -50,21 +50,40 @@ def is_dead(owner: str) -> bool:
         return False
 
 
-class Lease:
-    """The right to write to a job, for as long as nobody has taken it over.
+def reason(error: Exception) -> str:
+    """An error as a row keeps it."""
+    return error.message if isinstance(error, NASError) else f"{type(error).__name__}: {error}"
 
-    As a context manager it beats in the background and, left without `finish`, ends the job by how it was
-    left: failed after an error, stopped otherwise. Raises ConflictError once the lease is lost.
+
+def whose(owner: str | None) -> str:
+    """The process of an owner, for people."""
+    host, pid, *_ = str(owner).rsplit(":", 3)
+    return f"pid {pid} on {host}"
+
+
+def unheld(table: sa.Table, holder: str | None) -> sa.ColumnElement[bool]:
+    """Whether a row with a lease is free: nobody's, or its lease has run out, or its `holder` is dead."""
+    free = table.c.owner.is_(None) | (table.c.lease_until < database_seconds())
+    return free | (table.c.owner == holder) if holder is not None and is_dead(holder) else free
+
+
+def held(owner: str | None, lease_until: float | None, database_now: float) -> bool:
+    """Whether a live process holds the row."""
+    return owner is not None and (lease_until or 0.0) > database_now and not is_dead(owner)
+
+
+class RowLease:
+    """The right to write to one row, for as long as nobody has taken it over.
+
+    A context manager that beats in the background. Raises ConflictError once the lease is lost.
     """
 
-    def __init__(self, store: Database, job: Job, owner: str) -> None:
-        self.job = job
+    def __init__(self, store: Database, table: sa.Table, row_id: int, owner: str) -> None:
         self.owner = owner
-        self.attempt = job.attempt
-        self._store = store
+        self._store, self._table, self._row_id = store, table, row_id
         self._ended = threading.Event()
         self._lost = False
-        self._heart = threading.Thread(target=self._beat, name=f"lease-of-job-{job.id}", daemon=True)
+        self._heart = threading.Thread(target=self._beat, name=f"lease-{table.name}-{row_id}", daemon=True)
 
     def __enter__(self) -> Self:
         self._heart.start()
@@ -74,19 +93,14 @@ class Lease:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            if self._ended.is_set():
-                return
-            if error is None:
-                self.finish("stopped")
-                return
-            with suppress(ConflictError, StoreError):
-                self._leave(error)
+            if not self._ended.is_set():
+                self._left(error)
         finally:
             self._ended.set()
             self._heart.join(timeout=1.0)
 
     def fence(self, connection: Connection) -> None:
-        """Renews the lease inside the transaction. Raises ConflictError when another process has the job."""
+        """Renews the lease inside the transaction. Raises ConflictError when another process has the row."""
         self._guarded(connection, lease_until=database_seconds() + LEASE_SECONDS)
 
     @contextmanager
@@ -96,54 +110,31 @@ class Lease:
             self.fence(connection)
             yield connection
 
-    def stop_requested(self) -> bool:
-        """Whether somebody asked the job to stop, or it is no longer ours."""
-        query = sa.select(t.jobs.c.stop_requested, t.jobs.c.owner).where(t.jobs.c.id == self.job.id)
-        with self._store.read() as connection:
-            row = connection.execute(query).one()
-        return bool(row.stop_requested) or row.owner != self.owner or self._lost
+    def check_held(self) -> None:
+        """Raises ConflictError when a heartbeat has found that the row is another's."""
+        if self._lost:
+            raise self._conflict()
 
-    def finish(self, state: str, error: str | None = None) -> None:
-        """Writes how the job ended (succeeded, failed or stopped) and lets it go."""
+    def _release(self, **values: object) -> None:
+        """Writes the last values and lets the row go."""
         with self._store.write() as connection:
-            self._guarded(
-                connection, state=state, error=error, finished_at=now(), owner=None, lease_until=None
-            )
-        self._ended.set()
-
-    def give_back(self, before: Job) -> None:
-        """Lets the job go in the state of `before`, unless it is another's meanwhile."""
-        if self._ended.is_set():
-            return
-        with suppress(ConflictError), self._store.write() as connection:
-            self._guarded(
-                connection,
-                state=before.state,
-                error=before.error,
-                finished_at=before.finished_at,
-                stop_requested=False,
-                owner=None,
-                lease_until=None,
-            )
+            self._guarded(connection, owner=None, lease_until=None, **values)
         self._ended.set()
 
     def _guarded(self, connection: Connection, **values: object) -> None:
-        jobs = t.jobs
-        ours = (jobs.c.id == self.job.id) & (jobs.c.owner == self.owner) & (jobs.c.attempt == self.attempt)
-        if connection.execute(sa.update(jobs).where(ours).values(**values)).rowcount == 0:
+        c = self._table.c
+        ours = (c.id == self._row_id) & (c.owner == self.owner)
+        if connection.execute(sa.update(self._table).where(ours).values(**values)).rowcount == 0:
             self._lost = True
-            raise ConflictError(
-                f"This process lost the lease of job '{self.job.name}': another one has taken the job over.",
-                f"`nas show {self.job.id}` tells how the job goes on.",
-            )
+            raise self._conflict()
 
-    def _leave(self, error: BaseException) -> None:
-        if not isinstance(error, Exception):
-            self.finish("stopped")
-        elif isinstance(error, NASError):
-            self.finish("failed", error.message)
-        else:
-            self.finish("failed", f"{type(error).__name__}: {error}")
+    def _left(self, error: BaseException | None) -> None:
+        """What becomes of the row when the context is left without its end having been written."""
+        with suppress(ConflictError, StoreError):
+            self._release()
+
+    def _conflict(self) -> ConflictError:
+        return ConflictError(f"This process lost its lease in '{self._table.name}'.")
 
     def _beat(self) -> None:
         while not self._ended.wait(BEAT_SECONDS):
@@ -154,3 +145,54 @@ class Lease:
                 return
             except StoreError:
                 continue
+
+
+class Lease(RowLease):
+    """The right to write to a job. Left without `finish`, it ends the job by how it was left: failed after an
+    error, stopped otherwise.
+    """
+
+    def __init__(self, store: Database, job: Job, owner: str) -> None:
+        super().__init__(store, t.jobs, job.id, owner)
+        self.job = job
+        self.attempt = job.attempt
+
+    def stop_requested(self) -> bool:
+        """Whether somebody asked the job to stop, or it is no longer ours."""
+        query = sa.select(t.jobs.c.stop_requested, t.jobs.c.owner).where(t.jobs.c.id == self.job.id)
+        with self._store.read() as connection:
+            row = connection.execute(query).one()
+        return bool(row.stop_requested) or row.owner != self.owner or self._lost
+
+    def finish(self, state: str, error: str | None = None) -> None:
+        """Writes how the job ended (succeeded, failed or stopped) and lets it go."""
+        self._release(state=state, error=error, finished_at=now())
+
+    def give_back(self, before: Job) -> None:
+        """Lets the job go in the state of `before`, unless it is another's meanwhile."""
+        if self._ended.is_set():
+            return
+        with suppress(ConflictError):
+            self._release(
+                state=before.state, error=before.error, finished_at=before.finished_at, stop_requested=False
+            )
+        self._ended.set()
+
+    def _conflict(self) -> ConflictError:
+        return ConflictError(
+            f"This process lost the lease of job '{self.job.name}': another one has taken the job over.",
+            f"`nas show {self.job.id}` tells how the job goes on.",
+        )
+
+    def _left(self, error: BaseException | None) -> None:
+        if error is None:
+            self.finish("stopped")
+            return
+        with suppress(ConflictError, StoreError):
+            self._end_after(error)
+
+    def _end_after(self, error: BaseException) -> None:
+        if isinstance(error, Exception):
+            self.finish("failed", reason(error))
+        else:
+            self.finish("stopped")

@@ -104,44 +104,97 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Device:
-    """Where latency is measured; `digest` is the SHA-256 of the canonical fingerprint."""
+    """Where latency is measured; `digest` is the SHA-256 of the canonical fingerprint.
+
+    options: what its backend's `build` was given, and `backend`; None where nobody has registered it by name.
+    reference_ms: clean time of one calibrator pass; None until it was measured.
+    """
 
     id: int
     name: str
     digest: str
     fingerprint: JSON
     created_at: datetime
+    options: JSON | None
+    reference_ms: float | None
+
+
+@dataclass(frozen=True)
+class Agent:
+    """A process elsewhere that measures for jobs, by its name; `live` says whether it runs now."""
+
+    id: int
+    name: str
+    device: Device
+    live: bool
+    last_seen: datetime | None
+
+
+@dataclass(frozen=True)
+class Request:
+    """Subnets that an agent has to measure: queued, running, done, failed or cancelled.
+
+    live: whether an agent holds it now.  attempt: how often one has begun with it.
+    """
+
+    id: int
+    job_id: int
+    agent: str
+    state: str
+    payload: JSON
+    result: JSON | None
+    error: str | None
+    attempt: int
+    created_at: datetime
+    finished_at: datetime | None
+    live: bool
 
 
 @dataclass(frozen=True)
 class NewMeasurement:
-    """A latency to be written; `purpose` is sample or finalist."""
+    """A latency to be written, a failed one where it is not finite; `purpose` is sample or finalist."""
 
     subnet: NewSubnet
     device_id: int
     purpose: str
-    latency_ms: float
-    spread_ms: float | None
-    reference_ms: float | None
-    rounds: int
+    latency_ms: float | None
+    spread_ms: float | None = None
+    reference_ms: float | None = None
+    rounds: int = 0
     raw: Mapping[str, Any] | Sequence[Any] = ()
+    stderr_ms: float | None = None
+    contention: float | None = None
+    memory_bytes: int | None = None
+    energy_mj: float | None = None
+    reason: str | None = None
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """The latency of a subnet on a device, with its spread and the reference network's in the same rounds."""
+    """The latency of a subnet on a device; `state` is ok, or failed with a reason and no latency.
+
+    reference_ms: clean time of the calibrator, in which the latency was told.  raw: one row a timing, columns
+    `predictors._measurement.RAW`.  contention: wall clock over the clock of the timings; above 1.05 the
+    machine was shared.
+    """
 
     id: int
     job_id: int
     subnet: Subnet
     device_id: int
     purpose: str
-    latency_ms: float
+    latency_ms: float | None
     spread_ms: float | None
     reference_ms: float | None
     rounds: int
     raw: Any
     created_at: datetime
+    state: str
+    reason: str | None
+    stderr_ms: float | None
+    contention: float | None
+    memory_bytes: int | None
+    energy_mj: float | None
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from nas.store._database import Database, fetch
 from nas.store._engine import insert_missing
 from nas.store._lease import Lease
 from nas.store._records import (
-    Device,
     Evaluation,
     Event,
     Job,
@@ -23,10 +22,11 @@ from nas.store._records import (
     Predictor,
     Subnet,
 )
-from nas.store._values import checked_name, digest, finite, now
-from search_spaces._errors import JobFailedError, NotFoundError, UsageError
+from nas.store._values import checked_name, finite, now
+from search_spaces._errors import NotFoundError, UsageError
 
 KEYS_A_QUERY = 1000
+MEASURED = ("latency_ms", "spread_ms", "reference_ms", "stderr_ms", "contention", "energy_mj")
 
 
 class Results(Database):
@@ -109,40 +109,30 @@ class Results(Database):
             rows = connection.execute(query.order_by(c.position.is_(None), c.position, c.id)).mappings()
             return [Evaluation(**_nested(row)) for row in rows]
 
-    def register_device(self, name: str, fingerprint: Mapping[str, Any]) -> Device:
-        """The device of this fingerprint; it is made, with this name, when there is none."""
-        row = {"name": checked_name(name, what="device"), "digest": digest(fingerprint)}
-        row_id = {**row, "fingerprint": fingerprint, "created_at": now()}
-        with self.write() as connection:
-            insert_missing(connection, t.devices, [row_id])
-            return fetch(connection, Device, sa.select(t.devices).where(t.devices.c.digest == row["digest"]))[
-                0
-            ]
-
-    def devices(self) -> list[Device]:
-        """All devices, the oldest first."""
-        with self.read() as connection:
-            return fetch(connection, Device, sa.select(t.devices).order_by(t.devices.c.id))
-
     def add_measurements(self, lease: Lease, measurements: Iterable[NewMeasurement]) -> None:
         """Latencies with their subnets, in one transaction; those that are there already stay as they are.
 
-        Raises JobFailedError for a latency that is not a finite number.
+        A failed one gives way to the next attempt.
         """
         batch = list(measurements)
-        broken = [new.subnet.key for new in batch if finite(new.latency_ms) is None]
-        if broken:
-            raise JobFailedError(f"The measured latency of subnet {broken[0]} is not a finite number.")
         with lease.write() as connection:
             ids = _subnet_ids(connection, lease.job.id, (new.subnet for new in batch))
             rows = [_measurement_row(lease.job.id, ids[new.subnet.key], new) for new in batch]
+            _remove_failed(connection, rows)
             insert_missing(connection, t.measurements, rows)
 
-    def measurements(self, job: Job, purpose: str | None = None) -> list[Measurement]:
-        """The job's measurements in the order in which they came, for one purpose or for all."""
+    def measurements(
+        self, job: Job, purpose: str | None = None, *, state: str | None = "ok"
+    ) -> list[Measurement]:
+        """The job's measurements in the order in which they came, for one purpose or for all.
+
+        state: `ok`, `failed`, or None for both.
+        """
         c = t.measurements.c
         for_purpose = sa.true() if purpose is None else c.purpose == purpose
-        query = _with_subnet(t.measurements).where((c.job_id == job.id) & for_purpose).order_by(c.id)
+        in_state = sa.true() if state is None else c.state == state
+        which = (c.job_id == job.id) & for_purpose & in_state
+        query = _with_subnet(t.measurements).where(which).order_by(c.id)
         with self.read() as connection:
             return [Measurement(**_nested(row)) for row in connection.execute(query).mappings()]
 
@@ -169,12 +159,15 @@ class Results(Database):
     def predictor(
         self, job: Job, device_id: int | None = None, *, metric: str = "latency_ms"
     ) -> Predictor | None:
-        """The job's predictor of a metric, on one device or the newest of all; None when there is none."""
+        """The job's predictor of a metric on a device, by default on its own; None when there is none.
+
+        Its own device is the one that it searched for: it was measured first.
+        """
         c = t.predictors.c
         on_device = sa.true() if device_id is None else c.device_id == device_id
         query = sa.select(t.predictors).where((c.job_id == job.id) & (c.metric == metric) & on_device)
         with self.read() as connection:
-            found = fetch(connection, Predictor, query.order_by(c.id.desc()).limit(1))
+            found = fetch(connection, Predictor, query.order_by(c.id).limit(1))
         return found[0] if found else None
 
     def add_events(self, lease: Lease, events: Iterable[NewEvent]) -> None:
@@ -235,9 +228,21 @@ def _evaluation_row(job_id: int, subnet_id: int, new: NewEvaluation) -> dict[str
 
 
 def _measurement_row(job_id: int, subnet_id: int, new: NewMeasurement) -> dict[str, Any]:
-    row = {name: getattr(new, name) for name in ("device_id", "purpose", "rounds", "raw")}
-    row |= {name: finite(getattr(new, name)) for name in ("latency_ms", "spread_ms", "reference_ms")}
+    row = {name: getattr(new, name) for name in ("device_id", "purpose", "rounds", "raw", "memory_bytes")}
+    row |= {name: finite(getattr(new, name)) for name in MEASURED}
+    failed, reason = row["latency_ms"] is None, new.reason
+    if failed:
+        reason = reason or f"its latency is {'missing' if new.latency_ms is None else new.latency_ms}"
+    row |= {"state": "failed" if failed else "ok", "reason": reason}
     return {**row, "job_id": job_id, "subnet_id": subnet_id, "created_at": now()}
+
+
+def _remove_failed(connection: Connection, rows: Iterable[Mapping[str, Any]]) -> None:
+    c = t.measurements.c
+    same = [c[name] == sa.bindparam(f"this_{name}") for name in ("subnet_id", "device_id", "purpose")]
+    again = [{f"this_{name}": row[name] for name in ("subnet_id", "device_id", "purpose")} for row in rows]
+    if again:
+        connection.execute(sa.delete(t.measurements).where((c.state == "failed") & sa.and_(*same)), again)
 
 
 def _with_subnet(table: sa.Table) -> sa.Select[Any]:

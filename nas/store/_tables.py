@@ -138,6 +138,35 @@ devices = sa.Table(
     sa.Column("digest", sa.String(64), nullable=False, unique=True),
     sa.Column("fingerprint", PlainJSON, nullable=False),
     _created(),
+    sa.Column("options", PlainJSON),
+    sa.Column("reference_ms", sa.Double),
+)
+
+agents = sa.Table(
+    "agents",
+    metadata,
+    _id(),
+    sa.Column("name", sa.Text, nullable=False, unique=True),
+    _of("device"),
+    sa.Column("owner", sa.Text),
+    sa.Column("lease_until", sa.Double),
+)
+
+requests = sa.Table(
+    "requests",
+    metadata,
+    _id(),
+    _of("job", indexed=True),
+    sa.Column("agent", sa.Text, nullable=False, index=True),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("payload", PlainJSON, nullable=False),
+    sa.Column("result", PlainJSON),
+    sa.Column("error", AnyText),
+    sa.Column("owner", sa.Text),
+    sa.Column("lease_until", sa.Double),
+    sa.Column("attempt", sa.Integer, nullable=False),
+    _created(),
+    sa.Column("finished_at", UTCDateTime),
 )
 
 measurements = sa.Table(
@@ -148,12 +177,18 @@ measurements = sa.Table(
     _of("subnet"),
     _of("device"),
     sa.Column("purpose", sa.String(32), nullable=False),
-    sa.Column("latency_ms", sa.Double, nullable=False),
+    sa.Column("latency_ms", sa.Double),
     sa.Column("spread_ms", sa.Double),
     sa.Column("reference_ms", sa.Double),
     sa.Column("rounds", sa.Integer, nullable=False),
     sa.Column("raw", PlainJSON, nullable=False),
     _created(),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("reason", AnyText),
+    sa.Column("stderr_ms", sa.Double),
+    sa.Column("contention", sa.Double),
+    sa.Column("memory_bytes", sa.BigInteger),
+    sa.Column("energy_mj", sa.Double),
     sa.UniqueConstraint("subnet_id", "device_id", "purpose"),
 )
 

@@ -48,6 +48,12 @@ def digest(value: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def changes(before: Mapping[str, object], after: Mapping[str, object]) -> str:
+    """What differs between two fingerprints, for people."""
+    pairs = {key: (plain(before.get(key)), plain(after.get(key))) for key in {**after, **before}}
+    return "; ".join(f"{key} was {old!r} and is {new!r}" for key, (old, new) in pairs.items() if old != new)
+
+
 def storable_text(text: str) -> str:
     """The text with what databases refuse (NUL, lone surrogates) written out as escapes."""
     return text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode("utf-8")

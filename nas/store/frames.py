@@ -28,6 +28,10 @@ FINALISTS += ["device", "predicted_ms", "measured_ms", "spread_ms"]
 RETRAINED = {"finetuned": "fine-tuned", "scratch": "from scratch"}
 FINALISTS += [column for weights in RETRAINED for column in (weights, f"{weights}_stderr")]
 MEASURED = ["subnet", "device", "measured_ms", "spread_ms", "purpose", "params", "macs", "architecture"]
+MEASURED += ["state", "reason", "stderr_ms", "contention", "memory_bytes", "energy_mj"]
+DEVICES = ["id", "device", "backend", "cpu", "threads", "batch", "precision", "registered", "reference_ms"]
+DEVICES += ["measurements", "repeatability", "fingerprint", "options", "created_at"]
+ELSEWHERE = "device"  # first part of the names of stages that measured a finished job on another device
 
 
 def jobs(store: Store) -> pd.DataFrame:
@@ -41,7 +45,7 @@ def jobs(store: Store) -> pd.DataFrame:
         )
         counts = {row[0]: row[1] for row in connection.execute(search.group_by(t.evaluations.c.job_id))}
         begun = sa.select(t.stages.c.job_id, t.stages.c.name).order_by(t.stages.c.started_at, t.stages.c.id)
-        stages = [row for row in connection.execute(begun) if row.name.partition("-")[0] not in RETRAINED]
+        stages = [row for row in connection.execute(begun) if _of_the_job(row.name)]
     latest = {row.job_id: row.name for row in stages}
     rows = [
         {
@@ -78,15 +82,19 @@ def evaluations(store: Store, job: Job) -> pd.DataFrame:
     return _ordered(rows, EVALUATIONS)
 
 
-def finalists(store: Store, job: Job) -> pd.DataFrame:
+def finalists(store: Store, job: Job, device_id: int | None = None) -> pd.DataFrame:
     """One row a subnet with a quality on the report split, the fastest measured first.
 
-    Latencies in milliseconds: `predicted_ms` is what the search was told, `measured_ms` the latest timing.
+    Latencies in milliseconds on a device, by default on the one that was searched for: `predicted_ms` is what
+    the search was told, or what the device's own predictor says, `measured_ms` a timing.
     `quality` is that of inherited weights; `finetuned` and `scratch`, with their errors, are those of the
     subnet trained by itself, where it was.
     """
     names = {device.id: device.name for device in store.devices()}
-    timed = {found.subnet.id: found for found in store.measurements(job, "finalist")}
+    own = own_device(store, job)
+    asked = own if device_id is None else device_id
+    timed = {m.subnet.id: m for m in store.measurements(job, "finalist") if m.device_id == asked}
+    told = {} if asked == own else _predicted(store, job, asked)
     searched = {(e.subnet.id, e.metric): e for e in store.evaluations(job, "search")}
     retrained = {
         (e.subnet.id, e.metric, weights): e
@@ -102,7 +110,8 @@ def finalists(store: Store, job: Job) -> pd.DataFrame:
         row = {**_of_subnet(report.subnet), "metric": report.metric, "quality": report.value}
         row |= {"stderr": report.stderr, "search_quality": search.value if search else None}
         row |= {"device": names[timing.device_id] if timing else None}
-        row |= {"predicted_ms": search.objectives.get("latency_ms") if search else None}
+        predicted = search.objectives.get("latency_ms") if search else None
+        row |= {"predicted_ms": predicted if asked == own else told.get(report.subnet.key)}
         row |= {
             "measured_ms": timing.latency_ms if timing else None,
             "spread_ms": timing.spread_ms if timing else None,
@@ -113,6 +122,49 @@ def finalists(store: Store, job: Job) -> pd.DataFrame:
         rows.append(row)
     frame = pd.DataFrame(rows, columns=FINALISTS)
     return frame.sort_values(["measured_ms", "quality"], na_position="last", ignore_index=True)
+
+
+def devices(store: Store) -> pd.DataFrame:
+    """One row a device: what it is, its clean calibrator time, and what was measured on it.
+
+    `repeatability` is that of the sample of the latest job that has a predictor for it (a fraction).
+    """
+    with store.read() as connection:
+        c = t.measurements.c
+        counted = sa.select(c.device_id, sa.func.count()).where(c.state == "ok").group_by(c.device_id)
+        counts = {row[0]: row[1] for row in connection.execute(counted)}
+        fitted = sa.select(t.predictors.c.device_id, t.predictors.c.score).order_by(t.predictors.c.id)
+        repeats = {row.device_id: row.score.get("repeatability") or {} for row in connection.execute(fitted)}
+    rows = [
+        {
+            **{name: ({**device.fingerprint, **(device.options or {})}).get(name) for name in DEVICES[2:7]},
+            "id": device.id,
+            "device": device.name,
+            "registered": device.options is not None,
+            "reference_ms": device.reference_ms,
+            "measurements": counts.get(device.id, 0),
+            "repeatability": repeats.get(device.id, {}).get("mape"),
+            "fingerprint": device.fingerprint,
+            "options": device.options,
+            "created_at": device.created_at,
+        }
+        for device in store.devices()
+    ]
+    return pd.DataFrame(rows, columns=DEVICES, dtype=object)
+
+
+def own_device(store: Store, job: Job) -> int | None:
+    """The id of the device that the job searched for; None before anything was measured."""
+    predictor = store.predictor(job)
+    if predictor is not None:
+        return predictor.device_id
+    measured = store.measurements(job, "finalist") or store.measurements(job)
+    return measured[0].device_id if measured else None
+
+
+def measured_elsewhere(device_id: int) -> str:
+    """The name of the stage that measures a finished job on another device."""
+    return f"{ELSEWHERE}-{device_id}"
 
 
 def events(store: Store, job: Job, kind: str) -> pd.DataFrame:
@@ -131,10 +183,22 @@ def measured(store: Store, job: Job) -> pd.DataFrame:
             "measured_ms": found.latency_ms,
             "spread_ms": found.spread_ms,
             "purpose": found.purpose,
+            **{name: getattr(found, name) for name in MEASURED[8:]},
         }
-        for found in store.measurements(job)
+        for found in store.measurements(job, state=None)
     ]
     return pd.DataFrame(rows, columns=MEASURED)
+
+
+def _of_the_job(stage: str) -> bool:
+    """Whether it is a stage of the job itself, and not of what came after."""
+    return stage.partition("-")[0] not in (*RETRAINED, ELSEWHERE)
+
+
+def _predicted(store: Store, job: Job, device_id: int | None) -> dict[str, float]:
+    """Predictions for another device in ms, by the subnet's key."""
+    stage = None if device_id is None else store.stage(job, measured_elsewhere(device_id))
+    return (stage.result or {}).get("predicted_ms", {}) if stage is not None else {}
 
 
 def _of_subnet(subnet: Subnet) -> dict[str, Any]:

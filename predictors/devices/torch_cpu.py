@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from predictors.devices import JSON, Device, Example, Run
+from predictors.devices import JSON, Device, Example, Run, Timing
 from search_spaces._errors import UsageError
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -70,11 +70,6 @@ class TorchCPU:
     def prepare(self, module: nn.Module, example: Example) -> Iterator[Run]:
         """See `Device.prepare`; another precision than float32 runs on a copy of the module."""
         arguments = example if isinstance(example, tuple) else (example,)
-        samples = arguments[0].shape[0]
-        if samples != self.batch:
-            raise UsageError(
-                f"The example has {samples} samples, but device '{self.name}' a batch of {self.batch}."
-            )
         dtype = DTYPES[self.precision]
         if dtype is not torch.float32:
             module = copy.deepcopy(module).to(dtype)
@@ -92,18 +87,24 @@ class TorchCPU:
             for part, training in modes:
                 part.training = training
 
-    def seconds(self, run: Run) -> float:
+    def time(self, run: Run) -> Timing:
         """One timing with the garbage collector off."""
-        clock = time.thread_time if self.threads == 1 else time.perf_counter
         collecting = gc.isenabled()
         gc.disable()
         try:
-            start = clock()
+            wall, cpu = time.perf_counter(), time.thread_time()
             run()
-            return clock() - start
+            cpu, wall = time.thread_time() - cpu, time.perf_counter() - wall
         finally:
             if collecting:
                 gc.enable()
+        return Timing(wall, cpu if self.threads == 1 else None)
+
+    def peak_memory(self, module: nn.Module, example: Example) -> int | None:
+        """Not told by this backend."""
+
+    def joules(self) -> float | None:
+        """Not told by this backend."""
 
 
 def _flushes_subnormals() -> bool:

@@ -88,7 +88,7 @@ def test_an_interrupted_job_is_shown_as_such(
     with Store.open(store_url) as store:
         lease = store.acquire(store.create_job("a", config={}, seed=0, provenance={}))
         assert "running" in run_nas("ls", "--store", store_url).out
-        monkeypatch.setattr("nas.store._jobs.is_dead", lambda owner: True)
+        monkeypatch.setattr("nas.store._lease.is_dead", lambda owner: True)
         assert "interrupted" in run_nas("ls", "--store", store_url).out
         assert "state:       interrupted" in run_nas("show", "a", "--store", store_url).out
         monkeypatch.undo()

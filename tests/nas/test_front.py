@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from nas._members import Member
 from nas.conditions import Condition
 from nas.front import ParetoFront, front
-from nas.store import Job, NewEvaluation, NewEvent, NewMeasurement, NewSubnet, Store
+from nas.store import Job, NewEvaluation, NewEvent, NewMeasurement, NewSubnet, Store, frames
 from search_spaces._errors import NotFoundError, UsageError
 
 # Latency in ms, quality on the report split, quality on the search split.
@@ -116,6 +116,26 @@ def test_where_and_device(store: Store) -> None:
     with pytest.raises(NotFoundError, match="Nothing of 'a' was measured on 'cpuu'") as caught:
         front(store, job, device="cpuu")
     assert caught.value.hint == "Did you mean 'cpu'?"
+
+
+def test_a_job_that_was_measured_on_a_second_device_shows_its_own_unless_asked(store: Store) -> None:
+    job = add_job(store, "a")
+    with store.acquire(job) as lease:
+        pi = store.register_device("pi", {"host": "pi"})
+        subnets = [NewSubnet(f"a{i}", {"depth": i}, 100 * i, 1000 * i) for i in range(4)]
+        slower = [NewMeasurement(s, pi.id, "finalist", 10.0 * (i + 1)) for i, s in enumerate(subnets)]
+        store.add_measurements(lease, slower)
+        name = frames.measured_elsewhere(pi.id)
+        store.begin_stage(lease, name, "key")
+        store.finish_stage(lease, name, {"predicted_ms": {"a0": 11.0}})
+        lease.finish("succeeded")
+    own = front(store, job)
+    assert (own.device, [m.measured_ms for m in own.members]) == ("cpu", [1.0, 2.0, 4.0, 8.0])
+    there = front(store, job, device="pi")
+    assert (there.device, [m.measured_ms for m in there.members]) == ("pi", [10.0, 20.0, 30.0, 40.0])
+    assert [m.predicted_ms for m in there.members] == [11.0, None, None, None]
+    assert [m.quality for m in there.members] == [m.quality for m in own.members]
+    assert list(frames.jobs(store)["stage"]) == [None]
 
 
 def test_without_measurements_the_prediction_counts(store: Store) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from nas.store import NewEvaluation, NewEvent, NewMeasurement, NewSubnet, Store
-from search_spaces._errors import JobFailedError, NotFoundError, UsageError
+from search_spaces._errors import NotFoundError, UsageError
 
 
 @pytest.fixture
@@ -117,14 +117,6 @@ def test_an_objective_that_is_no_number_fails_the_evaluation(store, lease):
     assert found.objectives == {"latency_ms": None, "params": 3}
 
 
-def test_a_device_is_its_fingerprint(store):
-    first = store.register_device("cpu", {"threads": 2, "torch": "2"})
-    assert store.register_device("other", {"torch": "2", "threads": 2}) == first
-    second = store.register_device("cpu", {"threads": 4, "torch": "2"})
-    assert store.devices() == [first, second]
-    assert len(first.digest) == 64
-
-
 def test_measurements_are_kept_once_for_each_purpose(store, lease):
     device = store.register_device("cpu", {"threads": 2})
 
@@ -140,14 +132,46 @@ def test_measurements_are_kept_once_for_each_purpose(store, lease):
     assert (found.spread_ms, found.reference_ms, found.rounds) == (None, 2.0, 9)
     assert found.raw == {"ms": [1.0, None]}
     assert found.subnet.key == subnet(1).key
-    with pytest.raises(JobFailedError, match="not a finite number"):
-        store.add_measurements(lease, [timed("x", math.nan)])
-    assert len(store.measurements(lease.job)) == 2
+
+
+def test_a_measurement_that_failed_is_a_row_with_a_reason(store, lease):
+    device = store.register_device("cpu", {"threads": 2})
+    failed = NewMeasurement(subnet(1), device.id, "sample", None, reason="out of memory")
+    store.add_measurements(lease, [failed, NewMeasurement(subnet(2), device.id, "sample", math.nan)])
+    assert store.measurements(lease.job) == []
+    first, second = store.measurements(lease.job, "sample", state=None)
+    assert (first.state, first.latency_ms, first.reason, first.rounds, first.raw) == (
+        "failed",
+        None,
+        "out of memory",
+        0,
+        [],
+    )
+    assert (second.state, second.reason) == ("failed", "its latency is nan")
+    assert store.measurements(lease.job, state="failed") == [first, second]
+
+
+def test_a_failed_measurement_gives_way_to_the_next_attempt_and_a_good_one_stays(store, lease):
+    device, other = (store.register_device("cpu", {"threads": n}) for n in (1, 2))
+    failed = NewMeasurement(subnet(1), device.id, "sample", None, reason="out of memory")
+    elsewhere = NewMeasurement(subnet(1), other.id, "sample", None, reason="no such operator")
+    good = NewMeasurement(
+        subnet(1), device.id, "sample", 1.5, stderr_ms=0.1, contention=1.2, memory_bytes=5 * 2**30
+    )
+    store.add_measurements(lease, [failed, elsewhere])
+    store.add_measurements(lease, [good])
+    (found,) = store.measurements(lease.job)
+    assert (found.latency_ms, found.stderr_ms, found.contention) == (1.5, 0.1, 1.2)
+    assert (found.memory_bytes, found.energy_mj, found.reason) == (5 * 2**30, None, None)
+    assert [m.reason for m in store.measurements(lease.job, state="failed")] == ["no such operator"]
+    store.add_measurements(lease, [failed])
+    assert store.measurements(lease.job) == [found]
 
 
 def test_a_predictor_takes_the_place_of_the_one_before(store, lease):
     device, other = (store.register_device("cpu", {"threads": n}) for n in (1, 2))
     assert store.predictor(lease.job) is None
+    assert store.predictor(lease.job, other.id) is None
     store.put_predictor(lease, device_id=device.id, kind="linear", state={"w": [1.0]}, score={"r2": 0.5})
     store.put_predictor(lease, device_id=device.id, kind="linear", state={"w": [2.0]}, score={"r2": 0.9})
     found = store.predictor(lease.job, device.id)
@@ -157,8 +181,8 @@ def test_a_predictor_takes_the_place_of_the_one_before(store, lease):
         "linear",
         "latency_ms",
     )
+    store.put_predictor(lease, device_id=other.id, kind="linear", state={}, score={})
     assert store.predictor(lease.job) == found
-    assert store.predictor(lease.job, other.id) is None
     assert store.predictor(lease.job, metric="energy_mj") is None
 
 

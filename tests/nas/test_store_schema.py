@@ -3,6 +3,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 
 import pytest
 import sqlalchemy as sa
@@ -20,8 +21,8 @@ from search_spaces._errors import ConflictError, NASError, StoreError
 NEXT = """
 import sqlalchemy as sa
 from alembic import op
-revision = "0002"
-down_revision = "0001"
+revision = "0003"
+down_revision = "0002"
 def upgrade():
     op.add_column("jobs", sa.Column("note", sa.Text()))
 """
@@ -51,9 +52,19 @@ def ahead(monkeypatch, tmp_path, text):
     """The code as it will be one revision later."""
     folder = tmp_path / "migrations"
     shutil.copytree(_schema.MIGRATIONS, folder, ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "versions" / "rev_0002.py").write_text(text)
+    (folder / "versions" / "rev_0003.py").write_text(text)
     monkeypatch.setattr(_schema, "MIGRATIONS", folder)
     return folder
+
+
+def as_it_was(monkeypatch, tmp_path, revision):
+    """The code as it was when this revision was the newest."""
+    folder = tmp_path / f"until-{revision}"
+    shutil.copytree(_schema.MIGRATIONS, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in (folder / "versions").glob("rev_*.py"):
+        if file.stem.removeprefix("rev_") > revision:
+            file.unlink()
+    monkeypatch.setattr(_schema, "MIGRATIONS", folder)
 
 
 def revision(file):
@@ -137,13 +148,63 @@ def test_an_older_store_asks_for_the_upgrade_which_keeps_its_rows(filled, file, 
             Store.open(filled, read_only=read_only)
         assert "nas db upgrade" in caught.value.hint
     assert "older schema" in check(filled)[0]
-    assert upgrade(filled) == ("0001", "0002")
-    assert upgrade(filled) == ("0002", "0002")
+    assert upgrade(filled) == ("0002", "0003")
+    assert upgrade(filled) == ("0003", "0003")
     with sqlite3.connect(file) as connection:
         assert connection.execute("SELECT name, note FROM jobs").fetchall() == [("job", None)]
     connection.close()
+    (copy,) = tmp_path.glob("nas.schema-0002.*.db")
+    assert revision(copy) == "0002"
+
+
+def test_a_filled_store_of_the_first_schema_is_upgraded(url, file, tmp_path, monkeypatch):
+    as_it_was(monkeypatch, tmp_path, "0001")
+    Store.open(url).close()
+    fill_first_schema(file)
+    monkeypatch.undo()
+    assert "older schema" in check(url)[0]
+    assert upgrade(url) == ("0001", "0002")
+    assert check(url) == []
     (copy,) = tmp_path.glob("nas.schema-0001.*.db")
     assert revision(copy) == "0001"
+    with closing(sqlite3.connect(copy)) as connection:
+        assert connection.execute("SELECT count(*) FROM measurements").fetchone() == (1_202,)
+    with Store.open(url) as store:
+        found = store.measurements(store.job("old"))
+        assert len(found) == 1_202
+        assert {(m.state, m.reason, m.latency_ms, m.spread_ms, m.rounds) for m in found} == {
+            ("ok", None, 2.0, 0.1, 2)
+        }
+        assert found[0].raw == [
+            [0, None, 0.002, None, 0.001, None, 0.0011, None, 1],
+            [1, None, 0.003, None, 0.0012, None, None, None, 1],
+        ]
+        assert found[-2].raw == [[0, None, 1201.0, None, 1.0, None, 1.0, None, 1]]
+        assert found[-1].raw == {"ms": [1.0]}
+        assert [m.stderr_ms for m in found[:2]] == [None, None]
+        (device,) = store.devices()
+        assert (device.name, device.options, device.reference_ms) == ("cpu", None, None)
+        assert (store.agents(), store.requests(store.job("old"))) == ([], [])
+
+
+def fill_first_schema(file):
+    raw = {1: "[[0.002, 0.001, 0.0011], [0.003, 0.0012, null]]", 1202: '{"ms": [1.0]}'}
+    numbers = range(1, 1_203)
+    with closing(sqlite3.connect(file)) as connection, connection:
+        connection.execute(
+            "INSERT INTO jobs"
+            " (id, name, state, config, provenance, seed, created_at, stop_requested, attempt)"
+            " VALUES (1, 'old', 'succeeded', '{}', '{}', 0, '2026-01-01 00:00:00', 0, 1)"
+        )
+        connection.execute("INSERT INTO devices VALUES (1, 'cpu', 'd', '{}', '2026-01-01 00:00:00')")
+        connection.executemany(
+            "INSERT INTO subnets VALUES (?, 1, ?, '{}', 1, 1)", [(n, f"k{n}") for n in numbers]
+        )
+        connection.executemany(
+            "INSERT INTO measurements VALUES"
+            " (?, 1, ?, 1, 'sample', 2.0, 0.1, 1.0, 2, ?, '2026-01-01 00:00:00')",
+            [(n, n, raw.get(n, f"[[{n}.0, 1.0, 1.0]]")) for n in numbers],
+        )
 
 
 def test_an_upgrade_that_fails_half_way_leaves_the_old_schema(filled, file, tmp_path, monkeypatch):
@@ -151,7 +212,7 @@ def test_an_upgrade_that_fails_half_way_leaves_the_old_schema(filled, file, tmp_
     with pytest.raises(RuntimeError, match="half way"):
         upgrade(filled)
     monkeypatch.undo()
-    assert revision(file) == "0001"
+    assert revision(file) == "0002"
     assert check(filled) == []
 
 
@@ -165,7 +226,7 @@ def test_an_upgrade_that_is_killed_leaves_the_old_schema(filled, file, tmp_path,
     assert killed.returncode == -signal.SIGKILL
     monkeypatch.undo()
     assert check(filled) == []
-    assert revision(file) == "0001"
+    assert revision(file) == "0002"
 
 
 def test_what_is_no_store_is_refused_and_left_alone(file, url):

@@ -1,0 +1,217 @@
+"""How well measured latencies repeat while other work runs on the machine.
+
+Random subnets of two spaces, batch 1, are measured twice on one thread of this CPU, in processes of their
+own, beside others that start and stop matrix products at random. The table compares the two sessions: our
+labels (ratios to the calibrator beside every run), and what other statistics make of the same runs.
+
+    python benchmarks/latency_noise.py --hogs 2 --save noise.json      # ten minutes
+"""
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import search_spaces
+import supernet
+from nas.stages.latency import sample
+from predictors._measurement import RAW, Failure, Measurement, measure, repeatability
+from predictors._metrics import Floats, Score, score
+from predictors.devices import torch_cpu
+from search_spaces import SearchSpace
+
+_VIT = {"image_size": (224, 224), "num_classes": 1000, "in_chans": 3}
+SPACES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    # 12 layers of 197 tokens; FFN and heads per layer.
+    "vit": (
+        "matformer",
+        _VIT
+        | {
+            "patch_size": 16,
+            "stem": "patch",
+            "class_token": True,
+            "pool": "token",
+            "fc_norm": False,
+            "head_dim": 64,
+            "embed_dim": (192,),
+            "depth": (6, 8, 10, 12),
+            "num_heads": (1, 2, 3),
+            "mlp_ratio": (0.5, 1, 2, 4),
+            "per_layer": ("num_heads", "mlp_ratio"),
+        },
+    ),
+    # Four stages of 56 to 7 patches a side.
+    "hierarchical": (
+        "turbovit",
+        _VIT
+        | {
+            "embed_dim": ((32, 48, 64), (64, 96, 128), (128, 192, 256), (256, 320, 384)),
+            "depth": ((1, 2), (1, 2, 3), (2, 3, 4, 5, 6), (1, 2)),
+            "mlp_ratio": ((1, 2, 4),) * 4,
+        },
+    ),
+}
+# Without these, eager PyTorch pays for fresh pages whenever a tensor is large.
+ALLOCATOR = {
+    "MALLOC_MMAP_THRESHOLD_": str(2**30),
+    "MALLOC_TRIM_THRESHOLD_": str(2**40),
+    "MALLOC_TOP_PAD_": str(2**28),
+}
+STATISTICS: Mapping[str, Callable[[Floats], float]] = {
+    "median": np.median,
+    "minimum": np.min,
+    "mean": np.mean,
+}
+HOG_SIDE = 768
+HOG_S = (0.05, 1.5)
+
+
+def subnets(space: SearchSpace, count: int) -> dict[str, Callable[[], torch.nn.Module]]:
+    net = supernet.build(space, seed=0)
+    return {arch.key: partial(net.extract, arch) for arch in sample(space, count, seed=0)}
+
+
+def session(name: str, count: int, seed: int, rounds: int, max_rounds: int) -> dict[str, Any]:
+    """One session's measurements as JSON."""
+    family, options = SPACES[name]
+    space, device = search_spaces.get(family, **options), torch_cpu.build(batch=1)
+    start = time.perf_counter()
+    found = measure(
+        device,
+        subnets(space, count),
+        torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0)),
+        seed=seed,
+        rounds=rounds,
+        max_rounds=max_rounds,
+        cache_bytes=2**32,
+        extras=False,
+    )
+    failed = [result.reason for result in found.values() if isinstance(result, Failure)]
+    assert not failed, failed
+    return {"seconds": time.perf_counter() - start, "found": {key: asdict(m) for key, m in found.items()}}
+
+
+def in_a_process(args: argparse.Namespace, name: str, seed: int) -> dict[str, Any]:
+    """The same in a fresh process with the allocator set."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "session.json"
+        numbers = [args.subnets, seed, args.rounds, args.max_rounds]
+        command = [sys.executable, __file__, "--session", name, *map(str, numbers), "--save", str(path)]
+        subprocess.run(command, check=True, env=os.environ | ALLOCATOR | {"OMP_NUM_THREADS": "1"})
+        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return data
+
+
+@contextmanager
+def hogs(count: int) -> Iterator[None]:
+    """Processes that work and rest at random while the context lasts."""
+    env = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    running = [subprocess.Popen([sys.executable, __file__, "--hog", str(i)], env=env) for i in range(count)]
+    try:
+        yield
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+
+
+def hog(seed: int) -> None:
+    """Matrix products for a random while, then rest for another, until killed or left alone."""
+    rng, matrix, parent = random.Random(seed), torch.randn(HOG_SIDE, HOG_SIDE), os.getppid()
+    while os.getppid() == parent:
+        end = time.perf_counter() + rng.uniform(*HOG_S)
+        while time.perf_counter() < end:
+            matrix @ matrix
+        time.sleep(rng.uniform(*HOG_S))
+
+
+def measurements(data: Mapping[str, Any]) -> list[Measurement]:
+    return [Measurement(**m) for m in data["found"].values()]
+
+
+def statistics(data: Mapping[str, Any], reference_ms: float) -> dict[str, Floats]:
+    """Latencies of a session's subnets in ms, by how they are made of the raw timings."""
+    found = measurements(data)
+    rows = [np.array(m.raw, dtype=np.float64) for m in found]
+    made = {
+        "bracketed ratio": np.array([m.latency_ms / m.reference_ms * reference_ms for m in found]),
+        "the same, own clean time": np.array([m.latency_ms for m in found]),
+    }
+    for clock in ("wall", "cpu"):
+        column = RAW.index(f"{clock}_s")
+        made |= {
+            f"{statistic} of {clock} time": np.array([1e3 * of(r[:, column]) for r in rows])
+            for statistic, of in STATISTICS.items()
+        }
+    return made
+
+
+def compared(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Score]:
+    """The second session scored against the first; ratios in both under the first one's clean time."""
+    reference_ms = measurements(first)[0].reference_ms
+    before, after = (statistics(data, reference_ms) for data in (first, second))
+    return {name: score(after[name], before[name]) for name in before}
+
+
+def print_table(name: str, sessions: Sequence[Mapping[str, Any]]) -> None:
+    for data in sessions:
+        found = measurements(data)
+        noise = repeatability(found)
+        timings = found[0].rounds
+        print(
+            f"{name}: {len(found)} subnets, {timings} timings each in {data['seconds']:.0f} s; "
+            f"{min(m.latency_ms for m in found):.1f} to {max(m.latency_ms for m in found):.1f} ms; "
+            f"calibrator {found[0].reference_ms:.3f} ms; "
+            f"contention {np.median([m.contention for m in found]):.2f}; "
+            f"stderr {100 * np.median([m.stderr_ms / m.latency_ms for m in found]):.1f} %; "
+            f"halves: MAPE {100 * noise.mape:.1f} %, tau {noise.tau:.3f}, sigma {100 * noise.sigma:.1f} %"
+        )
+    print("| statistic | MAPE % | within 10 % | within 5 % | tau |\n|---|---|---|---|---|")
+    for what, s in compared(*sessions).items():
+        shares = f"{100 * s.mape:.1f} | {100 * s.within_10:.0f} | {100 * s.within_5:.0f}"
+        print(f"| {what} | {shares} | {s.tau:.3f} |")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    plain = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=plain)
+    parser.add_argument("--spaces", nargs="+", choices=SPACES, default=list(SPACES), metavar="NAME")
+    parser.add_argument("--subnets", type=int, default=40)
+    parser.add_argument("--hogs", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--max-rounds", type=int, default=10)
+    parser.add_argument("--save", type=Path, help="a JSON file for all timings")
+    parser.add_argument("--session", nargs=5, help=argparse.SUPPRESS)
+    parser.add_argument("--hog", type=int, help=argparse.SUPPRESS)
+    args = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    if args.hog is not None:
+        hog(args.hog)
+    elif args.session:
+        args.save.write_text(json.dumps(session(args.session[0], *map(int, args.session[1:]))))
+    else:
+        made: dict[str, list[dict[str, Any]]] = {}
+        with hogs(args.hogs):
+            for name in args.spaces:
+                made[name] = [in_a_process(args, name, seed) for seed in (0, 1)]
+        for name, sessions in made.items():
+            print_table(name, sessions)
+        if args.save:
+            args.save.write_text(json.dumps(made), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

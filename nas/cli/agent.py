@@ -1,0 +1,48 @@
+"""`nas device-agent`: measures on this machine for jobs that run elsewhere."""
+
+from typing import Annotated
+
+import typer
+
+from nas.cli._options import (
+    AsJSON,
+    Batch,
+    MoreOptions,
+    Precision,
+    StoreURL,
+    Threads,
+    device_options,
+    store_url,
+)
+from nas.cli._output import emit_json, note
+
+
+def device_agent(
+    ctx: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What job files call this machine's device.")],
+    backend: Annotated[
+        str, typer.Option("--backend", metavar="NAME", help="See `nas devices`.")
+    ] = "torch_cpu",
+    threads: Threads = None,
+    batch: Batch = None,
+    precision: Precision = None,
+    option: MoreOptions = None,
+    once: Annotated[bool, typer.Option("--once", help="Leave when nothing is queued.")] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="The name may have stood for another device.")
+    ] = False,
+    store: StoreURL = None,
+    as_json: AsJSON = False,
+) -> None:
+    """Measure on this machine what jobs elsewhere ask for. Until Ctrl-C."""
+    options = device_options(backend, threads, batch, precision, option)
+    from nas.agent import serve
+    from nas.store import Store
+
+    def tell(text: str) -> None:
+        note(text, quiet=ctx.obj.quiet)
+
+    with Store.open(store_url(store)) as opened:
+        measured = serve(opened, name, options, once=once, replace=replace, tell=tell)
+    if as_json:
+        emit_json({"agent": name, "measured": measured})

@@ -1,0 +1,59 @@
+"""Measuring a finished job on another device, so that its front can be asked for there, too."""
+
+from typing import Any
+
+from nas.config import JobConfig
+from nas.extraction import space_of
+from nas.progress import Progress
+from nas.stages._latency_fit import measure_and_fit
+from nas.stages._measuring import measure
+from nas.stages._run import Run, after_job, check_finished
+from nas.stages.latency import stored_latency
+from nas.store import Job, Store, frames
+from nas.targets import Target, registered
+from search_spaces import SearchSpace
+from search_spaces._errors import ConflictError
+
+
+def measure_on(
+    store: Store, name: str, job: Job, *, progress: Progress, samples: int | None = None
+) -> dict[str, Any]:
+    """Measures the job's sample and its finalists on a registered device, and fits that device's predictor.
+
+    samples: of the sample; the job's own number where it is not given. What was measured there before is not
+    measured again.
+    Raises NotFoundError for an unknown device, UsageError for one that has changed, ConflictError for a job
+    without a front, one that runs, and the job's own device; JobFailedError when too few subnets could be
+    measured; KeyboardInterrupt when a stop was asked for.
+    """
+    check_finished(store, job)
+    device = registered(store, name)
+    config = JobConfig.model_validate(job.config, strict=False)
+    if samples is not None:
+        predictor = config.predictor.model_copy(update={"samples": samples})
+        config = config.model_copy(update={"predictor": predictor})
+    row = store.register_device(device.name, device.fingerprint())
+    if row.id == frames.own_device(store, job):
+        raise ConflictError(
+            f"Job '{job.name}' was measured on '{name}' from the first.", f"`nas front {job.id}` shows it."
+        )
+    space = space_of(store, job)
+    with after_job(store, job, config, progress) as run:
+        inputs = {"predictor": config.predictor.model_dump(mode="json")}
+        stage = frames.measured_elsewhere(row.id)
+        result = run.once(stage, inputs, lambda: _measure(run, space, device))
+    return {"job": job.name, **result}
+
+
+def _measure(run: Run, space: SearchSpace, device: Target) -> dict[str, Any]:
+    row = run.store.register_device(device.name, device.fingerprint())
+    fitted = measure_and_fit(run, space, device, row)
+    finalists = frames.finalists(run.store, run.lease.job)
+    archs = [space.architecture(values) for values in finalists["architecture"]]
+    measured = measure(run, space, device, row, archs, purpose="finalist")
+    latency = stored_latency(run.store, run.lease.job, run.config, space, row)
+    assert latency is not None, "it has just been fitted"
+    predicted = latency.predict(space.encode(archs))
+    keys = [arch.key for arch in archs]
+    told = dict(zip(keys, map(float, predicted), strict=True))
+    return fitted | {"finalists": len(measured), "predicted_ms": told}

@@ -1,0 +1,110 @@
+"""Measuring on another host: the job leaves a request in the store and waits for an agent's answer."""
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from nas.measuring import Results, results
+from nas.store import Device as DeviceRow
+from nas.store import Lease, Request, Store, digest
+from predictors.devices import JSON
+from search_spaces._errors import ConflictError, JobFailedError, StoreError
+
+POLL_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class RemoteDevice:
+    """The device of an agent, as the store knows it; only the agent can time on it."""
+
+    name: str
+    agent: str
+    row: DeviceRow
+
+    @property
+    def batch(self) -> int:
+        """Samples in one forward pass."""
+        return int((self.row.options or {})["batch"])
+
+    def fingerprint(self) -> dict[str, JSON]:
+        """As the agent told it."""
+        return self.row.fingerprint
+
+
+def measure(
+    store: Store,
+    lease: Lease,
+    device: RemoteDevice,
+    request: Mapping[str, Any],
+    *,
+    warn: Callable[[str], None],
+    check_stop: Callable[[], None],
+) -> Results:
+    """Has a request of the job measured by the device's agent, however long that takes.
+
+    warn: told when nobody is there to measure.  check_stop: may raise to stop; the request is cancelled then.
+    Raises JobFailedError when the agent could not measure, or is on another device by now.
+    """
+    submitted = submit(store, lease, device, request)
+    try:
+        return wait(store, device, submitted, warn=warn, check_stop=check_stop)
+    except BaseException:
+        # A process that has lost the job must not take the request from the one that has it now.
+        with suppress(ConflictError, StoreError):
+            store.cancel_request(lease, submitted)
+        raise
+
+
+def submit(store: Store, lease: Lease, device: RemoteDevice, request: Mapping[str, Any]) -> Request:
+    """A new request of the job, or the same one that an interrupted run of the job has left."""
+    for earlier in reversed(store.requests(lease.job)):
+        if earlier.agent == device.agent and digest(earlier.payload) == digest(request) and _useful(earlier):
+            return earlier
+    return store.add_request(lease, device.agent, request)
+
+
+def wait(
+    store: Store,
+    device: RemoteDevice,
+    submitted: Request,
+    *,
+    warn: Callable[[str], None],
+    check_stop: Callable[[], None],
+) -> Results:
+    """The results of a request. Tells once when no agent is there, and again when one has vanished."""
+    told = False
+    while True:
+        now = store.request(submitted.id)
+        if now.state == "done":
+            return _answer(device, now)
+        if now.state in ("failed", "cancelled"):
+            reason = (now.error or "the request was cancelled").rstrip(".")
+            raise JobFailedError(f"Device '{device.name}' could not measure: {reason}.")
+        agent = store.agent(device.agent)
+        live = agent is not None and agent.live
+        if not live and not told:
+            warn(f"Waiting for device '{device.name}': no agent '{device.agent}' is running.")
+        told = not live
+        if now.state == "running" and not now.live:
+            store.fail_abandoned(device.agent)
+        check_stop()
+        time.sleep(POLL_SECONDS)
+
+
+def _answer(device: RemoteDevice, request: Request) -> Results:
+    result = request.result or {}
+    if result["device_id"] != device.row.id:
+        raise JobFailedError(
+            f"Agent '{device.agent}' stands for another device by now.",
+            "Let it measure on the device that this job began with, or start a new job.",
+        )
+    return results(result["subnets"])
+
+
+def _useful(request: Request) -> bool:
+    """Whether it is worth waiting for. Subnets that have all failed are asked for to be tried again."""
+    if request.state == "done":
+        return any("latency_ms" in told for told in (request.result or {})["subnets"].values())
+    return request.state in ("queued", "running")

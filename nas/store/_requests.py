@@ -1,0 +1,135 @@
+"""What jobs ask agents to measure: a queue for each agent's name, with a lease on what one works on."""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from nas.store import _tables as t
+from nas.store._database import Database
+from nas.store._devices import AgentLease
+from nas.store._engine import database_seconds
+from nas.store._lease import LEASE_SECONDS, Lease, RowLease, held, new_owner, reason
+from nas.store._records import Job, Request
+from nas.store._values import now
+from search_spaces._errors import ConflictError, StoreError
+
+ATTEMPTS = 3
+PENDING = ("queued", "running")
+
+
+class RequestLease(RowLease):
+    """The right to answer a request. Left without an answer, it has failed after an error, else it is queued
+    again.
+    """
+
+    def __init__(self, store: Database, request: Request, owner: str) -> None:
+        super().__init__(store, t.requests, request.id, owner)
+        self.request = request
+
+    def finish(self, result: Mapping[str, Any]) -> None:
+        """Writes the result."""
+        self._release(state="done", result=result, error=None, finished_at=now())
+
+    def fail(self, error: str) -> None:
+        """Writes why there is no result."""
+        self._release(state="failed", error=error, finished_at=now())
+
+    def give_back(self) -> None:
+        """Queues the request again, as if nobody had begun with it."""
+        self._release(state="queued", attempt=self.request.attempt - 1)
+
+    def check(self) -> None:
+        """Raises ConflictError when the request was cancelled or is another's."""
+        with self.write():
+            pass
+
+    def _left(self, error: BaseException | None) -> None:
+        with suppress(ConflictError, StoreError):
+            if isinstance(error, Exception) and not isinstance(error, ConflictError | StoreError):
+                self.fail(reason(error))
+            else:
+                self.give_back()
+
+    def _conflict(self) -> ConflictError:
+        return ConflictError(f"Request {self.request.id} was cancelled, or another agent has taken it over.")
+
+
+class Requests(Database):
+    """The requests of a store."""
+
+    def add_request(self, lease: Lease, agent: str, payload: Mapping[str, Any]) -> Request:
+        """A new queued request of the job."""
+        row = {"job_id": lease.job.id, "agent": agent, "payload": payload, "created_at": now()}
+        new = sa.insert(t.requests).values({**row, "state": "queued", "attempt": 0})
+        with lease.write() as connection:
+            row_id = connection.execute(new.returning(t.requests.c.id)).scalar_one()
+            return _requests(connection, t.requests.c.id == row_id)[0]
+
+    def requests(self, job: Job) -> list[Request]:
+        """The job's requests, the oldest first."""
+        with self.read() as connection:
+            return _requests(connection, t.requests.c.job_id == job.id)
+
+    def request(self, request_id: int) -> Request:
+        """One request as it is now."""
+        with self.read() as connection:
+            return _requests(connection, t.requests.c.id == request_id)[0]
+
+    def cancel_request(self, lease: Lease, request: Request) -> None:
+        """Withdraws a request that has no answer yet; an agent that works on it can no longer write."""
+        c = t.requests.c
+        with lease.write() as connection:
+            values = {"state": "cancelled", "owner": None, "lease_until": None, "finished_at": now()}
+            pending = (c.id == request.id) & c.state.in_(PENDING)
+            connection.execute(sa.update(t.requests).where(pending).values(values))
+
+    def fail_abandoned(self, agent: str) -> None:
+        """Fails the agent's requests with which `ATTEMPTS` agents have begun and none has ended."""
+        with self.write() as connection:
+            _fail_abandoned(connection, agent)
+
+    def take_request(self, agent: AgentLease) -> RequestLease | None:
+        """The oldest request of the agent that nobody works on, taken by this process; None without any.
+
+        One that was left in the middle by a process that is dead, or whose lease has run out, is among them.
+        """
+        owner, c, name = new_owner(), t.requests.c, agent.agent.name
+        mine = (c.agent == name) & c.state.in_(PENDING)
+        agent.check_held()
+        with self.read() as connection:
+            if all(found.live for found in _requests(connection, mine)):
+                return None
+        with agent.write() as connection:
+            _fail_abandoned(connection, name)
+            waiting = [found for found in _requests(connection, mine) if not found.live]
+            if not waiting:
+                return None
+            values: dict[str, Any] = {"owner": owner, "state": "running", "attempt": c.attempt + 1}
+            values |= {"lease_until": database_seconds() + LEASE_SECONDS}
+            this = (c.id == waiting[0].id) & c.state.in_(PENDING)
+            if connection.execute(sa.update(t.requests).where(this).values(values)).rowcount == 0:
+                return None
+            return RequestLease(self, _requests(connection, c.id == waiting[0].id)[0], owner)
+
+
+def _requests(connection: Connection, which: sa.ColumnElement[bool]) -> list[Request]:
+    hidden = ("owner", "lease_until")
+    query = sa.select(t.requests, database_seconds().label("now")).where(which).order_by(t.requests.c.id)
+    found = []
+    for row in connection.execute(query).mappings():
+        live = held(row["owner"], row["lease_until"], row["now"])
+        fields = {name: value for name, value in row.items() if name not in (*hidden, "now")}
+        found.append(Request(**fields, live=live))
+    return found
+
+
+def _fail_abandoned(connection: Connection, agent: str) -> None:
+    c = t.requests.c
+    error = f"{ATTEMPTS} processes of agent '{agent}' ended while they measured it"
+    worn_out = (c.agent == agent) & (c.state == "running") & (c.attempt >= ATTEMPTS)
+    ids = [found.id for found in _requests(connection, worn_out) if not found.live]
+    values = {"state": "failed", "error": error, "owner": None, "lease_until": None, "finished_at": now()}
+    connection.execute(sa.update(t.requests).where(c.id.in_(ids)).values(values))
