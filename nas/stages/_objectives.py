@@ -34,7 +34,7 @@ class Objectives:
         return exact_metrics(self.space, codes) | self.latency.metrics(codes)
 
     def bounds(self, codes: Codes) -> dict[str, Any]:
-        """What limits are applied to, by name, `(n,)` each: predictions with their margin, the rest exactly."""
+        """What limits are applied to, by name, `(n,)` each: predictions with a margin, all else exactly."""
         return exact_metrics(self.space, codes) | self.latency.bounds(codes)
 
     def minimised(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
