@@ -1,10 +1,13 @@
 """Where latency is measured: a backend with threads, batch and precision fixed; one file per backend.
 
-A backend's module offers `build(*, name, batch, ...) -> Device`.
+A backend's module offers `PRECISIONS: tuple[str, ...]` and `build(*, name, batch, ...) -> Device`, and
+imports nothing heavy until something is built. `build` raises UsageError for options that the backend does
+not have, and where its package or hardware is missing.
 """
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 if TYPE_CHECKING:
@@ -15,12 +18,28 @@ Example: TypeAlias = "Tensor | tuple[Tensor, ...]"
 Run: TypeAlias = Callable[[], None]
 
 
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """One run: seconds of wall clock, and of the CPU time of the calling thread.
+
+    cpu_s is None where other threads or another processor do the work.
+    """
+
+    wall_s: float
+    cpu_s: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """The clock that labels are made of: CPU time where there is one."""
+        return self.wall_s if self.cpu_s is None else self.cpu_s
+
+
 class Device(Protocol):
     """A target that can time a network.
 
     with device.session():
         with device.prepare(module, example) as run:
-            device.seconds(run)
+            device.time(run)
 
     Any number of runs may be prepared at the same time inside one session; nothing outlives the session.
     """
@@ -42,10 +61,16 @@ class Device(Protocol):
     def prepare(self, module: "nn.Module", example: Example) -> AbstractContextManager[Run]:
         """A function that runs `module` once, to the end, in inference on the fixed input `example`.
 
-        example: a tensor, or a tuple of positional arguments, with `batch` samples.
+        example: a tensor, or a tuple of positional arguments, of any number of samples.
         At the end of the context the module is as it was (train or eval mode, number format).
-        Raises UsageError for an example of another batch size.
+        Raises UsageError for a module that the backend cannot take.
         """
 
-    def seconds(self, run: Run) -> float:
-        """One timing of `run` in the clock that fits the device; its first calls belong to the warm-up."""
+    def time(self, run: Run) -> Timing:
+        """One timing of `run`, to its end; its first calls belong to the warm-up."""
+
+    def peak_memory(self, module: "nn.Module", example: Example) -> int | None:
+        """Bytes at the peak of one forward pass, weights included; None where that cannot be told."""
+
+    def joules(self) -> float | None:
+        """A hardware energy counter that only grows; None where there is none."""
