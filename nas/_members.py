@@ -13,13 +13,16 @@ from nas.conditions import Condition
 from nas.store import Job, Store, frames
 from search_spaces._errors import UsageError
 
-LIMITED = ("params", "macs", "memory_bytes", "predicted_ms", "measured_ms", "latency_ms")
+COUNTED = ("params", "macs", "memory_bytes", "peak_memory_bytes")
+LIMITED = (*COUNTED, "predicted_ms", "measured_ms", "latency_ms")
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
     """One subnet of a front; latencies in milliseconds, None where they are not known.
 
+    predicted_low_ms, predicted_high_ms: the ends of the 90 % interval.
+    peak_memory_bytes, energy_mj: measured, of one batch; energy in millijoules.
     quality, stderr: on the report split, with inherited weights.  search_quality: what it was chosen by.
     finetuned, scratch: on the report split, trained by itself; None where it was not.
     """
@@ -38,6 +41,10 @@ class Member:
     measured_ms: float | None
     spread_ms: float | None
     memory_bytes: float | None = None
+    predicted_low_ms: float | None = None
+    predicted_high_ms: float | None = None
+    peak_memory_bytes: float | None = None
+    energy_mj: float | None = None
     finetuned: float | None = None
     finetuned_stderr: float | None = None
     scratch: float | None = None
@@ -48,12 +55,25 @@ class Member:
         """As measured, or else as predicted."""
         return self.predicted_ms if self.measured_ms is None else self.measured_ms
 
+    @property
+    def interval_ms(self) -> tuple[float, float] | None:
+        """The ends of the prediction's 90 % interval."""
+        low, high = self.predicted_low_ms, self.predicted_high_ms
+        return None if low is None or high is None else (low, high)
+
+    @property
+    def as_predicted(self) -> bool | None:
+        """Whether the measured latency is inside the interval; None where one of them is not known."""
+        ends, measured = self.interval_ms, self.measured_ms
+        return None if ends is None or measured is None else ends[0] <= measured <= ends[1]
+
     def meets(self, conditions: Iterable[Condition]) -> bool:
         """Whether all conditions hold. Raises UsageError for one on memory where no job looked at it."""
         values = {name: getattr(self, name) for name in LIMITED} | {self.metric: self.quality}
         for condition in conditions:
-            if condition.name == "memory_bytes" and self.memory_bytes is None:
-                raise UsageError("'memory_bytes' was no objective of this job.", "Use params: 4 bytes each.")
+            if condition.name in ("memory_bytes", "peak_memory_bytes") and values[condition.name] is None:
+                hint = "Use params: 4 bytes each."
+                raise UsageError(f"'{condition.name}' is not known of the subnets of job '{self.job}'.", hint)
             if not condition.holds(values):
                 return False
         return True
@@ -82,14 +102,18 @@ class Member:
                 "predicted_ms": self.predicted_ms,
                 "measured_ms": self.measured_ms,
                 "spread_ms": self.spread_ms,
+                "interval_ms": self.interval_ms,
             },
+            "peak_memory_bytes": self.peak_memory_bytes,
+            "energy_mj": self.energy_mj,
         }
 
 
 def members(store: Store, job: Job, device_id: int | None = None) -> list[Member]:
     """The finalists of one job, the fastest first; latencies on its own device or on the one with this id."""
     memory = {e.subnet.key: e.objectives.get("memory_bytes") for e in store.evaluations(job, "search")}
-    numbers = ["stderr", "search_quality", "predicted_ms", "measured_ms", "spread_ms"]
+    numbers = ["stderr", "search_quality", *frames.PREDICTED, "measured_ms", "spread_ms"]
+    numbers += ["peak_memory_bytes", "energy_mj"]
     numbers += [column for weights in frames.RETRAINED for column in (weights, f"{weights}_stderr")]
     return [
         Member(

@@ -212,17 +212,25 @@ class DeviceConfig(Section):
 
 
 class PredictorConfig(Section):
-    """The latency predictor, and on how many subnets it is fitted, timed `rounds` to `max_rounds` times."""
+    """The latency predictor, and on how many subnets at most it is fitted.
 
-    name: PredictorName = "additive"
-    samples: Annotated[int, Field(ge=4, le=100_000)] = 40
-    rounds: Annotated[int, Field(ge=2, le=10_000)] = 5
-    max_rounds: Annotated[int, Field(ge=2, le=10_000)] = 12
+    rounds, max_rounds: the fewest and the most visits to each subnet, with two timings each.
+    source: a job whose device's roofline predictor is taken for a beginning, so that few samples do.
+    """
+
+    LATER = frozenset({"source"})
+    name: PredictorName = "roofline"
+    samples: Annotated[int, Field(ge=3, le=100_000)] = 40
+    rounds: Annotated[int, Field(ge=2, le=10_000)] = 3
+    max_rounds: Annotated[int, Field(ge=2, le=10_000)] = 8
+    source: Text | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.max_rounds < self.rounds:
             raise ValueError(f"max_rounds ({self.max_rounds}) must not be less than rounds ({self.rounds})")
+        if self.source is not None and self.name != "roofline":
+            raise ValueError(f"source belongs to the predictor roofline, not to {self.name}")
         return self
 
 
@@ -230,10 +238,13 @@ class SearchConfig(Section):
     """How many subnets are evaluated, in what batches, on how many images (null: all) and reported.
 
     options: of the searcher's `build`.
-    latency_margin: a limit on latency holds for the prediction plus this many of its standard deviations.
+    latency_margin: a limit on latency or peak memory holds for the prediction plus so many of its standard
+    deviations.
+    measure_above: a subnet that would enter the front is measured during the search when half of the 90 %
+    interval of its latency is more than this share of the prediction; null: never.
     """
 
-    LATER = frozenset({"options", "latency_margin"})
+    LATER = frozenset({"options", "latency_margin", "measure_above"})
     searcher: SearcherName = "nsga2"
     options: Options = {}  # noqa: RUF012 - pydantic copies it
     evaluations: Count = 200
@@ -242,6 +253,7 @@ class SearchConfig(Section):
     finalists: Count = 16
     images: Count | None = None
     latency_margin: NotNegative = 1.0
+    measure_above: Positive | None = 0.1
 
 
 class ExecutionConfig(Section):

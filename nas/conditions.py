@@ -11,13 +11,9 @@ from numpy.typing import NDArray
 
 from search_spaces._errors import UsageError, did_you_mean
 
-KNOWN_BEFORE = (
-    "latency_ms",
-    "params",
-    "macs",
-    "memory_bytes",
-)  # any evaluation: exact, or predicted from the architecture
-NAMES = ("accuracy", "latency_ms", "predicted_ms", "measured_ms", "params", "macs", "memory_bytes")
+# Known before any evaluation: exact, or predicted from the architecture.
+KNOWN_BEFORE = ("latency_ms", "params", "macs", "memory_bytes", "peak_memory_bytes")
+NAMES = ("accuracy", "predicted_ms", "measured_ms", *KNOWN_BEFORE)
 
 _OPERATORS = {
     "<=": operator.le,

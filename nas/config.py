@@ -59,7 +59,7 @@ __all__ = [
     "merged",
 ]
 
-Objective = Literal["accuracy", "latency_ms", "params", "macs", "memory_bytes"]
+Objective = Literal["accuracy", "latency_ms", "params", "macs", "memory_bytes", "peak_memory_bytes"]
 
 
 def _checked_name(value: str) -> str:

@@ -16,8 +16,9 @@ from nas.searchers import generative
 from nas.searchers._learner import Learner, make_learner
 from nas.searchers._policy import one_thread
 from nas.spaces import exact_metrics
+from nas.stages._objectives import QUALITY, Objectives, values_of
 from nas.stages.latency import stored_latency
-from nas.stages.search import QUALITY, Objectives, problem, values_of
+from nas.stages.search import problem
 from nas.store import Job, Store
 from predictors._accuracy import LEAST
 from search_spaces import Architecture

@@ -21,16 +21,17 @@ from nas.initial import initialise, load_folder
 from nas.measuring import build_device
 from nas.searchers import SearchProblem
 from nas.spaces import check_limits, data_sizes, exact_metrics, resolve
+from nas.stages._latency_fit import MEMORY, smallest_sample, source_state
 from nas.stages.anchors import check_trained_anchors
-from nas.stages.latency import SMALLEST_SAMPLE
 from nas.stages.train import recipe, strategy, torch_device
 from nas.store import Job, Store
 from nas.targets import resolved
+from predictors._intervals import interval
 from predictors._measurement import Failure
 from predictors._measurement import measure as measure_latency
+from predictors._predictor import restored
 from search_spaces import SearchSpace
 from search_spaces._errors import JobFailedError, NotFoundError, UsageError
-from search_spaces._registry import load
 from supernet._teacher import load_teacher
 from supernet._train import Training
 from supernet.stitching import Stitching
@@ -74,10 +75,11 @@ def create(store: Store, config: JobConfig, *, name: str | None) -> Job:
     """A queued job of a config that has passed `check`.
 
     Without a name, the job file's is used, made free by a number.
-    Raises ConflictError for a name that is taken, and UsageError for devices that the store does not know as
-    the config says, or whose agent does not run.
+    Raises ConflictError for a name that is taken, UsageError for devices that the store does not know as the
+    config says, or whose agent does not run, and NotFoundError for a `predictor.source` without a predictor.
     """
     config = resolved(store, config)
+    source_state(store, config)
     chosen = name or store.free_name(config.name or config.data.name)
     return store.create_job(chosen, config=merged(config), seed=config.seed, provenance=provenance())
 
@@ -102,7 +104,7 @@ def predict(store: Store, job: Job, architecture: dict[str, Any]) -> dict[str, A
         raise NotFoundError(
             f"Job '{job.name}' has no latency predictor yet.", f"`nas show {job.name}` tells more."
         )
-    predictor = load("predictors", row.kind).build(space).from_json(row.state)
+    predictor = restored(space, row.kind, row.state)
     codes = space.encode([arch])
     mean, std = predictor.predict(codes)
     device = next(d.name for d in store.devices() if d.id == row.device_id)
@@ -111,7 +113,12 @@ def predict(store: Store, job: Job, architecture: dict[str, Any]) -> dict[str, A
         "subnet": arch.key,
         "architecture": arch.to_dict(),
         **{name: int(column[0]) for name, column in exact_metrics(space, codes).items()},
-        "latency": {"device": device, "predicted_ms": float(mean[0]), "std_ms": float(std[0])},
+        "latency": {
+            "device": device,
+            "predicted_ms": float(mean[0]),
+            "std_ms": float(std[0]),
+            "interval_ms": [float(end[0]) for end in interval(mean, std)],
+        },
     }
 
 
@@ -135,14 +142,16 @@ def measure(folder: Path, device_options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_sample(config: JobConfig, space: SearchSpace) -> None:
-    if space.size < SMALLEST_SAMPLE:
+    needed = smallest_sample(config)
+    if space.size < needed:
         raise UsageError(
-            f"Space '{space.name}' has {space.size} subnets; a latency predictor needs {SMALLEST_SAMPLE}.",
+            f"Space '{space.name}' has {space.size} subnets; a latency predictor needs {needed}.",
             "Give the space more options; between stitched models: deeper models, or a larger kernel.",
         )
-    if config.predictor.samples < SMALLEST_SAMPLE:
+    if config.predictor.samples < needed:
         raise UsageError(
-            f"predictor.samples is {config.predictor.samples}; a latency predictor needs {SMALLEST_SAMPLE}."
+            f"predictor.samples is {config.predictor.samples}; a latency predictor needs {needed}.",
+            "With predictor.source, the job of another device, 3 are enough.",
         )
 
 
@@ -155,7 +164,9 @@ def _check_searcher(config: JobConfig, space: SearchSpace) -> None:
         2,
         0,
         budget=config.search.evaluations,
-        metrics=lambda codes: exact_metrics(space, codes) | {"latency_ms": np.zeros(len(codes))},
+        metrics=lambda codes: (
+            exact_metrics(space, codes) | dict.fromkeys(("latency_ms", MEMORY), np.zeros(len(codes)))
+        ),
         objectives=config.objectives,
     )
     searchers.build(config.search.searcher, anything, **config.search.options)

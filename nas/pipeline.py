@@ -10,11 +10,12 @@ from nas.datasets import DataSet
 from nas.evaluation import EvaluationPool, EvaluationSetup
 from nas.progress import Progress
 from nas.spaces import resolve
+from nas.stages._objectives import Objectives
 from nas.stages._run import Run, check_data, graceful_stop
 from nas.stages.anchors import train_anchors
 from nas.stages.finalists import report
 from nas.stages.latency import latency
-from nas.stages.search import Objectives, search
+from nas.stages.search import search
 from nas.stages.train import torch_device, train
 from nas.store import Artifact, Job, Store
 from search_spaces import SearchSpace

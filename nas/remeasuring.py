@@ -5,10 +5,13 @@ from typing import Any
 from nas.config import JobConfig
 from nas.extraction import space_of
 from nas.progress import Progress
+from nas.stages._latency_fit import measure_and_fit
+from nas.stages._measuring import measure
 from nas.stages._run import Run, after_job, check_finished
-from nas.stages.latency import measure, measure_and_fit, stored_latency
+from nas.stages.latency import stored_latency
 from nas.store import Job, Store, frames
 from nas.targets import Target, registered
+from predictors._intervals import interval
 from search_spaces import SearchSpace
 from search_spaces._errors import ConflictError
 
@@ -51,7 +54,7 @@ def _measure(run: Run, space: SearchSpace, device: Target) -> dict[str, Any]:
     measured = measure(run, space, device, row, archs, purpose="finalist")
     latency = stored_latency(run.store, run.lease.job, run.config, space, row)
     assert latency is not None, "it has just been fitted"
-    predicted = latency.predict(space.encode(archs))
-    keys = [arch.key for arch in archs]
-    told = dict(zip(keys, map(float, predicted), strict=True))
+    mean, std = latency.predictor.predict(space.encode(archs))
+    ends = zip(mean, *interval(mean, std), strict=True)
+    told = {arch.key: [float(end) for end in three] for arch, three in zip(archs, ends, strict=True)}
     return fitted | {"finalists": len(measured), "predicted_ms": told}

@@ -3,16 +3,18 @@
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import astuple
 from typing import Any, Protocol, Self
 
 import numpy as np
 
-from predictors._metrics import Floats, Score, score
+from predictors._metrics import Floats
 from predictors.devices import JSON
 from search_spaces import SearchSpace
 from search_spaces._errors import UsageError
+from search_spaces._registry import load
 from search_spaces._space import Codes
+
+BUILD_OPTIONS = ("batch", "element_bytes", "table")  # what saved predictors were built with
 
 
 class Predictor(Protocol):
@@ -42,6 +44,13 @@ class Predictor(Protocol):
         """The predictor that `to_json` wrote; raises UsageError for another space or version, or damage."""
 
 
+def restored(space: SearchSpace, kind: str, state: dict[str, Any]) -> Predictor:
+    """The predictor of a file of this folder that `to_json` wrote; raises what `from_json` raises."""
+    options = {name: state[name] for name in BUILD_OPTIONS if name in state}
+    predictor: Predictor = load("predictors", kind).build(space, **options)
+    return predictor.from_json(state)
+
+
 def check_training(codes: Codes, latency_ms: Floats, *, minimum: int) -> None:
     """Raises UsageError unless there are `minimum` different subnets, each with a positive finite latency."""
     if len(codes) != len(latency_ms):
@@ -64,7 +73,7 @@ def space_digest(space: SearchSpace) -> str:
     return hashlib.sha256(json.dumps(plain, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def held_out_score(
+def held_out(
     build: Callable[[SearchSpace], Predictor],
     space: SearchSpace,
     codes: Codes,
@@ -72,23 +81,17 @@ def held_out_score(
     *,
     seed: int,
     folds: int = 10,
-    repeats: int = 3,
-) -> Score:
-    """The mean score of `repeats` divisions into `folds`: each subnet is predicted by a fit without it.
+) -> Floats:
+    """Predictions in ms `(n,)`, each by a fit that has not seen the subnet, nor any other of its fold.
 
     Rows of one architecture stay in one fold. Raises what `fit` raises when the training folds are too small.
     """
     check_training(codes, latency_ms, minimum=2)
-    rng = np.random.default_rng(seed)
     group = np.unique(codes, axis=0, return_inverse=True)[1].reshape(-1)
     count = int(group.max()) + 1
-    scores = []
-    for _ in range(repeats):
-        fold = rng.permutation(count)[group] % min(folds, count)
-        predicted = np.empty(len(codes))
-        for held_out in range(min(folds, count)):
-            test = fold == held_out
-            predicted[test] = build(space).fit(codes[~test], latency_ms[~test]).predict(codes[test])[0]
-        scores.append(score(predicted, latency_ms))
-    mape, within_10, within_5, tau, _ = np.mean([astuple(s) for s in scores], axis=0).tolist()
-    return Score(mape, within_10, within_5, tau, len(codes))
+    fold = np.random.default_rng(seed).permutation(count)[group] % min(folds, count)
+    predicted = np.empty(len(codes))
+    for left_out in range(min(folds, count)):
+        test = fold == left_out
+        predicted[test] = build(space).fit(codes[~test], latency_ms[~test]).predict(codes[test])[0]
+    return predicted

@@ -1,4 +1,4 @@
-"""Sums over a part of the network, for each combination of the choices that it depends on."""
+"""Sums and maxima over parts of the network, for each combination of the choices that they depend on."""
 
 import itertools
 import math
@@ -13,12 +13,18 @@ from search_spaces._errors import UsageError
 from search_spaces._layers import Layer
 
 TABLE_LIMIT = 100_000
+MERGE_LIMIT = 4_096  # combinations up to which one look-up in a joint table is faster than two
 Features: TypeAlias = Callable[[Layer], Sequence[float]]
+Join: TypeAlias = Callable[
+    [NDArray[Any], NDArray[Any]], NDArray[Any]
+]  # how values of two layers become one: a sum or a maximum
 Table: TypeAlias = tuple[NDArray[Any], list[int], tuple[int, ...]]
 
 
-def table(space: str, choices: Sequence[Choice], part: Part, features: Features) -> Table:
-    """Sums `(combinations, features)`, the choices' columns in codes, and the shape of the combinations.
+def table(
+    space: str, choices: Sequence[Choice], part: Part, features: Features, join: Callable[..., Any] = sum
+) -> Table:
+    """Sums (or maxima) `(combinations, features)`, the choices' columns in codes, the combinations' shape.
 
     Index 0 along each choice stands for INACTIVE. Raises UsageError when the part depends on too many
     choices.
@@ -31,12 +37,39 @@ def table(space: str, choices: Sequence[Choice], part: Part, features: Features)
         raise UsageError(f"A part of space '{space}' depends on too many choices: {part.depends_on}.")
     width = len(features(Layer("", "linear", (1, 1, 1), 0, 0, 0, 0)))
     rows = [
-        [sum(column) for column in zip(*(features(layer) for layer in layers), strict=True)]
+        [join(column) for column in zip(*(features(layer) for layer in layers), strict=True)]
         if (layers := _layers_or_none(part, own, values))
         else [0] * width
         for values in itertools.product(*options)
     ]
     return np.array(rows), columns, shape
+
+
+def merged(tables: Sequence[Table], join: Join = np.add) -> list[Table]:
+    """Fewer tables with the same sums (or maxima): those that share choices are joined, while it is small."""
+    found: list[Table] = []
+    for new in sorted(tables, key=lambda one: -math.prod(one[2])):
+        for i, old in enumerate(found):
+            sizes = dict(zip([*old[1], *new[1]], [*old[2], *new[2]], strict=True))
+            limit = max(MERGE_LIMIT, math.prod(old[2]))
+            if math.prod(sizes.values()) <= limit and (set(new[1]) & set(old[1]) or not new[1]):
+                columns = list(sizes)
+                shape = tuple(sizes.values())
+                both = join(_spread(old, columns), _spread(new, columns))
+                found[i] = (both.reshape(math.prod(shape), -1), columns, shape)
+                break
+        else:
+            found.append(new)
+    return found
+
+
+def _spread(one: Table, columns: Sequence[int]) -> NDArray[Any]:
+    """The table's values along the axes of `columns`, of length 1 where it does not depend on a choice."""
+    values, own, shape = one
+    order = sorted(range(len(own)), key=lambda axis: columns.index(own[axis]))
+    wide = values.reshape(*shape, -1).transpose(*order, len(own))
+    sizes = {column: shape[own.index(column)] if column in own else 1 for column in columns}
+    return wide.reshape(*sizes.values(), -1)
 
 
 def _layers_or_none(part: Part, choices: Sequence[Choice], values: tuple[Any, ...]) -> tuple[Layer, ...]:

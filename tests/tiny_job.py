@@ -18,7 +18,7 @@ from nas.spaces import exact_metrics
 from nas.stages import search as search_stage
 from nas.stages._run import subnet_row
 from nas.store import Job, Store
-from predictors import additive
+from predictors import roofline
 from search_spaces import Architecture, SearchSpace
 
 LIMIT = 6_000
@@ -81,9 +81,9 @@ def begin_generative(url: str) -> None:
         codes = space.sample_choices(np.random.default_rng(0), 40)
         noise = np.random.default_rng(1).uniform(0.9, 1.1, size=len(codes))
         milliseconds = (1 + exact_metrics(space, codes)["macs"] / 1e5) * noise
-        state = additive.build(space).fit(codes, milliseconds).to_json()
+        state = roofline.build(space).fit(codes, milliseconds).to_json()
         with store.acquire(job) as lease:
-            store.put_predictor(lease, device_id=device.id, kind="additive", state=state, score={})
+            store.put_predictor(lease, device_id=device.id, kind="roofline", state=state, score={})
             lease.finish("stopped")
 
 

@@ -114,7 +114,7 @@ def emit_front(found: "ParetoFront", *, as_json: bool) -> None:
             amount(member.macs),
             with_error(member.quality, member.stderr, percent=member.metric == "accuracy"),
             *(_retrained(member, weights) for weights in again),
-            with_error(member.predicted_ms, None),
+            _predicted(member),
             with_error(member.measured_ms, member.spread_ms),
             *((str(member.architecture[told]),) if told else ()),
         )
@@ -124,6 +124,9 @@ def emit_front(found: "ParetoFront", *, as_json: bool) -> None:
     columns = ("SUBNET", "PARAMS", "MACS", metric.upper(), *retrained, "PREDICTED MS", "MEASURED MS")
     names = (*(("JOB",) if several else ()), *columns, *((told.upper(),) if told else ()))
     emit_table(names, rows, right=columns[1:])
+    outside = [member.subnet for member in found.members if member.as_predicted is False]
+    if outside:
+        emit(f"\nMeasured outside the 90 % interval of the prediction: {', '.join(outside)}")
     for weights, agreement in found.agreements().items():
         emit(f"\nKendall's tau of the {metric}, inherited and {RETRAINED[weights]}: {agreement}")
 
@@ -154,6 +157,12 @@ def check_figure(figure: Path | None) -> None:
     # A wrong path must not come to light after an hour.
     if figure is not None and (figure.is_dir() or not figure.absolute().parent.is_dir()):
         raise UsageError(f"The figure '{figure}' cannot be written.", "Name a file in a folder that exists.")
+
+
+def _predicted(member: "Member") -> str | None:
+    """The prediction with half of its 90 % interval."""
+    ends = member.interval_ms
+    return with_error(member.predicted_ms, None if ends is None else (ends[1] - ends[0]) / 2)
 
 
 def _retrained(member: "Member", weights: str) -> str | None:

@@ -7,9 +7,9 @@ import moocore
 import numpy as np
 
 from nas.evaluation import EvaluationPool
+from nas.stages._measuring import build_device, measure
+from nas.stages._objectives import Objectives, values_of
 from nas.stages._run import Run, subnet_row
-from nas.stages.latency import build_device, measure
-from nas.stages.search import Objectives, values_of
 from nas.store import Evaluation, NewEvaluation
 from search_spaces import Architecture
 from search_spaces._errors import JobFailedError

@@ -4,44 +4,34 @@ Latency does not depend on weights. The stage therefore stands before the traini
 can keep is found in seconds.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from nas import measuring, remote
 from nas.config import JobConfig
-from nas.remote import RemoteDevice
 from nas.spaces import check_limits, exact_metrics
-from nas.stages._run import Run, subnet_row
+from nas.stages._latency_fit import MEMORY, measure_and_fit
+from nas.stages._measuring import build_device, check_same_device
+from nas.stages._run import Run
 from nas.store import Device as DeviceRow
-from nas.store import Job, Store, frames
-from nas.store import Measurement as MeasurementRow
-from nas.targets import Target, target
-from predictors import _measurement as measurement
-from predictors._predictor import Predictor, held_out_score
-from search_spaces import Architecture, SearchSpace
-from search_spaces._errors import JobFailedError
-from search_spaces._registry import load
+from nas.store import Job, Store
+from predictors import _memory as memory
+from predictors._predictor import Predictor, restored
+from search_spaces import SearchSpace
 from search_spaces._space import Codes
-
-UNIFORM = 6
-SMALLEST_SAMPLE = 10
-ASK_EVERY = 20  # visits after which the store is asked whether the job has to stop
 
 
 @dataclass(frozen=True)
 class Latency:
-    """The device of a job and its fitted predictor.
+    """The device of a job and what was fitted to its measurements.
 
-    margin: standard deviations that limits on latency are kept by.
+    margin: standard deviations that limits on predictions are kept by.
+    memory: predicts peak memory in bytes, on devices that can tell it.
     """
 
     device: DeviceRow
     predictor: Predictor
     margin: float = 0.0
+    memory: Predictor | None = None
 
     def predict(self, codes: Codes) -> Any:
         """Milliseconds (n,)."""
@@ -49,7 +39,20 @@ class Latency:
 
     def bound(self, codes: Codes) -> Any:
         """Milliseconds (n,) to which limits are applied: the prediction with its one-sided margin."""
-        mean, std = self.predictor.predict(codes)
+        return self._bound(self.predictor, codes)
+
+    def metrics(self, codes: Codes) -> dict[str, Any]:
+        """Everything that is predicted, by name, `(n,)` each."""
+        told = {"latency_ms": self.predict(codes)}
+        return told if self.memory is None else told | {MEMORY: self.memory.predict(codes)[0]}
+
+    def bounds(self, codes: Codes) -> dict[str, Any]:
+        """What limits on predictions are applied to, by name, `(n,)` each."""
+        told = {"latency_ms": self.bound(codes)}
+        return told if self.memory is None else told | {MEMORY: self._bound(self.memory, codes)}
+
+    def _bound(self, predictor: Predictor, codes: Codes) -> Any:
+        mean, std = predictor.predict(codes)
         return mean + self.margin * std
 
 
@@ -57,162 +60,27 @@ def latency(run: Run, space: SearchSpace) -> Latency:
     """Measures and fits, or finds both done; raises UsageError when no subnet keeps the limits on latency."""
     device = build_device(run)
     row = run.store.register_device(device.name, device.fingerprint())
-    _check_same_device(run, row)
-    section = run.config.predictor.model_dump(mode="json")
-    run.once("latency", {"predictor": section}, lambda: measure_and_fit(run, space, device, row))
+    check_same_device(run, row)
+    inputs = {"predictor": run.config.predictor.inputs()}
+    run.once("latency", inputs, lambda: measure_and_fit(run, space, device, row))
     fitted = stored_latency(run.store, run.lease.job, run.config, space, row)
     assert fitted is not None, "the stage is done"
-    check_limits(
-        space,
-        run.config.limits,
-        lambda codes: exact_metrics(space, codes) | {"latency_ms": fitted.bound(codes)},
-    )
+    check_limits(space, run.config.limits, lambda codes: exact_metrics(space, codes) | fitted.bounds(codes))
     return fitted
 
 
 def stored_latency(
     store: Store, job: Job, config: JobConfig, space: SearchSpace, device: DeviceRow
 ) -> Latency | None:
-    """The job's predictor for the device, or None when there is none yet."""
+    """The job's predictors for the device, or None when there is none yet."""
     stored = store.predictor(job, device.id)
     if stored is None:
         return None
-    predictor = load("predictors", stored.kind).build(space).from_json(stored.state)
-    return Latency(device, predictor, config.search.latency_margin)
-
-
-def _check_same_device(run: Run, now: DeviceRow) -> None:
-    """Raises JobFailedError, saying what changed, when the job's measurements were made on another device."""
-    others = {stage.name for stage in run.store.stages(run.lease.job)}
-    used = {m.device_id for m in run.store.measurements(run.lease.job)}
-    used = {device_id for device_id in used if frames.measured_elsewhere(device_id) not in others}
-    for before in run.store.devices():
-        if before.id not in used or before.id == now.id:
-            continue
-        changed = [
-            f"{name} was {before.fingerprint.get(name)!r} and is {value!r}"
-            for name, value in now.fingerprint.items()
-            if before.fingerprint.get(name) != value
-        ]
-        raise JobFailedError(
-            f"The device '{now.name}' is not the one that this job measured on: {'; '.join(changed)}.",
-            "Go on where it began, or start a new job here.",
-        )
-
-
-def build_device(run: Run) -> Target:
-    """The device of the job file."""
-    name, config = next(iter(run.config.devices.items()))
-    return target(run.store, name, config)
-
-
-def measure(
-    run: Run,
-    space: SearchSpace,
-    device: Target,
-    row: DeviceRow,
-    archs: Sequence[Architecture],
-    *,
-    purpose: str,
-) -> dict[Architecture, float]:
-    """Latencies in ms of the architectures that could be measured; what the store has is not measured."""
-    stored = _stored(run, row, purpose)
-    known = {m.subnet.key: m.latency_ms for m in stored if m.latency_ms is not None}
-    missing = {arch.key: arch for arch in archs if arch.key not in known}
-    if missing:
-        known |= _measure_new(run, space, device, row, missing, purpose)
-    return {arch: known[arch.key] for arch in archs if arch.key in known}
-
-
-def _stored(run: Run, row: DeviceRow, purpose: str) -> list[MeasurementRow]:
-    return [m for m in run.store.measurements(run.lease.job, purpose) if m.device_id == row.id]
-
-
-def _measure_new(
-    run: Run,
-    space: SearchSpace,
-    device: Target,
-    row: DeviceRow,
-    by_key: Mapping[str, Architecture],
-    purpose: str,
-) -> dict[str, float]:
-    """Measures, stores and tells what could not be measured."""
-    request = measuring.request(
-        space,
-        by_key.values(),
-        seed=run.config.seed,
-        rounds=run.config.predictor.rounds,
-        max_rounds=run.config.predictor.max_rounds,
-        reference_ms=run.store.reference(row.id),
+    predictor = restored(space, stored.kind, stored.state)
+    peak = store.predictor(job, device.id, metric=MEMORY)
+    return Latency(
+        device,
+        predictor,
+        config.search.latency_margin,
+        None if peak is None else memory.restored(space, peak.state),
     )
-    result = _here_or_there(run, device, request)
-    done = {key: m for key, m in result.items() if isinstance(m, measurement.Measurement)}
-    for key, failure in result.items():
-        if isinstance(failure, measurement.Failure):
-            run.warn(f"Subnet {key} could not be measured on '{device.name}': {failure.reason}")
-    rows = [measuring.row(subnet_row(space, by_key[key]), row.id, purpose, m) for key, m in result.items()]
-    run.store.add_measurements(run.lease, rows)
-    if done:
-        run.store.set_reference(row.id, next(iter(done.values())).reference_ms)
-    return {key: m.latency_ms for key, m in done.items()}
-
-
-def _here_or_there(run: Run, device: Target, request: Mapping[str, Any]) -> measuring.Results:
-    if isinstance(device, RemoteDevice):
-        return remote.measure(run.store, run.lease, device, request, warn=run.warn, check_stop=run.check_stop)
-    return measuring.results(measuring.execute(device, request, partial(_progress, run)))
-
-
-def sample(space: SearchSpace, count: int, *, seed: int) -> list[Architecture]:
-    """Different architectures to measure: uniform ones from smallest to largest, then random ones."""
-    rng = np.random.default_rng(seed)
-    chosen = dict.fromkeys(space.uniform(min(UNIFORM, count)))
-    for arch in space.decode(space.sample_choices(rng, 50 * count)):
-        if len(chosen) >= count:
-            break
-        chosen[arch] = None
-    return list(chosen)
-
-
-def measure_and_fit(run: Run, space: SearchSpace, device: Target, row: DeviceRow) -> dict[str, Any]:
-    """Measures a sample on a device and stores the predictor fitted to it; what the stage tells of it."""
-    archs = sample(space, run.config.predictor.samples, seed=run.config.seed)
-    measured = measure(run, space, device, row, archs, purpose="sample")
-    if len(measured) < SMALLEST_SAMPLE:
-        raise JobFailedError(
-            f"Only {len(measured)} of {len(archs)} subnets could be measured on '{device.name}'; "
-            f"a predictor needs at least {SMALLEST_SAMPLE}.",
-            "Raise predictor.samples, or give the space more options.",
-        )
-    codes, milliseconds = space.encode(measured), np.array(list(measured.values()))
-    name = run.config.predictor.name
-    build = load("predictors", name).build
-    score = held_out_score(build, space, codes, milliseconds, seed=run.config.seed)
-    ceiling = measurement.repeatability(_as_measurements(_stored(run, row, "sample")))
-    predictor = build(space).fit(codes, milliseconds)
-    scores = asdict(score) | {"repeatability": asdict(ceiling)}
-    run.store.put_predictor(run.lease, device_id=row.id, kind=name, state=predictor.to_json(), score=scores)
-    return {"device": row.name, "measured": len(measured), "score": scores}
-
-
-def _as_measurements(rows: Iterable[MeasurementRow]) -> list[measurement.Measurement]:
-    return [
-        measurement.Measurement(
-            latency_ms=r.latency_ms or 0.0,
-            spread_ms=r.spread_ms or 0.0,
-            stderr_ms=r.stderr_ms or 0.0,
-            reference_ms=r.reference_ms or 0.0,
-            rounds=r.rounds,
-            raw=r.raw,
-            contention=r.contention or 1.0,
-            peak_memory_bytes=r.memory_bytes,
-            energy_mj=r.energy_mj,
-        )
-        for r in rows
-    ]
-
-
-def _progress(run: Run, done: int, total: int) -> None:
-    run.progress.update(done, total)
-    if run.stop.is_set() or done % ASK_EVERY == 0:
-        run.check_stop()

@@ -5,12 +5,10 @@ A searcher proposes them, unless the budget covers all that there are.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
-from typing import Any, Literal
+from typing import Any
 
-import moocore
 import numpy as np
 import optuna
 from numpy.typing import NDArray
@@ -21,57 +19,18 @@ from nas.config import JobConfig
 from nas.evaluation import EvaluationPool
 from nas.searchers import SearchProblem, SpaceExhausted
 from nas.searchers._distinct import architecture, distributions
-from nas.spaces import exact_metrics
 from nas.stages._exhaustive import affordable
 from nas.stages._learning import left_behind, probe, store_curve
+from nas.stages._objectives import QUALITY, Objectives, values_of
 from nas.stages._run import Run, subnet_row
-from nas.stages.latency import Latency
+from nas.stages._uncertain import measured_where_uncertain, with_intervals
 from nas.store import Evaluation, NewEvaluation, NewEvent
 from search_spaces import Architecture, SearchSpace
 from search_spaces._errors import JobFailedError
 from search_spaces._space import Codes
 from supernet._evaluate import Quality
 
-QUALITY = "accuracy"
 UNIFORM_SEEDS = 8
-
-
-@dataclass(frozen=True)
-class Objectives:
-    """What is optimised: accuracy is maximised, every cost (exact, or predicted latency) minimised."""
-
-    names: tuple[str, ...]
-    space: SearchSpace
-    latency: Latency
-
-    @property
-    def directions(self) -> "list[Literal['minimize', 'maximize']]":
-        return ["maximize" if name == QUALITY else "minimize" for name in self.names]
-
-    def costs(self, codes: Codes) -> dict[str, Any]:
-        """Everything that is known of architectures before they are evaluated, by name, `(n,)` each."""
-        return exact_metrics(self.space, codes) | {"latency_ms": self.latency.predict(codes)}
-
-    def bounds(self, codes: Codes) -> dict[str, Any]:
-        """What limits are applied to, by name, `(n,)` each: latency with its margin, all else exactly."""
-        return exact_metrics(self.space, codes) | {"latency_ms": self.latency.bound(codes)}
-
-    def minimised(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Rows of objective values between 0 (best) and 1 (accuracy 0, cost of the largest subnet)."""
-        largest = self.costs(self.space.encode([self.space.largest]))
-        columns = [
-            1 - values[:, i] if name == QUALITY else values[:, i] / float(largest[name][0])
-            for i, name in enumerate(self.names)
-        ]
-        return np.stack(columns, axis=1)
-
-    def hypervolume(self, values: NDArray[np.float64]) -> float:
-        """The share of the box between (accuracy 1, cost 0) and (accuracy 0, cost of the largest subnet) that
-        is dominated.
-        """
-        if not len(values):
-            return 0.0
-        return float(moocore.hypervolume(np.clip(self.minimised(values), 0, 1), ref=np.ones(len(self.names))))
 
 
 def search(run: Run, objectives: Objectives, pool: EvaluationPool) -> None:
@@ -122,6 +81,7 @@ class _Evaluated:
         self._run.check_stop()
         qualities = self._pool.evaluate(archs, "search")
         rows = _rows(self._objectives, archs, qualities, batch=self.batch, position=self.told)
+        rows = measured_where_uncertain(self._run, self._objectives, archs, rows)
         self._run.store.add_evaluations(self._run.lease, rows)
         self.told, self.batch = self.told + len(rows), self.batch + 1
         self._show()
@@ -238,7 +198,7 @@ def _rows(
     position: int,
 ) -> list[NewEvaluation]:
     costs = objectives.costs(objectives.space.encode(archs))
-    return [
+    rows = [
         NewEvaluation(
             subnet_row(objectives.space, arch),
             quality.value,
@@ -250,9 +210,4 @@ def _rows(
         )
         for i, (arch, quality) in enumerate(zip(archs, qualities, strict=True))
     ]
-
-
-def values_of(objectives: Objectives, evaluations: Sequence[Evaluation]) -> NDArray[np.float64]:
-    """Objective values `(n, objectives)` of evaluations that succeeded."""
-    rows = [[e.objectives[name] for name in objectives.names] for e in evaluations]
-    return np.array(rows, dtype=np.float64).reshape(len(rows), len(objectives.names))
+    return with_intervals(objectives, archs, rows)

@@ -5,7 +5,7 @@ from typing import Any
 import pandas as pd
 import sqlalchemy as sa
 
-from nas.store import Job, Store, Subnet
+from nas.store import Evaluation, Job, Store, Subnet
 from nas.store import _tables as t
 from nas.store._values import now
 
@@ -23,7 +23,8 @@ EVALUATIONS = [
     "state",
 ]
 FINALISTS = ["subnet", "architecture", "params", "macs", "metric", "quality", "stderr", "search_quality"]
-FINALISTS += ["device", "predicted_ms", "measured_ms", "spread_ms"]
+PREDICTED = ("predicted_ms", "predicted_low_ms", "predicted_high_ms")  # ends of the 90 % interval
+FINALISTS += ["device", *PREDICTED, "measured_ms", "spread_ms", "peak_memory_bytes", "energy_mj"]
 # What retraining made of a subnet: the store's word for its weights, and ours for people.
 RETRAINED = {"finetuned": "fine-tuned", "scratch": "from scratch"}
 FINALISTS += [column for weights in RETRAINED for column in (weights, f"{weights}_stderr")]
@@ -110,11 +111,13 @@ def finalists(store: Store, job: Job, device_id: int | None = None) -> pd.DataFr
         row = {**_of_subnet(report.subnet), "metric": report.metric, "quality": report.value}
         row |= {"stderr": report.stderr, "search_quality": search.value if search else None}
         row |= {"device": names[timing.device_id] if timing else None}
-        predicted = search.objectives.get("latency_ms") if search else None
-        row |= {"predicted_ms": predicted if asked == own else told.get(report.subnet.key)}
+        predicted = _as_searched(search) if asked == own else told.get(report.subnet.key, (None,) * 3)
+        row |= dict(zip(PREDICTED, predicted, strict=True))
         row |= {
             "measured_ms": timing.latency_ms if timing else None,
             "spread_ms": timing.spread_ms if timing else None,
+            "peak_memory_bytes": timing.memory_bytes if timing else None,
+            "energy_mj": timing.energy_mj if timing else None,
         }
         for weights in RETRAINED:
             again = retrained.get((report.subnet.id, report.metric, weights))
@@ -195,8 +198,16 @@ def _of_the_job(stage: str) -> bool:
     return stage.partition("-")[0] not in (*RETRAINED, ELSEWHERE)
 
 
-def _predicted(store: Store, job: Job, device_id: int | None) -> dict[str, float]:
-    """Predictions for another device in ms, by the subnet's key."""
+def _as_searched(search: Evaluation | None) -> tuple[float | None, ...]:
+    """The latency that was predicted when the subnet was evaluated, and the ends of its interval, in ms."""
+    if search is None:
+        return (None,) * len(PREDICTED)
+    told = search.objectives
+    return told.get("predicted_ms", told.get("latency_ms")), *(told.get(name) for name in PREDICTED[1:])
+
+
+def _predicted(store: Store, job: Job, device_id: int | None) -> dict[str, tuple[float | None, ...]]:
+    """Predictions for another device and the ends of their intervals in ms, by the subnet's key."""
     stage = None if device_id is None else store.stage(job, measured_elsewhere(device_id))
     return (stage.result or {}).get("predicted_ms", {}) if stage is not None else {}
 

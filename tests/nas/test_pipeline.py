@@ -79,7 +79,7 @@ def test_latency_is_predicted_and_measured(tiny_job: nas.JobHandle):
 def test_the_predictor_is_scored(tiny_job: nas.JobHandle):
     row = tiny_job.store.predictor(tiny_job.job)
     assert row is not None
-    assert row.kind == "additive"
+    assert row.kind == "roofline"
     assert {"mape", "tau", "count", "repeatability"} <= row.score.keys()
     assert row.score["count"] == 14
     assert row.score["mape"] > 0

@@ -8,8 +8,8 @@ import tiny_job as tiny
 import nas
 import search_spaces
 from nas.stages import finalists as finalists_stage
+from nas.stages._objectives import Objectives
 from nas.stages.latency import Latency
-from nas.stages.search import Objectives
 from nas.store import Store
 from search_spaces._registry import load
 

@@ -14,8 +14,9 @@ from nas.config import JobConfig
 from nas.progress import Silent
 from nas.searchers import SearchProblem
 from nas.stages._exhaustive import affordable
+from nas.stages._objectives import Objectives
 from nas.stages._run import Run
-from nas.stages.search import Objectives, search
+from nas.stages.search import search
 from nas.store import Store
 from search_spaces import Architecture, SearchSpace
 from search_spaces._errors import JobFailedError

@@ -20,8 +20,9 @@ from nas.jobs import check, measure
 from nas.progress import Silent
 from nas.searchers._distinct import architecture, distributions
 from nas.spaces import resolve
+from nas.stages._objectives import Objectives
 from nas.stages.latency import Latency
-from nas.stages.search import Objectives, problem
+from nas.stages.search import problem
 from nas.stages.train import finished, recipe, strategy
 from search_spaces._errors import UsageError
 from search_spaces._registry import load

@@ -83,7 +83,7 @@ def test_a_component_is_loaded_by_name() -> None:
     assert load("search_spaces", "matformer").FAMILY == "matformer"
     with pytest.raises(NotFoundError, match="no 'adaptive' in predictors") as caught:
         load("predictors", "adaptive")
-    assert "additive" in caught.value.hint
+    assert "roofline" in caught.value.hint
 
 
 def test_spaces_need_no_torch() -> None:

@@ -1,0 +1,175 @@
+"""A sample of subnets is measured, as large as it has to be, and predictors are fitted to it."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from nas.config import JobConfig
+from nas.stages._measuring import as_measurements, measure, stored
+from nas.stages._run import Run
+from nas.stages._sampling import FIRST, GROWTH, enough, first_sample, further_sample
+from nas.store import Device as DeviceRow
+from nas.store import Store
+from nas.targets import Target
+from predictors import _memory as memory
+from predictors._features import Workload
+from predictors._intervals import interval
+from predictors._measurement import Repeatability, repeatability
+from predictors._metrics import Floats, score
+from predictors._predictor import Predictor, held_out
+from predictors.roofline import FEWEST_ANY, source_coefficients
+from search_spaces import Architecture, SearchSpace
+from search_spaces._errors import JobFailedError, NotFoundError
+from search_spaces._registry import load
+
+SMALLEST_SAMPLE = 10
+FEWEST_SCORED = 4
+ELEMENT_BYTES = {"bf16": 2, "fp16": 2}  # of what is computed with; everything else computes with 4
+MEMORY = "peak_memory_bytes"
+PERFECT_MAPE = math.sqrt(2 / math.pi)  # mean |error| of a normal distribution over its standard deviation
+
+Build = Callable[[SearchSpace], Predictor]
+
+
+def measure_and_fit(run: Run, space: SearchSpace, device: Target, row: DeviceRow) -> dict[str, Any]:
+    """Measures a sample on a device and stores the predictors fitted to it; what the stage tells of it.
+
+    The sample grows until the predictor's error is within the noise of the measurements, or to
+    `predictor.samples`. Raises JobFailedError when too few subnets could be measured.
+    """
+    workload = workload_of(device)
+    build = _builder(run, workload)
+    config, seed = run.config.predictor, run.config.seed
+    archs = first_sample(space, workload, count=min(FIRST, config.samples), seed=seed)
+    while True:
+        measured = measure(run, space, device, row, archs, purpose="sample")
+        more = min(GROWTH, config.samples - len(archs))
+        if len(measured) >= smallest_sample(run.config):
+            codes, milliseconds = space.encode(measured), np.array(list(measured.values()))
+            predictor = build(space).fit(codes, milliseconds)
+            ceiling = repeatability(as_measurements(stored(run, row, "sample")))
+            if more <= 0 or enough(space, predictor, noise=ceiling.sigma, seed=seed):
+                break
+        found = further_sample(space, workload, space.encode(archs), count=max(more, 0), seed=seed)
+        if not found:
+            break
+        archs = [*archs, *found]
+    _check_measured(run, device, len(measured), len(archs))
+    told = _scores(build, space, codes, milliseconds, predictor, ceiling, seed=seed)
+    run.store.put_predictor(
+        run.lease, device_id=row.id, kind=config.name, state=predictor.to_json(), score=told
+    )
+    _fit_memory(run, space, row, workload)
+    return {"device": row.name, "measured": len(measured), "asked": len(archs), "score": told}
+
+
+def workload_of(device: Target) -> Workload:
+    """How the device runs networks."""
+    precision = str(device.fingerprint().get("precision", "fp32"))
+    return Workload(device.batch, ELEMENT_BYTES.get(precision, 4))
+
+
+def smallest_sample(config: JobConfig) -> int:
+    """The fewest measured subnets that a predictor is fitted to."""
+    return FEWEST_ANY if config.predictor.source is not None else SMALLEST_SAMPLE
+
+
+def source_state(store: Store, config: JobConfig) -> Mapping[str, Any] | None:
+    """The predictor that `predictor.source` names, if it names one.
+
+    Raises NotFoundError for a job without a predictor, UsageError for one that cannot be transferred.
+    """
+    if config.predictor.source is None:
+        return None
+    found = store.predictor(store.job(config.predictor.source))
+    if found is None:
+        raise NotFoundError(
+            f"Job '{config.predictor.source}' has no latency predictor to begin with.",
+            "predictor.source names a job that has measured.",
+        )
+    source_coefficients(found.state)
+    return found.state
+
+
+def _builder(run: Run, workload: Workload) -> Build:
+    options: dict[str, Any] = asdict(workload)
+    if (source := source_state(run.store, run.config)) is not None:
+        options["source"] = source
+    return partial(_build, run.config.predictor.name, options)
+
+
+def _build(name: str, options: Mapping[str, Any], space: SearchSpace) -> Predictor:
+    predictor: Predictor = load("predictors", name).build(space, **options)
+    return predictor
+
+
+def _check_measured(run: Run, device: Target, measured: int, asked: int) -> None:
+    needed = smallest_sample(run.config)
+    if measured < needed:
+        raise JobFailedError(
+            f"Only {measured} of {asked} subnets could be measured on '{device.name}'; "
+            f"a predictor needs at least {needed}.",
+            "Raise predictor.samples, or give the space more options.",
+        )
+
+
+def _scores(
+    build: Build,
+    space: SearchSpace,
+    codes: Any,
+    milliseconds: Floats,
+    predictor: Predictor,
+    ceiling: Repeatability,
+    *,
+    seed: int,
+) -> dict[str, Any]:
+    """How good the predictor is on subnets that it has not seen, beside what can be seen at all."""
+    told: dict[str, Any] = {
+        "count": len(codes),
+        "repeatability": asdict(ceiling),
+        "perfect_mape": PERFECT_MAPE * ceiling.sigma,
+        "why": getattr(predictor, "why", None),
+    }
+    if len(codes) < FEWEST_SCORED:
+        return told
+    predicted = held_out(build, space, codes, milliseconds, seed=seed)
+    low, high = interval(*predictor.predict(codes))
+    rows = zip(space.decode(codes), milliseconds, predicted, low, high, strict=True)
+    told["held_out"] = [_point(arch, *map(float, values)) for arch, *values in rows]
+    return told | asdict(score(predicted, milliseconds))
+
+
+def _point(arch: Architecture, measured: float, predicted: float, low: float, high: float) -> dict[str, Any]:
+    return {
+        "subnet": arch.key,
+        "measured_ms": measured,
+        "predicted_ms": predicted,
+        "low_ms": low,
+        "high_ms": high,
+    }
+
+
+def _fit_memory(run: Run, space: SearchSpace, row: DeviceRow, workload: Workload) -> None:
+    """Stores a predictor of peak memory if the device can tell it; JobFailedError if it must and cannot."""
+    found = [m for m in stored(run, row, "sample") if m.memory_bytes]
+    wanted = MEMORY in run.config.objectives or any(limit.name == MEMORY for limit in run.config.limits)
+    if len(found) < memory.FEWEST:
+        if wanted:
+            raise JobFailedError(
+                f"Device '{row.name}' told the peak memory of {len(found)} subnets, which is too few.",
+                f"Leave {MEMORY} out of objectives and constraints, or measure on another backend.",
+            )
+        return
+    archs: Sequence[Architecture] = [space.architecture(m.subnet.architecture) for m in found]
+    peaks = np.array([float(m.memory_bytes or 0) for m in found])
+    codes = space.encode(archs)
+    build = partial(memory.build, batch=workload.batch, element_bytes=workload.element_bytes)
+    fitted = build(space).fit(codes, peaks)
+    told = asdict(score(held_out(build, space, codes, peaks, seed=run.config.seed), peaks))
+    run.store.put_predictor(
+        run.lease, device_id=row.id, kind="memory", state=fitted.to_json(), score=told, metric=MEMORY
+    )

@@ -1,0 +1,122 @@
+"""Subnets of a job on its device, here or with an agent: what is stored is not measured again."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from nas import measuring, remote
+from nas.remote import RemoteDevice
+from nas.stages._run import Run, subnet_row
+from nas.store import Device as DeviceRow
+from nas.store import Measurement as MeasurementRow
+from nas.store import frames
+from nas.store._values import changes
+from nas.targets import Target, target
+from predictors._measurement import Failure, Measurement
+from search_spaces import Architecture, SearchSpace
+from search_spaces._errors import JobFailedError
+
+ASK_EVERY = 20  # visits after which the store is asked whether the job has to stop
+
+
+def build_device(run: Run) -> Target:
+    """The device of the job file."""
+    name, config = next(iter(run.config.devices.items()))
+    return target(run.store, name, config)
+
+
+def check_same_device(run: Run, now: DeviceRow) -> None:
+    """Raises JobFailedError, saying what changed, when the job's measurements were made on another device."""
+    others = {stage.name for stage in run.store.stages(run.lease.job)}
+    used = {m.device_id for m in run.store.measurements(run.lease.job)}
+    used = {device_id for device_id in used if frames.measured_elsewhere(device_id) not in others}
+    for before in run.store.devices():
+        if before.id in used and before.id != now.id:
+            raise JobFailedError(
+                f"The device '{now.name}' is not the one that this job measured on: "
+                f"{changes(before.fingerprint, now.fingerprint)}.",
+                "Go on where it began, or start a new job here.",
+            )
+
+
+def measure(
+    run: Run,
+    space: SearchSpace,
+    device: Target,
+    row: DeviceRow,
+    archs: Sequence[Architecture],
+    *,
+    purpose: str,
+) -> dict[Architecture, float]:
+    """Latencies in ms of the architectures that could be measured; what the store has is not measured."""
+    known = {m.subnet.key: m.latency_ms for m in stored(run, row, purpose) if m.latency_ms is not None}
+    failed = {m.subnet.key for m in stored(run, row, purpose, state="failed")}
+    missing = {arch.key: arch for arch in archs if arch.key not in known and arch.key not in failed}
+    if missing:
+        known |= _measure_new(run, space, device, row, missing, purpose)
+    return {arch: known[arch.key] for arch in archs if arch.key in known}
+
+
+def stored(run: Run, row: DeviceRow, purpose: str, state: str = "ok") -> list[MeasurementRow]:
+    """The job's measurements on a device for a purpose, that succeeded or that failed."""
+    found = run.store.measurements(run.lease.job, purpose, state=state)
+    return [m for m in found if m.device_id == row.id]
+
+
+def as_measurements(rows: Iterable[MeasurementRow]) -> list[Measurement]:
+    """Rows of the store as the measuring code knows them."""
+    return [
+        Measurement(
+            latency_ms=r.latency_ms or 0.0,
+            spread_ms=r.spread_ms or 0.0,
+            stderr_ms=r.stderr_ms or 0.0,
+            reference_ms=r.reference_ms or 0.0,
+            rounds=r.rounds,
+            raw=r.raw,
+            contention=r.contention or 1.0,
+            peak_memory_bytes=r.memory_bytes,
+            energy_mj=r.energy_mj,
+        )
+        for r in rows
+    ]
+
+
+def _measure_new(
+    run: Run,
+    space: SearchSpace,
+    device: Target,
+    row: DeviceRow,
+    by_key: Mapping[str, Architecture],
+    purpose: str,
+) -> dict[str, float]:
+    """Measures, stores and tells what could not be measured."""
+    request = measuring.request(
+        space,
+        by_key.values(),
+        seed=run.config.seed,
+        rounds=run.config.predictor.rounds,
+        max_rounds=run.config.predictor.max_rounds,
+        reference_ms=run.store.reference(row.id),
+    )
+    result = _here_or_there(run, device, request)
+    done = {key: m for key, m in result.items() if isinstance(m, Measurement)}
+    for key, failure in result.items():
+        if isinstance(failure, Failure):
+            run.warn(f"Subnet {key} could not be measured on '{device.name}': {failure.reason}")
+    rows = [measuring.row(subnet_row(space, by_key[key]), row.id, purpose, m) for key, m in result.items()]
+    run.store.add_measurements(run.lease, rows)
+    if done:
+        run.store.set_reference(row.id, next(iter(done.values())).reference_ms)
+    return {key: m.latency_ms for key, m in done.items()}
+
+
+def _here_or_there(run: Run, device: Target, request: Mapping[str, Any]) -> measuring.Results:
+    if isinstance(device, RemoteDevice):
+        return remote.measure(run.store, run.lease, device, request, warn=run.warn, check_stop=run.check_stop)
+    return measuring.results(measuring.execute(device, request, partial(_progress, run)))
+
+
+def _progress(run: Run, done: int, total: int) -> None:
+    run.progress.update(done, total)
+    if run.stop.is_set() or done % ASK_EVERY == 0:
+        run.check_stop()

@@ -1,0 +1,61 @@
+"""What a search optimises: accuracy against exact costs and what was predicted from measurements."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import moocore
+import numpy as np
+from numpy.typing import NDArray
+
+from nas.spaces import exact_metrics
+from nas.stages.latency import Latency
+from nas.store import Evaluation
+from search_spaces import SearchSpace
+from search_spaces._space import Codes
+
+QUALITY = "accuracy"
+
+
+@dataclass(frozen=True)
+class Objectives:
+    """What is optimised: accuracy is maximised, every cost (exact, or predicted) minimised."""
+
+    names: tuple[str, ...]
+    space: SearchSpace
+    latency: Latency
+
+    @property
+    def directions(self) -> "list[Literal['minimize', 'maximize']]":
+        return ["maximize" if name == QUALITY else "minimize" for name in self.names]
+
+    def costs(self, codes: Codes) -> dict[str, Any]:
+        """Everything that is known of architectures before they are evaluated, by name, `(n,)` each."""
+        return exact_metrics(self.space, codes) | self.latency.metrics(codes)
+
+    def bounds(self, codes: Codes) -> dict[str, Any]:
+        """What limits are applied to, by name, `(n,)` each: predictions with a margin, all else exactly."""
+        return exact_metrics(self.space, codes) | self.latency.bounds(codes)
+
+    def minimised(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Rows of objective values between 0 (best) and 1 (accuracy 0, cost of the largest subnet)."""
+        largest = self.costs(self.space.encode([self.space.largest]))
+        columns = [
+            1 - values[:, i] if name == QUALITY else values[:, i] / float(largest[name][0])
+            for i, name in enumerate(self.names)
+        ]
+        return np.stack(columns, axis=1)
+
+    def hypervolume(self, values: NDArray[np.float64]) -> float:
+        """The share of the box between (accuracy 1, cost 0) and (accuracy 0, cost of the largest subnet) that
+        is dominated.
+        """
+        if not len(values):
+            return 0.0
+        return float(moocore.hypervolume(np.clip(self.minimised(values), 0, 1), ref=np.ones(len(self.names))))
+
+
+def values_of(objectives: Objectives, evaluations: Sequence[Evaluation]) -> NDArray[np.float64]:
+    """Objective values `(n, objectives)` of evaluations that succeeded."""
+    rows = [[e.objectives[name] for name in objectives.names] for e in evaluations]
+    return np.array(rows, dtype=np.float64).reshape(len(rows), len(objectives.names))

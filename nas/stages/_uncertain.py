@@ -1,0 +1,89 @@
+"""Subnets that would enter the front on an uncertain prediction are measured before that is made of it."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import moocore
+import numpy as np
+
+from nas.stages._measuring import build_device, measure
+from nas.stages._objectives import Objectives, values_of
+from nas.stages._run import Run
+from nas.store import NewEvaluation
+from predictors._intervals import interval
+from search_spaces import Architecture
+
+MOST = 4  # measurements a batch: they take as long as some evaluations
+
+
+def with_intervals(
+    objectives: Objectives, archs: Sequence[Architecture], rows: Sequence[NewEvaluation]
+) -> list[NewEvaluation]:
+    """The rows with the prediction of each subnet's latency and the ends of its interval, in ms."""
+    mean, std = objectives.latency.predictor.predict(objectives.space.encode(archs))
+    low, high = interval(mean, std)
+    told = zip(mean.tolist(), low.tolist(), high.tolist(), strict=True)
+    names = ("predicted_ms", "predicted_low_ms", "predicted_high_ms")
+    return [
+        replace(row, objectives={**row.objectives, **dict(zip(names, values, strict=True))})
+        for row, values in zip(rows, told, strict=True)
+    ]
+
+
+def measured_where_uncertain(
+    run: Run,
+    objectives: Objectives,
+    archs: Sequence[Architecture],
+    rows: Sequence[NewEvaluation],
+) -> list[NewEvaluation]:
+    """The rows, with measured latencies for those that no other beats and whose interval is wide.
+
+    Wide: half of it is more than `search.measure_above` of the prediction. What is measured is what the
+    searcher is told, and stays with the evaluation: a resumed search sees the same.
+    """
+    threshold = run.config.search.measure_above
+    if threshold is None or "latency_ms" not in objectives.names:
+        return list(rows)
+    wanted = [i for i in _front(run, objectives, rows) if _half_width(rows[i]) > threshold]
+    wanted = sorted(wanted, key=lambda i: -_half_width(rows[i]))[:MOST]
+    if not wanted:
+        return list(rows)
+    found = measure(
+        run,
+        objectives.space,
+        build_device(run),
+        objectives.latency.device,
+        [archs[i] for i in wanted],
+        purpose="search",
+    )
+    return [
+        replace(
+            row, objectives={**row.objectives, "latency_ms": found.get(arch, row.objectives["latency_ms"])}
+        )
+        for arch, row in zip(archs, rows, strict=True)
+    ]
+
+
+def _half_width(row: NewEvaluation) -> float:
+    told = row.objectives
+    predicted, high = told["predicted_ms"], told["predicted_high_ms"]
+    assert predicted is not None, "it has just been predicted"
+    assert high is not None, "it has just been predicted"
+    return high / predicted - 1
+
+
+def _front(run: Run, objectives: Objectives, rows: Sequence[NewEvaluation]) -> list[int]:
+    """The rows that no other and no earlier evaluation beats, as things look by the predictions."""
+    good = [
+        i for i, row in enumerate(rows) if all(row.objectives.get(n) is not None for n in objectives.names)
+    ]
+    good = [
+        i for i in good if np.isfinite([float(rows[i].objectives[n] or 0) for n in objectives.names]).all()
+    ]
+    if not good:
+        return []
+    done = [e for e in run.store.evaluations(run.lease.job, "search") if e.state == "ok"]
+    new = np.array([[float(rows[i].objectives[n] or 0) for n in objectives.names] for i in good])
+    points = objectives.minimised(np.concatenate([new, values_of(objectives, done)]))
+    best = moocore.is_nondominated(points, keep_weakly=True)
+    return [i for i, kept in zip(good, best, strict=False) if kept]

@@ -1,0 +1,137 @@
+"""A latency predictor made of an encoding and a regression, with intervals from left-out networks.
+
+A predictor's own file says how architectures become rows and how rows become milliseconds; everything else
+(checks, chunks, intervals, saving) is the same for all of them and stands here.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, NamedTuple, Protocol, Self, TypeAlias
+
+import numpy as np
+
+from predictors._intervals import Intervals
+from predictors._metrics import Floats
+from predictors._predictor import check_training, space_digest
+from predictors.devices import JSON
+from search_spaces import SearchSpace
+from search_spaces._errors import UsageError
+from search_spaces._space import Codes
+
+CHUNK = 8_192
+
+Encoding: TypeAlias = Callable[[SearchSpace, Codes], Floats]
+
+
+class Model(Protocol):
+    """A fitted regression."""
+
+    def predict(self, rows: Floats) -> tuple[Floats, Floats]:
+        """Means in ms, and how little is known of each compared with others (see `Intervals`), `(n,)`."""
+
+    def to_json(self) -> dict[str, JSON]:
+        """All of it as plain data."""
+
+
+class Fitted(NamedTuple):
+    """A model, and what it says of its own networks when each is left out: ms `(n,)`, spread `(n,)`."""
+
+    model: Model
+    left_out: Floats
+    spread: Floats
+
+
+class Regression(Protocol):
+    """From rows `(n, features)` to milliseconds."""
+
+    @property
+    def minimum(self) -> int:
+        """The fewest different networks that it takes."""
+
+    def fit(self, rows: Floats, latency_ms: Floats) -> Fitted:
+        """The model of rows `(n, features)` and latencies `(n,)`."""
+
+    def from_json(self, data: Mapping[str, Any]) -> Model:
+        """The model that `to_json` wrote; raises ValueError, KeyError or TypeError for damage."""
+
+
+@dataclass(frozen=True, eq=False)
+class Calibrated:
+    """A `Predictor`; see the module.
+
+    kind: the name of its file.  version: of what it saves.  identity: settings that a saved one must share.
+    """
+
+    kind: str
+    version: int
+    space: SearchSpace
+    encode: Encoding
+    regression: Regression
+    identity: Mapping[str, JSON] = field(default_factory=dict)
+    model: Model | None = None
+    intervals: Intervals | None = None
+    count: int = 0
+
+    def fit(self, codes: Codes, latency_ms: Floats) -> Self:
+        """See `Predictor.fit`."""
+        latency_ms = np.asarray(latency_ms, dtype=np.float64)
+        check_training(codes, latency_ms, minimum=self.regression.minimum)
+        model, left_out, spread = self.regression.fit(self.encode(self.space, codes), latency_ms)
+        intervals = Intervals.of(left_out, latency_ms, spread)
+        return replace(self, model=model, intervals=intervals, count=len(codes))
+
+    def predict(self, codes: Codes) -> tuple[Floats, Floats]:
+        """See `Predictor.predict`."""
+        model, intervals = self._fitted()
+        mean, spread = np.empty(len(codes)), np.empty(len(codes))
+        for start in range(0, len(codes), CHUNK):
+            rows = slice(start, start + CHUNK)
+            mean[rows], spread[rows] = model.predict(self.encode(self.space, codes[rows]))
+        return mean, intervals.std(mean, spread)
+
+    def to_json(self) -> dict[str, JSON]:
+        """See `Predictor.to_json`."""
+        model, intervals = self._fitted()
+        own: dict[str, JSON] = {"model": model.to_json(), "intervals": asdict(intervals), "count": self.count}
+        return self._identity() | own
+
+    def from_json(self, data: dict[str, Any]) -> Self:
+        """See `Predictor.from_json`."""
+        for key, value in self._identity().items():
+            if data.get(key) != value:
+                raise UsageError(
+                    f"The saved latency predictor does not fit: {key} is {data.get(key)!r}, not {value!r}.",
+                    "Fit it again on measurements of this space.",
+                )
+        try:
+            model = self.regression.from_json(data["model"])
+            known = data["intervals"]
+            intervals = Intervals(float(known["half_width"]), float(known["typical"]))
+            if not (0 <= intervals.half_width < np.inf and 0 < intervals.typical < np.inf):
+                raise ValueError(f"the intervals are {known}")
+            return replace(self, model=model, intervals=intervals, count=int(data["count"]))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UsageError(f"The saved latency predictor is damaged: {error}.", "Fit it again.") from error
+
+    def _identity(self) -> dict[str, JSON]:
+        own: dict[str, JSON] = {"predictor": self.kind, "version": self.version, "space": self.space.name}
+        return own | {"space_digest": space_digest(self.space)} | dict(self.identity)
+
+    def _fitted(self) -> tuple[Model, Intervals]:
+        if self.model is None or self.intervals is None:
+            raise UsageError("The latency predictor is not fitted.", "Use what `fit` or `from_json` returns.")
+        return self.model, self.intervals
+
+
+def left_out_by_folds(
+    fit: Callable[[Floats, Floats], Model], rows: Floats, latency_ms: Floats, *, folds: int
+) -> Floats:
+    """Latencies in ms `(n,)`, each predicted by a fit without its fold; rows of one network share a fold."""
+    group = np.unique(rows, axis=0, return_inverse=True)[1].reshape(-1)
+    order = np.random.default_rng(0).permutation(int(group.max()) + 1)
+    fold = order[group] % folds
+    predicted = np.empty(len(rows))
+    for held_out in np.unique(fold):
+        test = fold == held_out
+        predicted[test] = fit(rows[~test], latency_ms[~test]).predict(rows[test])[0]
+    return predicted

@@ -1,0 +1,58 @@
+"""Prediction intervals from the errors on left-out networks (split conformal quantile).
+
+Source: Vovk, Gammerman and Shafer, "Algorithmic Learning in a Random World" (2005).
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from predictors._metrics import Floats
+
+COVERAGE = 0.9
+STD_PER_HALF_WIDTH = 1 / 1.6449  # of a normal distribution at this coverage
+FEW = 10
+WIDER_FOR_FEW = 1.15
+
+
+@dataclass(frozen=True, slots=True)
+class Intervals:
+    """How far off predictions are.
+
+    half_width: half of the interval that covers COVERAGE of new networks, over the prediction.
+    typical: the spread (of `Model.predict`) of the networks that this is known from.
+    """
+
+    half_width: float
+    typical: float
+
+    @classmethod
+    def of(cls, predicted: Floats, measured: Floats, spread: Floats) -> Self:
+        """From networks that were left out: `(n,)` predictions and labels in one unit, and spreads.
+
+        With fewer than 9 networks no such quantile exists, and the largest error is taken, widened.
+        """
+        errors = np.sort(np.abs(predicted - measured) / predicted)
+        rank = math.ceil((len(errors) + 1) * COVERAGE)
+        width = float(errors[min(rank, len(errors)) - 1])
+        finite = spread[np.isfinite(spread)]
+        typical = float(np.median(finite)) if len(finite) else 1.0
+        return cls(width * WIDER_FOR_FEW if len(errors) < FEW else width, typical)
+
+    def std(self, mean: Floats, spread: Floats) -> Floats:
+        """Standard deviations `(n,)` of which 1.64 are half an interval, wider where the spread is wide.
+
+        The whole mean where the spread is infinite: nothing is known there.
+        """
+        known = np.isfinite(spread)
+        wider = np.maximum(1.0, np.where(known, spread, 1.0) / self.typical)
+        std: Floats = np.where(known, STD_PER_HALF_WIDTH * self.half_width * wider, 1.0) * mean
+        return std
+
+
+def interval(mean: Floats, std: Floats) -> tuple[Floats, Floats]:
+    """The lower and upper ends `(n,)` between which COVERAGE of the values are expected."""
+    half = std / STD_PER_HALF_WIDTH
+    return np.maximum(mean - half, 0), mean + half

@@ -1,0 +1,195 @@
+"""Latency as a sum of physical terms: the default predictor, good from some ten measured networks on.
+
+What the layers do (`FEATURES`) is summed exactly; a device's cost per unit of each is fitted, never negative.
+The fit climbs a ladder and stays on the rung with the least leave-one-out error: MACs alone (from 3 networks
+on), another device's predictor scaled (from 3 on), all work (from 8 on), with steps for large tensors, and a
+Gaussian process on what is left (from 50 on). The coefficients are readable, as the device's roofline card.
+"""
+
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from predictors._calibrated import Calibrated, Fitted, Model
+from predictors._features import FEATURES, MACS, ONE_SAMPLE, WORK, Workload, network_features, space_features
+from predictors._intervals import Intervals
+from predictors._linear import Linear, fit_linear
+from predictors._metrics import Floats, relative_errors
+from predictors._predictor import Predictor, check_training
+from predictors._residual import FEWEST, Residual, fit_residual
+from predictors.devices import JSON
+from search_spaces import SearchSpace
+from search_spaces._errors import UsageError
+from search_spaces._layers import Layer
+
+VERSION = 1
+FEWEST_ANY, FEWEST_WORK, FEWEST_STEPS = 3, 8, 16
+BETTER = 0.9  # a later rung must bring the leave-one-out error down to this share of an earlier one's
+
+
+def build(
+    space: SearchSpace,
+    *,
+    batch: int = 1,
+    element_bytes: int = 4,
+    source: Mapping[str, Any] | None = None,
+) -> Predictor:
+    """A roofline predictor for networks of `space`, not fitted yet.
+
+    batch, element_bytes: how the device runs the networks.
+    source: what `to_json` of another device's roofline predictor wrote; its coefficients are a rung.
+    """
+    workload = Workload(batch, element_bytes)
+    prior = None if source is None else source_coefficients(source)
+    return Calibrated(
+        kind="roofline",
+        version=VERSION,
+        space=space,
+        encode=partial(_encode, workload),
+        regression=Ladder(prior),
+        identity={"features": list(FEATURES), "batch": batch, "element_bytes": element_bytes},
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class OfLayers:
+    """A fitted predictor of networks that are lists of layers, from one of our spaces or not."""
+
+    model: Model
+    intervals: Intervals
+    workload: Workload
+
+    def predict(self, networks: Iterable[Iterable[Layer]]) -> tuple[Floats, Floats]:
+        """Means and standard deviations in ms, each `(n,)`."""
+        rows = np.array([network_features(layers, self.workload) for layers in networks])
+        mean, spread = self.model.predict(rows.reshape(-1, len(FEATURES)))
+        return mean, self.intervals.std(mean, spread)
+
+
+def fit_layers(
+    networks: Iterable[Iterable[Layer]], latency_ms: Floats, *, workload: Workload = ONE_SAMPLE
+) -> OfLayers:
+    """A predictor fitted on any networks that are given as lists of layers, and their latencies `(n,)` in ms.
+
+    Raises UsageError for fewer than 3 networks and for latencies that are not positive and finite.
+    """
+    rows = np.array([network_features(layers, workload) for layers in networks])
+    latency_ms = np.asarray(latency_ms, dtype=np.float64)
+    check_training(rows, latency_ms, minimum=FEWEST_ANY)
+    model, left_out, spread = Ladder().fit(rows, latency_ms)
+    return OfLayers(model, Intervals.of(left_out, latency_ms, spread), workload)
+
+
+def source_coefficients(state: Mapping[str, Any]) -> Floats:
+    """The coefficients `(features,)` of a saved roofline predictor; raises UsageError for another one."""
+    if state.get("predictor") != "roofline" or state.get("features") != list(FEATURES):
+        raise UsageError(
+            f"Only a roofline predictor of this version can be transferred, not '{state.get('predictor')}'."
+        )
+    return np.array(state["model"]["coefficients"], dtype=np.float64)
+
+
+class Rung(NamedTuple):
+    """A step of the ladder: name, the numbers of networks it is for, columns `(features, columns)`."""
+
+    name: str
+    networks: range
+    columns: Floats
+
+
+def rungs(prior: Floats | None = None) -> list[Rung]:
+    """The ladder from its foot, with a rung for another device's coefficients where there are some."""
+    each = np.eye(len(FEATURES))
+    constant = each[:, [FEATURES.index("constant")]]
+    macs = each[:, [FEATURES.index(name) for name in MACS]].sum(axis=1, keepdims=True)
+    work = np.concatenate([each[:, : len(WORK)], constant], axis=1)
+    found = [
+        Rung("MACs", range(FEWEST_ANY, FEWEST_WORK), np.concatenate([macs, constant], axis=1)),
+        Rung("work", range(FEWEST_WORK, sys.maxsize), work),
+        Rung("work and memory steps", range(FEWEST_STEPS, sys.maxsize), each),
+    ]
+    if prior is not None:
+        both = np.concatenate([prior[:, None], work], axis=1)
+        found.append(Rung("the source device, scaled", range(FEWEST_ANY, sys.maxsize), prior[:, None]))
+        found.append(Rung("the source device and work", range(FEWEST_WORK, sys.maxsize), both))
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class Roofline:
+    """The linear model of one rung and, where it helps, a Gaussian process on its relative residuals.
+
+    errors: mean relative leave-one-out error by the name of each rung that was tried.
+    """
+
+    rung: str
+    errors: Mapping[str, float]
+    linear: Linear
+    residual: Residual | None = None
+
+    def predict(self, rows: Floats) -> tuple[Floats, Floats]:
+        """See `Model.predict`."""
+        mean, spread = self.linear.predict(rows)
+        return (mean if self.residual is None else mean * self.residual.factor(rows)), spread
+
+    @property
+    def why(self) -> str:
+        """Which rung was taken, and by what errors."""
+        tried = ", ".join(f"{name} {100 * error:.1f} %" for name, error in self.errors.items())
+        return f"{self.rung}: leave-one-out errors are {tried}"
+
+    def to_json(self) -> dict[str, JSON]:
+        """See `Model.to_json`."""
+        residual = None if self.residual is None else self.residual.to_json()
+        own: dict[str, JSON] = {"rung": self.rung, "errors": dict(self.errors), "residual": residual}
+        return own | self.linear.to_json()
+
+
+@dataclass(frozen=True, eq=False)
+class Ladder:
+    """The `Regression` that chooses a rung; `prior` are another device's coefficients `(features,)`."""
+
+    prior: Floats | None = None
+    minimum: int = FEWEST_ANY
+
+    def fit(self, rows: Floats, latency_ms: Floats) -> Fitted:
+        """See `Regression.fit`."""
+        tried = [
+            (rung.name, fit_linear(rows, latency_ms, rung.columns))
+            for rung in rungs(self.prior)
+            if len(rows) in rung.networks
+        ]
+        errors = {name: _error(left_out, latency_ms) for name, (_, left_out, _) in tried}
+        name, (linear, left_out, spread) = tried[0]
+        for other, fitted in tried[1:]:
+            if errors[other] < BETTER * errors[name]:
+                name, (linear, left_out, spread) = other, fitted
+        residual = None
+        if len(rows) >= FEWEST:
+            residual, corrected = fit_residual(rows, latency_ms, left_out)
+            errors["a Gaussian process on the rest"] = _error(corrected, latency_ms)
+            if errors["a Gaussian process on the rest"] < BETTER * errors[name]:
+                return Fitted(Roofline(name, errors, linear, residual), corrected, spread)
+        return Fitted(Roofline(name, errors, linear), left_out, spread)
+
+    def from_json(self, data: Mapping[str, Any]) -> Roofline:
+        """See `Regression.from_json`."""
+        residual = data["residual"]
+        return Roofline(
+            str(data["rung"]),
+            {str(name): float(error) for name, error in data["errors"].items()},
+            Linear.from_json(dict(data), len(FEATURES)),
+            None if residual is None else Residual.from_json(residual),
+        )
+
+
+def _encode(workload: Workload, space: SearchSpace, codes: Any) -> Floats:
+    return space_features(space, codes, workload)
+
+
+def _error(predicted: Floats, latency_ms: Floats) -> float:
+    return float(relative_errors(predicted, latency_ms).mean())
