@@ -20,12 +20,23 @@ CLASSES = 10
 NS_PER_MAC = {"linear": 0.02, "conv2d": 0.05, "attention": 0.2}
 
 
+@dataclass(frozen=True)
+class PreparedRun:
+    """Notes its network's name."""
+
+    name: str
+    events: list[str]
+
+    def __call__(self) -> None:
+        self.events.append(self.name)
+
+
 @dataclass
 class FakeDevice:
     """Runs a network in `seconds_of[its name]` of its own time, which the slow-downs stretch.
 
     slowdown: factor of the n-th timing.  slow_at: factor at a time of the device's clock, every millisecond.
-    wall_per_cpu: None for a device without CPU time.  What it ran is in `events`, what it timed in `timed`.
+    wall_per_cpu: None for a device without CPU time.  What it ran is in `events`.
     """
 
     seconds_of: Mapping[str, float]
@@ -39,7 +50,6 @@ class FakeDevice:
     threads: int = 8
     now: float = 0.0
     events: list[str] = field(default_factory=list)
-    timed: list[list[str]] = field(default_factory=list)
     prepared: list[str] = field(default_factory=list)
     most_prepared: int = 0
 
@@ -60,20 +70,19 @@ class FakeDevice:
         self.prepared.append(name)
         self.most_prepared = max(self.most_prepared, len(self.prepared))
         try:
-            yield lambda: self.events.append(name)
+            yield PreparedRun(name, self.events)
         finally:
             self.prepared.remove(name)
 
     def time(self, run: Callable[[], None]) -> Timing:
         assert self.threads == 1, "timed outside a session"
-        before = len(self.events)
+        assert isinstance(run, PreparedRun), "some backends can time only what they prepared"
         run()
-        self.timed.append(self.events[before:])
-        seconds = sum(self.seconds_of[name] for name in self.timed[-1])
-        seconds = self._stretched(seconds) * self.slowdown(len(self.timed))
+        count = len(self.events)
+        seconds = self._stretched(self.seconds_of[self.events[-1]]) * self.slowdown(count)
         if self.wall_per_cpu is None:
             return Timing(seconds)
-        return Timing(seconds * self.wall_per_cpu(len(self.timed)), seconds)
+        return Timing(seconds * self.wall_per_cpu(count), seconds)
 
     def peak_memory(self, module: nn.Module, example: Any) -> int | None:
         assert self.threads == 1, "asked outside a session"

@@ -18,7 +18,7 @@ OTHERS = {name: pytest.approx(1e3 * SECONDS[name]) for name in ("a", "c", "d")}
 
 
 class Refusing(FakeDevice):
-    """Refuses one network, or closes it badly."""
+    """Refuses one network."""
 
     refused = "b"
 
@@ -61,7 +61,7 @@ def test_a_bad_wall_clock_is_no_timing_though_the_cpu_clock_goes() -> None:
 
 def test_a_run_that_is_only_bad_beside_the_calibrator_ends_too() -> None:
     device = FakeDevice(SECONDS | {"a": 0.060})
-    device.slowdown = lambda count: math.nan if count > 14 and device.timed[-1] == ["a"] else 1.0
+    device.slowdown = lambda count: math.nan if count > 14 and device.events[-1] == "a" else 1.0
     results = run(device, subnets={"a": factory("a")})
     assert results["a"] == Failure("ClockError: 5 timings are no positive seconds, the last is nan")
 
@@ -96,7 +96,7 @@ def test_a_network_that_failed_is_let_go_of_at_once() -> None:
 
 def test_a_failure_in_a_later_round_takes_the_timings_before_with_it() -> None:
     device = FakeDevice(SECONDS)
-    device.slowdown = lambda count: 1 / 0 if device.events.count("b") > 9 and device.timed[-1] == ["b"] else 1
+    device.slowdown = lambda count: 1 / 0 if device.events.count("b") > 9 and device.events[-1] == "b" else 1
     results = run(device, rounds=5)
     assert isinstance(results["b"], Failure)
     assert {m.rounds for m in measured(results).values()} == {10}
@@ -132,7 +132,7 @@ def test_a_calibrator_that_is_refused_stops_the_measurement() -> None:
 
 def test_a_calibrator_that_fails_later_is_not_blamed_on_a_subnet() -> None:
     device = FakeDevice(SECONDS)
-    device.slowdown = lambda count: math.nan if count > 30 and "calibrator" in device.timed[-1] else 1.0
+    device.slowdown = lambda count: math.nan if count > 30 and device.events[-1] == "calibrator" else 1.0
     with pytest.raises(ReferenceFailedError):
         run(device)
     assert (device.threads, device.prepared) == (8, [])
