@@ -34,7 +34,7 @@ def build(space: SearchSpace, *, batch: int = 1, element_bytes: int = 4) -> Pred
         version=VERSION,
         space=space,
         encode=one_hot,
-        regression=Ridge(),
+        regression=Ridge(sum(len(choice.options) for choice in space.choices)),
         identity={"batch": batch, "element_bytes": element_bytes},
     )
 
@@ -66,10 +66,9 @@ class Factors:
         return arrays | {"intercept": self.intercept, "count": self.count}
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """What `to_json` wrote; raises ValueError, KeyError or TypeError for damage."""
-        centre = np.array(data["centre"], dtype=np.float64).reshape(-1)
-        size = len(centre)
+    def from_json(cls, data: Mapping[str, Any], size: int) -> Self:
+        """What `to_json` wrote, for `size` options; raises ValueError, KeyError or TypeError for damage."""
+        centre = np.array(data["centre"], dtype=np.float64).reshape(size)
         weights = np.array(data["weights"], dtype=np.float64).reshape(size)
         covariance = np.array(data["covariance"], dtype=np.float64).reshape(size, size)
         intercept, count = float(data["intercept"]), int(data["count"])
@@ -84,6 +83,7 @@ class Factors:
 class Ridge:
     """The `Regression`; see the module."""
 
+    options: int
     minimum: int = FEWEST
 
     def fit(self, rows: Floats, latency_ms: Floats) -> Fitted:
@@ -113,4 +113,4 @@ class Ridge:
 
     def from_json(self, data: Mapping[str, Any]) -> Factors:
         """See `Regression.from_json`."""
-        return Factors.from_json(data)
+        return Factors.from_json(data, self.options)
