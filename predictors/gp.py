@@ -166,7 +166,5 @@ def _process(theta: Floats, optimizer: Any) -> Any:
 
 def _climb(objective: Any, theta: Floats, bounds: Floats) -> tuple[Floats, float]:
     """As scikit-learn does it by default, with fewer steps."""
-    found = minimize(
-        objective, theta, method="L-BFGS-B", jac=True, bounds=bounds, options={"maxiter": STEPS}
-    )
+    found = minimize(objective, theta, method="L-BFGS-B", jac=True, bounds=bounds, options={"maxiter": STEPS})
     return found.x, float(found.fun)

@@ -132,7 +132,7 @@ def _scores(
         "count": len(codes),
         "repeatability": asdict(ceiling),
         "perfect_mape": PERFECT_MAPE * ceiling.sigma,
-        "why": getattr(predictor, "why", None),
+        "why": predictor.why,
     }
     if len(codes) < FEWEST_SCORED:
         return told

@@ -186,7 +186,12 @@ def test_a_late_agent_is_fenced(store, lease):
         expire(store, t.requests)
         with store.take_request(agent) as taken:
             assert (taken.request.id, taken.request.attempt) == (request.id, 2)
-            for write in (lambda: late.finish({"late": 1}), lambda: late.fail("x"), late.give_back, late.check):
+            for write in (
+                lambda: late.finish({"late": 1}),
+                lambda: late.fail("x"),
+                late.give_back,
+                late.check,
+            ):
                 with pytest.raises(ConflictError, match="cancelled, or another agent"):
                     write()
             taken.finish({"right": 1})
