@@ -64,7 +64,7 @@ class Calibrated:
     """A `Predictor`; see the module.
 
     kind: the name of its file.  version: of what it saves.  identity: settings that a saved one must share.
-    count: networks that it was fitted on.  why: see `Fitted`.
+    count: networks that it was fitted on.  why: see `Fitted`.  error: mean relative error on left-out ones.
     """
 
     kind: str
@@ -77,6 +77,11 @@ class Calibrated:
     intervals: Intervals | None = None
     count: int = 0
     why: str = ""
+    error: float = np.inf
+
+    def takes(self, codes: Codes) -> bool:
+        """Whether these are enough networks for a fit."""
+        return len(np.unique(codes, axis=0)) >= self.regression.minimum
 
     def fit(self, codes: Codes, latency_ms: Floats) -> Self:
         """See `Predictor.fit`."""
@@ -84,7 +89,8 @@ class Calibrated:
         check_training(codes, latency_ms, minimum=self.regression.minimum)
         model, left_out, spread, why = self.regression.fit(self.encode(self.space, codes), latency_ms)
         intervals = Intervals.of(left_out, latency_ms, spread)
-        return replace(self, model=model, intervals=intervals, count=len(codes), why=why)
+        error = float(relative_errors(left_out, latency_ms).mean())
+        return replace(self, model=model, intervals=intervals, count=len(codes), why=why, error=error)
 
     def predict(self, codes: Codes) -> tuple[Floats, Floats]:
         """See `Predictor.predict`."""
@@ -99,7 +105,7 @@ class Calibrated:
         """See `Predictor.to_json`."""
         model, intervals = self._fitted()
         own: dict[str, JSON] = {"model": model.to_json(), "intervals": asdict(intervals), "count": self.count}
-        return self._identity() | own | {"why": self.why}
+        return self._identity() | own | {"why": self.why, "error": self.error}
 
     def from_json(self, data: dict[str, Any]) -> Self:
         """See `Predictor.from_json`."""
@@ -115,8 +121,8 @@ class Calibrated:
             intervals = Intervals(float(known["half_width"]), float(known["typical"]))
             if not (0 <= intervals.half_width < np.inf and 0 < intervals.typical < np.inf):
                 raise ValueError(f"the intervals are {known}")
-            count, why = int(data["count"]), str(data["why"])
-            return replace(self, model=model, intervals=intervals, count=count, why=why)
+            count, why, error = int(data["count"]), str(data["why"]), float(data["error"])
+            return replace(self, model=model, intervals=intervals, count=count, why=why, error=error)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UsageError(f"The saved latency predictor is damaged: {error}.", "Fit it again.") from error
 

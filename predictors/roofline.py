@@ -19,7 +19,7 @@ from predictors._features import FEATURES, MACS, ONE_SAMPLE, WORK, Workload, net
 from predictors._intervals import Intervals
 from predictors._linear import Linear, fit_linear
 from predictors._metrics import Floats, relative_errors
-from predictors._predictor import Predictor, check_training
+from predictors._predictor import check_training
 from predictors._residual import FEWEST, Residual, fit_residual
 from predictors.devices import JSON
 from search_spaces import SearchSpace
@@ -37,7 +37,7 @@ def build(
     batch: int = 1,
     element_bytes: int = 4,
     source: Mapping[str, Any] | None = None,
-) -> Predictor:
+) -> Calibrated:
     """A roofline predictor for networks of `space`, not fitted yet.
 
     batch, element_bytes: how the device runs the networks.
