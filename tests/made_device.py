@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
+from predictors._calibrator import calibrator
 from predictors.devices import Timing
 from search_spaces._errors import UsageError
 
@@ -26,15 +27,17 @@ def build(
 
 @dataclass
 class MadeDevice:
-    """A `Device`; what it prepared has the parameter counts in `prepared`."""
+    """A `Device` whose clock is computed."""
 
     name: str
     threads: int
     batch: int
     precision: str
     speed: float
-    prepared: list[int] = field(default_factory=list)
     _seconds: float = 0.0
+
+    def calibrator_seconds(self) -> float:
+        return self._seconds_of(calibrator())
 
     def fingerprint(self) -> dict[str, Any]:
         told = {"threads": self.threads, "batch": self.batch, "precision": self.precision}
@@ -45,9 +48,7 @@ class MadeDevice:
 
     @contextmanager
     def prepare(self, module: nn.Module, example: Any) -> Iterator[Callable[[], None]]:
-        parameters = sum(p.numel() for p in module.parameters())
-        self.prepared.append(parameters)
-        seconds = (1e-5 + SECONDS_PER_PARAMETER * parameters) / self.speed
+        seconds = self._seconds_of(module)
 
         def run() -> None:
             self._seconds = seconds
@@ -64,3 +65,7 @@ class MadeDevice:
 
     def joules(self) -> float | None:
         return None
+
+    def _seconds_of(self, module: nn.Module) -> float:
+        parameters = sum(p.numel() for p in module.parameters())
+        return (1e-5 + SECONDS_PER_PARAMETER * parameters) / self.speed
