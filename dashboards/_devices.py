@@ -145,7 +145,7 @@ def job_here(store: Store, job_id: int, device_id: int) -> list[Component]:
     if not here.any():
         return [*head, html.P("This job has no latency predictor for this device yet."), *noise, *failed]
     row = predictors[here].to_dict("records")[0]
-    why = [html.P(f"Chosen because of {row['why']}.")] if isinstance(row["why"], str) else []
+    why = [html.P(f"How it was chosen: {row['why']}.")] if isinstance(row["why"], str) else []
     card = latency_frames.card(store, job, device_id)
     return [
         *head,

@@ -86,15 +86,17 @@ def halves_figure(halves: pd.DataFrame, *, mape: float | None = None) -> go.Figu
             name="subnets",
         )
     )
-    subtitle = f"odd against even rounds of {len(known)} subnets"
+    subtitle, widest = f"{len(known)} subnets", float(apart.abs().max())
     if is_number(mape):
         figure.add_hrect(-mape, mape, fillcolor="rgba(138, 148, 160, 0.2)", line_width=0, layer="below")
-        subtitle += f"; grey: {percent(mape)} apart, their mean"
+        subtitle, widest = f"{subtitle}; grey: {percent(mape)} apart, the mean", max(widest, mape)
     framed(figure, title, subtitle)
     low, high = known["measured_ms"].min(), known["measured_ms"].max()
     scale = "log" if high >= LOG_FROM * low else "linear"
     figure.update_xaxes(type=scale, title=f"measured in ms{_in_words(scale)}", tickformat="~g")
-    figure.update_yaxes(title="odd minus even", tickformat="+~p", zeroline=True, zerolinecolor=GREY)
+    reach = 1.15 * widest or 0.01
+    figure.update_yaxes(range=[-reach, reach])
+    figure.update_yaxes(title="odd minus even rounds", tickformat="+~p", zeroline=True, zerolinecolor=GREY)
     return figure.update_layout(showlegend=False)
 
 
@@ -125,7 +127,7 @@ def kinds_figure(kinds: pd.DataFrame) -> go.Figure:
                 hoverinfo="text",
             )
             figure.add_trace(bar, row=row, col=1)
-    framed(figure, title, "as predicted for the smallest and the largest subnet; each has its own scale")
+    framed(figure, title, "as predicted; each bar has its own scale")
     figure.update_layout(barmode="stack", bargap=0.3)
     figure.update_xaxes(nticks=6, tickformat="~g")
     return figure.update_xaxes(title="ms", row=len(subnets), col=1)

@@ -69,10 +69,8 @@ def residuals_figure(residuals: pd.DataFrame) -> go.Figure:
             )
         )
     few = "" if len(choices) <= MOST_CHOICES else f" ({MOST_CHOICES} of {len(choices)} choices)"
-    framed(figure, title, f"legend: the share of the errors' variance that a choice tells{few}")
-    figure.update_xaxes(
-        title="predicted over measured, less one", tickformat="+~p", zeroline=True, zerolinecolor=GREY
-    )
+    framed(figure, title, f"legend: variance explained{few}")
+    figure.update_xaxes(title="error of the prediction", tickformat="+~p", zeroline=True, zerolinecolor=GREY)
     figure.update_yaxes(type="category", categoryorder="array", categoryarray=labels[::-1])
     return figure.update_layout(height=190 + 30 * len(labels))
 

@@ -12,7 +12,8 @@ pytestmark = pytest.mark.browser
 
 FIGURES = ("held-out", "halves", "kinds", "residuals")
 ALL_DRAWN = """
-return arguments[0].every(id => document.querySelector(`#${id} .main-svg .plot`) !== null);
+const plots = arguments[0].map(id => document.querySelector(`#${id} .js-plotly-plot`));
+return plots.every(gd => gd && gd._fullData && gd._fullData.length > 0);
 """
 # How far anything but a table reaches beyond the window.
 OVERFLOW = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
@@ -49,7 +50,6 @@ def picture(browser: Chrome, path: Path) -> None:
     width = browser.execute_script("return document.documentElement.clientWidth")
     size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    wait(browser, lambda b: b.execute_script(ALL_DRAWN, []))
     assert browser.save_screenshot(str(path))
 
 

@@ -90,7 +90,7 @@ def test_a_device_shows_what_a_job_found_out(client: FlaskClient, store: Store) 
     assert all(name in jobs for name in ("digit-pairs", "generated", "on-two"))
     assert "1.9 % (perfect: 1.5 %)" in jobs
     assert "Mean error 1.9 % on subnets held out; a perfect predictor would show 1.5 %." in job
-    assert "Chosen because of work: leave-one-out errors are MACs 8.1 %, work 1.9 %." in job
+    assert "How it was chosen: work: leave-one-out errors are MACs 8.1 %, work 1.9 %." in job
     assert "roofline (work), fitted to 24 subnets" in job
     assert "3 of 24 measurements were made while the machine did other work as well" in job
     assert all(cell in job for cell in ("launches", "us a layer", "25 %", "9.5"))

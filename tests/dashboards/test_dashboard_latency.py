@@ -123,6 +123,7 @@ def test_halves_figure() -> None:
     (band,) = figure.layout.shapes
     assert (band.y0, band.y1) == (-0.02, 0.02)
     assert "2.0 % apart" in figure.layout.title.subtitle.text
+    assert list(figure.layout.yaxis.range) == pytest.approx([-0.046, 0.046])
     without = halves_figure(rows)
     assert not without.layout.shapes
 
