@@ -1,7 +1,7 @@
 """A device's roofline card: what each kind of work costs on it, read off a saved roofline predictor.
 
-    for row in card(state):
-        print(f"{row.term}: {row.cost:.3g} {row.unit}, {row.share:.0%} of the latency")
+for row in card(state):
+    print(f"{row.term}: {row.cost:.3g} {row.unit}, {row.share:.0%} of the latency")
 """
 
 from collections.abc import Iterable, Mapping
