@@ -19,6 +19,7 @@ from search_spaces._errors import UsageError
 from search_spaces._space import Codes
 
 CHUNK = 8_192
+LONGEST = 80  # characters of a value in a message
 
 Encoding: TypeAlias = Callable[[SearchSpace, Codes], Floats]
 
@@ -112,7 +113,7 @@ class Calibrated:
         for key, value in self._identity().items():
             if data.get(key) != value:
                 raise UsageError(
-                    f"The saved latency predictor does not fit: {key} is {data.get(key)!r}, not {value!r}.",
+                    f"The saved latency predictor does not fit: {key} is {_short(data.get(key))}, not {_short(value)}.",
                     "Fit it again on measurements of this space.",
                 )
         try:
@@ -134,6 +135,11 @@ class Calibrated:
         if self.model is None or self.intervals is None:
             raise UsageError("The latency predictor is not fitted.", "Use what `fit` or `from_json` returns.")
         return self.model, self.intervals
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
 
 
 def left_out_by_folds(

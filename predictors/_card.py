@@ -65,6 +65,11 @@ def by_kind(state: Mapping[str, Any], layers: Iterable[Layer]) -> dict[str, floa
     return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 
+def is_roofline(state: Mapping[str, Any]) -> bool:
+    """Whether what a predictor's `to_json` gave has a card."""
+    return bool(_roofline(state).get("predictor") == "roofline")
+
+
 def _roofline(state: Mapping[str, Any]) -> Mapping[str, Any]:
     taken = state.get("taken")
     return taken if state.get("predictor") == "auto" and isinstance(taken, Mapping) else state
