@@ -109,10 +109,8 @@ def _builder(run: Run, space: SearchSpace, device: Target, workload: Workload) -
                 f"host can: '{device.name}' is an agent's.",
                 "Take another predictor, such as roofline.",
             )
-        layers = module.distinct_layers(space)
-        options["table"] = module.tabulate(
-            device, layers, seed=run.config.seed, progress=partial(progress, run)
-        )
+        layers, shown = module.distinct_layers(space), partial(progress, run)
+        options["table"] = module.tabulate(device, layers, seed=run.config.seed, progress=shown)
     return partial(_build, run.config.predictor.name, options)
 
 
