@@ -11,7 +11,7 @@ from outcomes import assert_kept, assert_once, rows
 
 AGENT = ("device-agent", "pi", "--batch", "8")
 REMOTE = JOB.replace("devices: {cpu: {batch: 8}}", "devices: {pi: {backend: remote}}").replace(
-    "rounds: 2, max_rounds: 3", "rounds: 30, max_rounds: 30"
+    "rounds: 2, max_rounds: 3", "rounds: 12, max_rounds: 12"
 )
 
 
