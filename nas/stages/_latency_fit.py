@@ -105,8 +105,8 @@ def _builder(run: Run, space: SearchSpace, device: Target, workload: Workload) -
     if hasattr(module, "tabulate"):
         if isinstance(device, RemoteDevice):
             raise JobFailedError(
-                f"The predictor '{run.config.predictor.name}' times single layers, which only a device of this "
-                f"host can, and '{device.name}' is an agent's.",
+                f"The predictor '{run.config.predictor.name}' times single layers, which only a device of "
+                f"this host can, and '{device.name}' is an agent's.",
                 "Take another predictor, such as roofline.",
             )
         layers, shown = module.distinct_layers(space), partial(progress, run)
