@@ -129,7 +129,9 @@ class Network:
             np.array(data[name], dtype=np.float64).reshape(inputs) for name in ("centre", "scale")
         )
         level, unit = float(data["level"]), float(data["unit"])
-        if not np.isfinite([level, unit]).all() or not all(np.isfinite(array).all() for array in (*weights, *biases, centre, scale)):
+        if not np.isfinite([level, unit]).all() or not all(
+            np.isfinite(array).all() for array in (*weights, *biases, centre, scale)
+        ):
             raise ValueError("a number is not finite")
         return cls(centre, scale, level, unit, tuple(weights), tuple(biases))
 
