@@ -1,4 +1,4 @@
-"""A backend whose timings follow from the parameters of a network; an own module, as job files may name one."""
+"""A backend whose timings follow from the parameters of a network: somebody's own module."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
