@@ -113,7 +113,8 @@ class Calibrated:
         for key, value in self._identity().items():
             if data.get(key) != value:
                 raise UsageError(
-                    f"The saved latency predictor does not fit: {key} is {_short(data.get(key))}, not {_short(value)}.",
+                    f"The saved latency predictor does not fit: {key} is {_short(data.get(key))}, "
+                    f"not {_short(value)}.",
                     "Fit it again on measurements of this space.",
                 )
         try:

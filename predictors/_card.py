@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from predictors._features import FEATURES, STEPS, WORK, Workload, layer_features
-from predictors.roofline import source_coefficients
-from search_spaces._errors import UsageError
+from predictors.roofline import saved_features, source_coefficients
 from search_spaces._layers import Layer
 
 CONSTANT = "constant"
@@ -39,25 +38,29 @@ def card(state: Mapping[str, Any]) -> list[Row]:
     `auto` that took the roofline will do. Raises UsageError for another predictor and for damage.
     """
     state = _roofline(state)
-    coefficients, mean_work = source_coefficients(state), _mean_work(state)
-    ms = coefficients * mean_work
+    coefficients = source_coefficients(state)
+    shares = coefficients * saved_features(state, "work_per_ms")
     rows = [
-        Row(term, float(cost * factor), unit, float(part / ms.sum()))
-        for term, cost, part in zip(FEATURES, coefficients, ms, strict=True)
+        Row(term, float(cost * factor), unit, float(share))
+        for term, cost, share in zip(FEATURES, coefficients, shares, strict=True)
         if cost > 0
         for unit, factor in [_unit(term)]
     ]
     return sorted(rows, key=lambda row: -row.share)
 
 
-def by_kind(state: Mapping[str, Any], layers: Iterable[Layer]) -> dict[str, float]:
+def by_kind(
+    state: Mapping[str, Any], layers: Iterable[Layer], workload: Workload | None = None
+) -> dict[str, float]:
     """The latency in ms of one network by the kind of its layers, the greatest first; `constant` is the rest.
 
     They add up to the linear part of the prediction, without the process on its residuals. Raises as `card`.
+    workload: the one that the predictor was fitted for, where it is not given.
     """
     state = _roofline(state)
     coefficients = source_coefficients(state)
-    workload = Workload(int(state["batch"]), int(state["element_bytes"]))
+    if workload is None:
+        workload = Workload(int(state["batch"]), int(state["element_bytes"]))
     found = {CONSTANT: float(coefficients[FEATURES.index(CONSTANT)])}
     for layer in layers:
         ms = float(np.array(layer_features(layer, workload)) @ coefficients[:-1])
@@ -73,13 +76,6 @@ def is_roofline(state: Mapping[str, Any]) -> bool:
 def _roofline(state: Mapping[str, Any]) -> Mapping[str, Any]:
     taken = state.get("taken")
     return taken if state.get("predictor") == "auto" and isinstance(taken, Mapping) else state
-
-
-def _mean_work(state: Mapping[str, Any]) -> Any:
-    try:
-        return np.array(state["model"]["mean_work"], dtype=np.float64).reshape(len(FEATURES))
-    except (KeyError, TypeError, ValueError) as error:
-        raise UsageError(f"The saved latency predictor is damaged: {error}.", "Fit it again.") from error
 
 
 def _unit(term: str) -> tuple[str, float]:

@@ -96,7 +96,8 @@ def _functional(layer: Layer) -> "nn.Module":
             if layer.kind == "relative_positions":
                 vectors = self.rows[self.apart] + self.columns[self.apart]
                 by_query: Tensor = x.permute(2, 0, 1, 3).flatten(1, 2) @ vectors.transpose(1, 2)
-                return by_query.unflatten(1, x.shape[:2]).permute(1, 2, 0, 3)
+                told: Tensor = by_query.unflatten(1, x.shape[:2])
+                return told.permute(1, 2, 0, 3)
             if x.shape[-1] == layer.shape[1]:
                 return F.gelu(x)
             gate, value = x.chunk(2, dim=-1)

@@ -1,7 +1,7 @@
 """Every option of every choice multiplies the latency by its own factor: what DyNAS-T fits, for comparison.
 
-A ridge regression of log latency on one-hot options; its strength has the least leave-one-out error of a grid,
-in closed form. It knows nothing of layers and needs some 100 networks in spaces with many choices.
+A ridge regression of log latency on one-hot options; its strength has the least leave-one-out error of a
+grid, in closed form. It knows nothing of layers and needs some 100 networks in spaces with many choices.
 Source: Cummings et al., "A Hardware-Aware Framework for Accelerating NAS Across Modalities" (2022), DyNAS-T.
 """
 

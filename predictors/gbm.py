@@ -82,7 +82,7 @@ class Trees:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], columns: int) -> Self:
-        """What `to_json` wrote, for `columns` features; raises ValueError, KeyError or TypeError for damage."""
+        """What `to_json` wrote, for `columns` features; raises ValueError, KeyError or TypeError."""
         left, right, feature = (np.array(data[name], dtype=np.int64) for name in ("left", "right", "feature"))
         threshold, value = (np.array(data[name], dtype=np.float64) for name in ("threshold", "value"))
         if not left.ndim == 2 or not all(a.shape == left.shape for a in (right, feature, threshold, value)):

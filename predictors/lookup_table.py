@@ -1,8 +1,8 @@
 """Latency as a sum of layers timed alone: the look-up table of ProxylessNAS and OFA, for comparison.
 
-Every distinct layer of the space is timed (`tabulate`), which takes hundreds of small networks. Whole ones are
-then needed only to correct the sum by a line (`fit`, from 3 on), since what happens between layers is in no
-table:
+Every distinct layer of the space is timed (`tabulate`), which takes hundreds of small networks. Whole ones
+are then needed only to correct the sum by a line (`fit`, from 3 on), since what happens between layers is in
+no table:
 
     table = tabulate(device, distinct_layers(space), seed=0)
     predictor = build(space, table=table).fit(codes, latency_ms)

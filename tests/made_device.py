@@ -1,4 +1,4 @@
-"""A backend whose timings follow from the parameters of a network; job files may name its module."""
+"""A backend whose timings follow from the parameters of a network: somebody's own module."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext

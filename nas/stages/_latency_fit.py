@@ -105,14 +105,12 @@ def _builder(run: Run, space: SearchSpace, device: Target, workload: Workload) -
     if hasattr(module, "tabulate"):
         if isinstance(device, RemoteDevice):
             raise JobFailedError(
-                f"The predictor '{run.config.predictor.name}' times single layers, which only devices of this "
-                f"host can: '{device.name}' is an agent's.",
+                f"The predictor '{run.config.predictor.name}' times single layers, which only a device of "
+                f"this host can, and '{device.name}' is an agent's.",
                 "Take another predictor, such as roofline.",
             )
-        layers = module.distinct_layers(space)
-        options["table"] = module.tabulate(
-            device, layers, seed=run.config.seed, progress=partial(progress, run)
-        )
+        layers, shown = module.distinct_layers(space), partial(progress, run)
+        options["table"] = module.tabulate(device, layers, seed=run.config.seed, progress=shown)
     return partial(_build, run.config.predictor.name, options)
 
 
