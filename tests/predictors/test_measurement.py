@@ -47,9 +47,9 @@ def test_a_visit_is_calibrator_twice_warm_up_and_two_runs_between_calibrator_tim
 
 
 def test_a_network_just_built_is_warmed_up_longer_the_faster_it_is() -> None:
-    device = FakeDevice(SECONDS | {"a": 1e-4})
+    device = FakeDevice(SECONDS | {"a": 3e-4})
     run(device, subnets={"a": factory("a")}, rounds=2)
-    runs = "r" * (1 + 20)  # in 2 ms, the first of them untimed
+    runs = "r" * (1 + 7)  # in 2 ms, the first of them untimed
     visit = f"c{runs}c{runs}c"
     assert told(device) == "c" * 10 + "cc" + "r" * 10 + visit + "ccr" + visit
 
@@ -60,7 +60,7 @@ def test_a_short_run_is_the_mean_of_several() -> None:
     assert isinstance(found, Measurement)
     walls = [row[RAW.index("wall_s")] for row in found.raw]
     assert walls == pytest.approx([1e-4] * len(walls), rel=0.5)
-    assert runs_for(Timing(1e-4)) == 20
+    assert runs_for(Timing(3e-4)) == 7
     assert runs_for(Timing(2e-3)) == runs_for(Timing(1.0)) == 1
     assert runs_for(Timing(1e-9)) == 50
 
