@@ -21,8 +21,8 @@ WIDER_FOR_FEW = 1.15
 class Intervals:
     """How far off predictions are.
 
-    half_width: half of the interval that covers COVERAGE of new networks, over the prediction, where the spread
-        is at most the typical one; elsewhere the interval is as much wider as the spread.
+    half_width: half of the interval that covers COVERAGE of new networks, over the prediction, where the
+        spread is at most the typical one; elsewhere the interval is as much wider as the spread.
     typical: the spread (of `Model.predict`) of the networks that this is known from.
     """
 
@@ -62,3 +62,9 @@ def interval(mean: Floats, std: Floats) -> tuple[Floats, Floats]:
     """The lower and upper ends `(n,)` between which COVERAGE of the values are expected."""
     half = std / STD_PER_HALF_WIDTH
     return np.maximum(mean - half, 0), mean + half
+
+
+def coverage(mean: Floats, std: Floats, measured: Floats) -> float:
+    """The share of the measured values `(n,)` that lie in their intervals; COVERAGE is what it should be."""
+    low, high = interval(mean, std)
+    return float(((low <= measured) & (measured <= high)).mean())
