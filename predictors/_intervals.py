@@ -35,7 +35,7 @@ class Intervals:
 
         Errors are divided by the root of how much wider their own intervals are. An error holds noise, which
         grows with the spread, and what the model lacks, which does not: divided by all of it, intervals covered
-        too few of measured networks where few were fitted; divided by nothing, too many of sums with noise.
+        too few measured networks where few were fitted; divided by nothing, too many sums with noise.
         With fewer than 9 networks no such quantile exists, and the largest error is taken, widened.
         """
         finite = spread[np.isfinite(spread)]
