@@ -34,7 +34,7 @@ class Intervals:
         """From networks that were left out: `(n,)` predictions and labels in one unit, and spreads.
 
         Errors are divided by the root of how much wider their own intervals are. An error holds noise, which
-        grows with the spread, and what the model lacks, which does not: divided by all of it, intervals covered
+        grows with the spread, and what the model lacks, which does not: divided by all of it, intervals hold
         too few measured networks where few were fitted; divided by nothing, too many sums with noise.
         With fewer than 9 networks no such quantile exists, and the largest error is taken, widened.
         """
