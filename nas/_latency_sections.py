@@ -80,6 +80,6 @@ class PredictorConfig(Section):
     def _fits(self) -> Self:
         if self.max_rounds < self.rounds:
             raise ValueError(f"max_rounds ({self.max_rounds}) must not be less than rounds ({self.rounds})")
-        if self.source is not None and self.name != "roofline":
-            raise ValueError(f"source belongs to the predictor roofline, not to {self.name}")
+        if self.source is not None and self.name not in ("roofline", "auto"):
+            raise ValueError(f"source belongs to the predictors roofline and auto, not to {self.name}")
         return self

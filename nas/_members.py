@@ -1,7 +1,7 @@
 """One subnet of a front, and which of them no other beats."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,15 +68,9 @@ class Member:
         return None if ends is None or measured is None else ends[0] <= measured <= ends[1]
 
     def meets(self, conditions: Iterable[Condition]) -> bool:
-        """Whether all conditions hold. Raises UsageError for one on memory where no job looked at it."""
+        """Whether all conditions hold; what is not known meets nothing."""
         values = {name: getattr(self, name) for name in LIMITED} | {self.metric: self.quality}
-        for condition in conditions:
-            if condition.name in ("memory_bytes", "peak_memory_bytes") and values[condition.name] is None:
-                hint = "Use params: 4 bytes each."
-                raise UsageError(f"'{condition.name}' is not known of the subnets of job '{self.job}'.", hint)
-            if not condition.holds(values):
-                return False
-        return True
+        return all(condition.holds(values) for condition in conditions)
 
     @property
     def retrained(self) -> dict[str, dict[str, float | None]]:
@@ -130,6 +124,16 @@ def members(store: Store, job: Job, device_id: int | None = None) -> list[Member
         )
         for row in frames.finalists(store, job, device_id).drop_duplicates("subnet").to_dict("records")
     ]
+
+
+def check_known(members: Collection[Member], conditions: Iterable[Condition]) -> None:
+    """Raises UsageError for a condition on memory that is known of no member."""
+    for condition in conditions:
+        if condition.name not in ("memory_bytes", "peak_memory_bytes"):
+            continue
+        if members and all(getattr(member, condition.name) is None for member in members):
+            hint = "Use params: 4 bytes each."
+            raise UsageError(f"'{condition.name}' is not known of any subnet of this front.", hint)
 
 
 def nondominated(members: Iterable[Member], *, by_search: bool = False) -> list[Member]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from nas._members import Member, by_latency, nondominated
+from nas._members import Member, by_latency, check_known, nondominated
 from nas._members import members as members_of
 from nas.agreement import FEWEST, Agreement, agreement
 from nas.conditions import Condition
@@ -100,6 +100,7 @@ class ParetoFront:
 
     def select(self, *conditions: Condition) -> Member:
         """The best in quality that meets all conditions; of equals the fastest. Raises NotFoundError."""
+        check_known(self.members, conditions)
         fitting = [member for member in self.members if member.meets(conditions)]
         if not fitting:
             asked = " and ".join(map(str, conditions)) or "no condition"
@@ -142,6 +143,7 @@ def front(
         _check_comparable(store, jobs, {found for found in on.values() if found is not None})
         members = nondominated(members, by_search=True)
     conditions = tuple(where)
+    check_known(members, conditions)
     members = [member for member in members if member.meets(conditions)]
     curves = [store.events(job, "hypervolume") for job in jobs] if len(jobs) == 1 else []
     return ParetoFront(

@@ -26,6 +26,7 @@ from nas.stages.anchors import check_trained_anchors
 from nas.stages.train import recipe, strategy, torch_device
 from nas.store import Job, Store
 from nas.targets import resolved
+from predictors import _memory as memory
 from predictors._intervals import interval
 from predictors._measurement import Failure
 from predictors._measurement import measure as measure_latency
@@ -119,7 +120,14 @@ def predict(store: Store, job: Job, architecture: dict[str, Any]) -> dict[str, A
             "std_ms": float(std[0]),
             "interval_ms": [float(end[0]) for end in interval(mean, std)],
         },
+        **_peak_memory(store, job, row.device_id, space, codes),
     }
+
+
+def _peak_memory(store: Store, job: Job, device_id: int, space: SearchSpace, codes: Any) -> dict[str, float]:
+    """The predicted peak in bytes, of a device that can tell it."""
+    row = store.predictor(job, device_id, metric=MEMORY)
+    return {} if row is None else {MEMORY: float(memory.restored(space, row.state).predict(codes)[0][0])}
 
 
 def measure(folder: Path, device_options: dict[str, Any]) -> dict[str, Any]:

@@ -71,16 +71,13 @@ def execute(
 
 def results(plain: Mapping[str, Mapping[str, Any]]) -> Results:
     """What `execute` told, as Measurements and Failures."""
-    return {
-        key: Failure(**told) if told.keys() == {"reason"} else Measurement(**told)
-        for key, told in plain.items()
-    }
+    return {key: Failure(**told) if "reason" in told else Measurement(**told) for key, told in plain.items()}
 
 
 def row(subnet: NewSubnet, device_id: int, purpose: str, result: Measurement | Failure) -> NewMeasurement:
     """A result as the store keeps it."""
     if isinstance(result, Failure):
-        return NewMeasurement(subnet, device_id, purpose, None, reason=result.reason)
+        return NewMeasurement(subnet, device_id, purpose, None, raw=result.raw, reason=result.reason)
     return NewMeasurement(
         subnet,
         device_id,

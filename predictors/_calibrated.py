@@ -115,7 +115,7 @@ class Calibrated:
                 raise UsageError(
                     f"The saved latency predictor does not fit: {key} is {_short(data.get(key))}, "
                     f"not {_short(value)}.",
-                    "Fit it again on measurements of this space.",
+                    "Fit it again on measurements of this space: start the job anew.",
                 )
         try:
             model = self.regression.from_json(data["model"])

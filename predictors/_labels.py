@@ -2,9 +2,9 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import chain
-from typing import TypeAlias
+from typing import Self, TypeAlias
 
 import numpy as np
 
@@ -47,6 +47,7 @@ class Measurement:
         label is made of wall times.
     peak_memory_bytes, energy_mj: of one batch; None where the device cannot tell. Energy includes what the
         hardware draws when idle.
+    extras_failure: what went wrong when one of the two was to be told.
     """
 
     latency_ms: float
@@ -58,13 +59,26 @@ class Measurement:
     contention: float
     peak_memory_bytes: int | None = None
     energy_mj: float | None = None
+    extras_failure: str | None = None
+
+    def under(self, reference_ms: float) -> Self:
+        """The same label for another clean time of the calibrator, such as the one its device is known by."""
+        factor = reference_ms / self.reference_ms
+        return replace(
+            self,
+            latency_ms=factor * self.latency_ms,
+            spread_ms=factor * self.spread_ms,
+            stderr_ms=factor * self.stderr_ms,
+            reference_ms=reference_ms,
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a subnet has no latency."""
+    """Why a subnet has no latency; raw: what was timed before it failed, as in `Measurement`."""
 
     reason: str
+    raw: list[list[float | None]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ class Linear:
     """latency_ms = row @ coefficients; `coefficients` `(features,)` are not negative.
 
     covariance: of the coefficients over the noise's variance, `(features, features)`.
-    seen: the features that were not zero in every measured network, `(features,)`.
+    seen: the features that some measured network has, or that the rung does not use, `(features,)`.
     """
 
     coefficients: Floats
@@ -72,7 +72,7 @@ def fit_linear(rows: Floats, latency_ms: Floats, rung: Floats) -> tuple[Linear, 
     inner = active @ (columns.T @ columns) @ active + RIDGE**2 * np.eye(len(active))
     inverse = active @ np.linalg.inv(inner) @ active
     back = rung[:, used] * scale
-    model = Linear(back @ weights, back @ inverse @ back.T, np.asarray(rows.any(axis=0)))
+    model = Linear(back @ weights, back @ inverse @ back.T, np.asarray(rows.any(axis=0) | ~rung.any(axis=1)))
     leverage = np.einsum("ij,jk,ik->i", columns, inverse, columns).clip(0, 1 - 1e-9)
     return model, left_out(rows, latency_ms, rung), np.sqrt(1 / (1 - leverage))
 

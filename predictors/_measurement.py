@@ -11,9 +11,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from predictors._extras import energy_mj, peak_memory_bytes
+from predictors._energy import energy_mj
 from predictors._labels import RAW, Failure, Measurement, Repeatability, clean_ms, labelled, repeatability
-from predictors._session import Factory, ReferenceFailedError, Session, calibrator_failed
+from predictors._session import TIMINGS, Factory, ReferenceFailedError, Session, calibrator_failed
 from predictors.devices import Device, Example
 from search_spaces._errors import UsageError
 
@@ -57,7 +57,7 @@ def measure(
         subnet's extras with the same numbers again; may raise to stop.
     Raises ReferenceFailedError when the calibrator cannot be timed, and UsageError for impossible rounds, an
     impossible `reference_ms` or an example of another batch size than the device's. A subnet that cannot be
-    built, prepared or timed is a Failure.
+    built, prepared or timed in the fewest rounds is a Failure.
     """
     _check(device, example, rounds, max_rounds, reference_ms)
     rng = np.random.default_rng(seed)
@@ -72,7 +72,7 @@ def measure(
                         progress(done, most)
                 if turn + 1 >= rounds and session.relative_error() < target_error:
                     break
-        found = _labels(session, reference_ms)
+        found = _labels(session, reference_ms, rounds)
         if extras:
             for name, result in found.items():
                 if isinstance(result, Measurement):
@@ -100,20 +100,24 @@ def _session(
         yield session
 
 
-def _labels(session: Session, reference_ms: float | None) -> dict[str, Measurement | Failure]:
+def _labels(session: Session, reference_ms: float | None, rounds: int) -> dict[str, Measurement | Failure]:
     if reference_ms is None:
         reference_ms = clean_ms(session.raw.values())
     return {
-        name: session.failures.get(name) or labelled(rows, reference_ms) for name, rows in session.raw.items()
+        name: labelled(rows, reference_ms)
+        if name not in session.failures or len(rows) >= TIMINGS * rounds
+        else Failure(session.failures[name].reason, rows)
+        for name, rows in session.raw.items()
     }
 
 
 def _with_extras(found: Measurement, device: Device, factory: Factory, example: Example) -> Measurement:
-    return replace(
-        found,
-        peak_memory_bytes=peak_memory_bytes(device, factory, example),
-        energy_mj=energy_mj(device, factory, example),
-    )
+    """What goes wrong here costs no latency, but is told."""
+    try:
+        found = replace(found, peak_memory_bytes=device.peak_memory(factory(), example))
+        return replace(found, energy_mj=energy_mj(device, factory, example))
+    except Exception as error:
+        return replace(found, extras_failure=f"{type(error).__name__}: {error}")
 
 
 def _check(

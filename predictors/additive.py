@@ -17,7 +17,7 @@ from predictors._metrics import Floats, relative_errors
 from predictors.devices import JSON
 from search_spaces import SearchSpace
 
-VERSION = 1
+VERSION = 2  # 1 was another predictor under this name
 FEWEST = 8
 STRENGTHS = tuple(float(f"{strength:.3g}") for strength in np.geomspace(1e-3, 1e2, 26))
 MOST_LOG = 50.0  # of what a network may take over the geometric mean

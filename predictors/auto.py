@@ -80,7 +80,9 @@ class Best:
 
     def to_json(self) -> dict[str, JSON]:
         """See `Predictor.to_json`."""
-        return {"predictor": "auto", "version": VERSION, "taken": self.taken.to_json(), "why": self.why}
+        taken = self.taken.to_json()
+        built = {name: taken[name] for name in ("batch", "element_bytes")}
+        return {"predictor": "auto", "version": VERSION, **built, "taken": taken, "why": self.why}
 
     def from_json(self, data: dict[str, Any]) -> Self:
         """See `Predictor.from_json`."""

@@ -85,7 +85,13 @@ def fit_layers(
 
 
 def source_coefficients(state: Mapping[str, Any]) -> Floats:
-    """The coefficients `(features,)` of a saved roofline predictor; raises UsageError for another one."""
+    """The coefficients `(features,)` of a saved roofline predictor, or of `auto` that took one.
+
+    Raises UsageError for another predictor and for damage.
+    """
+    taken = state.get("taken")
+    if state.get("predictor") == "auto" and isinstance(taken, Mapping):
+        state = taken
     if state.get("predictor") != "roofline" or state.get("features") != list(FEATURES):
         raise UsageError(
             f"Only a roofline predictor of this version can be transferred, not '{state.get('predictor')}'."

@@ -104,7 +104,6 @@ def state_words(state: str, *, live: bool) -> str:
 
 def _emit_summary(data: dict[str, Any]) -> None:
     predictor, counts, progress = data["predictor"], data["counts"], data["progress"]
-    score = predictor and ", ".join(f"{key} {_short(value)}" for key, value in predictor["score"].items())
     hypervolume = data["hypervolume"]
     emit_pairs(
         {
@@ -118,7 +117,7 @@ def _emit_summary(data: dict[str, Any]) -> None:
                 f"{number} {name}" for name, number in counts.items() if name != "evaluations"
             ),
             "device": ", ".join(device["name"] for device in data["devices"]) or None,
-            "predictor": predictor and f"{predictor['kind']}: {score}",
+            "predictor": predictor and f"{predictor['kind']}: {_scored(predictor['score'])}",
             "hypervolume": hypervolume if hypervolume is None else f"{hypervolume:.4f}",
         }
     )
@@ -134,6 +133,15 @@ def _plain(row: dict[str, Any]) -> dict[str, Any]:
     plain["live"] = bool(plain["live"])
     plain["created_at"] = row["created_at"].to_pydatetime()
     return plain
+
+
+def _scored(score: dict[str, Any]) -> str:
+    """How good a predictor is, never without how good it can be seen to be."""
+    told = {"count": "measured subnets", "mape": "mean error", "tau": "Kendall's tau"}
+    words = [f"{words} {_short(score[key])}" for key, words in told.items() if key in score]
+    if "perfect_mape" in score:
+        words.append(f"a perfect predictor would show a mean error of {_short(score['perfect_mape'])}")
+    return ", ".join([*words, *([score["why"]] if score.get("why") else [])])
 
 
 def _short(value: object) -> str:

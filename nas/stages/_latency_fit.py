@@ -194,7 +194,9 @@ def _fit_memory(run: Run, space: SearchSpace, row: DeviceRow, workload: Workload
     codes = space.encode(archs)
     build = partial(memory.build, batch=workload.batch, element_bytes=workload.element_bytes)
     fitted = build(space).fit(codes, peaks)
-    told = asdict(score(held_out(build, space, codes, peaks, seed=run.config.seed), peaks))
+    told: dict[str, Any] = {"count": len(found)}
+    if len(found) > memory.FEWEST:
+        told |= asdict(score(held_out(build, space, codes, peaks, seed=run.config.seed), peaks))
     run.store.put_predictor(
         run.lease, device_id=row.id, kind="memory", state=fitted.to_json(), score=told, metric=MEMORY
     )

@@ -48,10 +48,12 @@ def measure(
     *,
     purpose: str,
 ) -> dict[Architecture, float]:
-    """Latencies in ms of the architectures that could be measured; what the store has is not measured."""
+    """Latencies in ms of the architectures that could be measured; what the store has is not measured.
+
+    What failed is tried once in every attempt at the job: whatever was wrong may be mended.
+    """
     known = {m.subnet.key: m.latency_ms for m in stored(run, row, purpose) if m.latency_ms is not None}
-    failed = {m.subnet.key for m in stored(run, row, purpose, state="failed")}
-    missing = {arch.key: arch for arch in archs if arch.key not in known and arch.key not in failed}
+    missing = {arch.key: arch for arch in archs if arch.key not in known and arch.key not in run.failed}
     if missing:
         known |= _measure_new(run, space, device, row, missing, purpose)
     return {arch: known[arch.key] for arch in archs if arch.key in known}
@@ -103,11 +105,24 @@ def _measure_new(
     for key, failure in result.items():
         if isinstance(failure, Failure):
             run.warn(f"Subnet {key} could not be measured on '{device.name}': {failure.reason}")
-    rows = [measuring.row(subnet_row(space, by_key[key]), row.id, purpose, m) for key, m in result.items()]
-    run.store.add_measurements(run.lease, rows)
+            run.failed.add(key)
     if done:
-        run.store.set_reference(row.id, next(iter(done.values())).reference_ms)
+        # Whoever measures on a device first says for all what its clean time is.
+        reference_ms = run.store.set_reference(row.id, next(iter(done.values())).reference_ms)
+        done = {key: m.under(reference_ms) for key, m in done.items()}
+    rows = [
+        measuring.row(subnet_row(space, by_key[key]), row.id, purpose, m)
+        for key, m in (result | done).items()
+    ]
+    run.store.add_measurements(run.lease, rows)
+    _warn_of_extras(run, device, done.values())
     return {key: m.latency_ms for key, m in done.items()}
+
+
+def _warn_of_extras(run: Run, device: Target, done: Iterable[Measurement]) -> None:
+    reasons = {m.extras_failure: None for m in done if m.extras_failure}
+    for reason in reasons:
+        run.warn(f"Memory or energy could not be told on '{device.name}': {reason}")
 
 
 def _here_or_there(run: Run, device: Target, request: Mapping[str, Any]) -> measuring.Results:

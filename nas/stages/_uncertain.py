@@ -6,7 +6,7 @@ from dataclasses import replace
 import moocore
 import numpy as np
 
-from nas.stages._measuring import build_device, measure
+from nas.stages._measuring import build_device, measure, stored
 from nas.stages._objectives import Objectives, values_of
 from nas.stages._run import Run
 from nas.store import NewEvaluation
@@ -44,14 +44,12 @@ def measured_where_uncertain(
     wanted = sorted(wanted, key=lambda i: -_half_width(rows[i]))[:MOST]
     if not wanted:
         return list(rows)
-    found = measure(
-        run,
-        objectives.space,
-        build_device(run),
-        objectives.latency.device,
-        [archs[i] for i in wanted],
-        purpose="search",
-    )
+    device = objectives.latency.device
+    sample = {m.subnet.key: m.latency_ms for m in stored(run, device, "sample")}
+    found = {archs[i]: sample[archs[i].key] for i in wanted if archs[i].key in sample}
+    left = [archs[i] for i in wanted if archs[i] not in found]
+    if left:
+        found |= measure(run, objectives.space, build_device(run), device, left, purpose="search")
     return [
         replace(
             row, objectives={**row.objectives, "latency_ms": found.get(arch, row.objectives["latency_ms"])}

@@ -40,7 +40,9 @@ def choose(objectives: Objectives, evaluations: Sequence[Evaluation], count: int
 
 def _report(run: Run, objectives: Objectives, pool: EvaluationPool) -> dict[str, Any]:
     space = objectives.space
-    found = choose(objectives, run.store.evaluations(run.lease.job, "search"), run.config.search.finalists)
+    evaluations = run.store.evaluations(run.lease.job, "search")
+    keeping = [e for e in evaluations if _keeps_when_measured(run, e)]
+    found = choose(objectives, keeping, run.config.search.finalists)
     if not found:
         raise JobFailedError("No subnet was evaluated with success.", "`nas show JOB` tells why they failed.")
     archs = [space.architecture(e.subnet.architecture) for e in found]
@@ -57,6 +59,14 @@ def _report(run: Run, objectives: Objectives, pool: EvaluationPool) -> dict[str,
     measured = measure(run, space, build_device(run), objectives.latency.device, archs, purpose="finalist")
     _warn_of_broken_limits(run, measured)
     return {"finalists": len(found)}
+
+
+def _keeps_when_measured(run: Run, evaluation: Evaluation) -> bool:
+    """Whether a subnet that was measured during the search keeps the limits on latency, as all others do."""
+    told = evaluation.objectives
+    if told.get("latency_ms") == told.get("predicted_ms", told.get("latency_ms")):
+        return True
+    return all(limit.holds(told) for limit in run.config.limits if limit.name == "latency_ms")
 
 
 def _warn_of_broken_limits(run: Run, measured: Mapping[Architecture, float]) -> None:

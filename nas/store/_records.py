@@ -152,7 +152,7 @@ class Request:
 
 @dataclass(frozen=True)
 class NewMeasurement:
-    """A latency to be written, a failed one where it is not finite; `purpose` is sample or finalist."""
+    """A latency to be written, failed where it is not finite; `purpose` is sample, search or finalist."""
 
     subnet: NewSubnet
     device_id: int

@@ -71,8 +71,8 @@ def allocating(policy: str) -> Iterator[None]:
         yield
         return
     libc = ctypes.CDLL(None)
-    _set(libc, KEEPING)
     try:
+        _set(libc, KEEPING)
         yield
     finally:
         _set(libc, ADJUSTED | _of_environment(os.environ))

@@ -19,6 +19,7 @@ from predictors.devices._onnx import OPSET, Exported, exported
 from predictors.devices._onnxruntime_session import loaded
 from predictors.devices._outputs import check_outputs
 from predictors.devices._resident import resident_peak
+from predictors.devices._torch import subnormals_flushed
 from search_spaces._errors import UsageError
 
 TOLERANCE = 1e-4
@@ -50,8 +51,8 @@ class OnnxRuntimeCPU:
 
     @contextmanager
     def session(self) -> Iterator[None]:
-        """Stays on one core with one thread; all else belongs to the networks' own sessions."""
-        with pinned(self.threads):
+        """One core for one thread, subnormal numbers flushed; the rest is for the networks' own sessions."""
+        with subnormals_flushed(), pinned(self.threads):
             yield
 
     @contextmanager

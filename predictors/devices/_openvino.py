@@ -14,6 +14,7 @@ from predictors.devices._onnx import OPSET, exported
 from predictors.devices._openvino_session import has_bf16, loaded, version
 from predictors.devices._outputs import check_outputs
 from predictors.devices._resident import resident_peak
+from predictors.devices._torch import subnormals_flushed
 from search_spaces._errors import UsageError
 
 # Relative to the largest output.
@@ -51,8 +52,8 @@ class OpenVINOCPU:
 
     @contextmanager
     def session(self) -> Iterator[None]:
-        """Stays on one core with one thread; all else belongs to the compiled networks."""
-        with pinned(self.threads):
+        """One core for one thread, subnormal numbers flushed; all else belongs to the compiled networks."""
+        with subnormals_flushed(), pinned(self.threads):
             yield
 
     @contextmanager

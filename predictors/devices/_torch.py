@@ -48,14 +48,24 @@ def evaluating(
 @contextmanager
 def torch_session(threads: int) -> Iterator[None]:
     """Fixes the number of threads, and flushes subnormal numbers, which some CPUs handle slowly."""
-    before, flushes = torch.get_num_threads(), _flushes_subnormals()
+    before = torch.get_num_threads()
     torch.set_num_threads(threads)
+    try:
+        with subnormals_flushed():
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def subnormals_flushed() -> Iterator[None]:
+    """In this thread; afterwards they are as before, whatever a runtime has set meanwhile."""
+    flushes = _flushes_subnormals()
     torch.set_flush_denormal(True)
     try:
         yield
     finally:
         torch.set_flush_denormal(flushes)
-        torch.set_num_threads(before)
 
 
 def held_bytes(module: nn.Module, arguments: tuple[Tensor, ...]) -> int:

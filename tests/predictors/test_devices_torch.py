@@ -96,7 +96,7 @@ def test_kept_memory_costs_no_page_faults_and_is_given_back() -> None:
     assert page_faults("system") > 5000
     resident = psutil.Process().memory_info().rss
     assert page_faults("keep") < 100
-    assert psutil.Process().memory_info().rss - resident < 20 * MIB  # of 120 that were in use
+    assert psutil.Process().memory_info().rss - resident < 60 * MIB  # of 120 that were in use
 
 
 def test_the_allocator_belongs_to_the_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
