@@ -1,6 +1,8 @@
 """Where latency is measured: a backend with threads, batch and precision fixed; one file per backend.
 
-A backend's module offers `build(*, name, batch, ...) -> Device`.
+A backend's module offers `PRECISIONS: tuple[str, ...]` and `build(*, name, batch, ...) -> Device`, and
+imports nothing heavy until something is built. `build` raises UsageError for options that the backend does
+not have, and where its package or hardware is missing.
 """
 
 from collections.abc import Callable
