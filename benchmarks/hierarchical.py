@@ -1,7 +1,7 @@
 """Latency of `turbovit_like` beside timm's hierarchical networks, on the CPU with one thread, at 224 px.
 
-Weights are random. All networks run in turns, each timing between two of `turbovit_like`: ratios (± standard
-error) hold on a busy machine, milliseconds (± half the interquartile range of the rounds) only on this one.
+Weights are random. All networks run in turns, each timing between two of a calibrator: ratios (± standard
+error) hold on a busy machine, milliseconds (± half the interquartile range of the timings) only on this one.
 MACs: multiply-accumulates of convolutions, linear layers and the two products of attention, once each; what
 torch's FlopCounterMode reports, halved, for all alike. `@256`: images are enlarged within the network to the
 side at which timm tells its accuracy. All go through timm's `reparameterize_model`; an asterisk says that it
@@ -30,7 +30,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import search_spaces
 from dashboards._look import BLACK, BLUE, GREY, ORANGE, framed
-from predictors._measurement import MEDIAN_ERROR_PER_SIGMA, SIGMA_PER_IQR, Measurement, measure
+from predictors._measurement import Measurement, measure
 from predictors.devices import torch_cpu
 from search_spaces.turbovit import plain_config
 from supernet._plain_hiera import Hiera
@@ -57,13 +57,14 @@ FLAGS = ("--headless=new", "--no-sandbox", "--hide-scrollbars", "--virtual-time-
 
 @dataclass(frozen=True)
 class Row:
-    """A network and its timings by batch size."""
+    """A network, and its timings and their ratio to those of `turbovit_like` (± standard error) by batch."""
 
     name: str
     params: int
     macs: int
     fused: bool
     measured: dict[int, Measurement] = field(default_factory=dict)
+    ratios: dict[int, tuple[float, float]] = field(default_factory=dict)
 
 
 def unfused(name: str) -> nn.Module:
@@ -97,29 +98,33 @@ def timed(rows: Sequence[Row], batch: int, rounds: int, seed: int) -> None:
     """Adds the timings of one batch size to the rows."""
     measured = measure(
         torch_cpu.build(batch=batch),
-        {row.name: partial(build, row.name) for row in rows},
+        {name: partial(build, name) for name in {REFERENCE: None} | {row.name: None for row in rows}},
         torch.randn(batch, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(seed)),
-        reference=partial(build, REFERENCE),
         seed=seed,
         rounds=rounds,
         max_rounds=rounds,
         cache_bytes=2**32,
+        extras=False,
     )
+    unit = measured[REFERENCE]
+    assert isinstance(unit, Measurement), unit
     for row in rows:
         found = measured[row.name]
         assert isinstance(found, Measurement), f"{row.name}: {found.reason}"  # it has run once, in `row`
         row.measured[batch] = found
+        row.ratios[batch] = ratio(found, unit)
 
 
-def ratio(found: Measurement) -> tuple[float, float]:
-    """To the reference network, and the standard error of that."""
-    error = MEDIAN_ERROR_PER_SIGMA * SIGMA_PER_IQR * found.spread_ms / math.sqrt(found.rounds)
-    return found.latency_ms / found.reference_ms, error / found.reference_ms
+def ratio(found: Measurement, unit: Measurement) -> tuple[float, float]:
+    """With its standard error."""
+    times = found.latency_ms / unit.latency_ms
+    errors = (m.stderr_ms / m.latency_ms for m in (found, unit))
+    return times, 0.0 if found is unit else times * math.hypot(*errors)
 
 
 def cells(row: Row, batch: int) -> list[str]:
     found = row.measured[batch]
-    times, error = ratio(found)
+    times, error = row.ratios[batch]
     ms = f"{found.latency_ms:.0f} ± {found.spread_ms / 2:.0f}"
     return [ms, f"{1e3 * batch / found.latency_ms:.1f}", f"{times:.2f} ± {error:.2f}"]
 
@@ -143,10 +148,10 @@ def label(row: Row) -> str:
 
 def figure(rows: Sequence[Row], batches: Sequence[int]) -> go.Figure:
     """Ratios as bars, the fastest at the top."""
-    shown = sorted(rows, key=lambda row: -ratio(row.measured[batches[0]])[0])
+    shown = sorted(rows, key=lambda row: -row.ratios[batches[0]][0])
     drawn = go.Figure()
     for batch in reversed(batches):
-        ratios = [ratio(row.measured[batch]) for row in shown]
+        ratios = [row.ratios[batch] for row in shown]
         colour, shape = SERIES.get(batch, (GREY, ""))
         drawn.add_bar(
             y=[f"{label(row)} " for row in shown],
@@ -179,7 +184,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     names = [*OURS, *TIMM]
     plain = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=plain)
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--models", nargs="+", choices=names, default=names, metavar="NAME")
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 8])
     parser.add_argument("--figure", type=Path, help="a PNG of the ratios; needs chromium")

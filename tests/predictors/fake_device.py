@@ -1,5 +1,6 @@
 """A device whose clock is computed, latencies whose truth is known, and a small space of real modules."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ import numpy as np
 from torch import nn
 
 from predictors._metrics import Floats
+from predictors.devices import Timing
 from search_spaces import Architecture, Choice, Part, SearchSpace
 from search_spaces._layers import Layer, activation, linear
 from search_spaces._space import Codes
@@ -18,15 +20,35 @@ CLASSES = 10
 NS_PER_MAC = {"linear": 0.02, "conv2d": 0.05, "attention": 0.2}
 
 
+@dataclass(frozen=True)
+class PreparedRun:
+    """Notes its network's name."""
+
+    name: str
+    events: list[str]
+
+    def __call__(self) -> None:
+        self.events.append(self.name)
+
+
 @dataclass
 class FakeDevice:
-    """Times a network as `seconds_of[its name] * slowdown(timings so far)`; what it did is in `events`."""
+    """Runs a network in `seconds_of[its name]` of its own time, which the slow-downs stretch.
+
+    slowdown: factor of the n-th timing.  slow_at: factor at a time of the device's clock, every millisecond.
+    wall_per_cpu: None for a device without CPU time.  What it ran is in `events`.
+    """
 
     seconds_of: Mapping[str, float]
     slowdown: Callable[[int], float] = lambda count: 1.0
+    slow_at: Callable[[float], float] | None = None
+    wall_per_cpu: Callable[[int], float] | None = None
+    memory: Callable[[str], int | None] = lambda name: None
+    watts: float | None = None
     name: str = "fake"
     batch: int = 1
     threads: int = 8
+    now: float = 0.0
     events: list[str] = field(default_factory=list)
     prepared: list[str] = field(default_factory=list)
     most_prepared: int = 0
@@ -44,18 +66,39 @@ class FakeDevice:
 
     @contextmanager
     def prepare(self, module: nn.Module, example: Any) -> Iterator[Callable[[], None]]:
-        assert isinstance(module, Named)
-        self.prepared.append(module.name)
+        name = module.name if isinstance(module, Named) else "calibrator"
+        self.prepared.append(name)
         self.most_prepared = max(self.most_prepared, len(self.prepared))
         try:
-            yield lambda: self.events.append(module.name)
+            yield PreparedRun(name, self.events)
         finally:
-            self.prepared.remove(module.name)
+            self.prepared.remove(name)
 
-    def seconds(self, run: Callable[[], None]) -> float:
+    def time(self, run: Callable[[], None]) -> Timing:
         assert self.threads == 1, "timed outside a session"
+        assert isinstance(run, PreparedRun), "some backends can time only what they prepared"
         run()
-        return self.seconds_of[self.events[-1]] * self.slowdown(len(self.events))
+        count = len(self.events)
+        seconds = self._stretched(self.seconds_of[self.events[-1]]) * self.slowdown(count)
+        if self.wall_per_cpu is None:
+            return Timing(seconds)
+        return Timing(seconds * self.wall_per_cpu(count), seconds)
+
+    def peak_memory(self, module: nn.Module, example: Any) -> int | None:
+        assert self.threads == 1, "asked outside a session"
+        return self.memory(module.name)
+
+    def joules(self) -> float | None:
+        return None if self.watts is None else self.watts * self.now
+
+    def _stretched(self, work: float) -> float:
+        """Seconds on the clock, which goes on, for seconds of work."""
+        start, slow = self.now, self.slow_at or (lambda now: 1.0)
+        while math.isfinite(work) and work > 0:
+            factor = slow(self.now)
+            step = min(work, 1e-3 / factor)
+            work, self.now = work - step, self.now + step * factor
+        return self.now - start if self.now > start else work
 
 
 class Named(nn.Module):

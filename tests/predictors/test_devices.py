@@ -43,7 +43,7 @@ def test_every_backend_is_found() -> None:
 def test_latencies_are_positive_repeat_and_are_in_milliseconds(device: Device) -> None:
     example, wide, narrow = torch.randn(device.batch, 32), net(1024), net(256)
     subnets = {"wide": lambda: wide, "again": lambda: wide, "narrow": lambda: narrow}
-    results = measure(device, subnets, example, reference=lambda: net(512), seed=0, rounds=9, max_rounds=9)
+    results = measure(device, subnets, example, seed=0, rounds=5, max_rounds=5)
     labels = {name: r.latency_ms for name, r in results.items() if isinstance(r, Measurement)}
     assert len(labels) == 3
     assert all(label > 0 for label in labels.values())
@@ -54,7 +54,7 @@ def test_latencies_are_positive_repeat_and_are_in_milliseconds(device: Device) -
 
 def interrupted(device: Device, module: nn.Module, example: torch.Tensor) -> None:
     with device.session(), device.prepare(module, example) as run:
-        assert device.seconds(run) > 0
+        assert device.time(run).seconds > 0
         raise KeyboardInterrupt
 
 
@@ -78,9 +78,9 @@ def test_fingerprint_is_plain_data_that_names_what_matters(device: Device) -> No
     assert {"backend", "batch", "precision"} <= fingerprint.keys()
 
 
-def test_an_example_of_another_batch_size_is_refused(device: Device) -> None:
-    with pytest.raises(UsageError, match=r"9 samples"), device.session():
-        device.prepare(net(16), torch.randn(9, 32)).__enter__()
+def test_any_batch_size_can_be_prepared(device: Device) -> None:
+    with device.session(), device.prepare(net(16), torch.randn(9, 32)) as run:
+        assert device.time(run).wall_s > 0
 
 
 class Probe(nn.Module):
@@ -114,7 +114,7 @@ def test_torch_cpu_runs_in_the_state_it_promises(precision: str, dtype: torch.dt
     torch.set_flush_denormal(False)
     example = (torch.randn(2, 3), torch.zeros(2, dtype=torch.int64))
     with device.session(), device.prepare(probe, example) as run:
-        device.seconds(run)
+        device.time(run)
     assert Probe.seen == {
         "threads": 1,
         "flushes": True,
@@ -136,8 +136,8 @@ def test_one_thread_is_timed_by_its_own_cpu_time_more_by_the_wall_clock(
     def sleep() -> None:
         time.sleep(0.05)
 
-    assert torch_cpu.build(threads=1).seconds(sleep) < 0.025
-    assert torch_cpu.build(threads=2).seconds(sleep) >= 0.05
+    assert torch_cpu.build(threads=1).time(sleep).seconds < 0.025
+    assert torch_cpu.build(threads=2).time(sleep).seconds >= 0.05
 
 
 def test_the_allocator_is_part_of_the_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
