@@ -28,7 +28,7 @@ def unrolled(x: Tensor, grid: Sequence[int], levels: int) -> Tensor:
     x = x.unflatten(1, (whole[0], *[2] * levels, whole[1], *[2] * levels))
     # Of the halvings of a side, the last axis tells neighbours apart, and those are pooled first.
     bits = [axis for level in range(levels) for axis in (1 + levels - level, 2 * (1 + levels) - level)]
-    return x.permute(0, *bits, 1, 2 + levels, -1).flatten(1, -2)
+    return x.permute(0, *bits, 1, 2 + levels, 3 + 2 * levels).flatten(1, -2)
 
 
 def max_pooled(x: Tensor, *, dim: int) -> Tensor:

@@ -3,7 +3,6 @@
 import importlib
 import os
 from collections.abc import Sequence
-from types import ModuleType
 
 from search_spaces._errors import UsageError
 
@@ -21,10 +20,13 @@ def check_options(name: str, *, threads: int, batch: int, precision: str, precis
         )
 
 
-def required(name: str, package: str, *, extra: str) -> ModuleType:
-    """The imported package; raises UsageError that says how device `name` gets it."""
+def required(name: str, package: str, *, extra: str, importing: str | None = None) -> None:
+    """Imports the package, or the module `importing` that does so in its own way.
+
+    Raises UsageError that says how device `name` gets the package.
+    """
     try:
-        return importlib.import_module(package)
+        importlib.import_module(importing or package)
     except ImportError as error:
         raise UsageError(
             f"Device '{name}' needs {package}: pip install 'elastiform[{extra}]'", f"Import failed: {error}."
