@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol, Self, TypeAlias
 import numpy as np
 
 from predictors._intervals import Intervals
-from predictors._metrics import Floats
+from predictors._metrics import Floats, relative_errors
 from predictors._predictor import check_training, space_digest
 from predictors.devices import JSON
 from search_spaces import SearchSpace
@@ -34,11 +34,15 @@ class Model(Protocol):
 
 
 class Fitted(NamedTuple):
-    """A model, and what it says of its own networks when each is left out: ms `(n,)`, spread `(n,)`."""
+    """A model, and what it says of its own networks when each is left out: ms `(n,)`, spread `(n,)`.
+
+    why: one line for people on what was chosen in the fit, and by what errors.
+    """
 
     model: Model
     left_out: Floats
     spread: Floats
+    why: str
 
 
 class Regression(Protocol):
@@ -60,6 +64,7 @@ class Calibrated:
     """A `Predictor`; see the module.
 
     kind: the name of its file.  version: of what it saves.  identity: settings that a saved one must share.
+    count: networks that it was fitted on.  why: see `Fitted`.
     """
 
     kind: str
@@ -71,14 +76,15 @@ class Calibrated:
     model: Model | None = None
     intervals: Intervals | None = None
     count: int = 0
+    why: str = ""
 
     def fit(self, codes: Codes, latency_ms: Floats) -> Self:
         """See `Predictor.fit`."""
         latency_ms = np.asarray(latency_ms, dtype=np.float64)
         check_training(codes, latency_ms, minimum=self.regression.minimum)
-        model, left_out, spread = self.regression.fit(self.encode(self.space, codes), latency_ms)
+        model, left_out, spread, why = self.regression.fit(self.encode(self.space, codes), latency_ms)
         intervals = Intervals.of(left_out, latency_ms, spread)
-        return replace(self, model=model, intervals=intervals, count=len(codes))
+        return replace(self, model=model, intervals=intervals, count=len(codes), why=why)
 
     def predict(self, codes: Codes) -> tuple[Floats, Floats]:
         """See `Predictor.predict`."""
@@ -93,7 +99,7 @@ class Calibrated:
         """See `Predictor.to_json`."""
         model, intervals = self._fitted()
         own: dict[str, JSON] = {"model": model.to_json(), "intervals": asdict(intervals), "count": self.count}
-        return self._identity() | own
+        return self._identity() | own | {"why": self.why}
 
     def from_json(self, data: dict[str, Any]) -> Self:
         """See `Predictor.from_json`."""
@@ -109,7 +115,8 @@ class Calibrated:
             intervals = Intervals(float(known["half_width"]), float(known["typical"]))
             if not (0 <= intervals.half_width < np.inf and 0 < intervals.typical < np.inf):
                 raise ValueError(f"the intervals are {known}")
-            return replace(self, model=model, intervals=intervals, count=int(data["count"]))
+            count, why = int(data["count"]), str(data["why"])
+            return replace(self, model=model, intervals=intervals, count=count, why=why)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UsageError(f"The saved latency predictor is damaged: {error}.", "Fit it again.") from error
 
@@ -126,7 +133,7 @@ class Calibrated:
 def left_out_by_folds(
     fit: Callable[[Floats, Floats], Model], rows: Floats, latency_ms: Floats, *, folds: int
 ) -> Floats:
-    """Latencies in ms `(n,)`, each predicted by a fit without its fold; rows of one network share a fold."""
+    """Latencies in ms `(n,)`, each predicted by a fit without its fold; equal rows share a fold."""
     group = np.unique(rows, axis=0, return_inverse=True)[1].reshape(-1)
     order = np.random.default_rng(0).permutation(int(group.max()) + 1)
     fold = order[group] % folds
@@ -135,3 +142,8 @@ def left_out_by_folds(
         test = fold == held_out
         predicted[test] = fit(rows[~test], latency_ms[~test]).predict(rows[test])[0]
     return predicted
+
+
+def left_out_error(left_out: Floats, latency_ms: Floats) -> str:
+    """The mean relative error on left-out networks, in words."""
+    return f"mean error on left-out networks {100 * relative_errors(left_out, latency_ms).mean():.1f} %"

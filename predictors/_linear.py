@@ -15,6 +15,7 @@ from predictors._metrics import Floats
 from predictors.devices import JSON
 
 RIDGE = 0.03
+LEAST_SHARE = 1e-3  # of a left-out network's latency: errors are told over predictions, which must not be 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +83,7 @@ def left_out(rows: Floats, latency_ms: Floats, rung: Floats) -> Floats:
     shares = np.empty(len(columns))
     for i in range(len(columns)):
         shares[i] = columns[i] @ _solve(np.delete(columns, i, axis=0))
-    return np.maximum(shares, 0) * latency_ms
+    return np.maximum(shares, LEAST_SHARE) * latency_ms
 
 
 def _scaled(rows: Floats, latency_ms: Floats, rung: Floats) -> tuple[Floats, Floats, NDArray[np.bool_]]:

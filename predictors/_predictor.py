@@ -28,6 +28,10 @@ class Predictor(Protocol):
     def space(self) -> SearchSpace:
         """The space whose codes it takes."""
 
+    @property
+    def why(self) -> str:
+        """One line for people on what the fit chose and by what errors; empty before it."""
+
     def fit(self, codes: Codes, latency_ms: Floats) -> Self:
         """A predictor fitted on measured subnets: codes `(n, choices)` and their latencies `(n,)` in ms.
 

@@ -80,7 +80,7 @@ def fit_layers(
     rows = np.array([network_features(layers, workload) for layers in networks])
     latency_ms = np.asarray(latency_ms, dtype=np.float64)
     check_training(rows, latency_ms, minimum=FEWEST_ANY)
-    model, left_out, spread = Ladder().fit(rows, latency_ms)
+    model, left_out, spread, _ = Ladder().fit(rows, latency_ms)
     return OfLayers(model, Intervals.of(left_out, latency_ms, spread), workload)
 
 
@@ -168,13 +168,14 @@ class Ladder:
         for other, fitted in tried[1:]:
             if errors[other] < BETTER * errors[name]:
                 name, (linear, left_out, spread) = other, fitted
-        residual = None
         if len(rows) >= FEWEST:
             residual, corrected = fit_residual(rows, latency_ms, left_out)
             errors["a Gaussian process on the rest"] = _error(corrected, latency_ms)
             if errors["a Gaussian process on the rest"] < BETTER * errors[name]:
-                return Fitted(Roofline(name, errors, linear, residual), corrected, spread)
-        return Fitted(Roofline(name, errors, linear), left_out, spread)
+                model = Roofline(name, errors, linear, residual)
+                return Fitted(model, corrected, spread, model.why)
+        model = Roofline(name, errors, linear)
+        return Fitted(model, left_out, spread, model.why)
 
     def from_json(self, data: Mapping[str, Any]) -> Roofline:
         """See `Regression.from_json`."""
