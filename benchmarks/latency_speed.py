@@ -1,0 +1,80 @@
+"""What predictors cost in CPU time: a fit on 20 networks, and a million predictions in every space."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+import numpy as np
+
+import search_spaces
+from predictors._predictor import Predictor
+from search_spaces import SearchSpace
+from search_spaces._registry import load
+from search_spaces._space import Codes
+
+FITTED = 20
+MILLION = 1_000_000
+SMALLEST_SPACE = 1_000
+PART = 10_000  # architectures of which slow predictors are extrapolated from
+SLOW_S = 0.1  # for a part
+
+
+@dataclass(frozen=True)
+class Speed:
+    """CPU seconds of a fit (median) and of a million predictions.
+
+    tables_s: of the first prediction, which makes the space's tables; not in `million_s`.
+    extrapolated: whether the million was made of fewer.
+    """
+
+    fit_s: float
+    tables_s: float
+    million_s: float
+    extrapolated: bool
+
+
+def cpu_s(action: Callable[[], object]) -> float:
+    start = time.process_time()
+    action()
+    return time.process_time() - start
+
+
+def sample(space: SearchSpace) -> tuple[Codes, np.ndarray]:
+    """Networks with made-up latencies: 20 ms per GMAC and 3 % noise."""
+    rng = np.random.default_rng(0)
+    codes = np.unique(space.sample_choices(rng, 4 * FITTED), axis=0)
+    codes = codes[rng.permutation(len(codes))[:FITTED]]
+    return codes, space.costs(codes)["macs"] * 2e-8 * np.exp(rng.normal(0, 0.03, len(codes))) + 1
+
+
+def speed(name: str, space: SearchSpace, fits: int) -> Speed:
+    codes, latency_ms = sample(space)
+    built: Predictor = load("predictors", name).build(space)
+    tables_s = cpu_s(lambda: built.fit(codes, latency_ms).predict(codes))
+    fit_s = median(cpu_s(lambda: built.fit(codes, latency_ms)) for _ in range(fits))
+    fitted = built.fit(codes, latency_ms)
+    drawn = space.sample_choices(np.random.default_rng(1), PART)
+    part_s = min(cpu_s(lambda: fitted.predict(drawn)) for _ in range(2))
+    if part_s > SLOW_S:
+        return Speed(fit_s, tables_s, part_s * MILLION / PART, True)
+    many = space.sample_choices(np.random.default_rng(2), MILLION)
+    return Speed(fit_s, tables_s, cpu_s(lambda: fitted.predict(many)), False)
+
+
+def print_speeds(names: Sequence[str]) -> None:
+    spaces = {name: search_spaces.get(name) for name in search_spaces.names()}
+    spaces = {name: space for name, space in spaces.items() if space.size >= SMALLEST_SPACE}
+    print("CPU seconds of a million predictions, features included; ~: extrapolated from 10,000\n")
+    print(f"| space | architectures | {' | '.join(names)} |\n|---|---|{'---|' * len(names)}")
+    found = {}
+    for title, space in spaces.items():
+        found[title] = {name: speed(name, space, 9) for name in names}
+        cells = ["~" * s.extrapolated + f"{s.million_s:.2f}" for s in found[title].values()]
+        print(f"| `{title}` | {space.size:.3g} | {' | '.join(cells)} |", flush=True)
+    print(f"\nCPU milliseconds of a fit on {FITTED} networks, median of 9, left-out errors included\n")
+    print(f"| space | {' | '.join(names)} | tables, once |\n|---|{'---|' * (len(names) + 1)}")
+    for title, speeds in found.items():
+        cells = [f"{1e3 * s.fit_s:.1f}" for s in speeds.values()]
+        tables = 1e3 * next(iter(speeds.values())).tables_s
+        print(f"| `{title}` | {' | '.join(cells)} | {tables:.0f} |")
