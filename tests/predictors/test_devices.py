@@ -1,55 +1,88 @@
 """The law of devices: timings are positive and repeat; the process and the module are left as they were."""
 
+import contextlib
 import gc
 import json
-import time
-from itertools import pairwise
+import os
+import statistics
+import subprocess
+import sys
+import warnings
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from predictors._measurement import Measurement, measure
-from predictors.devices import Device, torch_cpu
+from predictors.devices import Device, Timing
 from search_spaces._errors import UsageError
 from search_spaces._registry import load, names
 
 DEVICES = names("predictors.devices")
+NEEDS = {"torch_compile": pytest.mark.slow, "torch_cuda": pytest.mark.gpu}
+IN_FEATURES = 32
+TIMINGS = 9
+
+every_device = pytest.mark.parametrize(
+    "backend", [pytest.param(name, marks=NEEDS.get(name, ())) for name in DEVICES]
+)
 
 
-@pytest.fixture(params=DEVICES)
-def device(request: pytest.FixtureRequest) -> Device:
-    return load("predictors.devices", request.param).build(batch=8)
+def built(backend: str, **options: Any) -> Device:
+    return load("predictors.devices", backend).build(**{"batch": 8} | options)
+
+
+def built_if_possible(backend: str, precision: str) -> Device | None:
+    """None for bf16 where this CPU lacks it; everything has the other precisions."""
+    if precision != "bf16":
+        return built(backend, precision=precision)
+    with contextlib.suppress(UsageError):
+        return built(backend, precision=precision)
+    return None
 
 
 def net(width: int) -> nn.Module:
-    return nn.Sequential(nn.Linear(32, width), nn.GELU(), nn.Linear(width, width), nn.Dropout(0.5))
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(IN_FEATURES, width), nn.GELU(), nn.Linear(width, width), nn.Dropout(0.5))
 
 
-def wall_ms(module: nn.Module, example: torch.Tensor) -> float:
-    """The fastest of some runs by the wall clock."""
-    with torch.inference_mode():
-        clock = [time.perf_counter()]
-        for _ in range(10):
-            module(example)
-            clock.append(time.perf_counter())
-    return 1e3 * min(after - before for before, after in pairwise(clock))
+def timings(device: Device, module: nn.Module, example: torch.Tensor) -> list[Timing]:
+    with device.session(), device.prepare(module, example) as run:
+        device.time(run)
+        return [device.time(run) for _ in range(TIMINGS)]
+
+
+def flushes() -> bool:
+    return bool((torch.full((1,), 1e-310, dtype=torch.float64) * 1.0 == 0).item())
+
+
+def process_state() -> dict[str, object]:
+    return {
+        "threads": torch.get_num_threads(),
+        "collecting": gc.isenabled(),
+        "inference": torch.is_inference_mode_enabled(),
+        "gradients": torch.is_grad_enabled(),
+        "flushes": flushes(),
+        "cores": os.sched_getaffinity(0),
+        "environment": dict(os.environ),
+        "warnings": list(warnings.filters),
+    }
 
 
 def test_every_backend_is_found() -> None:
-    assert "torch_cpu" in DEVICES
+    assert {"torch_cpu", "torch_compile", "torch_cuda", "onnxruntime_cpu", "openvino_cpu"} <= set(DEVICES)
 
 
-def test_latencies_are_positive_repeat_and_are_in_milliseconds(device: Device) -> None:
-    example, wide, narrow = torch.randn(device.batch, 32), net(1024), net(256)
-    subnets = {"wide": lambda: wide, "again": lambda: wide, "narrow": lambda: narrow}
-    results = measure(device, subnets, example, seed=0, rounds=5, max_rounds=5)
-    labels = {name: r.latency_ms for name, r in results.items() if isinstance(r, Measurement)}
-    assert len(labels) == 3
-    assert all(label > 0 for label in labels.values())
-    assert labels["again"] == pytest.approx(labels["wide"], rel=0.5)  # on a busy machine
-    assert labels["narrow"] < labels["wide"]
-    assert 0.2 < labels["wide"] / wall_ms(wide, example) < 5
+@every_device
+def test_timings_are_positive_repeat_and_tell_networks_apart(backend: str) -> None:
+    device, example = built(backend), torch.randn(8, IN_FEATURES)
+    wide, again, narrow = (timings(device, net(width), example) for width in (1024, 1024, 128))
+    assert all(t.wall_s > 0 and t.seconds > 0 for t in (*wide, *again, *narrow))
+    assert all(t.cpu_s is None or t.cpu_s <= 1.1 * t.wall_s + 1e-4 for t in wide)
+    middle = [statistics.median(t.seconds for t in ts) for ts in (wide, again, narrow)]
+    spread = max(t.seconds for t in wide) - min(t.seconds for t in wide)
+    assert abs(middle[0] - middle[1]) <= max(spread, 0.5 * middle[0])  # on a busy machine
+    assert middle[2] < middle[0]
 
 
 def interrupted(device: Device, module: nn.Module, example: torch.Tensor) -> None:
@@ -58,99 +91,93 @@ def interrupted(device: Device, module: nn.Module, example: torch.Tensor) -> Non
         raise KeyboardInterrupt
 
 
-def test_module_and_process_are_restored(device: Device) -> None:
-    module, example = net(16).train(), torch.randn(device.batch, 32)
-    module[0].eval()
-    modes = [part.training for part in module.modules()]
-    weights = {name: tensor.clone() for name, tensor in module.state_dict().items()}
-    before = (torch.get_num_threads(), gc.isenabled(), torch.is_inference_mode_enabled(), flushes())
-    with pytest.raises(KeyboardInterrupt):
-        interrupted(device, module, example)
-    assert [part.training for part in module.modules()] == modes
-    assert (torch.get_num_threads(), gc.isenabled(), torch.is_inference_mode_enabled(), flushes()) == before
-    assert all(torch.equal(tensor, weights[name]) for name, tensor in module.state_dict().items())
-    assert all(tensor.dtype == torch.float32 for tensor in module.state_dict().values())
+@every_device
+def test_module_and_process_are_restored(backend: str) -> None:
+    for precision in load("predictors.devices", backend).PRECISIONS:
+        device = built_if_possible(backend, precision)
+        if device is None:
+            continue
+        module, example = net(16).train(), torch.randn(8, IN_FEATURES)
+        module[0].eval()
+        modes = [part.training for part in module.modules()]
+        weights = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+        before = process_state()
+        with pytest.raises(KeyboardInterrupt):
+            interrupted(device, module, example)
+        assert process_state() == before
+        assert [part.training for part in module.modules()] == modes
+        assert all(torch.equal(tensor, weights[name]) for name, tensor in module.state_dict().items())
+        assert {tensor.dtype for tensor in module.state_dict().values()} == {torch.float32}
 
 
-def test_fingerprint_is_plain_data_that_names_what_matters(device: Device) -> None:
-    fingerprint = device.fingerprint()
-    assert json.loads(json.dumps(fingerprint)) == fingerprint
-    assert {"backend", "batch", "precision"} <= fingerprint.keys()
+@every_device
+def test_runs_are_prepared_side_by_side_and_for_any_batch(backend: str) -> None:
+    device = built(backend)
+    with device.session(), device.prepare(net(16), torch.randn(1, IN_FEATURES)) as one:
+        with device.prepare(net(24), torch.randn(8, IN_FEATURES)) as other:
+            assert device.time(one).seconds > 0
+            assert device.time(other).seconds > 0
+        assert device.time(one).seconds > 0
 
 
-def test_any_batch_size_can_be_prepared(device: Device) -> None:
-    with device.session(), device.prepare(net(16), torch.randn(9, 32)) as run:
-        assert device.time(run).wall_s > 0
+@every_device
+def test_peak_memory_holds_the_weights_and_grows_with_the_network(backend: str) -> None:
+    device, example = built(backend), torch.randn(8, IN_FEATURES)
+    small, large = (device.peak_memory(net(width), example) for width in (256, 2048))
+    assert small is not None
+    assert large is not None
+    assert large > 4 * 2048 * 2048
+    assert small < large < 4 * 2048 * 2048 * 8 + 2**26
 
 
-class Probe(nn.Module):
-    """Notes the state in which it is run."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(1))
-
-    def forward(self, x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-        Probe.seen = {
-            "threads": torch.get_num_threads(),
-            "flushes": flushes(),
-            "inference": torch.is_inference_mode_enabled(),
-            "training": self.training,
-            "collecting": gc.isenabled(),
-            "dtypes": (self.weight.dtype, x.dtype, index.dtype),
-        }
-        return x
+@every_device
+def test_energy_is_unknown_or_grows(backend: str) -> None:
+    device = built(backend)
+    first = device.joules()
+    assert first is None or 0 <= first <= (device.joules() or 0)
 
 
-def flushes() -> bool:
-    return bool((torch.full((1,), 1e-310, dtype=torch.float64) * 1.0 == 0).item())
+@every_device
+def test_fingerprint_is_plain_data_that_changes_with_a_setting_only(backend: str) -> None:
+    plain = built(backend).fingerprint()
+    assert json.loads(json.dumps(plain)) == plain
+    assert {"backend": backend, "batch": 8, "threads": 1, "precision": "fp32"}.items() <= plain.items()
+    assert built(backend, name="other").fingerprint() == plain
+    with built(backend).session():
+        assert built(backend).fingerprint() == plain
+    assert built(backend, batch=9).fingerprint() == plain | {"batch": 9}
 
 
-@pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
-def test_torch_cpu_runs_in_the_state_it_promises(precision: str, dtype: torch.dtype) -> None:
-    device = torch_cpu.build(batch=2, precision=precision)
-    probe = Probe()
-    torch.set_num_threads(2)
-    torch.set_flush_denormal(False)
-    example = (torch.randn(2, 3), torch.zeros(2, dtype=torch.int64))
-    with device.session(), device.prepare(probe, example) as run:
-        device.time(run)
-    assert Probe.seen == {
-        "threads": 1,
-        "flushes": True,
-        "inference": True,
-        "training": False,
-        "collecting": False,
-        "dtypes": (dtype, dtype, torch.int64),
-    }
-    assert torch.get_num_threads() == 2
-    assert not flushes()
-    assert probe.weight.dtype == torch.float32
-
-
-def test_one_thread_is_timed_by_its_own_cpu_time_more_by_the_wall_clock(
-    monkeypatch: pytest.MonkeyPatch,
+@every_device
+def test_threads_and_precision_belong_to_the_fingerprint(
+    backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    plain = built(backend).fingerprint()
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1})
-
-    def sleep() -> None:
-        time.sleep(0.05)
-
-    assert torch_cpu.build(threads=1).time(sleep).seconds < 0.025
-    assert torch_cpu.build(threads=2).time(sleep).seconds >= 0.05
-
-
-def test_the_allocator_is_part_of_the_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = torch_cpu.build().fingerprint()
-    monkeypatch.setenv("MALLOC_TOP_PAD_", "1000")
-    assert torch_cpu.build().fingerprint() == plain | {
-        "malloc": plain["malloc"] | {"MALLOC_TOP_PAD_": "1000"}
-    }
+    assert built(backend, threads=2).fingerprint() == plain | {"threads": 2}
+    for precision in load("predictors.devices", backend).PRECISIONS:
+        device = built_if_possible(backend, precision)
+        if device is None:
+            continue
+        assert device.fingerprint() == plain | {"precision": precision}
 
 
+@pytest.mark.parametrize("backend", DEVICES)
 @pytest.mark.parametrize(
     "options", [{"threads": 0}, {"threads": 100_000}, {"batch": 0}, {"precision": "int3"}]
 )
-def test_impossible_options_are_refused(options: dict[str, int | str]) -> None:
-    with pytest.raises(UsageError, match=r"Device 'cpu' (cannot use|has no precision)"):
-        torch_cpu.build(**options)
+def test_impossible_options_are_refused(backend: str, options: dict[str, int | str]) -> None:
+    with pytest.raises(UsageError, match=r"Device 'it' (cannot use|has no precision)"):
+        load("predictors.devices", backend).build(name="it", **options)
+
+
+def test_precisions_are_read_without_a_heavy_import() -> None:
+    script = "import sys\n" + "".join(
+        f"from predictors.devices import {name}\nassert {name}.PRECISIONS[0] == 'fp32'\n" for name in DEVICES
+    )
+    script += "print(sorted({'torch', 'onnx', 'onnxruntime', 'openvino'} & sys.modules.keys()))"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    ran = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
+    )
+    assert ran.stdout.strip() == "[]"
