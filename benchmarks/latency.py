@@ -22,6 +22,7 @@ from latency_score import builder, designed, fitted, grown, mean_score, scored, 
 from latency_speed import print_speeds
 from latency_tables import print_budgets, print_data, print_intervals, print_predictors, print_transfer
 
+from nas._sections import PredictorConfig
 from search_spaces._registry import names
 
 FIRST = ("roofline", "flops")
@@ -94,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, required=True, help="a folder for the timings")
     parser.add_argument("--only", choices=("measure", "score", "speed"))
     parser.add_argument("--subnets", type=int, default=72)
-    parser.add_argument("--max-rounds", type=int, default=4)
+    parser.add_argument("--max-rounds", type=int, default=PredictorConfig().max_rounds)
     parser.add_argument("--splits", type=int, default=20)
     parser.add_argument("--slow-splits", type=int, default=5)
     every = [*FIRST, *(name for name in names("predictors") if name not in FIRST)]
