@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
+from plotly.colors import hex_to_rgb
 
 from dashboards._look import (
     BLACK,
@@ -17,13 +18,14 @@ from dashboards._look import (
     empty,
     escaped,
     framed,
+    is_number,
     is_share,
     milliseconds,
     numbers,
     quality,
     words,
 )
-from nas.store.frames import RETRAINED
+from nas.store.frames import PREDICTED, RETRAINED
 
 MOST_DOTS = 5_000
 
@@ -64,6 +66,8 @@ def front_figure(
     best = front_rows(known)
     for i, (device, rows) in enumerate(known.groupby("device")):
         on_front = rows["subnet"].isin(best.loc[best["device"] == device, "subnet"])
+        if rows["predicted_high_ms"].notna().any():
+            figure.add_trace(_intervals(rows, color=SERIES[i % len(SERIES)]))
         for trace in _device_traces(rows[on_front], rows[~on_front], device=escaped(device), index=i):
             figure.add_trace(trace)
     for i, weights in enumerate(RETRAINED):
@@ -73,7 +77,8 @@ def front_figure(
     ring = _ring(known, searched, selected)
     if ring is not None:
         figure.add_trace(ring)
-    framed(figure, title, "quality on the report split, latency measured; dots: search split, predicted")
+    dots = "; dots: search split, predicted" if len(searched) else ""
+    framed(figure, title, f"quality on the report split, latency measured{dots}")
     figure.update_xaxes(type="log", title="latency in ms (log scale)", tickformat="~g")
     figure.update_yaxes(title=escaped(metric), tickformat=".0%" if is_share(metric) else None)
     return figure.update_layout(clickmode="event", uirevision="front")
@@ -140,6 +145,26 @@ def _device_traces(
     return traces
 
 
+def _intervals(rows: pd.DataFrame, *, color: str) -> go.Scatter:
+    """What was predicted for finalists, behind what was measured: a tick in a broad pale bar."""
+    rows = rows.dropna(subset=list(PREDICTED)).astype(dict.fromkeys(PREDICTED, float))
+    predicted, low, high = (rows[name].tolist() for name in PREDICTED)
+    # A bar that reaches zero has no place on a log axis.
+    below = [min(middle - end, 0.9 * middle) for middle, end in zip(predicted, low, strict=True)]
+    above = [end - middle for middle, end in zip(predicted, high, strict=True)]
+    pale = f"rgba{(*hex_to_rgb(color), 0.25)}"
+    bars = {"type": "data", "symmetric": False, "array": above, "arrayminus": below}
+    return go.Scatter(
+        x=predicted,
+        y=numbers(rows["quality"]),
+        error_x={**bars, "color": pale, "thickness": 7, "width": 0},
+        mode="markers",
+        marker={"symbol": "line-ns", "size": 9, "line": {"width": 1.5, "color": color}},
+        hoverinfo="skip",
+        name="predicted, with its 90 % interval",
+    )
+
+
 def _points(rows: pd.DataFrame, name: str) -> go.Scatter:
     x = numbers(rows["measured_ms"])
     spread = [value or 0.0 for value in numbers(rows["spread_ms"])]
@@ -191,10 +216,15 @@ def _finalist_text(row: Mapping[str, Any]) -> str:
         f"<b>{escaped(row['subnet'])}</b><br>{escaped(row['metric'])} "
         f"{quality(row['quality'], row['stderr'], row['metric'])} on the report split"
         f"<br>{milliseconds(row['measured_ms'], row['spread_ms'])} measured, "
-        f"{milliseconds(row['predicted_ms'])} predicted"
+        f"{milliseconds(row['predicted_ms'])} predicted{_interval_text(row)}"
         f"<br>{amount(row['params'])} parameters, {amount(row['macs'])} MACs"
         f"<br>{escaped(words(row['architecture']))}"
     )
+
+
+def _interval_text(row: Mapping[str, Any]) -> str:
+    low, high = (row[name] for name in PREDICTED[1:])
+    return f" ({low:.3g} to {milliseconds(high)})" if is_number(low) and is_number(high) else ""
 
 
 def _ring(known: pd.DataFrame, searched: pd.DataFrame, selected: str | None) -> go.Scatter | None:

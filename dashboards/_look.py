@@ -72,6 +72,13 @@ def milliseconds(value: float | None, spread: float | None = None, *, digits: in
     return f"{value:.{digits}f}{error} ms"
 
 
+def percent(fraction: float | None) -> str:
+    """A fraction in percent, with a digit behind the point below ten: 1.9 %, 34 %."""
+    if not is_number(fraction):
+        return "–"
+    return f"{100 * fraction:.1f} %" if abs(fraction) < 0.0995 else f"{100 * fraction:.0f} %"
+
+
 def is_share(metric: str) -> bool:
     """Whether a metric is shown in percent."""
     return metric.endswith("accuracy")

@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -19,6 +19,7 @@ from nas.store.frames import RETRAINED
 
 REFRESH_MS = 4_000
 LIVE_STATES = ("queued", "running")
+CURRENT: Any = {"aria-current": "true"}
 
 
 def shell() -> Component:
@@ -26,7 +27,12 @@ def shell() -> Component:
     return html.Div(
         [
             dcc.Location(id="url", refresh=False),
-            html.Header(dcc.Link("Elastiform", href="/", className="brand")),
+            html.Header(
+                [
+                    dcc.Link("Elastiform", href="/", className="brand"),
+                    html.Nav([dcc.Link("Jobs", href="/"), dcc.Link("Devices", href="/devices")]),
+                ]
+            ),
             html.Main(id="page"),
         ]
     )
@@ -35,6 +41,19 @@ def shell() -> Component:
 def job_link(job_id: int, name: str) -> str:
     """The address of a job's page; a name that browsers would resolve away is replaced by the id."""
     return f"/job/{job_id if name in ('.', '..') else quote(name, safe='')}"
+
+
+def device_link(device_id: int) -> str:
+    """The address of a device's page; devices may share a name."""
+    return f"/device/{device_id}"
+
+
+def query(*, subnet: str | None = None, device: int | None = None) -> str:
+    """The query of a job's page: the subnet chosen, the device whose latency is shown."""
+    asked = {"device": device, "subnet": subnet}
+    return "?" + urlencode(
+        {name: value for name, value in asked.items() if value is not None}, quote_via=quote
+    )
 
 
 def message_page(title: str, *sentences: str) -> list[Component]:
@@ -58,7 +77,7 @@ def jobs_table(jobs: pd.DataFrame) -> Component:
     rows = [
         [
             dcc.Link(job["name"], href=job_link(job["id"], job["name"])),
-            _badge(job["state"], live=job["live"]),
+            badge(job["state"], live=job["live"]),
             text_or_dash(job["stage"]),
             f"{job['evaluations']:,}",
             duration(job["seconds"]),
@@ -87,7 +106,8 @@ def text_or_dash(text: object) -> str:
     return text if isinstance(text, str) and text else "–"
 
 
-def _badge(state: str, *, live: bool) -> Component:
+def badge(state: str, *, live: bool) -> Component:
+    """The state of a job; one that runs without a process was interrupted."""
     shown = "interrupted" if state == "running" and not live else state
     return html.Span(shown, className=f"badge {shown}")
 
@@ -132,8 +152,13 @@ def chart(name: str, figure: go.Figure | None = None, *, tools: bool = False) ->
     return html.Div(graph, className=f"graph {name}")
 
 
-def job_head(row: Mapping[str, Any]) -> list[Component]:
-    """Name, state and progress of a job; `row` is its row of `frames.jobs`."""
+def job_head(
+    row: Mapping[str, Any], measured_on: pd.DataFrame, *, device: int | None = None
+) -> list[Component]:
+    """Name, state, progress and devices of a job; `row` is its row of `frames.jobs`.
+
+    measured_on: the job's rows of `latency_frames.measured_on`.  device: whose latency the page shows.
+    """
     facts = [
         f"stage {text_or_dash(row['stage'])}",
         f"{row['evaluations']:,} subnets evaluated",
@@ -141,8 +166,9 @@ def job_head(row: Mapping[str, Any]) -> list[Component]:
         f"created {row['created_at']:%Y-%m-%d %H:%M} UTC",
     ]
     head: list[Component] = [
-        html.H1([row["name"], _badge(row["state"], live=row["live"])]),
+        html.H1([row["name"], badge(row["state"], live=row["live"])]),
         html.P(" · ".join(facts), className="facts"),
+        *_devices_of(measured_on, device),
     ]
     if isinstance(row["error"], str) and row["error"]:
         head.append(html.Pre(row["error"], className="error"))
@@ -152,8 +178,29 @@ def job_head(row: Mapping[str, Any]) -> list[Component]:
     return head
 
 
-def front_table(finalists: pd.DataFrame) -> Component:
-    """The front's subnets, the fastest first; a key opens the subnet."""
+def _devices_of(measured_on: pd.DataFrame, shown: int | None) -> list[Component]:
+    """Where the job was measured, and a choice of the latency that is shown, if there are several."""
+    rows = measured_on.to_dict("records")
+    told: list[Any] = []
+    for row in rows:
+        told += [
+            ", " if told else "measured on ",
+            dcc.Link(row["device"], href=device_link(row["device_id"])),
+        ]
+        told += [" (searched for)"] if row["searched_for"] and len(rows) > 1 else []
+    if len(rows) < 2:
+        return [html.P(told, className="facts")] if told else []
+    choice: list[Any] = ["Latency on "]
+    for row in rows:
+        current = row["device_id"] == shown
+        # A plain link loads the page anew: all of it changes, which a choice of a subnet must not cause.
+        link = html.A(row["device"], href=query(device=row["device_id"]))
+        choice += [html.Strong(row["device"], **CURRENT) if current else link, " · "]
+    return [html.P(told, className="facts"), html.P(choice[:-1], id="latency-of")]
+
+
+def front_table(finalists: pd.DataFrame, *, device: int | None = None) -> Component:
+    """The front's subnets, the fastest first; a key opens the subnet and keeps `device` in the query."""
     front = front_rows(finalists)
     if front.empty:
         return html.P(
@@ -164,7 +211,7 @@ def front_table(finalists: pd.DataFrame) -> Component:
     columns: list[tuple[str, Callable[[Any], Any]]] = [
         (
             "Subnet",
-            lambda row: dcc.Link(html.Code(row["subnet"]), href=f"?subnet={quote(row['subnet'], safe='')}"),
+            lambda row: dcc.Link(html.Code(row["subnet"]), href=query(subnet=row["subnet"], device=device)),
         ),
         (
             f"#{front['metric'].iloc[0].capitalize()}, report split",

@@ -1,7 +1,6 @@
 """The panel beside the front: everything that is known about one subnet, and the command that extracts it."""
 
 import shlex
-from collections.abc import Mapping
 from typing import Any
 
 import plotly.graph_objects as go
@@ -10,12 +9,12 @@ from dash.development.base_component import Component
 from sqlalchemy.engine import make_url
 
 import search_spaces
-from dashboards._look import CONFIG, amount, is_number, milliseconds, option, quality
-from dashboards._pages import table, text_or_dash
+from dashboards._facts import subnet_facts
+from dashboards._look import CONFIG, option
+from dashboards._pages import table
 from dashboards._route import block_names, route_figure
-from dashboards.figures import front_rows, layers_figure, layers_frame, reactions_figure
+from dashboards.figures import layers_figure, layers_frame, reactions_figure
 from nas.store import Job, Store, default_url, frames
-from nas.store.frames import RETRAINED
 from search_spaces import SearchSpace
 from search_spaces._errors import NASError
 from search_spaces._stitches import Stitch
@@ -34,24 +33,27 @@ def hint(store: Store, job: Job) -> list[Component]:
     ]
 
 
-def subnet_panel(store: Store, job: Job, key: str) -> list[Component]:
-    """The panel of the subnet with this key, or a sentence that the job has none such."""
-    facts = _facts(store, job, key)
+def subnet_panel(store: Store, job: Job, key: str, *, device_id: int | None = None) -> list[Component]:
+    """The panel of the subnet with this key, or a sentence that the job has none such.
+
+    device_id: whose latency is told, by default the job's own device's.
+    """
+    facts = subnet_facts(store, job, key, device_id)
     if facts is None:
         return [html.H2("No such subnet"), html.P(["This job has no subnet ", html.Code(key), "."])]
     command = extract_command(job.name, key, url=store.url)
     return [
         html.H2(html.Code(key, id="subnet-key")),
-        html.P(facts["place"], className="facts"),
-        html.Dl([part for name, value in facts["figures"] for part in (html.Dt(name), html.Dd(value))]),
+        html.P(facts.place, className="facts"),
+        html.Dl([part for name, value in facts.figures for part in (html.Dt(name), html.Dd(value))]),
         html.H3("Extract it"),
         html.Div(
             [html.Code(command, id="extract"), dcc.Clipboard(target_id="extract", title="Copy")],
             className="command",
         ),
         html.H3("Architecture"),
-        table(["Choice", "Value"], [[name, option(value)] for name, value in facts["architecture"].items()]),
-        *_pictures(store, job, key, facts["architecture"]),
+        table(["Choice", "Value"], [[name, option(value)] for name, value in facts.architecture.items()]),
+        *_pictures(store, job, key, facts.architecture),
     ]
 
 
@@ -108,51 +110,3 @@ def _reactions(store: Store, job: Job, key: str, *, stitch: Stitch | None) -> go
         names = block_names(stitch, rises)
         rises = {names[name]: rise for name, rise in rises.items()}
     return reactions_figure(rises, loss=found[0]["loss"])
-
-
-def _facts(store: Store, job: Job, key: str) -> dict[str, Any] | None:
-    finalists = frames.finalists(store, job)
-    searched = frames.evaluations(store, job)
-    final, tried = finalists[finalists["subnet"] == key], searched[searched["subnet"] == key]
-    if not final.empty:
-        return _finalist_facts(
-            final.to_dict("records")[0], on_front=key in set(front_rows(finalists)["subnet"])
-        )
-    if not tried.empty:
-        return _searched_facts(tried.to_dict("records")[0])
-    return None
-
-
-def _finalist_facts(row: Mapping[str, Any], *, on_front: bool) -> dict[str, Any]:
-    figures = [
-        (f"{row['metric']}, report split", quality(row["quality"], row["stderr"], row["metric"])),
-        *(
-            (f"{row['metric']}, {words}", quality(row[weights], row[f"{weights}_stderr"], row["metric"]))
-            for weights, words in RETRAINED.items()
-            if is_number(row[weights])
-        ),
-        (f"{row['metric']}, search split", quality(row["search_quality"], None, row["metric"])),
-        ("latency, measured", milliseconds(row["measured_ms"], row["spread_ms"])),
-        ("latency, predicted", milliseconds(row["predicted_ms"])),
-        *_sizes(row),
-        ("device", text_or_dash(row["device"])),
-    ]
-    place = "On the front" if on_front else "A finalist that another one beats"
-    return {"figures": figures, "place": place, "architecture": row["architecture"]}
-
-
-def _searched_facts(row: Mapping[str, Any]) -> dict[str, Any]:
-    figures = [
-        (f"{row['metric']}, search split", quality(row["value"], row["stderr"], row["metric"])),
-        ("latency, predicted", milliseconds(row.get("latency_ms"))),
-        *_sizes(row),
-    ]
-    place = "Seen by the search only: neither measured nor evaluated on the report split"
-    return {"figures": figures, "place": place, "architecture": row["architecture"]}
-
-
-def _sizes(row: Mapping[str, Any]) -> list[tuple[str, str]]:
-    return [
-        ("parameters", f"{amount(row['params'])} ({row['params']:,})"),
-        ("MACs", f"{amount(row['macs'])} ({row['macs']:,})"),
-    ]

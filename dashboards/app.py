@@ -5,7 +5,7 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, quote, unquote
+from urllib.parse import parse_qs, unquote
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -15,8 +15,10 @@ from dash.exceptions import PreventUpdate
 from flask import Flask
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
+from dashboards import _devices as devices
 from dashboards import _pages as pages
 from dashboards import _panel as panel
+from dashboards._device_callbacks import explore_devices
 from dashboards._guard import LOOPBACK, guard
 from dashboards.figures import (
     front_figure,
@@ -25,7 +27,7 @@ from dashboards.figures import (
     predicted_measured_figure,
     training_figure,
 )
-from nas.store import Store, frames
+from nas.store import Store, frames, latency_frames
 from search_spaces._errors import ConflictError, NASError, NotFoundError, UsageError
 
 
@@ -49,6 +51,7 @@ def create_app(url: str) -> Dash:
     app.layout = pages.shell()
     _list_jobs(app, store)
     _explore_job(app, store)
+    explore_devices(app, store)
     guard(app, server)
     return app
 
@@ -73,11 +76,18 @@ def page(store: Store, pathname: str) -> list[Component]:
     """The page at this path."""
     if pathname == "/":
         return pages.jobs_page()
+    if pathname == "/devices":
+        return devices.devices_page()
     head, _, name = pathname.removeprefix("/").partition("/")
-    if head != "job" or not name:
+    if head not in ("job", "device") or not name:
         return pages.message_page("No such page")
     try:
-        return pages.job_page(store.job(unquote(name)))
+        if head == "job":
+            return pages.job_page(store.job(unquote(name)))
+        found = [device for device in store.devices() if str(device.id) == name]
+        if found:
+            return devices.device_page(found[0])
+        return pages.message_page("No such device", "The list of devices names those that there are.")
     except NotFoundError as error:
         return pages.message_page("No such job", error.message, error.hint)
     except NASError as error:
@@ -85,18 +95,25 @@ def page(store: Store, pathname: str) -> list[Component]:
 
 
 def _explore_job(app: Dash, store: Store) -> None:
-    @app.callback(Output("url", "search"), Input("front", "clickData"), prevent_initial_call=True)
-    def choose(click: dict[str, Any] | None) -> str:
+    @app.callback(
+        Output("url", "search"),
+        Input("front", "clickData"),
+        State("url", "search"),
+        prevent_initial_call=True,
+    )
+    def choose(click: dict[str, Any] | None, search: str | None) -> str:
         point = click["points"][0] if click and click.get("points") else {}
         if not isinstance(point.get("customdata"), str):
             raise PreventUpdate
-        return f"?subnet={quote(point['customdata'], safe='')}"
+        return pages.query(subnet=point["customdata"], device=chosen_device(search))
 
     # The job is an Input so that Dash calls this also when the page has just been opened.
     @app.callback(Output("panel", "children"), Input("url", "search"), Input("job", "data"))
     def show_subnet(search: str | None, job_id: int) -> list[Component]:
         key, job = chosen(search), store.job(job_id)
-        return panel.subnet_panel(store, job, key) if key else panel.hint(store, job)
+        if not key:
+            return panel.hint(store, job)
+        return panel.subnet_panel(store, job, key, device_id=chosen_device(search))
 
     @app.callback(
         Output("front", "figure"),
@@ -112,11 +129,12 @@ def _explore_job(app: Dash, store: Store) -> None:
         State("job", "data"),
     )
     def show_job(_ticks: int | None, search: str | None, job_id: int) -> tuple[Any, ...]:
-        front = job_front(store, job_id, selected=chosen(search))
+        device_id = chosen_device(search)
+        front = job_front(store, job_id, selected=chosen(search), device_id=device_id)
         # Choosing a subnet draws a ring and nothing else; a page that has just been opened is drawn in full.
         if ctx.triggered_id == "url":
             return (front, *[no_update] * 7)
-        return (front, *job_parts(store, job_id))
+        return (front, *job_parts(store, job_id, device_id=device_id))
 
 
 def chosen(search: str | None) -> str | None:
@@ -124,24 +142,36 @@ def chosen(search: str | None) -> str | None:
     return parse_qs((search or "").removeprefix("?")).get("subnet", [None])[0]
 
 
-def job_front(store: Store, job_id: int, *, selected: str | None) -> go.Figure:
-    """The front figure of a job, with a ring around the chosen subnet."""
+def chosen_device(search: str | None) -> int | None:
+    """The device in the query of an address such as ?device=2&subnet=k3f9."""
+    asked = parse_qs((search or "").removeprefix("?")).get("device", [""])[0]
+    return int(asked) if asked.isascii() and asked.isdecimal() and len(asked) < 10 else None
+
+
+def job_front(store: Store, job_id: int, *, selected: str | None, device_id: int | None = None) -> go.Figure:
+    """The front figure of a job, with a ring around the chosen subnet.
+
+    device_id: whose latency is shown; the search's dots only on the device that it was for.
+    """
     job = store.job(job_id)
-    finalists, searched = frames.finalists(store, job), frames.evaluations(store, job)
+    finalists = frames.finalists(store, job, device_id)
+    here = device_id in (None, frames.own_device(store, job))
+    searched = frames.evaluations(store, job) if here else None
     return front_figure(finalists, searched, job=job.name, selected=selected)
 
 
-def job_parts(store: Store, job_id: int) -> tuple[Any, ...]:
+def job_parts(store: Store, job_id: int, *, device_id: int | None = None) -> tuple[Any, ...]:
     """The other parts of a job's page: head, front table, three charts, a fourth of a job with a generator,
-    and whether its clock may stop.
+    and whether its clock may stop. device_id: whose latency is shown, by default the job's own device's.
     """
     job = store.job(job_id)
     jobs = frames.jobs(store)
     row = jobs[jobs["id"] == job_id].to_dict("records")[0]
-    finalists = frames.finalists(store, job)
+    finalists = frames.finalists(store, job, device_id)
+    shown = frames.own_device(store, job) if device_id is None else device_id
     return (
-        pages.job_head(row),
-        pages.front_table(finalists),
+        pages.job_head(row, latency_frames.measured_on(store, job), device=shown),
+        pages.front_table(finalists, device=device_id),
         hypervolume_figure(frames.events(store, job, "hypervolume")),
         predicted_measured_figure(finalists),
         training_figure(frames.events(store, job, "train")),

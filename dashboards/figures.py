@@ -11,6 +11,7 @@ from plotly.subplots import make_subplots
 
 from dashboards._front import front_figure, front_rows
 from dashboards._generator import generator_figure, reactions_figure
+from dashboards._latency import halves_figure, held_out_figure, kinds_figure
 from dashboards._look import (
     BLACK,
     BLUE,
@@ -25,6 +26,7 @@ from dashboards._look import (
     milliseconds,
     numbers,
 )
+from dashboards._residuals import residuals_figure, residuals_frame
 from dashboards._route import block_names
 from search_spaces import Architecture, SearchSpace
 from search_spaces.stitching import FAMILY, stitch_of
@@ -33,11 +35,16 @@ __all__ = [
     "front_figure",
     "front_rows",
     "generator_figure",
+    "halves_figure",
+    "held_out_figure",
     "hypervolume_figure",
+    "kinds_figure",
     "layers_figure",
     "layers_frame",
     "predicted_measured_figure",
     "reactions_figure",
+    "residuals_figure",
+    "residuals_frame",
     "training_figure",
     "write_html",
 ]

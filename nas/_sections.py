@@ -222,7 +222,7 @@ class PredictorConfig(Section):
     name: PredictorName = "roofline"
     samples: Annotated[int, Field(ge=3, le=100_000)] = 40
     rounds: Annotated[int, Field(ge=2, le=10_000)] = 3
-    max_rounds: Annotated[int, Field(ge=2, le=10_000)] = 8
+    max_rounds: Annotated[int, Field(ge=2, le=10_000)] = 10
     source: Text | None = None
 
     @model_validator(mode="after")

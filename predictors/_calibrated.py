@@ -19,6 +19,7 @@ from search_spaces._errors import UsageError
 from search_spaces._space import Codes
 
 CHUNK = 8_192
+LONGEST = 80  # characters of a value in a message
 
 Encoding: TypeAlias = Callable[[SearchSpace, Codes], Floats]
 
@@ -64,7 +65,7 @@ class Calibrated:
     """A `Predictor`; see the module.
 
     kind: the name of its file.  version: of what it saves.  identity: settings that a saved one must share.
-    count: networks that it was fitted on.  why: see `Fitted`.
+    count: networks that it was fitted on.  why: see `Fitted`.  error: mean relative error on left-out ones.
     """
 
     kind: str
@@ -77,6 +78,11 @@ class Calibrated:
     intervals: Intervals | None = None
     count: int = 0
     why: str = ""
+    error: float = np.inf
+
+    def takes(self, codes: Codes) -> bool:
+        """Whether these are enough networks for a fit."""
+        return len(np.unique(codes, axis=0)) >= self.regression.minimum
 
     def fit(self, codes: Codes, latency_ms: Floats) -> Self:
         """See `Predictor.fit`."""
@@ -84,7 +90,8 @@ class Calibrated:
         check_training(codes, latency_ms, minimum=self.regression.minimum)
         model, left_out, spread, why = self.regression.fit(self.encode(self.space, codes), latency_ms)
         intervals = Intervals.of(left_out, latency_ms, spread)
-        return replace(self, model=model, intervals=intervals, count=len(codes), why=why)
+        error = float(relative_errors(left_out, latency_ms).mean())
+        return replace(self, model=model, intervals=intervals, count=len(codes), why=why, error=error)
 
     def predict(self, codes: Codes) -> tuple[Floats, Floats]:
         """See `Predictor.predict`."""
@@ -99,14 +106,15 @@ class Calibrated:
         """See `Predictor.to_json`."""
         model, intervals = self._fitted()
         own: dict[str, JSON] = {"model": model.to_json(), "intervals": asdict(intervals), "count": self.count}
-        return self._identity() | own | {"why": self.why}
+        return self._identity() | own | {"why": self.why, "error": self.error}
 
     def from_json(self, data: dict[str, Any]) -> Self:
         """See `Predictor.from_json`."""
         for key, value in self._identity().items():
             if data.get(key) != value:
                 raise UsageError(
-                    f"The saved latency predictor does not fit: {key} is {data.get(key)!r}, not {value!r}.",
+                    f"The saved latency predictor does not fit: {key} is {_short(data.get(key))}, "
+                    f"not {_short(value)}.",
                     "Fit it again on measurements of this space.",
                 )
         try:
@@ -115,8 +123,8 @@ class Calibrated:
             intervals = Intervals(float(known["half_width"]), float(known["typical"]))
             if not (0 <= intervals.half_width < np.inf and 0 < intervals.typical < np.inf):
                 raise ValueError(f"the intervals are {known}")
-            count, why = int(data["count"]), str(data["why"])
-            return replace(self, model=model, intervals=intervals, count=count, why=why)
+            count, why, error = int(data["count"]), str(data["why"]), float(data["error"])
+            return replace(self, model=model, intervals=intervals, count=count, why=why, error=error)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UsageError(f"The saved latency predictor is damaged: {error}.", "Fit it again.") from error
 
@@ -128,6 +136,11 @@ class Calibrated:
         if self.model is None or self.intervals is None:
             raise UsageError("The latency predictor is not fitted.", "Use what `fit` or `from_json` returns.")
         return self.model, self.intervals
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
 
 
 def left_out_by_folds(

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from predictors._calibrated import Calibrated, Fitted
+from predictors._calibrated import Calibrated, Fitted, left_out_error
 from predictors._features import Features, Workload
 from predictors._linear import Linear, fit_linear
 from predictors._metrics import Floats
@@ -46,7 +46,8 @@ class NonNegative:
 
     def fit(self, rows: Floats, values: Floats) -> Fitted:
         """See `Regression.fit`."""
-        return Fitted(*fit_linear(rows, values, np.eye(len(TERMS))))
+        model, left_out, spread = fit_linear(rows, values, np.eye(len(TERMS)))
+        return Fitted(model, left_out, spread, left_out_error(left_out, values))
 
     def from_json(self, data: Mapping[str, Any]) -> Linear:
         """See `Regression.from_json`."""

@@ -1,7 +1,7 @@
 """Every option of every choice multiplies the latency by its own factor: what DyNAS-T fits, for comparison.
 
-A ridge regression of log latency on one-hot options; its strength has the least leave-one-out error, in closed
-form, of a grid. It knows nothing of layers and needs some 100 networks in spaces with many choices.
+A ridge regression of log latency on one-hot options; its strength has the least leave-one-out error of a
+grid, in closed form. It knows nothing of layers and needs some 100 networks in spaces with many choices.
 Source: Cummings et al., "A Hardware-Aware Framework for Accelerating NAS Across Modalities" (2022), DyNAS-T.
 """
 
@@ -14,7 +14,6 @@ import numpy as np
 from predictors._accuracy import one_hot
 from predictors._calibrated import Calibrated, Fitted, left_out_error
 from predictors._metrics import Floats, relative_errors
-from predictors._predictor import Predictor
 from predictors.devices import JSON
 from search_spaces import SearchSpace
 
@@ -24,7 +23,7 @@ STRENGTHS = tuple(float(f"{strength:.3g}") for strength in np.geomspace(1e-3, 1e
 MOST_LOG = 50.0  # of what a network may take over the geometric mean
 
 
-def build(space: SearchSpace, *, batch: int = 1, element_bytes: int = 4) -> Predictor:
+def build(space: SearchSpace, *, batch: int = 1, element_bytes: int = 4) -> Calibrated:
     """A ridge regression on the options of `space`, not fitted yet.
 
     batch, element_bytes: how the device runs the networks.

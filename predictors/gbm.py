@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from predictors._calibrated import Calibrated, Fitted, left_out_by_folds, left_out_error
 from predictors._features import FEATURES, Workload, space_features
 from predictors._metrics import Floats
-from predictors._predictor import Predictor
 from predictors.devices import JSON
 from search_spaces import SearchSpace
 from search_spaces._space import Codes
@@ -30,7 +29,7 @@ DEPTH = 3
 
 def build(
     space: SearchSpace, *, batch: int = 1, element_bytes: int = 4, trees: int = 150, seed: int = 0
-) -> Predictor:
+) -> Calibrated:
     """Gradient-boosted trees for networks of `space`, not fitted yet.
 
     batch, element_bytes: how the device runs the networks.  trees: boosting steps, each of depth 3.
@@ -83,10 +82,8 @@ class Trees:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], columns: int) -> Self:
-        """What `to_json` wrote, for rows of `columns` numbers; raises ValueError, KeyError or TypeError for damage."""
-        left, right, feature = (
-            np.array(data[name], dtype=np.int64) for name in ("left", "right", "feature")
-        )
+        """What `to_json` wrote, for `columns` features; raises ValueError, KeyError or TypeError."""
+        left, right, feature = (np.array(data[name], dtype=np.int64) for name in ("left", "right", "feature"))
         threshold, value = (np.array(data[name], dtype=np.float64) for name in ("threshold", "value"))
         if not left.ndim == 2 or not all(a.shape == left.shape for a in (right, feature, threshold, value)):
             raise ValueError("the trees' arrays differ in shape")

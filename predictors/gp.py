@@ -19,7 +19,6 @@ from predictors._calibrated import Calibrated, Fitted, left_out_by_folds, left_o
 from predictors._features import FEATURES, MACS, WORK, Workload, space_features
 from predictors._linear import fit_linear
 from predictors._metrics import Floats
-from predictors._predictor import Predictor
 from predictors.devices import JSON
 from search_spaces import SearchSpace
 from search_spaces._space import Codes
@@ -35,7 +34,7 @@ IGNORED = 1e300  # scale of an input that is the same in all measured networks
 ARRAYS = ("line", "centre", "scale", "theta", "inputs", "targets")
 
 
-def build(space: SearchSpace, *, batch: int = 1, element_bytes: int = 4) -> Predictor:
+def build(space: SearchSpace, *, batch: int = 1, element_bytes: int = 4) -> Calibrated:
     """A Gaussian process for networks of `space`, not fitted yet.
 
     batch, element_bytes: how the device runs the networks.
@@ -166,7 +165,5 @@ def _process(theta: Floats, optimizer: Any) -> Any:
 
 def _climb(objective: Any, theta: Floats, bounds: Floats) -> tuple[Floats, float]:
     """As scikit-learn does it by default, with fewer steps."""
-    found = minimize(
-        objective, theta, method="L-BFGS-B", jac=True, bounds=bounds, options={"maxiter": STEPS}
-    )
+    found = minimize(objective, theta, method="L-BFGS-B", jac=True, bounds=bounds, options={"maxiter": STEPS})
     return found.x, float(found.fun)

@@ -1,8 +1,8 @@
 """A perceptron with three hidden layers of 400 on averages of the options: HAT's predictor, for comparison.
 
-Its inputs are HAT's. A name of choices (`num_heads` of `num_heads.3`) of which some exist in some networks only
-gives two numbers, the mean of its options in the layers that exist and how many there are; every other choice
-is a number of its own. Options that are no numbers count by their position.
+Its inputs are HAT's. A name of choices (`num_heads` of `num_heads.3`) of which some exist in some networks
+only gives two numbers: the mean of its options in the layers that exist, and how many there are. Every other
+choice is a number of its own. Options that are no numbers count by their position.
 Fitted by scikit-learn on log latency, with a seed; saved as weights. HAT fits it on 2,000 networks.
 Source: Wang et al., "HAT: Hardware-Aware Transformers for Efficient NLP" (2020), `latency_predictor.py`.
 """
@@ -10,14 +10,13 @@ Source: Wang et al., "HAT: Hardware-Aware Transformers for Efficient NLP" (2020)
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
+from itertools import pairwise
 from typing import Any, Self
 
 import numpy as np
 
 from predictors._calibrated import Calibrated, Fitted, left_out_by_folds, left_out_error
 from predictors._metrics import Floats
-from predictors._predictor import Predictor
 from predictors.devices import JSON
 from search_spaces import Choice, SearchSpace
 from search_spaces._space import INACTIVE, Codes
@@ -32,7 +31,7 @@ MOST_LOG = 50.0  # standard deviations of a logarithm that a prediction may be a
 
 def build(
     space: SearchSpace, *, batch: int = 1, element_bytes: int = 4, steps: int = 300, seed: int = 0
-) -> Predictor:
+) -> Calibrated:
     """A perceptron for networks of `space`, not fitted yet.
 
     batch, element_bytes: how the device runs the networks.  steps: of the fit, at most.
@@ -119,12 +118,20 @@ class Network:
     def from_json(cls, data: Mapping[str, Any], inputs: int) -> Self:
         """What `to_json` wrote, for rows of `inputs` numbers; raises ValueError, KeyError or TypeError."""
         sizes = (inputs, *WIDTHS, 1)
-        shapes = list(zip(sizes[:-1], sizes[1:], strict=True))
-        weights = [np.array(w, dtype=np.float64).reshape(s) for w, s in zip(data["weights"], shapes, strict=True)]
-        biases = [np.array(b, dtype=np.float64).reshape(s[1]) for b, s in zip(data["biases"], shapes, strict=True)]
-        centre, scale = (np.array(data[name], dtype=np.float64).reshape(inputs) for name in ("centre", "scale"))
+        shapes = list(pairwise(sizes))
+        weights = [
+            np.array(w, dtype=np.float64).reshape(s) for w, s in zip(data["weights"], shapes, strict=True)
+        ]
+        biases = [
+            np.array(b, dtype=np.float64).reshape(s[1]) for b, s in zip(data["biases"], shapes, strict=True)
+        ]
+        centre, scale = (
+            np.array(data[name], dtype=np.float64).reshape(inputs) for name in ("centre", "scale")
+        )
         level, unit = float(data["level"]), float(data["unit"])
-        if not all(np.isfinite(array).all() for array in (*weights, *biases, centre, scale, level, unit)):
+        if not np.isfinite([level, unit]).all() or not all(
+            np.isfinite(array).all() for array in (*weights, *biases, centre, scale)
+        ):
             raise ValueError("a number is not finite")
         return cls(centre, scale, level, unit, tuple(weights), tuple(biases))
 
@@ -156,7 +163,7 @@ class Perceptron:
         scale = np.where(spread > 0, spread, 1.0)
         level, unit = float(logs.mean()), float(logs.std()) or 1.0
         fitted = MLPRegressor(
-            WIDTHS, solver=SOLVER, alpha=WEIGHT_DECAY, max_iter=self.steps, random_state=self.seed
+            hidden_layer_sizes=WIDTHS, alpha=WEIGHT_DECAY, max_iter=self.steps, random_state=self.seed
         )
         with warnings.catch_warnings():  # that the steps are used up
             warnings.simplefilter("ignore")

@@ -19,7 +19,7 @@ from predictors._features import FEATURES, MACS, ONE_SAMPLE, WORK, Workload, net
 from predictors._intervals import Intervals
 from predictors._linear import Linear, fit_linear
 from predictors._metrics import Floats, relative_errors
-from predictors._predictor import Predictor, check_training
+from predictors._predictor import check_training
 from predictors._residual import FEWEST, Residual, fit_residual
 from predictors.devices import JSON
 from search_spaces import SearchSpace
@@ -37,7 +37,7 @@ def build(
     batch: int = 1,
     element_bytes: int = 4,
     source: Mapping[str, Any] | None = None,
-) -> Predictor:
+) -> Calibrated:
     """A roofline predictor for networks of `space`, not fitted yet.
 
     batch, element_bytes: how the device runs the networks.
@@ -90,7 +90,18 @@ def source_coefficients(state: Mapping[str, Any]) -> Floats:
         raise UsageError(
             f"Only a roofline predictor of this version can be transferred, not '{state.get('predictor')}'."
         )
-    return np.array(state["model"]["coefficients"], dtype=np.float64)
+    return saved_features(state, "coefficients")
+
+
+def saved_features(state: Mapping[str, Any], name: str) -> Floats:
+    """One of the model's arrays `(features,)` in a saved roofline predictor; raises UsageError for damage."""
+    try:
+        values = np.array(state["model"][name], dtype=np.float64).reshape(len(FEATURES))
+        if not np.isfinite(values).all():
+            raise ValueError(f"{name} is not finite")
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"The saved latency predictor is damaged: {error}.", "Fit it again.") from error
+    return values
 
 
 class Rung(NamedTuple):
@@ -124,11 +135,13 @@ class Roofline:
     """The linear model of one rung and, where it helps, a Gaussian process on its relative residuals.
 
     errors: mean relative leave-one-out error by the name of each rung that was tried.
+    work_per_ms: what the fitted networks do in a millisecond, on average; `(features,)`.
     """
 
     rung: str
     errors: Mapping[str, float]
     linear: Linear
+    work_per_ms: Floats
     residual: Residual | None = None
 
     def predict(self, rows: Floats) -> tuple[Floats, Floats]:
@@ -146,7 +159,7 @@ class Roofline:
         """See `Model.to_json`."""
         residual = None if self.residual is None else self.residual.to_json()
         own: dict[str, JSON] = {"rung": self.rung, "errors": dict(self.errors), "residual": residual}
-        return own | self.linear.to_json()
+        return own | self.linear.to_json() | {"work_per_ms": self.work_per_ms.tolist()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,13 +181,14 @@ class Ladder:
         for other, fitted in tried[1:]:
             if errors[other] < BETTER * errors[name]:
                 name, (linear, left_out, spread) = other, fitted
+        work_per_ms = (rows / linear.predict(rows)[0][:, None]).mean(axis=0)
         if len(rows) >= FEWEST:
             residual, corrected = fit_residual(rows, latency_ms, left_out)
             errors["a Gaussian process on the rest"] = _error(corrected, latency_ms)
             if errors["a Gaussian process on the rest"] < BETTER * errors[name]:
-                model = Roofline(name, errors, linear, residual)
+                model = Roofline(name, errors, linear, work_per_ms, residual)
                 return Fitted(model, corrected, spread, model.why)
-        model = Roofline(name, errors, linear)
+        model = Roofline(name, errors, linear, work_per_ms)
         return Fitted(model, left_out, spread, model.why)
 
     def from_json(self, data: Mapping[str, Any]) -> Roofline:
@@ -184,6 +198,7 @@ class Ladder:
             str(data["rung"]),
             {str(name): float(error) for name, error in data["errors"].items()},
             Linear.from_json(dict(data), len(FEATURES)),
+            np.array(data["work_per_ms"], dtype=np.float64).reshape(len(FEATURES)),
             None if residual is None else Residual.from_json(residual),
         )
 

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -30,19 +30,27 @@ def table(
     choices.
     """
     columns = [[choice.name for choice in choices].index(name) for name in part.depends_on]
-    own = [choices[column] for column in columns]
-    options: list[tuple[Any, ...]] = [(None, *choice.options) for choice in own]
-    shape = tuple(len(values) for values in options)
+    shape = tuple(1 + len(choices[column].options) for column in columns)
     if math.prod(shape) > TABLE_LIMIT:
         raise UsageError(f"A part of space '{space}' depends on too many choices: {part.depends_on}.")
     width = len(features(Layer("", "linear", (1, 1, 1), 0, 0, 0, 0)))
     rows = [
         [join(column) for column in zip(*(features(layer) for layer in layers), strict=True)]
-        if (layers := _layers_or_none(part, own, values))
+        if layers
         else [0] * width
-        for values in itertools.product(*options)
+        for layers in layers_of_each(choices, part)
     ]
     return np.array(rows), columns, shape
+
+
+def layers_of_each(choices: Sequence[Choice], part: Part) -> Iterator[tuple[Layer, ...]]:
+    """The part's layers for each combination of the choices that it depends on, the last one going fastest.
+
+    None comes before the options of each choice; combinations that no architecture has give no layers.
+    """
+    own = [next(choice for choice in choices if choice.name == name) for name in part.depends_on]
+    for values in itertools.product(*((None, *choice.options) for choice in own)):
+        yield _layers_or_none(part, own, values)
 
 
 def merged(tables: Sequence[Table], join: Join = np.add) -> list[Table]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 import search_spaces
-from nas.store import Lease, NewEvaluation, NewEvent, NewMeasurement, NewSubnet, Store
+from nas.store import Device, Lease, NewEvaluation, NewEvent, NewMeasurement, NewSubnet, Store, frames
 
 OPTIONS: dict[str, Any] = {"embed_dim": [16, 32, 64], "depth": [1, 2, 3, 4]}
 FINALISTS = 14
@@ -68,6 +68,33 @@ def generative_job(store: Store, name: str) -> list[Known]:
     return best
 
 
+def measured_job(store: Store, name: str) -> list[Known]:
+    """A finished job that was measured on a second device, `lab`, too, of which an agent was seen.
+
+    On its own device it has a sample with rounds, a predictor that is scored in full, and a failed
+    measurement; on `lab` a predictor of an older kind, that tells a score and nothing else.
+    """
+    best = finished_job(store, name, count=60)
+    own, lab = _two_devices(store)
+    sample = known_subnets(24, seed=3)
+    with store.acquire(store.job(name)) as lease:
+        store.begin_stage(lease, frames.measured_elsewhere(lab.id), "key")
+        timed = [_timed(k, own.id, number) for number, k in enumerate(sample)]
+        broken = [
+            NewMeasurement(known_subnets(30, seed=3)[-1].subnet, own.id, "sample", None, reason=FAILURE)
+        ]
+        there = [NewMeasurement(k.subnet, lab.id, "finalist", 3 * k.latency_ms, 0.1) for k in best[:6]]
+        store.add_measurements(lease, [*timed, *broken, *there])
+        store.put_predictor(lease, device_id=own.id, kind="roofline", state=STATE, score=_full_score(sample))
+        store.put_predictor(
+            lease, device_id=lab.id, kind="additive", state={}, score={"mape": 0.04, "count": 24}
+        )
+        told = {k.subnet.key: [2.9 * k.latency_ms, 2.7 * k.latency_ms, 3.1 * k.latency_ms] for k in best[:6]}
+        store.finish_stage(lease, frames.measured_elsewhere(lab.id), {"predicted_ms": told})
+        lease.finish("succeeded")
+    return best
+
+
 def failed_job(store: Store, name: str, error: str) -> None:
     """A job that has failed in its second stage."""
     job = store.create_job(name, config={}, seed=0, provenance={})
@@ -76,6 +103,68 @@ def failed_job(store: Store, name: str, error: str) -> None:
         store.begin_stage(lease, "train", "key")
         store.fail_stage(lease, "train", error)
         lease.finish("failed", error)
+
+
+FAILURE = "RuntimeError: <b>no kernel</b> for aten::gelu"
+STATE = {
+    "features": ["launches", "linear_macs", "constant"],
+    "model": {"rung": "work", "coefficients": [0.01, 2e-7, 0.0]},
+    "intervals": {"half_width": 0.06, "typical": 1.0},
+    "count": 24,
+}
+
+
+def _two_devices(store: Store) -> tuple[Device, Device]:
+    own = store.register_device("cpu-1-thread", {"cpu": "made up", "threads": 1})
+    fingerprint = {"backend": "torch_cpu", "cpu": "another", "threads": 4, "batch": 8, "malloc": {"A": "1"}}
+    options = {"backend": "torch_cpu", "threads": 4, "batch": 8, "precision": "fp32"}
+    store.set_reference(own.id, 2.5)
+    with store.acquire_agent("lab", fingerprint, options) as agent:
+        return own, agent.agent.device
+
+
+def _timed(known: Known, device_id: int, number: int) -> NewMeasurement:
+    """With four rounds: the odd ones are 1 % slower than the even ones, on every second subnet 2 %."""
+    rows = [
+        [turn, number, w, w, 0.005, 0.005, 0.005, 0.005, 2.0]
+        for turn in range(4)
+        for w in [known.latency_ms / 1e3 * (1 + 0.01 * (turn % 2) * (1 + number % 2))]
+    ]
+    shared = 1.2 if number < 3 else 1.0
+    more: dict[str, Any] = {"stderr_ms": 0.01, "contention": shared, "memory_bytes": 3 * 2**20}
+    return NewMeasurement(known.subnet, device_id, "sample", known.latency_ms, 0.02, 2.5, 4, rows, **more)
+
+
+def _full_score(sample: list[Known]) -> dict[str, Any]:
+    points = [
+        {
+            "subnet": k.subnet.key,
+            "measured_ms": k.latency_ms,
+            "predicted_ms": k.latency_ms * (1 + 0.03 * (-1) ** i + 0.01 * k.subnet.architecture["depth"]),
+            "low_ms": 0.94 * k.latency_ms,
+            "high_ms": 1.06 * k.latency_ms,
+        }
+        for i, k in enumerate(sample)
+    ]
+    return {
+        "count": 24,
+        "repeatability": {"mape": 0.0149, "tau": 0.97, "sigma": 0.0188},
+        "perfect_mape": 0.015,
+        "why": "work: leave-one-out errors are MACs 8.1 %, work 1.9 %",
+        "mape": 0.019,
+        "within_10": 1.0,
+        "within_5": 0.92,
+        "tau": 0.95,
+        "held_out": points,
+        "card": [
+            {"term": "launches", "value": 9.5, "unit": "us a layer", "share": 0.25},
+            {"term": "linear MACs", "value": 0.21, "unit": "ns a MAC", "share": 0.75},
+        ],
+        "by_kind": {
+            "smallest": {"linear": 0.3, "attention": 0.1, "norm": 0.05},
+            "largest": {"linear": 4.0, "attention": 1.5, "norm": 0.4, "activation": 0.1},
+        },
+    }
 
 
 def _space(store: Store, lease: Lease) -> None:

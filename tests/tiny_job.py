@@ -32,7 +32,7 @@ CONFIG: dict[str, Any] = {
     "devices": {"cpu": {"batch": 8}},
     "constraints": [f"params<={LIMIT}"],
     "predictor": {"samples": 14, "rounds": 2, "max_rounds": 3},
-    "search": {"evaluations": 24, "batch": 6, "population": 6, "finalists": 6},
+    "search": {"evaluations": 24, "batch": 6, "population": 6, "finalists": 6, "measure_above": None},
     "execution": {"workers": 1},
 }
 GENERATIVE: dict[str, Any] = CONFIG | {
@@ -43,6 +43,7 @@ GENERATIVE: dict[str, Any] = CONFIG | {
     "constraints": ["params<=10000"],
     "search": {
         "searcher": "generative",
+        "measure_above": None,
         "evaluations": 32,
         "batch": 8,
         "finalists": 4,
@@ -81,7 +82,7 @@ def begin_generative(url: str) -> None:
         codes = space.sample_choices(np.random.default_rng(0), 40)
         noise = np.random.default_rng(1).uniform(0.9, 1.1, size=len(codes))
         milliseconds = (1 + exact_metrics(space, codes)["macs"] / 1e5) * noise
-        state = roofline.build(space).fit(codes, milliseconds).to_json()
+        state = roofline.build(space, batch=8).fit(codes, milliseconds).to_json()
         with store.acquire(job) as lease:
             store.put_predictor(lease, device_id=device.id, kind="roofline", state=state, score={})
             lease.finish("stopped")

@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 
 from nas.config import JobConfig
-from nas.stages._measuring import as_measurements, measure, stored
+from nas.remote import RemoteDevice
+from nas.stages._measuring import as_measurements, measure, progress, stored
 from nas.stages._run import Run
 from nas.stages._sampling import FIRST, GROWTH, enough, first_sample, further_sample
 from nas.store import Device as DeviceRow
 from nas.store import Store
 from nas.targets import Target
 from predictors import _memory as memory
+from predictors._card import by_kind, card, is_roofline
 from predictors._features import Workload
 from predictors._intervals import interval
 from predictors._measurement import Repeatability, repeatability
@@ -42,7 +44,7 @@ def measure_and_fit(run: Run, space: SearchSpace, device: Target, row: DeviceRow
     `predictor.samples`. Raises JobFailedError when too few subnets could be measured.
     """
     workload = workload_of(device)
-    build = _builder(run, workload)
+    build = _builder(run, space, device, workload)
     config, seed = run.config.predictor, run.config.seed
     archs = first_sample(space, workload, count=min(FIRST, config.samples), seed=seed)
     while True:
@@ -95,10 +97,20 @@ def source_state(store: Store, config: JobConfig) -> Mapping[str, Any] | None:
     return found.state
 
 
-def _builder(run: Run, workload: Workload) -> Build:
+def _builder(run: Run, space: SearchSpace, device: Target, workload: Workload) -> Build:
     options: dict[str, Any] = asdict(workload)
     if (source := source_state(run.store, run.config)) is not None:
         options["source"] = source
+    module = load("predictors", run.config.predictor.name)
+    if hasattr(module, "tabulate"):
+        if isinstance(device, RemoteDevice):
+            raise JobFailedError(
+                f"The predictor '{run.config.predictor.name}' times single layers, which only a device of "
+                f"this host can, and '{device.name}' is an agent's.",
+                "Take another predictor, such as roofline.",
+            )
+        layers, shown = module.distinct_layers(space), partial(progress, run)
+        options["table"] = module.tabulate(device, layers, seed=run.config.seed, progress=shown)
     return partial(_build, run.config.predictor.name, options)
 
 
@@ -132,8 +144,8 @@ def _scores(
         "count": len(codes),
         "repeatability": asdict(ceiling),
         "perfect_mape": PERFECT_MAPE * ceiling.sigma,
-        "why": getattr(predictor, "why", None),
-    }
+        "why": predictor.why,
+    } | _explained(space, predictor)
     if len(codes) < FEWEST_SCORED:
         return told
     predicted = held_out(build, space, codes, milliseconds, seed=seed)
@@ -141,6 +153,19 @@ def _scores(
     rows = zip(space.decode(codes), milliseconds, predicted, low, high, strict=True)
     told["held_out"] = [_point(arch, *map(float, values)) for arch, *values in rows]
     return told | asdict(score(predicted, milliseconds))
+
+
+def _explained(space: SearchSpace, predictor: Predictor) -> dict[str, Any]:
+    """The device's roofline card, and where the time goes in the smallest and the largest subnet."""
+    state = predictor.to_json()
+    if not is_roofline(state):
+        return {}
+    rows = [{"term": r.term, "value": r.cost, "unit": r.unit, "share": r.share} for r in card(state)]
+    ends = {"smallest": space.smallest, "largest": space.largest}
+    return {
+        "card": rows,
+        "by_kind": {name: by_kind(state, space.layers(arch)) for name, arch in ends.items()},
+    }
 
 
 def _point(arch: Architecture, measured: float, predicted: float, low: float, high: float) -> dict[str, Any]:

@@ -113,10 +113,11 @@ def _measure_new(
 def _here_or_there(run: Run, device: Target, request: Mapping[str, Any]) -> measuring.Results:
     if isinstance(device, RemoteDevice):
         return remote.measure(run.store, run.lease, device, request, warn=run.warn, check_stop=run.check_stop)
-    return measuring.results(measuring.execute(device, request, partial(_progress, run)))
+    return measuring.results(measuring.execute(device, request, partial(progress, run)))
 
 
-def _progress(run: Run, done: int, total: int) -> None:
+def progress(run: Run, done: int, total: int) -> None:
+    """Shows how far a measurement is, and asks now and then whether the job has to stop."""
     run.progress.update(done, total)
     if run.stop.is_set() or done % ASK_EVERY == 0:
         run.check_stop()

@@ -10,7 +10,6 @@ from nas.stages._measuring import build_device, measure
 from nas.stages._objectives import Objectives, values_of
 from nas.stages._run import Run
 from nas.store import NewEvaluation
-from predictors._intervals import interval
 from search_spaces import Architecture
 
 MOST = 4  # measurements a batch: they take as long as some evaluations
@@ -20,13 +19,10 @@ def with_intervals(
     objectives: Objectives, archs: Sequence[Architecture], rows: Sequence[NewEvaluation]
 ) -> list[NewEvaluation]:
     """The rows with the prediction of each subnet's latency and the ends of its interval, in ms."""
-    mean, std = objectives.latency.predictor.predict(objectives.space.encode(archs))
-    low, high = interval(mean, std)
-    told = zip(mean.tolist(), low.tolist(), high.tolist(), strict=True)
-    names = ("predicted_ms", "predicted_low_ms", "predicted_high_ms")
+    told = objectives.latency.intervals(objectives.space.encode(archs))
     return [
-        replace(row, objectives={**row.objectives, **dict(zip(names, values, strict=True))})
-        for row, values in zip(rows, told, strict=True)
+        replace(row, objectives={**row.objectives, **{name: float(told[name][i]) for name in told}})
+        for i, row in enumerate(rows)
     ]
 
 

@@ -13,8 +13,9 @@ from nas.stages._latency_fit import MEMORY, measure_and_fit
 from nas.stages._measuring import build_device, check_same_device
 from nas.stages._run import Run
 from nas.store import Device as DeviceRow
-from nas.store import Job, Store
+from nas.store import Job, Store, frames
 from predictors import _memory as memory
+from predictors._intervals import interval
 from predictors._predictor import Predictor, restored
 from search_spaces import SearchSpace
 from search_spaces._space import Codes
@@ -50,6 +51,11 @@ class Latency:
         """What limits on predictions are applied to, by name, `(n,)` each."""
         told = {"latency_ms": self.bound(codes)}
         return told if self.memory is None else told | {MEMORY: self._bound(self.memory, codes)}
+
+    def intervals(self, codes: Codes) -> dict[str, Any]:
+        """The predicted latency and the ends of its 90 % interval in ms, by name, `(n,)` each."""
+        mean, std = self.predictor.predict(codes)
+        return dict(zip(frames.PREDICTED, (mean, *interval(mean, std)), strict=True))
 
     def _bound(self, predictor: Predictor, codes: Codes) -> Any:
         mean, std = predictor.predict(codes)

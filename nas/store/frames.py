@@ -29,9 +29,9 @@ FINALISTS += ["device", *PREDICTED, "measured_ms", "spread_ms", "peak_memory_byt
 RETRAINED = {"finetuned": "fine-tuned", "scratch": "from scratch"}
 FINALISTS += [column for weights in RETRAINED for column in (weights, f"{weights}_stderr")]
 MEASURED = ["subnet", "device", "measured_ms", "spread_ms", "purpose", "params", "macs", "architecture"]
-MEASURED += ["state", "reason", "stderr_ms", "contention", "memory_bytes", "energy_mj"]
+MEASURED += ["state", "reason", "stderr_ms", "contention", "memory_bytes", "energy_mj", "device_id"]
 DEVICES = ["id", "device", "backend", "cpu", "threads", "batch", "precision", "registered", "reference_ms"]
-DEVICES += ["measurements", "repeatability", "fingerprint", "options", "created_at"]
+DEVICES += ["measurements", "failed", "repeatability", "fingerprint", "options", "created_at"]
 ELSEWHERE = "device"  # first part of the names of stages that measured a finished job on another device
 
 
@@ -134,9 +134,10 @@ def devices(store: Store) -> pd.DataFrame:
     """
     with store.read() as connection:
         c = t.measurements.c
-        counted = sa.select(c.device_id, sa.func.count()).where(c.state == "ok").group_by(c.device_id)
-        counts = {row[0]: row[1] for row in connection.execute(counted)}
-        fitted = sa.select(t.predictors.c.device_id, t.predictors.c.score).order_by(t.predictors.c.id)
+        counted = sa.select(c.device_id, c.state, sa.func.count()).group_by(c.device_id, c.state)
+        counts = {(row[0], row[1]): row[2] for row in connection.execute(counted)}
+        p = t.predictors.c
+        fitted = sa.select(p.device_id, p.score).where(p.metric == "latency_ms").order_by(p.id)
         repeats = {row.device_id: row.score.get("repeatability") or {} for row in connection.execute(fitted)}
     rows = [
         {
@@ -145,7 +146,8 @@ def devices(store: Store) -> pd.DataFrame:
             "device": device.name,
             "registered": device.options is not None,
             "reference_ms": device.reference_ms,
-            "measurements": counts.get(device.id, 0),
+            "measurements": counts.get((device.id, "ok"), 0),
+            "failed": counts.get((device.id, "failed"), 0),
             "repeatability": repeats.get(device.id, {}).get("mape"),
             "fingerprint": device.fingerprint,
             "options": device.options,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from filled_store import HOSTILE, failed_job, finished_job
+from filled_store import HOSTILE, failed_job, finished_job, measured_job
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
 
@@ -45,11 +45,12 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
 
 @pytest.fixture(scope="session")
 def shown_store(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The URL of a store with a finished job, one of a hostile name, and a failed one."""
+    """The URL of a store with a finished job, one of a hostile name, one of two devices, and a failed one."""
     path: Path = tmp_path_factory.mktemp("store") / "store.sqlite"
     with Store.open(f"sqlite:///{path}") as store:
         finished_job(store, "digit-pairs", count=30)
         finished_job(store, HOSTILE, count=15)
+        measured_job(store, "on-two")
         failed_job(store, f"failed {HOSTILE}", f"The data set '{HOSTILE}' is empty.")
     return f"sqlite:///{path}"
 

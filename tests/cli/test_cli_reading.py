@@ -29,8 +29,10 @@ VERBS = [
     "db",
     "doctor",
 ]
-VERBS += ["stop", "resume", "spaces", "devices"]
-NESTED = [("spaces", v) for v in ("ls", "show", "cost")] + [("devices", v) for v in ("ls", "check")]
+VERBS += ["stop", "resume", "spaces", "devices", "device-agent"]
+NESTED = [("spaces", v) for v in ("ls", "show", "cost")] + [
+    ("devices", v) for v in ("ls", "add", "check", "measure")
+]
 NESTED += [("db", v) for v in ("upgrade", "check", "backup")]
 
 
@@ -219,8 +221,8 @@ def test_costs_of_a_space(run_nas: Nas) -> None:
 @pytest.mark.usefixtures("filled")
 def test_devices(run_nas: Nas) -> None:
     data = json.loads(run_nas("devices", "ls", "--json").out)
-    assert "torch_cpu" in data["backends"]
-    assert [device["name"] for device in data["devices"]] == ["cpu-1-thread"]
+    assert {"name": "torch_cpu", "available": True, "reason": None} in data["backends"]
+    assert [device["device"] for device in data["devices"]] == ["cpu-1-thread"]
     assert "cpu-1-thread" in run_nas("devices").out
 
 

@@ -18,7 +18,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from dashboards import _pages, _panel
-from dashboards.app import chosen, create_app, job_parts, listen, page, serve
+from dashboards.app import chosen, chosen_device, create_app, job_parts, listen, page, serve
 from nas.store import Store, default_url, frames
 from search_spaces._errors import ConflictError, StoreError, UsageError
 
@@ -174,12 +174,16 @@ def test_an_interrupted_job_names_the_command(store_url: str) -> None:
 
 
 def test_a_click_puts_the_subnet_into_the_address(client: FlaskClient) -> None:
-    def click(value: Any) -> TestResponse:
-        return update(client, "url.search", {"front.clickData": value}, changed="front.clickData")
+    def click(value: Any, before: str = "") -> TestResponse:
+        inputs, state = {"front.clickData": value}, {"url.search": before}
+        return update(client, "url.search", inputs, state=state, changed="front.clickData")
 
     answer = click({"points": [{"customdata": "a b&c"}]})
     search = answer.get_json()["response"]["url"]["search"]
     assert chosen(search) == "a b&c"
+    assert chosen_device(search) is None
+    kept = click({"points": [{"customdata": "k"}]}, "?device=2&subnet=j").get_json()["response"]["url"]
+    assert (chosen(kept["search"]), chosen_device(kept["search"])) == ("k", 2)
     assert [click(value).status_code for value in (None, {"points": []}, {"points": [{"x": 1}]})] == [204] * 3
 
 

@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from nas import _yaml
-from nas.config import CheckpointInit, JobConfig, TimmInit, load_config, merged
+from nas.config import CheckpointInit, DeviceConfig, JobConfig, TimmInit, load_config, merged
 from search_spaces._errors import UsageError
 
 NOTHING: dict[str, str] = {}
@@ -53,7 +53,6 @@ BROKEN = {
     "trian: {}": "trian: is not a known key. Did you mean 'train'?",
     "train: {step: 3}": "train.step: is not a known key. Did you mean 'steps'?",
     "train: {sampling: {larges: 0.1}}": "train.sampling.larges: is not a known key. Did you mean 'largest'?",
-    "devices: {pi: {thread: 1}}": "devices.pi.thread: is not a known key. Did you mean 'threads'?",
     "supernet: {init: {checkpoint: x, y: 1}}": "supernet.init.y: is not a known key. Known: checkpoint.",
     "train: {steps: 3.5}": "train.steps: must be a whole number, not 3.5.",
     "train: {steps: 0}": "train.steps: must be greater than or equal to 1, not 0.",
@@ -87,6 +86,12 @@ BROKEN = {
     ),
     "devices: {}": "devices: must name exactly one device for now, not 0.",
     "devices: {a: {}, b: {}}": "devices: must name exactly one device for now, not 2.",
+    "devices: {a: {agent: pi}}": "devices.a: agent belongs to backend: remote, not to torch_cpu.",
+    "devices: {a: {backend: stored, threads: 2}}": "devices.a: threads: a stored device has the options",
+    "devices: {a: {precision: int3}}": "devices.a: precision must be one of fp32, bf16, not 'int3'.",
+    "devices: {a: {graph: .inf}}": "devices.a.graph: must be a finite number",
+    "devices: {a: soon}": "devices.a: must be a section",
+    "devices: [a, b]": "devices: must name exactly one device for now, not 2.",
     "devices: {a: {backend: torch_gpu}}": "devices.a.backend: 'torch_gpu' is unknown.",
     "objectives: [accuracy]": "objectives: must be at least two names without repeats",
     "objectives: [params, params]": "objectives: must be at least two names without repeats",
@@ -263,3 +268,15 @@ def test_reading_a_job_file_imports_no_heavy_library(tmp_path: Path) -> None:
         [sys.executable, "-c", code, str(tmp_path / "job.yaml")], capture_output=True, text=True
     )
     assert ran.stdout.strip() == "set()", ran.stderr
+
+
+def test_a_device_by_its_name_is_a_stored_one(tmp_path: Path) -> None:
+    for text in ("devices: [pi]", "devices: {pi: stored}", "devices: {pi: {backend: stored}}"):
+        assert load(tmp_path, text).devices == {"pi": DeviceConfig(backend="stored")}
+
+
+def test_further_options_of_a_device_are_its_backends(tmp_path: Path) -> None:
+    own = "devices: {a: {backend: tests.made_device, precision: int4, speed: 2.5}}"
+    device = load(tmp_path, own).devices["a"]
+    assert device.options == {"threads": 1, "batch": 64, "precision": "int4", "speed": 2.5}
+    assert JobConfig.model_validate(merged(load(tmp_path, own)), strict=False).devices["a"] == device

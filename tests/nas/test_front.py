@@ -127,13 +127,14 @@ def test_a_job_that_was_measured_on_a_second_device_shows_its_own_unless_asked(s
         store.add_measurements(lease, slower)
         name = frames.measured_elsewhere(pi.id)
         store.begin_stage(lease, name, "key")
-        store.finish_stage(lease, name, {"predicted_ms": {"a0": 11.0}})
+        store.finish_stage(lease, name, {"predicted_ms": {"a0": [11.0, 9.5, 12.5]}})
         lease.finish("succeeded")
     own = front(store, job)
     assert (own.device, [m.measured_ms for m in own.members]) == ("cpu", [1.0, 2.0, 4.0, 8.0])
     there = front(store, job, device="pi")
     assert (there.device, [m.measured_ms for m in there.members]) == ("pi", [10.0, 20.0, 30.0, 40.0])
     assert [m.predicted_ms for m in there.members] == [11.0, None, None, None]
+    assert there.members[0].interval_ms == (9.5, 12.5)
     assert [m.quality for m in there.members] == [m.quality for m in own.members]
     assert list(frames.jobs(store)["stage"]) == [None]
 

@@ -14,7 +14,7 @@ import nas
 from nas import datasets, pipeline
 from nas.config import JobConfig, merged
 from nas.progress import Silent
-from nas.stages import latency as latency_stage
+from nas.stages import _latency_fit
 from nas.stages import search as search_stage
 from nas.stages import train as train_stage
 from nas.store import Evaluation, Store
@@ -71,8 +71,13 @@ def test_latency_is_predicted_and_measured(tiny_job: nas.JobHandle):
         assert member.measured_ms > 0
         assert member.spread_ms is not None
         assert member.stderr is not None
+        assert member.interval_ms is not None
+        assert member.interval_ms[0] < member.predicted_ms < member.interval_ms[1]
+        assert member.peak_memory_bytes is not None
+        assert member.peak_memory_bytes > 4 * member.params
     sample = tiny_job.store.measurements(tiny_job.job, "sample")
-    assert len({row.subnet.key for row in sample}) == len(sample) == 14
+    assert len({row.subnet.key for row in sample}) == len(sample)
+    assert len(sample) in (10, 14)  # as many as the noise of this machine asks for
     assert all(4 <= row.rounds <= 6 and len(row.raw) == row.rounds for row in [*sample, *measured])
 
 
@@ -81,8 +86,10 @@ def test_the_predictor_is_scored(tiny_job: nas.JobHandle):
     assert row is not None
     assert row.kind == "roofline"
     assert {"mape", "tau", "count", "repeatability"} <= row.score.keys()
-    assert row.score["count"] == 14
+    assert row.score["count"] == len(row.score["held_out"]) in (10, 14)
     assert row.score["mape"] > 0
+    assert row.score["perfect_mape"] > 0
+    assert row.score["why"].startswith("work: ")
     assert row.score["repeatability"].keys() == {"mape", "tau", "sigma"}
 
 
@@ -116,9 +123,16 @@ def test_the_front_as_json_has_the_promised_shape(tiny_job: nas.JobHandle):
     ]
     assert data["evaluations"] == 24
     for member in data["front"]:
-        assert list(member) == ["subnet", "architecture", "params", "macs", "quality", "latency"]
+        shape = ["subnet", "architecture", "params", "macs", "quality", "latency"]
+        assert list(member) == [*shape, "peak_memory_bytes", "energy_mj"]
         assert list(member["quality"]) == ["metric", "value", "stderr"]
-        assert list(member["latency"]) == ["device", "predicted_ms", "measured_ms", "spread_ms"]
+        assert list(member["latency"]) == [
+            "device",
+            "predicted_ms",
+            "measured_ms",
+            "spread_ms",
+            "interval_ms",
+        ]
         assert member["latency"]["device"] == "cpu"
     times = [member["latency"]["measured_ms"] for member in data["front"]]
     assert times == sorted(times)
@@ -133,7 +147,7 @@ def test_running_a_finished_job_does_nothing(tiny_copy: str, monkeypatch: pytest
     folder = Path(sa.make_url(tiny_copy).database or "").with_suffix(".artifacts")
     files = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     assert files
-    monkeypatch.setattr(latency_stage, "measure", bomb)
+    monkeypatch.setattr(_latency_fit, "measure", bomb)
     monkeypatch.setattr(train_stage, "Training", bomb)
     monkeypatch.setattr(search_stage, "_ask", bomb)
     monkeypatch.setattr("nas.evaluation.EvaluationPool.evaluate", bomb)

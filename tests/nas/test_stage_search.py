@@ -11,7 +11,7 @@ from nas.stages import finalists as finalists_stage
 from nas.stages._objectives import Objectives
 from nas.stages.latency import Latency
 from nas.store import Store
-from search_spaces._registry import load
+from predictors._predictor import restored
 
 
 def objectives(job: nas.JobHandle, *names: str) -> Objectives:
@@ -22,7 +22,7 @@ def objectives(job: nas.JobHandle, *names: str) -> Objectives:
     space = search_spaces.get("matformer", **stage.result["space"]["options"])
     row = job.store.predictor(job.job)
     assert row is not None
-    predictor = load("predictors", row.kind).build(space).from_json(row.state)
+    predictor = restored(space, row.kind, row.state)
     return Objectives(names or ("accuracy", "latency_ms"), space, Latency(job.store.devices()[0], predictor))
 
 
@@ -50,6 +50,10 @@ def test_objectives_are_the_exact_costs_and_the_prediction(tiny_job: nas.JobHand
             "macs": cost.macs,
             "memory_bytes": cost.weight_bytes + cost.activation_bytes,
             "latency_ms": pytest.approx(float(told.latency.predict(codes)[0])),
+            **{
+                name: pytest.approx(float(column[0]))
+                for name, column in told.latency.intervals(codes).items()
+            },
         }
 
 

@@ -32,10 +32,13 @@ MACS = sorted(SPACE.costs(SPACE.all_codes())["macs"].tolist())
 class NoLatency:
     """The latency of a job whose objectives do not name it."""
 
-    def predict(self, codes: Codes) -> np.ndarray[Any, Any]:
-        return np.ones(len(codes))
+    def metrics(self, codes: Codes) -> dict[str, Any]:
+        return {"latency_ms": np.ones(len(codes))}
 
-    bound = predict
+    bounds = metrics
+
+    def intervals(self, codes: Codes) -> dict[str, Any]:
+        return {}
 
 
 class Pool:

@@ -24,8 +24,8 @@ from nas.stages._objectives import Objectives
 from nas.stages.latency import Latency
 from nas.stages.search import problem
 from nas.stages.train import finished, recipe, strategy
+from predictors._predictor import restored
 from search_spaces._errors import UsageError
-from search_spaces._registry import load
 from supernet._plain_vit_res import ViTRes
 from supernet._sampling import MultiArchitectural
 from supernet._train import Training
@@ -88,7 +88,7 @@ def test_the_search_stays_in_the_window_and_repeats_nothing(handle: nas.JobHandl
 def test_a_window_of_latency_works_like_one_of_costs(handle: nas.JobHandle) -> None:
     space, row = space_of(handle.store, handle.job), handle.store.predictor(handle.job)
     assert row is not None
-    predictor = load("predictors", row.kind).build(space).from_json(row.state)
+    predictor = restored(space, row.kind, row.state)
     drawn = space.sample_choices(np.random.default_rng(0), 2000)
     low, high = np.quantile(predictor.predict(drawn)[0], [0.30, 0.33])
     limits = [f"latency_ms>={low}", f"latency_ms<={high}"]

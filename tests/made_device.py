@@ -1,0 +1,71 @@
+"""A backend whose timings follow from the parameters of a network: somebody's own module."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from predictors._calibrator import calibrator
+from predictors.devices import Timing
+from search_spaces._errors import UsageError
+
+BACKEND = "tests.made_device"
+PRECISIONS = ("fp32", "int4")
+SECONDS_PER_PARAMETER = 1e-8
+
+
+def build(
+    *, name: str, threads: int = 1, batch: int = 64, precision: str = "fp32", speed: float = 1.0
+) -> "MadeDevice":
+    """A device of any speed above 0."""
+    if speed <= 0:
+        raise UsageError(f"Device '{name}' cannot have a speed of {speed}.")
+    return MadeDevice(name, threads, batch, precision, speed)
+
+
+@dataclass
+class MadeDevice:
+    """A `Device` whose clock is computed."""
+
+    name: str
+    threads: int
+    batch: int
+    precision: str
+    speed: float
+    _seconds: float = 0.0
+
+    def calibrator_seconds(self) -> float:
+        return self._seconds_of(calibrator())
+
+    def fingerprint(self) -> dict[str, Any]:
+        told = {"threads": self.threads, "batch": self.batch, "precision": self.precision}
+        return {"backend": BACKEND, "speed": self.speed, **told}
+
+    def session(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    @contextmanager
+    def prepare(self, module: nn.Module, example: Any) -> Iterator[Callable[[], None]]:
+        seconds = self._seconds_of(module)
+
+        def run() -> None:
+            self._seconds = seconds
+
+        yield run
+
+    def time(self, run: Callable[[], None]) -> Timing:
+        self._seconds = 0.0
+        run()
+        return Timing(self._seconds)
+
+    def peak_memory(self, module: nn.Module, example: Any) -> int | None:
+        return 4 * sum(p.numel() for p in module.parameters())
+
+    def joules(self) -> float | None:
+        return None
+
+    def _seconds_of(self, module: nn.Module) -> float:
+        parameters = sum(p.numel() for p in module.parameters())
+        return (1e-5 + SECONDS_PER_PARAMETER * parameters) / self.speed

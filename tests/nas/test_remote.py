@@ -1,0 +1,328 @@
+"""Jobs that are measured by an agent: what comes back, who waits for whom, what stops and what fails."""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+import search_spaces
+from nas import agent, measuring, remote
+from nas.config import checked_config
+from nas.progress import Silent
+from nas.remote import RemoteDevice
+from nas.stages import _measuring
+from nas.stages._run import Run
+from nas.store import Lease, Store, _lease
+from predictors._measurement import Failure, Measurement
+from search_spaces import SearchSpace
+from search_spaces._errors import ConflictError, JobFailedError
+from tests import made_device
+
+OPTIONS = {"backend": made_device.BACKEND, "threads": 1, "batch": 2, "precision": "fp32"}
+FINGERPRINT = made_device.build(name="pi", batch=2).fingerprint()
+SPACE = {"image_size": (8, 8), "in_chans": 1, "num_classes": 10, "embed_dim": (8, 16), "depth": (1, 2)}
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(agent, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(agent, "CHECK_SECONDS", 0.0)
+
+
+@pytest.fixture
+def store(store_url: str) -> Iterator[Store]:
+    with Store.open(store_url) as opened:
+        yield opened
+
+
+@pytest.fixture
+def lease(store: Store) -> Iterator[Lease]:
+    with store.acquire(store.create_job("job", config={}, seed=0, provenance={})) as held:
+        yield held
+
+
+@pytest.fixture(scope="module")
+def space() -> SearchSpace:
+    return search_spaces.get("matformer", patch_size=4, head_dim=8, num_heads=(1, 2), **SPACE)
+
+
+def request(space: SearchSpace, count: int = 3) -> dict[str, Any]:
+    options: dict[str, Any] = {"seed": 0, "rounds": 2, "max_rounds": 2, "reference_ms": None}
+    return measuring.request(space, space.uniform(count), **options)
+
+
+def device(store: Store) -> RemoteDevice:
+    found = store.agent("pi")
+    assert found is not None
+    return RemoteDevice("pi", "pi", found.device)
+
+
+def known_agent(store: Store) -> RemoteDevice:
+    """The device of an agent that has left."""
+    with store.acquire_agent("pi", FINGERPRINT, OPTIONS):
+        pass
+    return device(store)
+
+
+@contextmanager
+def serving(url: str, **options: Any) -> Iterator[list[str]]:
+    """An agent that measures what is queued until the context ends; what it told."""
+    told: list[str] = []
+    stop = threading.Event()
+
+    def serve() -> None:
+        with Store.open(url) as opened:
+            while not stop.is_set():
+                agent.serve(opened, "pi", OPTIONS | options, once=True, tell=told.append)
+                time.sleep(0.01)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield told
+    finally:
+        stop.set()
+        thread.join()
+
+
+def measured(store: Store, lease: Lease, asked: dict[str, Any], check_stop: Any = lambda: None) -> Any:
+    warnings: list[str] = []
+    found = remote.measure(store, lease, device(store), asked, warn=warnings.append, check_stop=check_stop)
+    return found, warnings
+
+
+def test_an_agent_measures_what_this_host_would(store: Store, lease: Lease, space: SearchSpace) -> None:
+    known_agent(store)
+    asked = request(space)
+    assert json.loads(json.dumps(asked)) == json.loads(json.dumps(request(space)))
+    with serving(store.url):
+        found, _ = measured(store, lease, asked)
+    here = measuring.execute(made_device.build(name="here", batch=2), asked)
+    assert found == measuring.results(json.loads(json.dumps(here)))
+    assert list(found) == [arch.key for arch in space.uniform(3)]
+    assert all(isinstance(m, Measurement) and len(m.raw) == m.rounds for m in found.values())
+    assert [m.peak_memory_bytes for m in found.values()] == [
+        4 * space.cost(arch).params for arch in space.uniform(3)
+    ]
+
+
+def test_a_result_is_a_row_and_a_failure_is_one_too(store: Store, lease: Lease, space: SearchSpace) -> None:
+    plain = measuring.execute(made_device.build(name="here", batch=2), request(space, 2))
+    one, two = space.uniform(2)
+    told = measuring.results({one.key: plain[one.key], two.key: {"reason": "out of memory"}})
+    assert told[two.key] == Failure("out of memory")
+    row = store.register_device("here", FINGERPRINT)
+    new = [
+        measuring.row(_measuring.subnet_row(space, arch), row.id, "sample", told[arch.key])
+        for arch in (one, two)
+    ]
+    store.add_measurements(lease, new)
+    (good,) = store.measurements(lease.job)
+    (bad,) = store.measurements(lease.job, state="failed")
+    assert _measuring.as_measurements([good]) == [told[one.key]]
+    assert (bad.subnet.key, bad.reason) == (two.key, "out of memory")
+
+
+def test_a_job_tells_once_that_it_waits_and_again_when_the_agent_vanishes(
+    store: Store, lease: Lease, space: SearchSpace
+) -> None:
+    known_agent(store)
+    steps = iter(range(100))
+    held: list[Any] = []
+
+    def check_stop() -> None:
+        step = next(steps)
+        if step == 3:
+            held.append(store.acquire_agent("pi", FINGERPRINT, OPTIONS))
+        if step == 6:
+            with held[0]:
+                pass
+        if step == 9:
+            with store.acquire_agent("pi", FINGERPRINT, OPTIONS) as last:
+                taken = store.take_request(last)
+                assert taken is not None
+                taken.finish({"device_id": device(store).row.id, "subnets": {}})
+
+    found, warnings = measured(store, lease, request(space), check_stop)
+    assert found == {}
+    assert warnings == ["Waiting for device 'pi': no agent 'pi' is running."] * 2
+
+
+def test_a_job_that_stops_takes_its_request_along(store: Store, lease: Lease, space: SearchSpace) -> None:
+    known_agent(store)
+
+    def check_stop() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        measured(store, lease, request(space), check_stop)
+    assert [r.state for r in store.requests(lease.job)] == ["cancelled"]
+
+
+def test_an_agent_drops_a_request_that_was_cancelled_and_lives_on(
+    store: Store, lease: Lease, space: SearchSpace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known_agent(store)
+    first = store.add_request(lease, "pi", request(space))
+
+    def cancelling(taken: Any, stop: threading.Event) -> Callable[[int, int], None]:
+        watch = original(taken, stop)
+
+        def progress(done: int, total: int) -> None:
+            if taken.request.id == first.id and done == 2:
+                store.cancel_request(lease, first)
+            watch(done, total)
+
+        return progress
+
+    original = agent._watch
+    monkeypatch.setattr(agent, "_watch", cancelling)
+    second = store.add_request(lease, "pi", request(space, 2))
+    told: list[str] = []
+    assert agent.serve(store, "pi", OPTIONS, once=True, tell=told.append) == 1
+    assert [store.request(r.id).state for r in (first, second)] == ["cancelled", "done"]
+    assert f"Request {first.id}: cancelled." in told
+
+
+def test_a_process_that_lost_the_job_leaves_the_request_to_its_successor(
+    store: Store, lease: Lease, space: SearchSpace
+) -> None:
+    known_agent(store)
+    asked = request(space)
+
+    def lose() -> None:
+        with store.write() as connection:
+            connection.exec_driver_sql("UPDATE jobs SET owner = 'other:1:0.0:x'")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        measured(store, lease, asked, lose)
+    (left,) = store.requests(lease.job)
+    assert left.state == "queued"
+    with store.write() as connection:
+        connection.exec_driver_sql(f"UPDATE jobs SET owner = '{lease.owner}'")
+    with serving(store.url):
+        found, _ = measured(store, lease, asked)
+    assert len(found) == 3
+    assert [(r.id, r.state) for r in store.requests(lease.job)] == [(left.id, "done")]
+    again = remote.submit(store, lease, device(store), asked)
+    assert again.id == left.id
+    assert remote.submit(store, lease, device(store), request(space, 2)).id != left.id
+
+
+def test_what_has_failed_as_a_whole_is_asked_for_again(
+    store: Store, lease: Lease, space: SearchSpace
+) -> None:
+    there = known_agent(store)
+    asked = request(space, 1)
+    first = remote.submit(store, lease, there, asked)
+    with store.acquire_agent("pi", FINGERPRINT, OPTIONS) as held:
+        taken = store.take_request(held)
+        assert taken is not None
+        taken.finish({"device_id": there.row.id, "subnets": {"k": {"reason": "out of memory"}}})
+    assert remote.submit(store, lease, there, asked).id != first.id
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"space": {"family": "nope", "options": {}}}, "nope"),
+        ({"reference_ms": -1.0}, "-1.0 ms"),
+        ({"archs": {"k": {"depth": 99}}}, "lacks a value"),
+        ({"rounds": None}, "TypeError"),
+    ],
+)
+def test_a_request_that_cannot_be_measured_fails_and_the_agent_lives_on(
+    store: Store, lease: Lease, space: SearchSpace, change: dict[str, Any], reason: str
+) -> None:
+    known_agent(store)
+    with serving(store.url) as told:
+        with pytest.raises(JobFailedError, match="Device 'pi' could not measure: ") as caught:
+            measured(store, lease, request(space, 1) | change)
+        assert reason in caught.value.message
+        assert len(measured(store, lease, request(space, 1))[0]) == 1
+    assert any(line.startswith("Request 1: failed: ") for line in told)
+
+
+def test_an_answer_from_another_device_is_refused(store: Store, lease: Lease, space: SearchSpace) -> None:
+    there = known_agent(store)
+    with store.acquire_agent("pi", FINGERPRINT | {"speed": 2.0}, OPTIONS, replace=True):
+        pass
+    with serving(store.url, speed=2.0), pytest.raises(JobFailedError, match="another device by now"):
+        remote.measure(store, lease, there, request(space, 1), warn=lambda _: None, check_stop=lambda: None)
+
+
+def test_a_request_that_three_agents_died_of_fails_the_wait(
+    store: Store, lease: Lease, space: SearchSpace
+) -> None:
+    known_agent(store)
+
+    def check_stop() -> None:
+        with store.write() as connection:
+            connection.exec_driver_sql(
+                "UPDATE requests SET state = 'running', attempt = 3, owner = 'far:1:0.0:x', lease_until = 1.0"
+                " WHERE state = 'queued'"
+            )
+
+    with pytest.raises(JobFailedError, match="3 processes of agent 'pi' ended"):
+        measured(store, lease, request(space, 1), check_stop)
+
+
+def test_an_agent_that_is_told_to_leave_gives_its_request_back(
+    store: Store, lease: Lease, space: SearchSpace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting = store.add_request(lease, "pi", request(space))
+    stop = threading.Event()
+
+    @contextmanager
+    def graceful_stop() -> Iterator[threading.Event]:
+        yield stop
+
+    def leave(taken: Any, event: threading.Event) -> Callable[[int, int], None]:
+        stop.set()
+        return original(taken, event)
+
+    original = agent._watch
+    monkeypatch.setattr(agent, "graceful_stop", graceful_stop)
+    monkeypatch.setattr(agent, "_watch", leave)
+    assert agent.serve(store, "pi", OPTIONS, tell=lambda _: None) == 0
+    now = store.request(waiting.id)
+    assert (now.state, now.attempt, now.live) == ("queued", 0, False)
+    found = store.agent("pi")
+    assert found is not None
+    assert not found.live
+
+
+def test_an_agent_whose_name_was_taken_leaves(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_lease, "BEAT_SECONDS", 0.02)
+
+    def take_name(text: str) -> None:
+        with store.write() as connection:
+            connection.exec_driver_sql("UPDATE agents SET owner = 'other:1:0.0:x'")
+
+    with pytest.raises(ConflictError, match="taken over the name of agent 'pi'"):
+        agent.serve(store, "pi", OPTIONS, tell=take_name)
+
+
+def test_a_stage_measures_on_an_agent_as_it_does_here(store: Store, lease: Lease, space: SearchSpace) -> None:
+    there = known_agent(store)
+    config = checked_config(
+        {"devices": {"pi": {"backend": "remote"}}, "predictor": {"rounds": 2, "max_rounds": 2}}, where="x"
+    )
+    run = Run(store, lease, config, Silent(), threading.Event())
+    target = _measuring.build_device(run)
+    assert target == there
+    assert (there.batch, there.fingerprint()) == (2, FINGERPRINT)
+    with serving(store.url):
+        found = _measuring.measure(run, space, target, there.row, space.uniform(3), purpose="sample")
+        assert _measuring.measure(run, space, target, there.row, space.uniform(3), purpose="sample") == found
+    rows = store.measurements(lease.job, "sample")
+    assert [m.latency_ms for m in rows] == list(found.values())
+    assert {m.device_id for m in rows} == {there.row.id}
+    assert store.reference(there.row.id) == rows[0].reference_ms
+    assert len(store.requests(lease.job)) == 1
