@@ -19,14 +19,11 @@ from pydantic import (
 
 from nas import _yaml
 from nas._init_sections import AnchorsInit, CheckpointInit, TimmInit, TrainedAnchor
+from nas._latency_sections import REMOTE, STORED, DeviceConfig, PredictorConfig
 from nas._problems import problems_error
 from nas._sections import (
-    REMOTE,
-    STORED,
     DataConfig,
-    DeviceConfig,
     ExecutionConfig,
-    PredictorConfig,
     SamplingConfig,
     SearchConfig,
     SupernetConfig,

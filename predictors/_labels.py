@@ -41,6 +41,7 @@ class Measurement:
     reference_ms: the clean time of one calibrator pass.
     rounds: timings, two a visit.
     raw: one row a timing, columns `RAW`. round: from 0.  position: of the visit in its round, from 0.
+        wall_s, cpu_s: of one run, the mean of several in a row where one is short.
         before, after: the calibrator's, of all its passes.
     contention: median of wall time / CPU time of the runs; above 1.05 the machine was shared, 1.0 where the
         label is made of wall times.

@@ -1,7 +1,7 @@
 """A measuring session while it runs: visits to subnets, each run between two timings of the calibrator."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from itertools import chain
@@ -21,6 +21,10 @@ Factory: TypeAlias = "Callable[[], nn.Module]"
 CALIBRATOR_SHARE = 0.04  # of the run: below it, the machine changes more during the run than the bracket sees
 SHORTEST_CALIBRATION_S = 1e-3  # accelerators pass the calibrator faster than they time it well
 MOST_PASSES = 100
+SHORTEST_RUN_S = (
+    2e-3  # a shorter run is repeated: alone it would measure how cold the calibrator left the caches
+)
+MOST_RUNS = 50
 TIMINGS = 2  # in a visit
 BAD_TIMINGS = 5  # of one thing in one visit, after which there is no more trying
 WARM_UP_RUNS = (2, 10)  # of a network just prepared: at least the first, at most the second
@@ -47,6 +51,7 @@ class Session:
     raw: dict[str, list[Row]]
     failures: dict[str, Failure] = field(default_factory=dict)
     passes: dict[str, int] = field(default_factory=dict)
+    runs: dict[str, int] = field(default_factory=dict)
     kept: dict[str, Run] = field(default_factory=dict)
     kept_stacks: dict[str, ExitStack] = field(default_factory=dict)
 
@@ -66,7 +71,7 @@ class Session:
                 new = name not in self.kept
                 run = self._prepare(name, factory, visit) if new else self.kept[name]
                 self._ready(name, run, new=new)
-                self.raw[name] += self._timings(run, self.passes[name], place)
+                self.raw[name] += self._timings(run, self.runs[name], self.passes[name], place)
         except ReferenceFailedError:
             raise
         except Exception as error:
@@ -78,8 +83,7 @@ class Session:
             each = [self._timed(self.calibrator_run) for _ in range(passes)]
         except Exception as error:
             raise calibrator_failed(self.device, error) from error
-        cpu = [timing.cpu_s for timing in each if timing.cpu_s is not None]
-        return Timing(sum(timing.wall_s for timing in each), sum(cpu) if len(cpu) == passes else None)
+        return _total(each, share=1.0)
 
     def relative_error(self) -> float:
         """Median over the subnets that did not fail; 0 when all did."""
@@ -99,7 +103,7 @@ class Session:
         return self.kept[name]
 
     def _ready(self, name: str, run: Run, *, new: bool) -> None:
-        """Calibrator, calibrator, warm-up; tells on the first visit how many passes suit the run."""
+        """Calibrator, calibrator, warm-up; tells on the first visit how often both are run in a timing."""
         self.calibrate(1)
         unit = self.calibrate(1)
         fewest, most = WARM_UP_RUNS if new else (1, 1)
@@ -110,14 +114,14 @@ class Session:
             if count >= fewest and spent >= WARM_UP_S:
                 break
         if name not in self.passes:
-            self.passes[name] = passes_for(timing, unit)
+            self.passes[name], self.runs[name] = passes_for(timing, unit), runs_for(timing)
 
-    def _timings(self, run: Run, passes: int, place: tuple[int, int]) -> list[Row]:
+    def _timings(self, run: Run, runs: int, passes: int, place: tuple[int, int]) -> list[Row]:
         """Runs that each stand between two calibrator timings; a bad timing is dropped and made again."""
         rows: list[Row] = []
         before = self.calibrate(passes)
         for _ in range(TIMINGS + BAD_TIMINGS - 1):
-            timing = self.device.time(run)
+            timing = self._repeated(run, runs)
             after = self.calibrate(passes)
             if is_good(timing):
                 sides = (timing, before, after)
@@ -126,6 +130,13 @@ class Session:
                 return rows
             before = after
         raise _no_clock(timing)
+
+    def _repeated(self, run: Run, runs: int) -> Timing:
+        """The mean of some runs in a row, of several without the first; bad if one of them is."""
+        if runs == 1:
+            return self.device.time(run)
+        each = [self.device.time(run) for _ in range(1 + runs)][1:]
+        return next((timing for timing in each if not is_good(timing)), _total(each, share=1 / runs))
 
     def _timed(self, run: Run) -> Timing:
         """The first good timing. Raises ClockError after too many bad ones."""
@@ -147,6 +158,18 @@ def passes_for(run: Timing, calibrator: Timing) -> int:
     """Calibrator passes in one timing beside such a run; `calibrator` is of one pass."""
     wanted = max(CALIBRATOR_SHARE * run.seconds, SHORTEST_CALIBRATION_S)
     return min(math.ceil(wanted / calibrator.seconds), MOST_PASSES)
+
+
+def runs_for(run: Timing) -> int:
+    """Runs in one timing of a network of which one takes so long."""
+    return min(max(1, math.ceil(SHORTEST_RUN_S / run.seconds)), MOST_RUNS)
+
+
+def _total(each: Sequence[Timing], *, share: float) -> Timing:
+    """A share of the sum, in both clocks if all have both."""
+    cpu = [timing.cpu_s for timing in each if timing.cpu_s is not None]
+    wall_s = share * sum(timing.wall_s for timing in each)
+    return Timing(wall_s, share * sum(cpu) if len(cpu) == len(each) else None)
 
 
 def calibrator_failed(device: Device, error: Exception) -> ReferenceFailedError:

@@ -9,6 +9,7 @@ from nas.store._devices import AgentLease, Devices
 from nas.store._engine import default_url
 from nas.store._jobs import Jobs
 from nas.store._lease import Lease
+from nas.store._measurements import Measurements
 from nas.store._records import (
     Agent,
     Artifact,
@@ -60,7 +61,7 @@ __all__ = [
 ]
 
 
-class Store(Jobs, Devices, Requests, Results, Artifacts):
+class Store(Jobs, Devices, Requests, Results, Measurements, Artifacts):
     """An open store; a context manager that closes it."""
 
     @classmethod

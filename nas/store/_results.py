@@ -1,10 +1,9 @@
-"""What a job finds out: subnets, their qualities and latencies, predictors, events."""
+"""What a job finds out: subnets, their qualities, events."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection, RowMapping
 
 from nas.store import _tables as t
 from nas.store._database import Database, fetch
@@ -14,19 +13,14 @@ from nas.store._records import (
     Evaluation,
     Event,
     Job,
-    Measurement,
     NewEvaluation,
     NewEvent,
-    NewMeasurement,
     NewSubnet,
-    Predictor,
     Subnet,
 )
+from nas.store._subnets import nested, subnet_ids, with_subnet
 from nas.store._values import checked_name, finite, now
 from search_spaces._errors import NotFoundError, UsageError
-
-KEYS_A_QUERY = 1000
-MEASURED = ("latency_ms", "spread_ms", "reference_ms", "stderr_ms", "contention", "energy_mj")
 
 
 class Results(Database):
@@ -35,7 +29,7 @@ class Results(Database):
     def add_subnets(self, lease: Lease, subnets: Iterable[NewSubnet]) -> dict[str, int]:
         """The id of every subnet by its key; those the job has already keep theirs."""
         with lease.write() as connection:
-            return _subnet_ids(connection, lease.job.id, subnets)
+            return subnet_ids(connection, lease.job.id, subnets)
 
     def subnets(self, job: Job) -> list[Subnet]:
         """The job's subnets in the order in which they came."""
@@ -68,7 +62,7 @@ class Results(Database):
         """A batch with its subnets, in one transaction; evaluations that are there already stay."""
         batch = list(evaluations)
         with lease.write() as connection:
-            ids = _subnet_ids(connection, lease.job.id, (new.subnet for new in batch))
+            ids = subnet_ids(connection, lease.job.id, (new.subnet for new in batch))
             rows = [_evaluation_row(lease.job.id, ids[new.subnet.key], new) for new in batch]
             insert_missing(connection, t.evaluations, rows)
 
@@ -81,7 +75,7 @@ class Results(Database):
         """
         c, moment = t.evaluations.c, now()
         with lease.write() as connection:
-            subnet_id = _subnet_ids(connection, lease.job.id, [new.subnet])[new.subnet.key]
+            subnet_id = subnet_ids(connection, lease.job.id, [new.subnet])[new.subnet.key]
             same = (c.subnet_id == subnet_id) & (c.split == new.split)
             same &= (c.weights == new.weights) & (c.metric == new.metric)
             connection.execute(sa.delete(t.evaluations).where(same))
@@ -104,71 +98,10 @@ class Results(Database):
         c = t.evaluations.c
         of_split = sa.true() if split is None else c.split == split
         with_weights = sa.true() if weights is None else c.weights == weights
-        query = _with_subnet(t.evaluations).where((c.job_id == job.id) & of_split & with_weights)
+        query = with_subnet(t.evaluations).where((c.job_id == job.id) & of_split & with_weights)
         with self.read() as connection:
             rows = connection.execute(query.order_by(c.position.is_(None), c.position, c.id)).mappings()
-            return [Evaluation(**_nested(row)) for row in rows]
-
-    def add_measurements(self, lease: Lease, measurements: Iterable[NewMeasurement]) -> None:
-        """Latencies with their subnets, in one transaction; those that are there already stay as they are.
-
-        A failed one gives way to the next attempt.
-        """
-        batch = list(measurements)
-        with lease.write() as connection:
-            ids = _subnet_ids(connection, lease.job.id, (new.subnet for new in batch))
-            rows = [_measurement_row(lease.job.id, ids[new.subnet.key], new) for new in batch]
-            _remove_failed(connection, rows)
-            insert_missing(connection, t.measurements, rows)
-
-    def measurements(
-        self, job: Job, purpose: str | None = None, *, state: str | None = "ok"
-    ) -> list[Measurement]:
-        """The job's measurements in the order in which they came, for one purpose or for all.
-
-        state: `ok`, `failed`, or None for both.
-        """
-        c = t.measurements.c
-        for_purpose = sa.true() if purpose is None else c.purpose == purpose
-        in_state = sa.true() if state is None else c.state == state
-        which = (c.job_id == job.id) & for_purpose & in_state
-        query = _with_subnet(t.measurements).where(which).order_by(c.id)
-        with self.read() as connection:
-            return [Measurement(**_nested(row)) for row in connection.execute(query).mappings()]
-
-    def put_predictor(
-        self,
-        lease: Lease,
-        *,
-        device_id: int,
-        kind: str,
-        state: Mapping[str, Any],
-        score: Mapping[str, Any],
-        metric: str = "latency_ms",
-    ) -> Predictor:
-        """Stores the job's predictor of a metric on a device in place of the one before."""
-        values = {"kind": kind, "state": state, "score": score, "created_at": now()}
-        c = t.predictors.c
-        this = (c.job_id == lease.job.id) & (c.device_id == device_id) & (c.metric == metric)
-        with lease.write() as connection:
-            if connection.execute(sa.update(t.predictors).where(this).values(values)).rowcount == 0:
-                new = {"job_id": lease.job.id, "device_id": device_id, "metric": metric, **values}
-                connection.execute(sa.insert(t.predictors).values(new))
-            return fetch(connection, Predictor, sa.select(t.predictors).where(this))[0]
-
-    def predictor(
-        self, job: Job, device_id: int | None = None, *, metric: str = "latency_ms"
-    ) -> Predictor | None:
-        """The job's predictor of a metric on a device, by default on its own; None when there is none.
-
-        Its own device is the one that it searched for: it was measured first.
-        """
-        c = t.predictors.c
-        on_device = sa.true() if device_id is None else c.device_id == device_id
-        query = sa.select(t.predictors).where((c.job_id == job.id) & (c.metric == metric) & on_device)
-        with self.read() as connection:
-            found = fetch(connection, Predictor, query.order_by(c.id).limit(1))
-        return found[0] if found else None
+            return [Evaluation(**nested(row)) for row in rows]
 
     def add_events(self, lease: Lease, events: Iterable[NewEvent]) -> None:
         """Events in one transaction; one with a step that is there already stays as it is."""
@@ -190,28 +123,6 @@ class Results(Database):
             )
 
 
-def _subnet_ids(connection: Connection, job_id: int, subnets: Iterable[NewSubnet]) -> dict[str, int]:
-    new = {subnet.key: subnet for subnet in subnets}
-    rows: list[dict[str, Any]] = [
-        {
-            "job_id": job_id,
-            "key": key,
-            "architecture": s.architecture,
-            "params": int(s.params),
-            "macs": int(s.macs),
-        }
-        for key, s in new.items()
-    ]
-    insert_missing(connection, t.subnets, rows)
-    keys, ids = list(new), dict[str, int]()
-    c = t.subnets.c
-    for start in range(0, len(keys), KEYS_A_QUERY):
-        some = c.key.in_(keys[start : start + KEYS_A_QUERY])
-        for row in connection.execute(sa.select(c.key, c.id).where((c.job_id == job_id) & some)):
-            ids[row.key] = row.id
-    return ids
-
-
 def _evaluation_row(job_id: int, subnet_id: int, new: NewEvaluation) -> dict[str, Any]:
     objectives = {name: finite(told) for name, told in new.objectives.items()}
     value = finite(new.value)
@@ -225,36 +136,3 @@ def _evaluation_row(job_id: int, subnet_id: int, new: NewEvaluation) -> dict[str
     row |= {"job_id": job_id, "subnet_id": subnet_id, "objectives": objectives, "created_at": now()}
     row |= {"state": "failed" if value is None else "ok", "value": value, "stderr": finite(new.stderr)}
     return {**row, "reason": reason}
-
-
-def _measurement_row(job_id: int, subnet_id: int, new: NewMeasurement) -> dict[str, Any]:
-    row = {name: getattr(new, name) for name in ("device_id", "purpose", "rounds", "raw", "memory_bytes")}
-    row |= {name: finite(getattr(new, name)) for name in MEASURED}
-    failed, reason = row["latency_ms"] is None, new.reason
-    if failed:
-        reason = reason or f"its latency is {'missing' if new.latency_ms is None else new.latency_ms}"
-    row |= {"state": "failed" if failed else "ok", "reason": reason}
-    return {**row, "job_id": job_id, "subnet_id": subnet_id, "created_at": now()}
-
-
-def _remove_failed(connection: Connection, rows: Iterable[Mapping[str, Any]]) -> None:
-    c = t.measurements.c
-    same = [c[name] == sa.bindparam(f"this_{name}") for name in ("subnet_id", "device_id", "purpose")]
-    again = [{f"this_{name}": row[name] for name in ("subnet_id", "device_id", "purpose")} for row in rows]
-    if again:
-        connection.execute(sa.delete(t.measurements).where((c.state == "failed") & sa.and_(*same)), again)
-
-
-def _with_subnet(table: sa.Table) -> sa.Select[Any]:
-    subnet: Sequence[sa.ColumnElement[Any]] = [
-        column.label(f"subnet__{column.name}") for column in t.subnets.c
-    ]
-    return sa.select(table, *subnet).join(t.subnets, t.subnets.c.id == table.c.subnet_id)
-
-
-def _nested(row: RowMapping) -> dict[str, Any]:
-    fields = {name: value for name, value in row.items() if not name.startswith("subnet_")}
-    inner = {
-        name.removeprefix("subnet__"): value for name, value in row.items() if name.startswith("subnet__")
-    }
-    return {**fields, "subnet": Subnet(**inner)}

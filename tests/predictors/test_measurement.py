@@ -12,6 +12,8 @@ from fake_device import FakeDevice, Named
 from torch import nn
 
 from predictors._measurement import RAW, Failure, Measurement, measure
+from predictors._session import runs_for
+from predictors.devices import Timing
 from search_spaces._errors import UsageError
 
 SECONDS = {"calibrator": 0.002, "a": 0.003, "b": 0.005, "c": 0.020, "d": 0.001}
@@ -45,9 +47,22 @@ def test_a_visit_is_calibrator_twice_warm_up_and_two_runs_between_calibrator_tim
 
 
 def test_a_network_just_built_is_warmed_up_longer_the_faster_it_is() -> None:
-    device = FakeDevice(SECONDS | {"a": 1e-4})
+    device = FakeDevice(SECONDS | {"a": 3e-4})
     run(device, subnets={"a": factory("a")}, rounds=2)
-    assert told(device) == "c" * 10 + "cc" + "r" * 10 + "crcrc" + "ccrcrcrc"
+    runs = "r" * (1 + 7)  # in 2 ms, the first of them untimed
+    visit = f"c{runs}c{runs}c"
+    assert told(device) == "c" * 10 + "cc" + "r" * 10 + visit + "ccr" + visit
+
+
+def test_a_short_run_is_the_mean_of_several() -> None:
+    device = FakeDevice(SECONDS | {"a": 1e-4})
+    found = run(device, subnets={"a": factory("a")}, rounds=2)["a"]
+    assert isinstance(found, Measurement)
+    walls = [row[RAW.index("wall_s")] for row in found.raw]
+    assert walls == pytest.approx([1e-4] * len(walls), rel=0.5)
+    assert runs_for(Timing(3e-4)) == 7
+    assert runs_for(Timing(2e-3)) == runs_for(Timing(1.0)) == 1
+    assert runs_for(Timing(1e-9)) == 50
 
 
 def test_rounds_are_interleaved_in_a_fresh_seeded_order() -> None:
