@@ -20,9 +20,9 @@ import torch
 from latency_data import SESSIONS, TASKS, Labels, load, measure_session, path_of
 from latency_score import builder, designed, fitted, grown, mean_score, scored, splits
 from latency_speed import print_speeds
-from latency_tables import print_budgets, print_data, print_intervals, print_predictors, print_transfer
+from latency_tables import SLOW, print_budgets, print_data, print_intervals, print_predictors, print_transfer
 
-from nas._sections import PredictorConfig
+from nas._latency_sections import PredictorConfig
 
 # lookup_table is left out: it needs every layer of a space timed alone.
 PREDICTORS = ("roofline", "flops", "additive", "gp", "gbm", "mlp", "auto")
@@ -110,7 +110,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.only in (None, "score"):
         score(args)
     if args.only in (None, "speed"):
-        print_speeds(args.predictors)
+        print_speeds(args.predictors, SLOW)
 
 
 if __name__ == "__main__":

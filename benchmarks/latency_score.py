@@ -10,7 +10,7 @@ import numpy as np
 from latency_data import Labels
 from numpy.typing import NDArray
 
-from nas._sections import PredictorConfig
+from nas._latency_sections import PredictorConfig
 from nas.stages._sampling import FIRST, GROWTH, enough
 from predictors import roofline
 from predictors._design import next_to_measure

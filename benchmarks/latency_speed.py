@@ -22,6 +22,7 @@ SMALLEST_SPACE = 1_000
 PART = 10_000  # architectures of which slow predictors are extrapolated from
 SLOW_S = 0.1  # a fit, or predictions for a part, that is not repeated or not made for a million
 FITS = 9
+SLOW_SPACES = ("matformer_vit_b16", "turbovit", "vit_resnas_small")
 
 
 @dataclass(frozen=True)
@@ -65,21 +66,18 @@ def speed(name: str, space: SearchSpace) -> Speed:
     return Speed(median(fits), cpu_s(lambda: fitted.predict(many)), False)
 
 
-def print_speeds(names: Sequence[str]) -> None:
+def print_speeds(names: Sequence[str], slow: Sequence[str]) -> None:
+    """Of `names` in every space that is large enough, of those that are `slow` in a few."""
     spaces = {name: search_spaces.get(name) for name in search_spaces.names()}
-    spaces = {name: space for name, space in spaces.items() if space.size >= SMALLEST_SPACE}
-    print("CPU seconds of a million predictions, features included; ~: extrapolated from 10,000\n")
-    print(f"| space | architectures | {' | '.join(names)} |\n|---|---|{'---|' * len(names)}")
-    found = {}
-    for title, space in spaces.items():
-        found[title] = {name: speed(name, space) for name in names}
-        cells = ["~" * s.extrapolated + f"{s.million_s:.2f}" for s in found[title].values()]
-        print(f"| `{title}` | {space.size:.3g} | {' | '.join(cells)} |", flush=True)
+    large = [name for name, space in spaces.items() if space.size >= SMALLEST_SPACE]
+    quick = [name for name in names if name not in slow]
+    print("# CPU time\n\nSeconds of a million predictions, features included (~: extrapolated from 10,000) /")
     print(
-        f"\nCPU milliseconds of a fit on {FITTED} networks, left-out errors and intervals included; median of"
+        f"milliseconds of a fit on {FITTED} networks with left-out errors and intervals (median of {FITS}; of slow ones, one)."
     )
-    print(f"{FITS}, one where it takes more than {1e3 * SLOW_S:.0f} ms\n")
-    print(f"| space | {' | '.join(names)} |\n|---|{'---|' * len(names)}")
-    for title, speeds in found.items():
-        cells = [f"{1e3 * s.fit_s:.1f}" for s in speeds.values()]
-        print(f"| `{title}` | {' | '.join(cells)} |")
+    for some, titles in ((quick, large), ([name for name in names if name in slow], SLOW_SPACES)):
+        print(f"\n| space | architectures | {' | '.join(some)} |\n|---|---|{'---|' * len(some)}")
+        for title in titles:
+            found = [speed(name, spaces[title]) for name in some]
+            cells = [f"{'~' * s.extrapolated}{s.million_s:.2f} / {1e3 * s.fit_s:.1f}" for s in found]
+            print(f"| `{title}` | {spaces[title].size:.3g} | {' | '.join(cells)} |", flush=True)
