@@ -72,9 +72,8 @@ def print_speeds(names: Sequence[str], slow: Sequence[str]) -> None:
     large = [name for name, space in spaces.items() if space.size >= SMALLEST_SPACE]
     quick = [name for name in names if name not in slow]
     print("# CPU time\n\nSeconds of a million predictions, features included (~: extrapolated from 10,000) /")
-    print(
-        f"milliseconds of a fit on {FITTED} networks with left-out errors and intervals (median of {FITS}; of slow ones, one)."
-    )
+    print(f"milliseconds of a fit on {FITTED} networks with left-out errors and intervals (median of {FITS};")
+    print("slow ones are timed once).")
     for some, titles in ((quick, large), ([name for name in names if name in slow], SLOW_SPACES)):
         print(f"\n| space | architectures | {' | '.join(some)} |\n|---|---|{'---|' * len(some)}")
         for title in titles:
