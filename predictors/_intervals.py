@@ -21,7 +21,8 @@ WIDER_FOR_FEW = 1.15
 class Intervals:
     """How far off predictions are.
 
-    half_width: half of the interval that covers COVERAGE of new networks, over the prediction.
+    half_width: half of the interval that covers COVERAGE of new networks, over the prediction, where the
+        spread is at most the typical one; elsewhere the interval is as much wider as the spread.
     typical: the spread (of `Model.predict`) of the networks that this is known from.
     """
 
@@ -32,13 +33,16 @@ class Intervals:
     def of(cls, predicted: Floats, measured: Floats, spread: Floats) -> Self:
         """From networks that were left out: `(n,)` predictions and labels in one unit, and spreads.
 
+        Errors are divided by the root of how much wider their own intervals are. An error holds noise, which
+        grows with the spread, and what the model lacks, which does not: divided by all of it, intervals hold
+        too few measured networks where few were fitted; divided by nothing, too many sums with noise.
         With fewer than 9 networks no such quantile exists, and the largest error is taken, widened.
         """
-        errors = np.sort(np.abs(predicted - measured) / predicted)
-        rank = math.ceil((len(errors) + 1) * COVERAGE)
-        width = float(errors[min(rank, len(errors)) - 1])
         finite = spread[np.isfinite(spread)]
         typical = float(np.median(finite)) if len(finite) else 1.0
+        errors = np.sort(np.abs(predicted - measured) / predicted / np.sqrt(_wider(spread, typical)))
+        rank = math.ceil((len(errors) + 1) * COVERAGE)
+        width = float(errors[min(rank, len(errors)) - 1])
         return cls(width * WIDER_FOR_FEW if len(errors) < FEW else width, typical)
 
     def std(self, mean: Floats, spread: Floats) -> Floats:
@@ -46,13 +50,24 @@ class Intervals:
 
         The whole mean where the spread is infinite: nothing is known there.
         """
-        known = np.isfinite(spread)
-        wider = np.maximum(1.0, np.where(known, spread, 1.0) / self.typical)
-        std: Floats = np.where(known, STD_PER_HALF_WIDTH * self.half_width * wider, 1.0) * mean
+        relative = STD_PER_HALF_WIDTH * self.half_width * _wider(spread, self.typical)
+        std: Floats = np.where(np.isfinite(spread), relative, 1.0) * mean
         return std
+
+
+def _wider(spread: Floats, typical: float) -> Floats:
+    """How many times an interval is as wide as a typical one; 1 where the spread is infinite."""
+    wider: Floats = np.maximum(1.0, np.where(np.isfinite(spread), spread, typical) / typical)
+    return wider
 
 
 def interval(mean: Floats, std: Floats) -> tuple[Floats, Floats]:
     """The lower and upper ends `(n,)` between which COVERAGE of the values are expected."""
     half = std / STD_PER_HALF_WIDTH
     return np.maximum(mean - half, 0), mean + half
+
+
+def coverage(mean: Floats, std: Floats, measured: Floats) -> float:
+    """The share of the measured values `(n,)` that lie in their intervals; COVERAGE is what it should be."""
+    low, high = interval(mean, std)
+    return float(((low <= measured) & (measured <= high)).mean())

@@ -29,7 +29,7 @@ def get(space: str) -> SearchSpace:
 
 def build(name: str, space: SearchSpace) -> Predictor:
     """With fewer trees and steps than by default, for speed."""
-    options = {"gbm": {"trees": 80}, "mlp": {"steps": 30}}.get(name, {})
+    options = {"gbm": {"trees": 80}, "mlp": {"steps": 12}}.get(name, {})
     if name == "lookup_table":
         options = {
             "table": {layer_key(layer): 1e-6 * nanoseconds(layer)[0] for layer in distinct_layers(space)}

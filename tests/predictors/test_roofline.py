@@ -1,26 +1,24 @@
-"""What is particular to the additive predictor."""
+"""What is particular to the roofline predictor: features, layer lists, extrapolation, what it saves."""
 
+import json
 import subprocess
 import sys
 import time
 
 import numpy as np
 import pytest
-import torch
-from fake_device import FEATURES_IN, measured, mlp, mlp_space
+from fake_device import latencies, measured, mlp_space
 
 import search_spaces
-from predictors import additive
-from predictors._measurement import Measurement, measure
-from predictors._metrics import score
+from predictors import roofline
+from predictors._features import FEATURES, Workload, layer_features, network_features, space_features
 from predictors._predictor import space_digest
-from predictors.devices import torch_cpu
 from search_spaces._errors import UsageError
 from search_spaces._layers import Layer, attention, conv2d, linear, norm
 
 
-def named(layer: Layer) -> dict[str, int]:
-    values = dict(zip(additive.FEATURES, additive.layer_features(layer), strict=True))
+def named(layer: Layer, workload: Workload = Workload()) -> dict[str, int]:  # noqa: B008 - frozen
+    values = dict(zip(FEATURES[:-1], layer_features(layer, workload), strict=True))
     return {name: value for name, value in values.items() if value}
 
 
@@ -61,53 +59,86 @@ def test_features_of_each_kind() -> None:
     }
 
 
-def test_a_plain_layer_list_is_predicted_like_the_architecture() -> None:
+def test_a_batch_multiplies_work_but_neither_launches_nor_weights() -> None:
+    one, eight = named(linear("fc", 5, 3, 2)), named(linear("fc", 5, 3, 2), Workload(batch=8))
+    same = ("launches", "params")
+    assert eight == {name: value if name in same else 8 * value for name, value in one.items()}
+
+
+def test_a_tensor_counts_above_each_size_that_it_exceeds() -> None:
+    layer = norm("norm", 1024, 192)  # 0.75 MiB in float32
+    assert [name for name in named(layer) if name.startswith("bytes")] == [
+        "bytes_above_0.25_mib",
+        "bytes_above_0.5_mib",
+    ]
+    assert named(layer)["bytes_above_0.25_mib"] == 1024 * 192 * 4
+    assert not [name for name in named(layer, Workload(element_bytes=1)) if name.startswith("bytes")]
+    assert named(norm("norm", 1025, 192))["bytes_above_0.75_mib"] == 1025 * 192 * 4
+
+
+def test_an_attention_without_its_shape_is_refused() -> None:
+    with pytest.raises(UsageError, match="attention 'attn' has the shape"):
+        layer_features(Layer("attn", "attention", (4,), 0, 1, 1, 1), Workload())
+
+
+def test_features_of_a_space_are_those_of_its_layers() -> None:
+    space = search_spaces.get("vit_resnas")
+    codes = space.sample_choices(np.random.default_rng(0), 10)
+    rows = space_features(space, codes, Workload(batch=2))
+    for row, arch in zip(rows, space.decode(codes), strict=True):
+        np.testing.assert_array_equal(row, network_features(space.layers(arch), Workload(batch=2)))
+
+
+def test_plain_layer_lists_are_fitted_and_predicted_like_architectures() -> None:
     space = search_spaces.get("matformer")
-    predictor = additive.Additive(space).fit(*measured(space, 20))
-    for arch in space.uniform(4):
-        mean, std = predictor.predict(space.encode([arch]))
-        assert predictor.predict_layers(space.layers(arch)) == (pytest.approx(mean[0]), pytest.approx(std[0]))
+    codes, latency_ms = measured(space, 60)
+    networks = [space.layers(arch) for arch in space.decode(codes)]
+    of_layers = roofline.fit_layers(networks, latency_ms, workload=Workload(batch=2))
+    of_codes = roofline.build(space, batch=2).fit(codes, latency_ms)
+    for plain, coded in zip(of_layers.predict(networks), of_codes.predict(codes), strict=True):
+        np.testing.assert_allclose(plain, coded)
+    with pytest.raises(UsageError, match="at least 3"):
+        roofline.fit_layers(networks[:2], latency_ms[:2])
 
 
 def test_layers_of_other_networks_extrapolate_upwards_and_are_less_certain() -> None:
-    space = search_spaces.get("matformer")
-    predictor = additive.Additive(space).fit(*measured(space, 20))
-    mean, std = predictor.predict_layers(space.layers(space.largest))
-    larger_mean, larger_std = predictor.predict_layers(
-        search_spaces.get("matformer_vit_b16").layers(search_spaces.get("matformer_vit_b16").largest)
-    )
-    assert larger_mean > 10 * mean
-    assert larger_std / larger_mean > 2 * std / mean
-    assert predictor.predict_layers([])[0] >= 0
+    space, larger = search_spaces.get("matformer"), search_spaces.get("matformer_vit_b16")
+    codes, latency_ms = measured(space, 20)
+    predictor = roofline.fit_layers([space.layers(arch) for arch in space.decode(codes)], latency_ms)
+    mean, std = predictor.predict([space.layers(space.largest), larger.layers(larger.largest), []])
+    assert mean[1] > 10 * mean[0]
+    assert std[1] / mean[1] > 2 * std[0] / mean[0]
+    assert mean[2] >= 0
+    assert [len(array) for array in predictor.predict([])] == [0, 0]
 
 
-def test_uncertainty_grows_outside_the_measured_range() -> None:
+def test_a_deeper_network_than_any_measured_is_extrapolated() -> None:
     space = search_spaces.get("matformer")
-    codes, latency_ms = measured(space, 120)
     depth = [choice.name for choice in space.choices].index("depth")
-    shallow = codes[:, depth] == 0
-    assert shallow.sum() >= 8
-    predictor = additive.build(space).fit(codes[shallow], latency_ms[shallow])
-    mean, std = predictor.predict(codes)
-    assert np.median((std / mean)[codes[:, depth] == 3]) > 1.5 * np.median((std / mean)[shallow])
+    codes, latency_ms = measured(space, 120)
+    shallow = codes[:, depth] < 2
+    mean, std = roofline.build(space).fit(codes[shallow], latency_ms[shallow]).predict(codes)
+    deep = codes[:, depth] == 3
+    assert np.abs(mean / latencies(space, codes) - 1)[deep].mean() < 0.04
+    assert np.median((std / mean)[deep]) > 1.1 * np.median((std / mean)[shallow])
 
 
 def test_work_of_a_kind_never_measured_is_uncertain_by_the_whole_latency() -> None:
     space = mlp_space()
     codes = space.sample_choices(np.random.default_rng(0), 20)
-    predictor = additive.Additive(space).fit(codes, 1.0 + space.costs(codes)["macs"] * 1e-4)
-    known = predictor.predict_layers([linear("fc", 1, 64, 64)])
-    mean, std = predictor.predict_layers([linear("fc", 1, 64, 64), attention("attn", 8, 2, 8)])
-    assert known[1] < known[0] / 2
-    assert std >= mean
+    networks = [space.layers(arch) for arch in space.decode(codes)]
+    predictor = roofline.fit_layers(networks, 1.0 + space.costs(codes)["macs"] * 1e-4)
+    fc = linear("fc", 1, 64, 64)
+    mean, std = predictor.predict([[fc], [fc, attention("attn", 8, 2, 8)]])
+    assert std[0] < mean[0] / 2
+    assert std[1] >= mean[1]
 
 
 def test_coefficients_are_never_negative() -> None:
     space = search_spaces.get("matformer")
     for seed in range(5):
-        data = additive.build(space).fit(*measured(space, 12, seed=seed, noise=0.2)).to_json()
-        assert isinstance(data["coefficients"], list)
-        assert min(data["coefficients"]) >= 0
+        model = roofline.build(space).fit(*measured(space, 12, seed=seed, noise=0.2)).to_json()["model"]
+        assert min(model["coefficients"]) >= 0
 
 
 @pytest.mark.parametrize(
@@ -116,31 +147,63 @@ def test_coefficients_are_never_negative() -> None:
         ("space", "other", "space is 'other', not 'matformer'"),
         ("version", 0, "version is 0, not 1"),
         ("predictor", "gp", "predictor is 'gp'"),
-        ("terms", ["macs"], "terms is"),
-        ("coefficients", [1.0], "damaged"),
-        ("covariance", None, "damaged"),
-        ("noise", float("nan"), "damaged"),
+        ("features", ["macs"], "features is"),
+        ("batch", 2, "batch is 2, not 1"),
+        ("intervals", {"half_width": -1, "typical": 1}, "damaged"),
+        ("count", "many", "damaged"),
     ],
 )
 def test_refuses_json_of_something_else(key: str, value: object, message: str) -> None:
     space = search_spaces.get("matformer")
-    data = additive.build(space).fit(*measured(space, 12)).to_json()
+    data = roofline.build(space).fit(*measured(space, 12)).to_json()
     with pytest.raises(UsageError, match=message):
-        additive.build(space).from_json(data | {key: value})
+        roofline.build(space).from_json(data | {key: value})
     with pytest.raises(UsageError, match="None"):
-        additive.build(space).from_json({name: item for name, item in data.items() if name != "version"})
+        roofline.build(space).from_json({name: item for name, item in data.items() if name != "version"})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("coefficients", [1.0]),
+        ("coefficients", [float("nan")] * len(FEATURES)),
+        ("covariance", None),
+        ("seen", [True]),
+        ("errors", 3),
+        ("residual", {}),
+        ("work_per_ms", [0.0]),
+    ],
+)
+def test_refuses_a_damaged_model(key: str, value: object) -> None:
+    space = search_spaces.get("matformer")
+    data = roofline.build(space).fit(*measured(space, 12)).to_json()
     with pytest.raises(UsageError, match="damaged"):
-        additive.build(space).from_json({name: item for name, item in data.items() if name != "covariance"})
+        roofline.build(space).from_json(data | {"model": data["model"] | {key: value}})
+    without = {name: item for name, item in data["model"].items() if name != key}
+    with pytest.raises(UsageError, match="damaged"):
+        roofline.build(space).from_json(data | {"model": without})
+
+
+def test_the_process_on_residuals_is_saved_exactly() -> None:
+    space = search_spaces.get("matformer")
+    codes, latency_ms = measured(space, 60)
+    # A truth that no sum over layers has.
+    latency_ms = latency_ms * (1 + 0.2 * np.sin(3 * np.log(latency_ms)))
+    predictor = roofline.build(space).fit(codes, latency_ms)
+    data = json.loads(json.dumps(predictor.to_json()))
+    assert data["model"]["residual"] is not None
+    loaded = roofline.build(space).from_json(data)
+    np.testing.assert_array_equal(loaded.predict(codes), predictor.predict(codes))
+    broken = data["model"]["residual"] | {"length": None}
+    with pytest.raises(UsageError, match="damaged"):
+        roofline.build(space).from_json(data | {"model": data["model"] | {"residual": broken}})
 
 
 def test_refuses_json_of_a_space_with_the_same_name_and_other_options() -> None:
-    data = (
-        additive.build(search_spaces.get("matformer"))
-        .fit(*measured(search_spaces.get("matformer"), 12))
-        .to_json()
-    )
+    space = search_spaces.get("matformer")
+    data = roofline.build(space).fit(*measured(space, 12)).to_json()
     with pytest.raises(UsageError, match="space_digest"):
-        additive.build(search_spaces.get("matformer", depth=(1, 2))).from_json(data)
+        roofline.build(search_spaces.get("matformer", depth=(1, 2))).from_json(data)
 
 
 def test_predictors_of_earlier_versions_stay_valid() -> None:
@@ -153,38 +216,26 @@ def test_predictors_of_earlier_versions_stay_valid() -> None:
     )
 
 
-def test_many_architectures_are_fast() -> None:
+def test_many_architectures_are_fast_and_a_fit_is_cheap() -> None:
     space = search_spaces.get("matformer")
-    predictor = additive.build(space).fit(*measured(space, 20))
-    codes = space.sample_choices(np.random.default_rng(0), 100_000)
+    codes, latency_ms = measured(space, 50)
     start = time.thread_time()
-    predictor.predict(codes)
-    assert time.thread_time() - start < 1.0
-
-
-def test_fits_a_real_measurement() -> None:
-    space, device = mlp_space(widths=(64, 256, 512, 1024)), torch_cpu.build(batch=64)
-    codes = np.unique(space.sample_choices(np.random.default_rng(0), 30), axis=0)[::2][:12]
-    archs = space.decode(codes)
-    results = measure(
-        device,
-        {arch.key: (lambda arch=arch: mlp(space, arch)) for arch in archs},
-        torch.randn(64, FEATURES_IN),
-        seed=0,
-        max_rounds=5,
-    )
-    assert all(isinstance(result, Measurement) for result in results.values())
-    latency_ms = np.array([results[arch.key].latency_ms for arch in archs])
-    got = score(additive.build(space).fit(codes, latency_ms).predict(codes)[0], latency_ms)
-    by_mean = score(np.full(len(codes), latency_ms.mean()), latency_ms)
-    assert got.tau > 0.6
-    assert got.mape < by_mean.mape / 2
+    predictor = roofline.build(space).fit(codes, latency_ms)
+    fit = time.thread_time() - start
+    many = space.sample_choices(np.random.default_rng(0), 100_000)
+    start = time.thread_time()
+    space.costs(many)
+    look_up = time.thread_time() - start
+    start = time.thread_time()
+    predictor.predict(many)
+    assert time.thread_time() - start < 50 * look_up + 0.5
+    assert fit < 1.0
 
 
 def test_predicting_needs_no_torch_and_nothing_of_the_service() -> None:
     code = (
-        "import sys; from predictors import additive; from predictors import _measurement, devices;"
-        "print([m for m in ('torch', 'nas', 'supernet') if m in sys.modules])"
+        "import sys; from predictors import auto, lookup_table, mlp; from predictors import devices;"
+        "print([m for m in ('torch', 'nas', 'supernet', 'sklearn') if m in sys.modules])"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"

@@ -3,11 +3,14 @@
 import numpy as np
 import pytest
 from made_spaces import HUGE, nested
+from numpy.typing import NDArray
 
 import search_spaces
 from search_spaces import Part, SearchSpace
 from search_spaces._errors import UsageError
 from search_spaces._layers import Layer, cost_of
+from search_spaces._space import Codes
+from search_spaces._tables import Table, merged, table
 from search_spaces.matformer import least_slope_count, monotone_count
 
 FIELDS = ("params", "macs", "activation_bytes", "weight_bytes")
@@ -134,3 +137,26 @@ def test_impossible_matformers_are_one_sentence(options: dict[str, object], mess
     with pytest.raises(UsageError) as caught:
         search_spaces.get("matformer", **options)
     assert message in caught.value.message
+
+
+@pytest.mark.parametrize("name", search_spaces.names())
+def test_merged_tables_have_the_sums_of_the_parts(name: str) -> None:
+    space = search_spaces.get(name)
+
+    def features(layer: Layer) -> tuple[int, int, int]:
+        return layer.macs, layer.params, layer.input_elements
+
+    tables = [table(space.name, space.choices, part, features) for part in space.parts]
+    codes = space.sample_choices(np.random.default_rng(0), 200)
+    assert len(merged(tables)) <= len(tables)
+    np.testing.assert_array_equal(_looked_up(merged(tables), codes), _looked_up(tables, codes))
+
+
+def _looked_up(tables: list[Table], codes: Codes) -> NDArray[np.int64]:
+    total = np.zeros((len(codes), 1), dtype=np.int64)
+    for values, columns, shape in tables:
+        index = np.zeros(len(codes), dtype=np.int64)
+        for column, size in zip(columns, shape, strict=True):
+            index = index * size + codes[:, column] + 1
+        total = total + values[index]
+    return total
