@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -110,6 +110,11 @@ class Labels:
     def truth(self) -> Floats:
         """What predictions are scored against: the mean of both, `(n,)`."""
         return (self.first + self.second) / 2
+
+    def without_offset(self) -> "Labels":
+        """With the second session's labels scaled so that they are as slow as the first one's on average."""
+        offset = float(np.exp(np.log(self.second / self.first).mean()))
+        return replace(self, task=f"{self.task}, no offset", second=self.second / offset)
 
 
 def measure_session(
