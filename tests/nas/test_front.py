@@ -103,7 +103,10 @@ def test_the_json_is_the_contract(store: Store) -> None:
             "predicted_ms": pytest.approx(2.2),
             "measured_ms": 2.0,
             "spread_ms": 0.1,
+            "interval_ms": None,
         },
+        "peak_memory_bytes": None,
+        "energy_mj": None,
     }
 
 

@@ -145,9 +145,9 @@ def test_a_condition_on_latency_is_kept_with_the_margin(store: Store, job: Job) 
 
 
 def test_the_seed_decides_what_is_emitted(store: Store, job: Job) -> None:
-    first, again, other = (generate(store, job, count=100, seed=seed) for seed in (3, 3, 4))
+    first, again, *others = (generate(store, job, count=100, seed=seed) for seed in (3, 3, 4, 5, 6))
     assert first == again
-    assert {one.subnet for one in first.subnets} != {one.subnet for one in other.subnets}
+    assert any((one.feasible_rate, one.subnets) != (first.feasible_rate, first.subnets) for one in others)
     assert 0 < first.feasible_rate <= 1
 
 

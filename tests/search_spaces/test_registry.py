@@ -81,8 +81,8 @@ def test_arguments_of_the_caller_are_not_options(own: str, tmp_path: Path) -> No
 
 def test_a_component_is_loaded_by_name() -> None:
     assert load("search_spaces", "matformer").FAMILY == "matformer"
-    with pytest.raises(NotFoundError, match="no 'adaptive' in predictors") as caught:
-        load("predictors", "adaptive")
+    with pytest.raises(NotFoundError, match="no 'rooflines' in predictors") as caught:
+        load("predictors", "rooflines")
     assert "roofline" in caught.value.hint
 
 
