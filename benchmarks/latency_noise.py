@@ -24,46 +24,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from latency_data import SPACES, drawn, space_of
 
-import search_spaces
 import supernet
-from nas.stages.latency import sample
 from predictors._measurement import RAW, Failure, Measurement, measure, repeatability
 from predictors._metrics import Floats, Score, score
 from predictors.devices import torch_cpu
 from search_spaces import SearchSpace
 
-_VIT = {"image_size": (224, 224), "num_classes": 1000, "in_chans": 3}
-SPACES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
-    # 12 layers of 197 tokens; FFN and heads per layer.
-    "vit": (
-        "matformer",
-        _VIT
-        | {
-            "patch_size": 16,
-            "stem": "patch",
-            "class_token": True,
-            "pool": "token",
-            "fc_norm": False,
-            "head_dim": 64,
-            "embed_dim": (192,),
-            "depth": (6, 8, 10, 12),
-            "num_heads": (1, 2, 3),
-            "mlp_ratio": (0.5, 1, 2, 4),
-            "per_layer": ("num_heads", "mlp_ratio"),
-        },
-    ),
-    # Four stages of 56 to 7 patches a side.
-    "hierarchical": (
-        "turbovit",
-        _VIT
-        | {
-            "embed_dim": ((32, 48, 64), (64, 96, 128), (128, 192, 256), (256, 320, 384)),
-            "depth": ((1, 2), (1, 2, 3), (2, 3, 4, 5, 6), (1, 2)),
-            "mlp_ratio": ((1, 2, 4),) * 4,
-        },
-    ),
-}
 # Without these, eager PyTorch pays for fresh pages whenever a tensor is large.
 ALLOCATOR = {
     "MALLOC_MMAP_THRESHOLD_": str(2**30),
@@ -81,13 +49,12 @@ HOG_S = (0.05, 1.5)
 
 def subnets(space: SearchSpace, count: int) -> dict[str, Callable[[], torch.nn.Module]]:
     net = supernet.build(space, seed=0)
-    return {arch.key: partial(net.extract, arch) for arch in sample(space, count, seed=0)}
+    return {arch.key: partial(net.extract, arch) for arch in space.decode(drawn(space, count, seed=0))}
 
 
 def session(name: str, count: int, seed: int, rounds: int, max_rounds: int) -> dict[str, Any]:
     """One session's measurements as JSON."""
-    family, options = SPACES[name]
-    space, device = search_spaces.get(family, **options), torch_cpu.build(batch=1)
+    space, device = space_of(name), torch_cpu.build(batch=1)
     start = time.perf_counter()
     found = measure(
         device,

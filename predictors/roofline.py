@@ -131,7 +131,10 @@ def rungs(prior: Floats | None = None) -> list[Rung]:
     ]
     if prior is not None:
         both = np.concatenate([prior[:, None], work], axis=1)
-        found.append(Rung("the source device, scaled", range(FEWEST_ANY, sys.maxsize), prior[:, None]))
+        # First where errors on left-out networks are of too few to be told apart, last where they can be.
+        scaled = "the source device, scaled"
+        found.insert(0, Rung(scaled, range(FEWEST_ANY, FEWEST_WORK), prior[:, None]))
+        found.append(Rung(scaled, range(FEWEST_WORK, sys.maxsize), prior[:, None]))
         found.append(Rung("the source device and work", range(FEWEST_WORK, sys.maxsize), both))
     return found
 
