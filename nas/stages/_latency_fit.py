@@ -53,7 +53,10 @@ def measure_and_fit(run: Run, space: SearchSpace, device: Target, row: DeviceRow
         if len(measured) >= smallest_sample(run.config):
             codes, milliseconds = space.encode(measured), np.array(list(measured.values()))
             predictor = build(space).fit(codes, milliseconds)
-            ceiling = repeatability(as_measurements(stored(run, row, "sample")))
+            keys = {arch.key for arch in measured}  # a resumed job has more than it has come to
+            ceiling = repeatability(
+                as_measurements(m for m in stored(run, row, "sample") if m.subnet.key in keys)
+            )
             if more <= 0 or enough(space, predictor, noise=ceiling.sigma, seed=seed):
                 break
         found = further_sample(space, workload, space.encode(archs), count=max(more, 0), seed=seed)
