@@ -123,10 +123,13 @@ def predict(store: Store, job: Job, architecture: dict[str, Any]) -> dict[str, A
 
 
 def measure(folder: Path, device_options: dict[str, Any]) -> dict[str, Any]:
-    """The latency of an extracted subnet on a device of this host."""
+    """The latency of an extracted subnet on a device of this host.
+
+    device_options: `backend`, what its `build` takes, and perhaps `name`.
+    """
     module = load_folder(folder)
     options = {"backend": "torch_cpu", **device_options}
-    device = build_device(options["backend"], options)
+    device = build_device(options.pop("name", options["backend"]), options)
     shape: Any = module.input_shape
     example = torch.zeros(device.batch, *shape)
     result = measure_latency(device, {"it": lambda: module}, example, seed=0)["it"]
