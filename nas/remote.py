@@ -67,7 +67,7 @@ def submit(store: Store, lease: Lease, device: RemoteDevice, request: Mapping[st
         _check_same(device, agent.device)
     asked = [earlier for earlier in store.requests(lease.job) if earlier.agent == device.agent]
     for earlier in reversed(asked):
-        if _matter(earlier.payload) == _matter(request) and _useful(earlier):
+        if _matter(earlier.payload) == _matter(request) and _useful(device, earlier):
             return earlier
     for earlier in asked:
         store.cancel_request(lease, earlier)
@@ -122,8 +122,12 @@ def _matter(payload: Mapping[str, Any]) -> str:
     return digest({key: value for key, value in payload.items() if key != "reference_ms"})
 
 
-def _useful(request: Request) -> bool:
-    """Whether it is worth waiting for. Subnets that have all failed are asked for to be tried again."""
+def _useful(device: RemoteDevice, request: Request) -> bool:
+    """Whether it is worth waiting for. Subnets that have all failed are asked for to be tried again, and so
+    are those that the agent measured while it stood for another device.
+    """
     if request.state == "done":
-        return any("latency_ms" in told for told in (request.result or {})["subnets"].values())
+        result = request.result or {}
+        some = any("latency_ms" in told for told in result["subnets"].values())
+        return some and bool(result["device_id"] == device.row.id)
     return request.state in ("queued", "running")

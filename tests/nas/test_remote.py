@@ -240,6 +240,20 @@ def test_what_has_failed_as_a_whole_is_asked_for_again(
     assert remote.submit(store, lease, there, asked).id != first.id
 
 
+def test_what_another_device_has_answered_is_asked_for_again(
+    store: Store, lease: Lease, space: SearchSpace
+) -> None:
+    there = known_agent(store)
+    asked = request(space, 1)
+    first = remote.submit(store, lease, there, asked)
+    with store.acquire_agent("pi", FINGERPRINT | {"speed": 2.0}, OPTIONS, replace=True) as held:
+        taken = store.take_request(held)
+        assert taken is not None
+        taken.finish({"device_id": held.agent.device.id, "subnets": {"k": {"latency_ms": 1.0}}})
+    with store.acquire_agent("pi", FINGERPRINT, OPTIONS, replace=True):
+        assert remote.submit(store, lease, there, asked).id != first.id
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [

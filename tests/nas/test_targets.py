@@ -11,6 +11,7 @@ from nas.config import DeviceConfig, JobConfig, checked_config
 from nas.remote import RemoteDevice
 from nas.store import Store, digest
 from nas.targets import registered, resolved, target
+from predictors.devices import Timing
 from search_spaces._errors import ConflictError, JobFailedError, NotFoundError, UsageError
 from tests import made_device
 
@@ -75,10 +76,39 @@ def test_a_name_stands_for_one_device(store: Store) -> None:
     assert "--replace" in caught.value.hint
     assert devices.add(store, "lab", OPTIONS | {"speed": 3.0}, replace=True).id != first.id
     assert store.device("lab").options == OPTIONS | {"speed": 3.0}
+    with pytest.raises(ConflictError, match=r"another one: speed was 3.0 and is 2.0\."):
+        devices.add(store, "lab", OPTIONS)
+    assert devices.add(store, "lab", OPTIONS, replace=True).id == first.id
+    assert (store.device("lab").id, store.device("lab").options) == (first.id, OPTIONS)
     with pytest.raises(ConflictError, match="registered already, as 'lab'"):
         devices.add(store, "other", OPTIONS)
     with pytest.raises(UsageError, match="name of a backend"):
         devices.add(store, "torch_cpu", OPTIONS)
+
+
+def test_the_clean_time_is_that_of_the_labels_and_measured_anew_with_replace(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = devices.add(store, "lab", OPTIONS)
+    assert first.reference_ms is not None
+    clean = first.reference_ms
+    calls = iter(range(10**6))
+
+    def time(self: made_device.MadeDevice, run: Any) -> Timing:
+        fast = next(calls) == 150  # one time of unusual speed, which no label believes
+        return Timing(real(self, run).wall_s * (0.1 if fast else 1.5))
+
+    real = made_device.MadeDevice.time
+    monkeypatch.setattr(made_device.MadeDevice, "time", time)
+    monkeypatch.setattr(devices, "MOST_SESSIONS", 3)
+    monkeypatch.setattr(devices, "CALIBRATION_SECONDS", 60.0)
+    device = made_device.build(name="lab", batch=8, speed=2.0)
+    assert devices.clean_reference_ms(device, 60.0) == pytest.approx(1.5 * clean, rel=0.01)
+    assert next(calls) > 151
+    assert devices.add(store, "lab", OPTIONS).reference_ms == clean
+    monkeypatch.setattr(devices, "MOST_SESSIONS", 1)
+    again = devices.add(store, "lab", OPTIONS, replace=True)
+    assert (again.id, again.reference_ms) == (first.id, pytest.approx(1.5 * clean, rel=0.01))
 
 
 def test_a_job_is_made_with_what_its_agent_measures_with(store: Store) -> None:
