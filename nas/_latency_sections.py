@@ -25,6 +25,8 @@ class DeviceConfig(Section):
     Every further key is an option of the backend's `build`.
     `backend: remote` is the device of an agent (by default the one named like the device), `backend: stored`
     the one that is registered under this name; what they measure with is said there.
+    digest: of the fingerprint of a device that the store knows; set when a job is made, so that it is never
+    measured elsewhere without a word.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -35,6 +37,7 @@ class DeviceConfig(Section):
     threads: Threads = 1
     batch: Annotated[int, Field(ge=1, le=65536)] = 64
     precision: Text = "fp32"
+    digest: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

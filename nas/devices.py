@@ -1,9 +1,9 @@
 """Devices under names: registered with their options, tried out, listed."""
 
-import math
 import statistics
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -12,9 +12,10 @@ from torch import nn
 from nas.measuring import build_device
 from nas.store import Device as DeviceRow
 from nas.store import Store, changes
+from predictors._labels import Row, clean_ms
 from predictors._measurement import Failure, Measurement, measure
 from predictors.devices import Device
-from search_spaces._errors import ConflictError, JobFailedError, NASError, UsageError
+from search_spaces._errors import ConflictError, JobFailedError, NASError, NotFoundError, UsageError
 from search_spaces._registry import names
 
 WIDTH = 256  # of the network that is measured to try a device out
@@ -26,7 +27,8 @@ MOST_SESSIONS = 100
 def add(store: Store, name: str, options: Mapping[str, Any], *, replace: bool = False) -> DeviceRow:
     """Registers a device of this host under a name, with its options and its calibrator's clean time.
 
-    options: `backend`, and what its `build` takes.  replace: the name may have stood for another device.
+    options: `backend`, and what its `build` takes.  replace: the name may have stood for another device, and a
+    known clean time is measured anew.
     Raises ConflictError for a device that has another name, and unless `replace` for a name that stood for a
     device with another fingerprint; JobFailedError when the device cannot time anything.
     """
@@ -34,32 +36,36 @@ def add(store: Store, name: str, options: Mapping[str, Any], *, replace: bool = 
         raise UsageError(f"'{name}' is the name of a backend.", "Choose another name for the device.")
     device = build_device(name, options)
     fingerprint = device.fingerprint()
-    for other in reversed(store.devices()):
-        if other.name == name and other.options is not None:
-            changed = changes(other.fingerprint, fingerprint)
-            if changed and not replace:
-                raise ConflictError(
-                    f"Device '{name}' is registered as another one: {changed}.",
-                    "Measurements of the two do not compare: choose another name, or use --replace.",
-                )
-            break
+    with suppress(NotFoundError):
+        changed = changes(store.device(name).fingerprint, fingerprint)
+        if changed and not replace:
+            raise ConflictError(
+                f"Device '{name}' is registered as another one: {changed}.",
+                "Measurements of the two do not compare: choose another name, or use --replace.",
+            )
     row = store.register_device(name, fingerprint, options)
     if row.name != name:
         raise ConflictError(
             f"This device is registered already, as '{row.name}'.", "Use that name, or other options."
         )
-    store.set_reference(row.id, clean_reference_ms(device))
+    if replace or row.reference_ms is None:
+        store.set_reference(row.id, clean_reference_ms(device), replace=replace)
     return store.device(name)
 
 
 def clean_reference_ms(device: Device, seconds: float = CALIBRATION_SECONDS) -> float:
-    """The clean time of a pass of the calibrator in ms: the least that some sessions of it have found."""
-    found, began = math.inf, time.monotonic()
-    for _ in range(MOST_SESSIONS):
-        found = min(found, *(m.reference_ms for m in _tried(device, extras=False)))
+    """The clean time of a pass of the calibrator in ms, by the rule of the labels (`clean_ms`).
+
+    Sessions of at least that many seconds count as one, with their rounds one after another.
+    """
+    rows: list[Row] = []
+    began = time.monotonic()
+    for turn in range(MOST_SESSIONS):
+        for measured in _tried(device, extras=False):
+            rows += [[turn * ROUNDS + (row[0] or 0.0), *row[1:]] for row in measured.raw]
         if time.monotonic() - began >= seconds:
             break
-    return found
+    return clean_ms([rows])
 
 
 def check(device: Device, stored: DeviceRow | None = None) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from predictors._measurement import measure as measure_latency
 from predictors._predictor import restored
 from search_spaces import SearchSpace
 from search_spaces._errors import JobFailedError, NotFoundError, UsageError
+from search_spaces._registry import load
 from supernet._teacher import load_teacher
 from supernet._train import Training
 from supernet.stitching import Stitching
@@ -77,9 +78,11 @@ def create(store: Store, config: JobConfig, *, name: str | None) -> Job:
 
     Without a name, the job file's is used, made free by a number.
     Raises ConflictError for a name that is taken, UsageError for devices that the store does not know as the
-    config says, or whose agent does not run, and NotFoundError for a `predictor.source` without a predictor.
+    config says, or whose agent does not run, or on which the predictor cannot time single layers, and
+    NotFoundError for a `predictor.source` without a predictor.
     """
     config = resolved(store, config)
+    _check_predictor(config)
     source_state(store, config)
     chosen = name or store.free_name(config.name or config.data.name)
     return store.create_job(chosen, config=merged(config), seed=config.seed, provenance=provenance())
@@ -131,10 +134,13 @@ def _peak_memory(store: Store, job: Job, device_id: int, space: SearchSpace, cod
 
 
 def measure(folder: Path, device_options: dict[str, Any]) -> dict[str, Any]:
-    """The latency of an extracted subnet on a device of this host."""
+    """The latency of an extracted subnet on a device of this host.
+
+    device_options: `backend`, what its `build` takes, and perhaps `name`.
+    """
     module = load_folder(folder)
     options = {"backend": "torch_cpu", **device_options}
-    device = build_device(options["backend"], options)
+    device = build_device(options.pop("name", options["backend"]), options)
     shape: Any = module.input_shape
     example = torch.zeros(device.batch, *shape)
     result = measure_latency(device, {"it": lambda: module}, example, seed=0)["it"]
@@ -147,6 +153,17 @@ def measure(folder: Path, device_options: dict[str, Any]) -> dict[str, Any]:
         "spread_ms": result.spread_ms,
         "rounds": result.rounds,
     }
+
+
+def _check_predictor(config: JobConfig) -> None:
+    """Raises UsageError for a predictor that times single layers, which no agent does."""
+    remote = [name for name, device in config.devices.items() if device.backend == REMOTE]
+    if remote and hasattr(load("predictors", config.predictor.name), "tabulate"):
+        raise UsageError(
+            f"predictor.name: {config.predictor.name} times single layers, which only a device of this host "
+            f"can, and '{remote[0]}' is an agent's.",
+            "Take another predictor, such as roofline.",
+        )
 
 
 def _check_sample(config: JobConfig, space: SearchSpace) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from nas.measuring import Results, results
 from nas.store import Device as DeviceRow
-from nas.store import Lease, Request, Store, digest
+from nas.store import Lease, Request, Store, changes, digest
 from predictors.devices import JSON
 from search_spaces._errors import ConflictError, JobFailedError, StoreError
 
@@ -45,7 +45,7 @@ def measure(
     """Has a request of the job measured by the device's agent, however long that takes.
 
     warn: told when nobody is there to measure.  check_stop: may raise to stop; the request is cancelled then.
-    Raises JobFailedError when the agent could not measure, or is on another device by now.
+    Raises JobFailedError when the agent could not measure, or stands for another device by now.
     """
     submitted = submit(store, lease, device, request)
     try:
@@ -58,10 +58,19 @@ def measure(
 
 
 def submit(store: Store, lease: Lease, device: RemoteDevice, request: Mapping[str, Any]) -> Request:
-    """A new request of the job, or the same one that an interrupted run of the job has left."""
-    for earlier in reversed(store.requests(lease.job)):
-        if earlier.agent == device.agent and digest(earlier.payload) == digest(request) and _useful(earlier):
+    """A new request of the job, or the same one that an interrupted run of the job has left.
+
+    What else the job has left waiting for the agent is cancelled. Raises JobFailedError when the agent stands
+    for another device by now.
+    """
+    if (agent := store.agent(device.agent)) is not None:
+        _check_same(device, agent.device)
+    asked = [earlier for earlier in store.requests(lease.job) if earlier.agent == device.agent]
+    for earlier in reversed(asked):
+        if _matter(earlier.payload) == _matter(request) and _useful(device, earlier):
             return earlier
+    for earlier in asked:
+        store.cancel_request(lease, earlier)
     return store.add_request(lease, device.agent, request)
 
 
@@ -78,7 +87,7 @@ def wait(
     while True:
         now = store.request(submitted.id)
         if now.state == "done":
-            return _answer(device, now)
+            return _answer(store, device, now)
         if now.state in ("failed", "cancelled"):
             reason = (now.error or "the request was cancelled").rstrip(".")
             raise JobFailedError(f"Device '{device.name}' could not measure: {reason}.")
@@ -93,18 +102,32 @@ def wait(
         time.sleep(POLL_SECONDS)
 
 
-def _answer(device: RemoteDevice, request: Request) -> Results:
+def _answer(store: Store, device: RemoteDevice, request: Request) -> Results:
     result = request.result or {}
-    if result["device_id"] != device.row.id:
-        raise JobFailedError(
-            f"Agent '{device.agent}' stands for another device by now.",
-            "Let it measure on the device that this job began with, or start a new job.",
-        )
+    _check_same(device, next(row for row in store.devices() if row.id == result["device_id"]))
     return results(result["subnets"])
 
 
-def _useful(request: Request) -> bool:
-    """Whether it is worth waiting for. Subnets that have all failed are asked for to be tried again."""
+def _check_same(device: RemoteDevice, now: DeviceRow) -> None:
+    if now.id != device.row.id:
+        raise JobFailedError(
+            f"Agent '{device.agent}' stands for another device by now: "
+            f"{changes(device.row.fingerprint, now.fingerprint)}.",
+            "Let it measure on the device that this job began with, or start a new job.",
+        )
+
+
+def _matter(payload: Mapping[str, Any]) -> str:
+    """What two requests for the same have in common; the clean time may be known to the later one only."""
+    return digest({key: value for key, value in payload.items() if key != "reference_ms"})
+
+
+def _useful(device: RemoteDevice, request: Request) -> bool:
+    """Whether it is worth waiting for. Subnets that have all failed are asked for to be tried again, and so
+    are those that the agent measured while it stood for another device.
+    """
     if request.state == "done":
-        return any("latency_ms" in told for told in (request.result or {})["subnets"].values())
+        result = request.result or {}
+        some = any("latency_ms" in told for told in result["subnets"].values())
+        return some and bool(result["device_id"] == device.row.id)
     return request.state in ("queued", "running")

@@ -1,13 +1,14 @@
 """The devices that job files name: built here, taken by name from the store, or an agent's elsewhere."""
 
+from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 from nas.config import REMOTE, STORED, DeviceConfig, JobConfig
 from nas.measuring import build_device
 from nas.remote import RemoteDevice
-from nas.store import Agent, Store, changes
+from nas.store import Agent, Store, changes, digest
 from predictors.devices import Device
-from search_spaces._errors import NotFoundError, UsageError, did_you_mean
+from search_spaces._errors import JobFailedError, NotFoundError, UsageError, did_you_mean
 
 Target: TypeAlias = Device | RemoteDevice
 
@@ -23,13 +24,31 @@ def resolved(store: Store, config: JobConfig) -> JobConfig:
 
 
 def target(store: Store, name: str, device: DeviceConfig) -> Target:
-    """Where a job's device can be timed. Raises what `build_device` raises, UsageError for unknown agents."""
-    if device.backend == REMOTE:
-        agent = _agent(store, device.agent or name)
-        return RemoteDevice(name, agent.name, agent.device)
+    """Where a job's device can be timed.
+
+    Raises what `build_device` raises, UsageError for unknown agents, JobFailedError, saying what changed, when
+    this is not the device that the job was made for.
+    """
     if device.backend == STORED:
         return target(store, name, _resolved(store, name, device))
-    return build_device(name, {"backend": device.backend, **device.options})
+    found: Target
+    if device.backend == REMOTE:
+        agent = _agent(store, device.agent or name)
+        found = RemoteDevice(name, agent.name, agent.device)
+    else:
+        found = build_device(name, {"backend": device.backend, **device.options})
+    if changed := _changed(store, device.digest, found.fingerprint()):
+        raise JobFailedError(
+            f"The device '{name}' is not the one that this job was made for: {changed}.",
+            "Run the job where that device is, or start a new one here.",
+        )
+    return found
+
+
+def check_runs(store: Store, device: Target) -> None:
+    """Raises UsageError for the device of an agent that does not run."""
+    if isinstance(device, RemoteDevice):
+        _check_live(store, device.name, _agent(store, device.agent))
 
 
 def registered(store: Store, name: str) -> Target:
@@ -57,7 +76,8 @@ def _resolved(store: Store, name: str, device: DeviceConfig) -> DeviceConfig:
             return _of_agent(store, name, DeviceConfig(backend=REMOTE))
         try:
             registered(store, name)
-            return _with(store.device(name).options or {})
+            row = store.device(name)
+            return _with((row.options or {}) | {"digest": row.digest})
         except NotFoundError as error:
             raise UsageError(f"devices.{name}: {error.message}", error.hint) from None
     return _of_agent(store, name, device) if device.backend == REMOTE else device
@@ -65,20 +85,37 @@ def _resolved(store: Store, name: str, device: DeviceConfig) -> DeviceConfig:
 
 def _of_agent(store: Store, name: str, device: DeviceConfig) -> DeviceConfig:
     agent = _agent(store, device.agent or name)
-    if not agent.live:
+    _check_live(store, f"devices.{name}", agent)
+    if changed := _changed(store, device.digest, agent.device.fingerprint):
         raise UsageError(
-            f"devices.{name}: agent '{agent.name}' does not run.",
-            f"Start it on its machine: nas device-agent {agent.name} ... --store {store.url}",
+            f"devices.{name}: agent '{agent.name}' stands for another device by now: {changed}.",
+            "Leave the digest out to measure on the device that it has now.",
         )
     options = dict(agent.device.options or {})
-    for key in device.model_fields_set - {"backend", "agent"} | set(device.extra):
+    for key in device.model_fields_set - {"backend", "agent", "digest"} | set(device.extra):
         if device.options[key] != options.get(key):
             raise UsageError(
                 f"devices.{name}.{key}: agent '{agent.name}' measures with {options.get(key)!r}, "
                 f"not with {device.options[key]!r}.",
                 "Leave it out: what an agent measures with is said where it is started.",
             )
-    return _with(options | {"backend": REMOTE, "agent": agent.name})
+    return _with(options | {"backend": REMOTE, "agent": agent.name, "digest": agent.device.digest})
+
+
+def _check_live(store: Store, what: str, agent: Agent) -> None:
+    if not agent.live:
+        raise UsageError(
+            f"{what}: agent '{agent.name}' does not run.",
+            f"Start it on its machine: nas device-agent {agent.name} ... --store {store.url}",
+        )
+
+
+def _changed(store: Store, before: str | None, now: Mapping[str, Any]) -> str:
+    """How a fingerprint differs from the one with the digest `before`; nothing for the same, or for None."""
+    if before in (None, digest(now)):
+        return ""
+    known = [row.fingerprint for row in store.devices() if row.digest == before]
+    return changes(known[0], now) if known else "that one is not in this store"
 
 
 def _agent(store: Store, name: str) -> Agent:

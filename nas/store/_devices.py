@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -43,7 +43,8 @@ class Devices(Database):
     ) -> Device:
         """The device of this fingerprint; it is made, with this name, when there is none.
 
-        options: what its backend's `build` was given, and `backend`. They name a device that had none.
+        options: what its backend's `build` was given, and `backend`. They name a device that had none, and
+        make one of this name the one that the name stands for.
         """
         with self.write() as connection:
             return _registered(connection, name, fingerprint, options)
@@ -55,20 +56,21 @@ class Devices(Database):
 
     def device(self, name: str) -> Device:
         """The device that was registered last under this name with its options. Raises NotFoundError."""
-        named = [device for device in self.devices() if device.options is not None]
-        found = [device for device in named if device.name == name]
-        if not found:
+        with self.read() as connection:
+            found = _named(connection, name)
+        if found is None:
+            named = [device for device in self.devices() if device.options is not None]
             known = {device.name for device in named}
             hint = did_you_mean(name, known) or "`nas devices add NAME --backend BACKEND` registers one."
             raise NotFoundError(f"No device '{name[:60]}' is registered.", hint)
-        return found[-1]
+        return found
 
-    def set_reference(self, device_id: int, reference_ms: float) -> float:
-        """The clean time of the device's calibrator in ms: this one, if there is none yet."""
+    def set_reference(self, device_id: int, reference_ms: float, *, replace: bool = False) -> float:
+        """The clean time of the device's calibrator in ms: this one, if there is none yet, or with `replace`."""
         c = t.devices.c
-        unset = (c.id == device_id) & c.reference_ms.is_(None)
+        which = (c.id == device_id) & (sa.true() if replace else c.reference_ms.is_(None))
         with self.write() as connection:
-            connection.execute(sa.update(t.devices).where(unset).values(reference_ms=reference_ms))
+            connection.execute(sa.update(t.devices).where(which).values(reference_ms=reference_ms))
             return float(connection.execute(sa.select(c.reference_ms).where(c.id == device_id)).scalar_one())
 
     def reference(self, device_id: int) -> float | None:
@@ -138,11 +140,24 @@ def _registered(
 ) -> Device:
     c, found = t.devices.c, digest(fingerprint)
     row = {"name": checked_name(name, what="device"), "digest": found, "fingerprint": fingerprint}
-    insert_missing(connection, t.devices, [{**row, "created_at": now(), "options": options}])
-    if options is not None:
-        unnamed = (c.digest == found) & c.options.is_(None)
-        connection.execute(sa.update(t.devices).where(unnamed).values(name=name, options=options))
+    before = None if options is None else _named(connection, name)
+    moment = now()
+    if before is not None and before.digest != found:
+        # Whatever the clocks of the hosts say, the last registration has the latest time.
+        moment = max(moment, before.created_at + timedelta(microseconds=1))
+    insert_missing(connection, t.devices, [{**row, "created_at": moment, "options": options}])
+    if options is not None and (before is None or before.digest != found):
+        ours = (c.digest == found) & (c.options.is_(None) | (c.name == name))
+        values = {"name": name, "options": options, "created_at": moment}
+        connection.execute(sa.update(t.devices).where(ours).values(values))
     return fetch(connection, Device, sa.select(t.devices).where(c.digest == found))[0]
+
+
+def _named(connection: Connection, name: str) -> Device | None:
+    """The device that was registered last under a name with its options."""
+    c = t.devices.c
+    mine = sa.select(t.devices).where((c.name == name) & c.options.is_not(None))
+    return next(iter(fetch(connection, Device, mine.order_by(c.created_at.desc(), c.id.desc()))), None)
 
 
 def _one_agent(connection: Connection, name: str) -> Agent | None:

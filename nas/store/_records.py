@@ -106,6 +106,7 @@ class Evaluation:
 class Device:
     """Where latency is measured; `digest` is the SHA-256 of the canonical fingerprint.
 
+    created_at: when it was first seen, or became what its name stands for.
     options: what its backend's `build` was given, and `backend`; None where nobody has registered it by name.
     reference_ms: clean time of one calibrator pass; None until it was measured.
     """

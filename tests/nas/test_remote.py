@@ -215,6 +215,18 @@ def test_a_process_that_lost_the_job_leaves_the_request_to_its_successor(
     assert remote.submit(store, lease, device(store), request(space, 2)).id != left.id
 
 
+def test_a_request_is_the_same_when_only_the_clean_time_became_known(
+    store: Store, lease: Lease, space: SearchSpace
+) -> None:
+    there = known_agent(store)
+    first = remote.submit(store, lease, there, request(space))
+    assert remote.submit(store, lease, there, request(space) | {"reference_ms": 1.5}).id == first.id
+    elsewhere = store.add_request(lease, "other", request(space))
+    second = remote.submit(store, lease, there, request(space, 2))
+    states = [store.request(r.id).state for r in (first, elsewhere, second)]
+    assert states == ["cancelled", "queued", "queued"]
+
+
 def test_what_has_failed_as_a_whole_is_asked_for_again(
     store: Store, lease: Lease, space: SearchSpace
 ) -> None:
@@ -226,6 +238,20 @@ def test_what_has_failed_as_a_whole_is_asked_for_again(
         assert taken is not None
         taken.finish({"device_id": there.row.id, "subnets": {"k": {"reason": "out of memory"}}})
     assert remote.submit(store, lease, there, asked).id != first.id
+
+
+def test_what_another_device_has_answered_is_asked_for_again(
+    store: Store, lease: Lease, space: SearchSpace
+) -> None:
+    there = known_agent(store)
+    asked = request(space, 1)
+    first = remote.submit(store, lease, there, asked)
+    with store.acquire_agent("pi", FINGERPRINT | {"speed": 2.0}, OPTIONS, replace=True) as held:
+        taken = store.take_request(held)
+        assert taken is not None
+        taken.finish({"device_id": held.agent.device.id, "subnets": {"k": {"latency_ms": 1.0}}})
+    with store.acquire_agent("pi", FINGERPRINT, OPTIONS, replace=True):
+        assert remote.submit(store, lease, there, asked).id != first.id
 
 
 @pytest.mark.parametrize(
@@ -251,10 +277,19 @@ def test_a_request_that_cannot_be_measured_fails_and_the_agent_lives_on(
 
 def test_an_answer_from_another_device_is_refused(store: Store, lease: Lease, space: SearchSpace) -> None:
     there = known_agent(store)
-    with store.acquire_agent("pi", FINGERPRINT | {"speed": 2.0}, OPTIONS, replace=True):
-        pass
-    with serving(store.url, speed=2.0), pytest.raises(JobFailedError, match="another device by now"):
-        remote.measure(store, lease, there, request(space, 1), warn=lambda _: None, check_stop=lambda: None)
+
+    def replaced() -> None:
+        with store.acquire_agent("pi", FINGERPRINT | {"speed": 2.0}, OPTIONS, replace=True) as held:
+            if (taken := store.take_request(held)) is not None:
+                taken.finish({"device_id": held.agent.device.id, "subnets": {}})
+
+    words = r"another device by now: speed was 1\.0 and is 2\.0\."
+    with pytest.raises(JobFailedError, match=words):
+        remote.measure(store, lease, there, request(space, 1), warn=lambda _: None, check_stop=replaced)
+    assert [r.state for r in store.requests(lease.job)] == ["done"]
+    with pytest.raises(JobFailedError, match=words):
+        remote.measure(store, lease, there, request(space, 2), warn=lambda _: None, check_stop=replaced)
+    assert len(store.requests(lease.job)) == 1
 
 
 def test_a_request_that_three_agents_died_of_fails_the_wait(

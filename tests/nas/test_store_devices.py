@@ -4,7 +4,7 @@ import sys
 import pytest
 import sqlalchemy as sa
 
-from nas.store import Store, _lease
+from nas.store import Store, _devices, _lease
 from nas.store import _tables as t
 from search_spaces._errors import ConflictError, NotFoundError, UsageError
 
@@ -81,12 +81,29 @@ def test_of_devices_of_one_name_the_last_counts_and_unknown_names_are_told(store
         assert "lab" in caught.value.hint
 
 
+def test_a_device_that_is_registered_again_is_what_its_name_stands_for(store, monkeypatch):
+    old, new = {"threads": 1}, {"threads": 2}
+    first = store.register_device("lab", old, OPTIONS)
+    second = store.register_device("lab", new, OPTIONS | {"threads": 2})
+    assert store.device("lab") == second
+    monkeypatch.setattr(_devices, "now", lambda: first.created_at)  # a host whose clock is behind
+    again = store.register_device("lab", old, OPTIONS | {"batch": 4})
+    assert (again.id, again.options) == (first.id, OPTIONS | {"batch": 4})
+    assert store.device("lab") == again
+    assert store.register_device("lab", new) == second
+    assert store.device("lab") == store.register_device("lab", old, OPTIONS) == again
+    assert store.register_device("lab", new, OPTIONS | {"threads": 2}).id == store.device("lab").id == second.id
+    store.register_device("cpu", {"threads": 3})
+    assert store.register_device("lab", {"threads": 3}, OPTIONS) == store.device("lab")
+
+
 def test_the_reference_is_set_once(store):
     device = store.register_device("lab", PI)
     assert store.reference(device.id) is None
     assert store.set_reference(device.id, 2.5) == 2.5
     assert store.set_reference(device.id, 9.0) == 2.5
     assert store.reference(device.id) == store.devices()[0].reference_ms == 2.5
+    assert store.set_reference(device.id, 3.0, replace=True) == store.reference(device.id) == 3.0
 
 
 def test_an_agent_is_live_while_it_is_held_and_seen_afterwards(store):

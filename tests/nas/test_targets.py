@@ -6,12 +6,13 @@ from typing import Any
 import pytest
 from tiny_job import CONFIG
 
-from nas import devices, jobs
+from nas import devices, jobs, targets
 from nas.config import DeviceConfig, JobConfig, checked_config
 from nas.remote import RemoteDevice
-from nas.store import Store
+from nas.store import Store, digest
 from nas.targets import registered, resolved, target
-from search_spaces._errors import ConflictError, NotFoundError, UsageError
+from predictors.devices import Timing
+from search_spaces._errors import ConflictError, JobFailedError, NotFoundError, UsageError
 from tests import made_device
 
 OPTIONS = {"backend": made_device.BACKEND, "threads": 1, "batch": 8, "precision": "fp32", "speed": 2.0}
@@ -47,7 +48,7 @@ def test_a_job_is_made_with_the_options_of_a_stored_device(store: Store) -> None
         1e3 * made_device.build(name="x", speed=2.0).calibrator_seconds()
     )
     job = jobs.create(store, config(["lab"]), name=None)
-    assert job.config["devices"] == {"lab": OPTIONS | {"agent": None}}
+    assert job.config["devices"] == {"lab": OPTIONS | {"agent": None, "digest": row.digest}}
     again = JobConfig.model_validate(job.config, strict=False)
     assert target(store, "lab", again.devices["lab"]) == made_device.build(name="lab", batch=8, speed=2.0)
     assert resolved(store, again) == again
@@ -75,24 +76,96 @@ def test_a_name_stands_for_one_device(store: Store) -> None:
     assert "--replace" in caught.value.hint
     assert devices.add(store, "lab", OPTIONS | {"speed": 3.0}, replace=True).id != first.id
     assert store.device("lab").options == OPTIONS | {"speed": 3.0}
+    with pytest.raises(ConflictError, match=r"another one: speed was 3.0 and is 2.0\."):
+        devices.add(store, "lab", OPTIONS)
+    assert devices.add(store, "lab", OPTIONS, replace=True).id == first.id
+    assert (store.device("lab").id, store.device("lab").options) == (first.id, OPTIONS)
     with pytest.raises(ConflictError, match="registered already, as 'lab'"):
         devices.add(store, "other", OPTIONS)
     with pytest.raises(UsageError, match="name of a backend"):
         devices.add(store, "torch_cpu", OPTIONS)
 
 
+def test_the_clean_time_is_that_of_the_labels_and_measured_anew_with_replace(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = devices.add(store, "lab", OPTIONS)
+    assert first.reference_ms is not None
+    clean = first.reference_ms
+    calls = iter(range(10**6))
+
+    def time(self: made_device.MadeDevice, run: Any) -> Timing:
+        fast = next(calls) == 150  # one time of unusual speed, which no label believes
+        return Timing(real(self, run).wall_s * (0.1 if fast else 1.5))
+
+    real = made_device.MadeDevice.time
+    monkeypatch.setattr(made_device.MadeDevice, "time", time)
+    monkeypatch.setattr(devices, "MOST_SESSIONS", 3)
+    monkeypatch.setattr(devices, "CALIBRATION_SECONDS", 60.0)
+    device = made_device.build(name="lab", batch=8, speed=2.0)
+    assert devices.clean_reference_ms(device, 60.0) == pytest.approx(1.5 * clean, rel=0.01)
+    assert next(calls) > 151
+    assert devices.add(store, "lab", OPTIONS).reference_ms == clean
+    monkeypatch.setattr(devices, "MOST_SESSIONS", 1)
+    again = devices.add(store, "lab", OPTIONS, replace=True)
+    assert (again.id, again.reference_ms) == (first.id, pytest.approx(1.5 * clean, rel=0.01))
+
+
 def test_a_job_is_made_with_what_its_agent_measures_with(store: Store) -> None:
     with store.acquire_agent("pi", FINGERPRINT, OPTIONS):
         for value in ({"pi": {"backend": "remote"}}, ["pi"], {"pi": {"backend": "remote", "batch": 8}}):
             job = jobs.create(store, config(value), name=None)
-            assert job.config["devices"] == {"pi": OPTIONS | {"backend": "remote", "agent": "pi"}}
+            told = {"backend": "remote", "agent": "pi", "digest": digest(FINGERPRINT)}
+            assert job.config["devices"] == {"pi": OPTIONS | told}
         job = jobs.create(store, config({"a": {"backend": "remote", "agent": "pi"}}), name=None)
         assert job.config["devices"]["a"]["agent"] == "pi"
+        again = JobConfig.model_validate(job.config, strict=False)
+        assert resolved(store, again) == again
     again = JobConfig.model_validate(job.config, strict=False)
     there = target(store, "a", again.devices["a"])
     assert isinstance(there, RemoteDevice)
     assert (there.name, there.agent, there.batch) == ("a", "pi", 8)
     assert registered(store, "pi") == RemoteDevice("pi", "pi", there.row)
+
+
+def test_a_job_notices_that_its_stored_device_is_another_machine(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    devices.add(store, "lab", OPTIONS)
+    job = jobs.create(store, config(["lab"]), name=None)
+    made_for = JobConfig.model_validate(job.config, strict=False).devices["lab"]
+    monkeypatch.setattr(made_device, "BACKEND", "other")
+    monkeypatch.setattr(targets, "build_device", lambda name, _: made_device.build(name=name, batch=8))
+    with pytest.raises(JobFailedError, match=r"'lab' is not the one that this job was made for") as caught:
+        target(store, "lab", made_for)
+    assert "backend was 'tests.made_device' and is 'other'; speed was 2.0 and is 1.0." in caught.value.message
+    elsewhere = made_for.model_copy(update={"digest": "0" * 64})
+    with pytest.raises(JobFailedError, match="made for: that one is not in this store"):
+        target(store, "lab", elsewhere)
+
+
+def test_a_job_notices_that_its_agent_was_restarted_with_another_device(store: Store) -> None:
+    with store.acquire_agent("pi", FINGERPRINT, OPTIONS):
+        job = jobs.create(store, config({"pi": {"backend": "remote"}}), name=None)
+    made_for = JobConfig.model_validate(job.config, strict=False)
+    with store.acquire_agent("pi", FINGERPRINT | {"speed": 3.0}, OPTIONS | {"speed": 3.0}, replace=True):
+        with pytest.raises(JobFailedError, match=r"job was made for: speed was 2\.0 and is 3\.0\."):
+            target(store, "pi", made_for.devices["pi"])
+        with pytest.raises(UsageError, match=r"another device by now: speed was 2\.0 and is 3\.0\."):
+            resolved(store, made_for)
+    with store.acquire_agent("pi", FINGERPRINT, OPTIONS, replace=True):
+        assert target(store, "pi", made_for.devices["pi"]).fingerprint() == FINGERPRINT
+
+
+def test_a_predictor_that_times_layers_is_refused_with_an_agent(store: Store) -> None:
+    table = {"predictor": CONFIG["predictor"] | {"name": "lookup_table"}}
+    with store.acquire_agent("pi", FINGERPRINT, OPTIONS):
+        asked = checked_config(CONFIG | table | {"devices": ["pi"]}, where="here")
+        with pytest.raises(UsageError, match="lookup_table times single layers.* 'pi' is an agent's") as caught:
+            jobs.create(store, asked, name=None)
+    assert (caught.value.exit_code, caught.value.hint) == (2, "Take another predictor, such as roofline.")
+    assert store.jobs() == []
+    jobs.create(store, checked_config(CONFIG | table, where="here"), name=None)
 
 
 def test_agents_that_are_unknown_or_gone_or_measure_otherwise_are_refused(store: Store) -> None:
