@@ -92,7 +92,9 @@ def test_a_device_that_is_registered_again_is_what_its_name_stands_for(store, mo
     assert store.device("lab") == again
     assert store.register_device("lab", new) == second
     assert store.device("lab") == store.register_device("lab", old, OPTIONS) == again
-    assert store.register_device("lab", new, OPTIONS | {"threads": 2}).id == store.device("lab").id == second.id
+    assert (
+        store.register_device("lab", new, OPTIONS | {"threads": 2}).id == store.device("lab").id == second.id
+    )
     store.register_device("cpu", {"threads": 3})
     assert store.register_device("lab", {"threads": 3}, OPTIONS) == store.device("lab")
 
