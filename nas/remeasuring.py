@@ -5,15 +5,15 @@ from typing import Any
 from nas.config import JobConfig
 from nas.extraction import space_of
 from nas.progress import Progress
-from nas.stages._latency_fit import measure_and_fit
+from nas.stages._latency_fit import measure_and_fit, smallest_sample
 from nas.stages._measuring import measure
 from nas.stages._run import Run, after_job, check_finished
 from nas.stages.latency import stored_latency
 from nas.store import Job, Store, frames
-from nas.targets import Target, registered
+from nas.targets import Target, check_runs, registered
 from predictors._intervals import interval
 from search_spaces import SearchSpace
-from search_spaces._errors import ConflictError
+from search_spaces._errors import ConflictError, UsageError
 
 
 def measure_on(
@@ -23,16 +23,13 @@ def measure_on(
 
     samples: of the sample; the job's own number where it is not given. What was measured there before is not
     measured again.
-    Raises NotFoundError for an unknown device, UsageError for one that has changed, ConflictError for a job
-    without a front, one that runs, and the job's own device; JobFailedError when too few subnets could be
-    measured; KeyboardInterrupt when a stop was asked for.
+    Raises NotFoundError for an unknown device, UsageError for one that has changed, an agent that does not
+    run, and too small a sample, ConflictError for a job without a front, one that runs, and the job's own
+    device; JobFailedError when too few subnets could be measured; KeyboardInterrupt when a stop was asked for.
     """
     check_finished(store, job)
     device = registered(store, name)
-    config = JobConfig.model_validate(job.config, strict=False)
-    if samples is not None:
-        predictor = config.predictor.model_copy(update={"samples": samples})
-        config = config.model_copy(update={"predictor": predictor})
+    config = _with_samples(JobConfig.model_validate(job.config, strict=False), samples)
     row = store.register_device(device.name, device.fingerprint())
     if row.id == frames.own_device(store, job):
         raise ConflictError(
@@ -42,13 +39,27 @@ def measure_on(
     with after_job(store, job, config, progress) as run:
         inputs = {"predictor": config.predictor.model_dump(mode="json")}
         stage = frames.measured_elsewhere(row.id)
+        if run.known(stage, inputs) is None:
+            check_runs(store, device)
         result = run.once(stage, inputs, lambda: _measure(run, space, device))
     return {"job": job.name, **result}
 
 
+def _with_samples(config: JobConfig, samples: int | None) -> JobConfig:
+    if samples is None:
+        return config
+    if samples < (needed := smallest_sample(config)):
+        raise UsageError(
+            f"A sample of {samples} is too small: the job's latency predictor needs {needed} subnets.",
+            f"--samples {needed} is the smallest; without --samples it is the job's own number.",
+        )
+    predictor = config.predictor.model_copy(update={"samples": samples})
+    return config.model_copy(update={"predictor": predictor})
+
+
 def _measure(run: Run, space: SearchSpace, device: Target) -> dict[str, Any]:
     row = run.store.register_device(device.name, device.fingerprint())
-    fitted = measure_and_fit(run, space, device, row)
+    fitted = measure_and_fit(run, space, device, row, memory_needed=False)
     finalists = frames.finalists(run.store, run.lease.job)
     archs = [space.architecture(values) for values in finalists["architecture"]]
     measured = measure(run, space, device, row, archs, purpose="finalist")

@@ -37,11 +37,14 @@ PERFECT_MAPE = math.sqrt(2 / math.pi)  # mean |error| of a normal distribution o
 Build = Callable[[SearchSpace], Predictor]
 
 
-def measure_and_fit(run: Run, space: SearchSpace, device: Target, row: DeviceRow) -> dict[str, Any]:
+def measure_and_fit(
+    run: Run, space: SearchSpace, device: Target, row: DeviceRow, *, memory_needed: bool = True
+) -> dict[str, Any]:
     """Measures a sample on a device and stores the predictors fitted to it; what the stage tells of it.
 
     The sample grows until the predictor's error is within the noise of the measurements, or to
     `predictor.samples`. Raises JobFailedError when too few subnets could be measured.
+    memory_needed: False where objectives and limits on memory do without this device.
     """
     workload = workload_of(device)
     build = _builder(run, space, device, workload)
@@ -68,7 +71,7 @@ def measure_and_fit(run: Run, space: SearchSpace, device: Target, row: DeviceRow
     run.store.put_predictor(
         run.lease, device_id=row.id, kind=config.name, state=predictor.to_json(), score=told
     )
-    _fit_memory(run, space, row, workload)
+    _fit_memory(run, space, row, workload, needed=memory_needed)
     return {"device": row.name, "measured": len(measured), "asked": len(archs), "score": told}
 
 
@@ -181,12 +184,14 @@ def _point(arch: Architecture, measured: float, predicted: float, low: float, hi
     }
 
 
-def _fit_memory(run: Run, space: SearchSpace, row: DeviceRow, workload: Workload) -> None:
+def _fit_memory(
+    run: Run, space: SearchSpace, row: DeviceRow, workload: Workload, *, needed: bool
+) -> None:
     """Stores a predictor of peak memory if the device can tell it; JobFailedError if it must and cannot."""
     found = [m for m in stored(run, row, "sample") if m.memory_bytes]
     wanted = MEMORY in run.config.objectives or any(limit.name == MEMORY for limit in run.config.limits)
     if len(found) < memory.FEWEST:
-        if wanted:
+        if wanted and needed:
             raise JobFailedError(
                 f"Device '{row.name}' told the peak memory of {len(found)} subnets, which is too few.",
                 f"Leave {MEMORY} out of objectives and constraints, or measure on another backend.",

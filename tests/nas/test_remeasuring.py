@@ -1,15 +1,19 @@
 """A finished job measured on a second device: its own front stays, and there is one for the other device."""
 
 import json
+from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from tiny_job import CONFIG
 
 from nas import devices, pipeline, remeasuring
 from nas.front import front
 from nas.progress import Silent
+from nas.stages._latency_fit import MEMORY
 from nas.store import Store, frames
-from search_spaces._errors import ConflictError, NotFoundError
+from nas.store import _tables as t
+from search_spaces._errors import ConflictError, NotFoundError, UsageError
 from tests import made_device
 
 OPTIONS = {"backend": made_device.BACKEND, "threads": 1, "batch": 8, "precision": "fp32", "speed": 0.5}
@@ -63,6 +67,49 @@ def test_a_run_that_was_killed_meanwhile_is_still_a_run_on_its_own_device(
     assert front(copy, job).device == next(iter(CONFIG["devices"]))
     monkeypatch.undo()
     assert remeasuring.measure_on(copy, "lab", copy.job("tiny"), progress=Silent())["device"] == "lab"
+
+
+def test_a_job_with_a_limit_on_memory_is_measured_on_a_device_that_tells_none(
+    copy: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limited = copy.job("tiny").config
+    limited["constraints"] = [*limited["constraints"], f"{MEMORY}<=1000000000"]
+    with copy.write() as connection:
+        connection.execute(sa.update(t.jobs).values(config=limited))
+    monkeypatch.setattr(made_device.MadeDevice, "peak_memory", lambda *_: None)
+    found = remeasuring.measure_on(copy, "lab", copy.job("tiny"), progress=Silent())
+    assert found["finalists"] > 0
+    assert all(m.measured_ms for m in front(copy, copy.job("tiny"), device="lab").members)
+
+
+def test_an_agent_that_does_not_run_is_refused_unless_all_is_measured(
+    copy: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, device = copy.job("tiny"), made_device.build(name="pi", batch=8)
+    with copy.acquire_agent("pi", device.fingerprint(), OPTIONS):
+        pass
+
+    def waits(*_: Any, **__: Any) -> None:
+        raise AssertionError("it waits for the agent")
+
+    monkeypatch.setattr(remeasuring, "measure_and_fit", waits)
+    with pytest.raises(UsageError, match="pi: agent 'pi' does not run") as caught:
+        remeasuring.measure_on(copy, "pi", job, progress=Silent())
+    assert "nas device-agent pi" in caught.value.hint
+    assert copy.job("tiny").state == "succeeded"
+    monkeypatch.setattr(remeasuring, "_measure", lambda *_: {"device": "pi"})
+    with copy.acquire_agent("pi", device.fingerprint(), OPTIONS):
+        found = remeasuring.measure_on(copy, "pi", job, progress=Silent())
+    assert remeasuring.measure_on(copy, "pi", copy.job("tiny"), progress=Silent()) == found
+
+
+def test_too_small_a_sample_is_refused_before_anything_is_measured(copy: Store) -> None:
+    job = copy.job("tiny")
+    before = copy.measurements(job, state=None)
+    with pytest.raises(UsageError, match="sample of 9 is too small: .* needs 10 subnets") as caught:
+        remeasuring.measure_on(copy, "lab", job, progress=Silent(), samples=9)
+    assert "--samples 10" in caught.value.hint
+    assert copy.measurements(job, state=None) == before
 
 
 def test_what_is_refused(copy: Store) -> None:
