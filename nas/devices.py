@@ -27,8 +27,8 @@ MOST_SESSIONS = 100
 def add(store: Store, name: str, options: Mapping[str, Any], *, replace: bool = False) -> DeviceRow:
     """Registers a device of this host under a name, with its options and its calibrator's clean time.
 
-    options: `backend`, and what its `build` takes.  replace: the name may have stood for another device, and a
-    known clean time is measured anew.
+    options: `backend`, and what its `build` takes.  replace: the name may have stood for another device, and
+    a known clean time is measured anew.
     Raises ConflictError for a device that has another name, and unless `replace` for a name that stood for a
     device with another fingerprint; JobFailedError when the device cannot time anything.
     """

@@ -25,7 +25,7 @@ def measure_on(
     measured again.
     Raises NotFoundError for an unknown device, UsageError for one that has changed, an agent that does not
     run, and too small a sample, ConflictError for a job without a front, one that runs, and the job's own
-    device; JobFailedError when too few subnets could be measured; KeyboardInterrupt when a stop was asked for.
+    device; JobFailedError when too few subnets could be measured; KeyboardInterrupt when a stop was asked.
     """
     check_finished(store, job)
     device = registered(store, name)

@@ -26,8 +26,8 @@ def resolved(store: Store, config: JobConfig) -> JobConfig:
 def target(store: Store, name: str, device: DeviceConfig) -> Target:
     """Where a job's device can be timed.
 
-    Raises what `build_device` raises, UsageError for unknown agents, JobFailedError, saying what changed, when
-    this is not the device that the job was made for.
+    Raises what `build_device` raises, UsageError for unknown agents, JobFailedError, saying what changed,
+    when this is not the device that the job was made for.
     """
     if device.backend == STORED:
         return target(store, name, _resolved(store, name, device))

@@ -184,9 +184,7 @@ def _point(arch: Architecture, measured: float, predicted: float, low: float, hi
     }
 
 
-def _fit_memory(
-    run: Run, space: SearchSpace, row: DeviceRow, workload: Workload, *, needed: bool
-) -> None:
+def _fit_memory(run: Run, space: SearchSpace, row: DeviceRow, workload: Workload, *, needed: bool) -> None:
     """Stores a predictor of peak memory if the device can tell it; JobFailedError if it must and cannot."""
     found = [m for m in stored(run, row, "sample") if m.memory_bytes]
     wanted = MEMORY in run.config.objectives or any(limit.name == MEMORY for limit in run.config.limits)

@@ -66,7 +66,7 @@ class Devices(Database):
         return found
 
     def set_reference(self, device_id: int, reference_ms: float, *, replace: bool = False) -> float:
-        """The clean time of the device's calibrator in ms: this one, if there is none yet, or with `replace`."""
+        """The clean time of the device's calibrator in ms: this one, if there is none or to `replace` it."""
         c = t.devices.c
         which = (c.id == device_id) & (sa.true() if replace else c.reference_ms.is_(None))
         with self.write() as connection:

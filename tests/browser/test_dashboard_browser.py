@@ -6,6 +6,7 @@ from urllib.parse import quote
 
 import pytest
 from filled_store import HOSTILE
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver import ActionChains, Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
@@ -33,7 +34,9 @@ return !!gd && !!gd._fullData && gd._fullData.some(t => (t.name || '').startsWit
 
 
 def wait(browser: Chrome, ready: Callable[[Chrome], Any]) -> Any:
-    return WebDriverWait(browser, PATIENCE_SECONDS).until(ready)
+    # The page may be drawn anew between finding an element and reading it.
+    patient = WebDriverWait(browser, PATIENCE_SECONDS, ignored_exceptions=[StaleElementReferenceException])
+    return patient.until(ready)
 
 
 def shown(browser: Chrome, text: str, *, inside: str = "#page") -> None:

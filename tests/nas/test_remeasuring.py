@@ -106,7 +106,7 @@ def test_an_agent_that_does_not_run_is_refused_unless_all_is_measured(
 def test_too_small_a_sample_is_refused_before_anything_is_measured(copy: Store) -> None:
     job = copy.job("tiny")
     before = copy.measurements(job, state=None)
-    with pytest.raises(UsageError, match="sample of 9 is too small: .* needs 10 subnets") as caught:
+    with pytest.raises(UsageError, match=r"sample of 9 is too small: .* needs 10 subnets") as caught:
         remeasuring.measure_on(copy, "lab", job, progress=Silent(), samples=9)
     assert "--samples 10" in caught.value.hint
     assert copy.measurements(job, state=None) == before

@@ -164,7 +164,7 @@ def test_a_predictor_that_times_layers_is_refused_with_an_agent(store: Store) ->
     with store.acquire_agent("pi", FINGERPRINT, OPTIONS):
         asked = checked_config(CONFIG | table | {"devices": ["pi"]}, where="here")
         with pytest.raises(
-            UsageError, match="lookup_table times single layers.* 'pi' is an agent's"
+            UsageError, match=r"lookup_table times single layers.* 'pi' is an agent's"
         ) as caught:
             jobs.create(store, asked, name=None)
     assert (caught.value.exit_code, caught.value.hint) == (2, "Take another predictor, such as roofline.")

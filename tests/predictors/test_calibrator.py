@@ -1,7 +1,5 @@
 """The calibrator: the same everywhere, and what runtimes can take."""
 
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -25,15 +23,3 @@ def test_its_size_is_fixed_as_latencies_in_stores_are_made_with_it() -> None:
     assert example.shape == out.shape == (1, 197, 192)
     assert sum(p.numel() for p in block.parameters()) == 297_024
     assert float(out.std()) == pytest.approx(float(example.std()), rel=0.1)
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")
-def test_it_runs_in_onnxruntime(tmp_path: Path) -> None:
-    onnxruntime = pytest.importorskip("onnxruntime")
-    pytest.importorskip("onnxscript")
-    block, example, path = calibrator(), calibrator_example(), tmp_path / "calibrator.onnx"
-    torch.onnx.export(block, (example,), path, dynamo=True, verbose=False)
-    run = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    (out,) = run.run(None, {run.get_inputs()[0].name: example.numpy()})
-    torch.testing.assert_close(torch.from_numpy(out), block(example), rtol=1e-3, atol=1e-4)
