@@ -44,6 +44,9 @@ def test_objectives_are_the_exact_costs_and_the_prediction(tiny_job: nas.JobHand
     for row in tiny_job.store.evaluations(tiny_job.job, "search"):
         arch = told.space.architecture(row.subnet.architecture)
         cost, codes = told.space.cost(arch), told.space.encode([arch])
+        peak = row.objectives.pop("peak_memory_bytes")
+        assert peak is not None
+        assert peak > cost.weight_bytes
         assert row.objectives == {
             "accuracy": row.value,
             "params": cost.params,
