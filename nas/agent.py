@@ -3,7 +3,8 @@
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from contextlib import suppress
+from typing import Any, TypeVar
 
 from nas.measuring import build_device, execute
 from nas.stages._run import graceful_stop
@@ -11,7 +12,10 @@ from nas.store import RequestLease, Store
 from predictors.devices import Device
 from search_spaces._errors import StoreError
 
+T = TypeVar("T")
+
 POLL_SECONDS = 1.0
+FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 1.0, 30.0  # while the store does not answer
 CHECK_SECONDS = 1.0  # between two looks whether a request that is being measured was cancelled
 
 
@@ -37,7 +41,7 @@ def serve(
     with lease as agent, graceful_stop() as stop:
         tell(f"Agent '{name}' measures with {options['backend']} for the jobs in this store.")
         while not stop.is_set():
-            request = store.take_request(agent)
+            request = _patiently(lambda: store.take_request(agent), stop, tell)
             if request is not None:
                 state = _answer(store, request, agent.agent.device.id, device, stop, tell)
                 measured += state == "done"
@@ -62,14 +66,32 @@ def _answer(
     try:
         with taken:
             subnets = execute(device, payload, _watch(taken, stop))
-            taken.finish({"device_id": device_id, "subnets": subnets})
+            _patiently(lambda: taken.finish({"device_id": device_id, "subnets": subnets}), stop, tell)
     except StoreError:
         raise
     except (Exception, _StoppedError):
         pass  # the lease has written how it ended
-    after = store.request(number)
+    after = _patiently(lambda: store.request(number), stop, tell)
     tell(f"Request {number}: {after.state}{f': {after.error}' if after.error else ''}.")
     return after.state
+
+
+def _patiently(attempt: Callable[[], T], stop: threading.Event, tell: Callable[[str], None]) -> T:
+    """What the attempt returns; while the store does not answer it is made again, ever more seldom.
+
+    What was measured is kept meanwhile. Raises StoreError once the agent has to leave.
+    """
+    wait = FIRST_WAIT_SECONDS
+    while True:
+        leaving = stop.is_set()
+        try:
+            return attempt()
+        except StoreError as error:
+            if leaving:
+                raise
+            tell(f"{error.message} Trying again in {wait:.3g} s.")
+        stop.wait(wait)
+        wait = min(2 * wait, LONGEST_WAIT_SECONDS)
 
 
 class _StoppedError(BaseException):
@@ -86,6 +108,7 @@ def _watch(taken: RequestLease, stop: threading.Event) -> Callable[[int, int], N
             raise _StoppedError
         if time.monotonic() - checked > CHECK_SECONDS:
             checked = time.monotonic()
-            taken.check()
+            with suppress(StoreError):  # it is asked again soon, and the measurement is worth more
+                taken.check()
 
     return progress
