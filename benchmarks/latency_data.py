@@ -12,11 +12,11 @@ import numpy as np
 
 import search_spaces
 import supernet
+from nas.measuring import build_device
 from predictors._features import Workload
 from predictors._measurement import Failure, Measurement, measure
 from predictors._metrics import Floats
 from search_spaces import SearchSpace
-from search_spaces._registry import call
 from search_spaces._space import Codes
 
 _VIT = {"image_size": (224, 224), "num_classes": 1000, "in_chans": 3}
@@ -54,7 +54,6 @@ DEVICES: Mapping[str, Mapping[str, Any]] = {
     "torch": {"backend": "torch_cpu", "batch": 1},
     "onnxruntime": {"backend": "onnxruntime_cpu", "batch": 1},
     "int8": {"backend": "onnxruntime_cpu", "batch": 1, "precision": "int8"},
-    "torch8": {"backend": "torch_cpu", "batch": 8},
 }
 # What is measured: space, device.
 TASKS = (
@@ -123,8 +122,7 @@ def measure_session(
     """Measures all subnets in this process; plain data."""
     space = space_of(space_name)
     net = supernet.build(space, seed=0)
-    options = dict(DEVICES[device_name])
-    device = call("predictors.devices", options.pop("backend"), name=device_name, **options)
+    device = build_device(device_name, DEVICES[device_name])
     archs = {arch.key: arch for arch in space.decode(drawn(space, count, seed=0))}
     start, spent = time.perf_counter(), time.process_time()
     found = measure(

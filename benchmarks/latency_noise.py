@@ -17,27 +17,16 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from latency_data import SPACES, drawn, space_of
+from latency_data import SPACES, measure_session
 
-import supernet
-from predictors._measurement import RAW, Failure, Measurement, measure, repeatability
+from predictors._measurement import RAW, Measurement, repeatability
 from predictors._metrics import Floats, Score, score
-from predictors.devices import torch_cpu
-from search_spaces import SearchSpace
 
-# Without these, eager PyTorch pays for fresh pages whenever a tensor is large.
-ALLOCATOR = {
-    "MALLOC_MMAP_THRESHOLD_": str(2**30),
-    "MALLOC_TRIM_THRESHOLD_": str(2**40),
-    "MALLOC_TOP_PAD_": str(2**28),
-}
 STATISTICS: Mapping[str, Callable[[Floats], float]] = {
     "median": np.median,
     "minimum": np.min,
@@ -47,37 +36,13 @@ HOG_SIDE = 768
 HOG_S = (0.05, 1.5)
 
 
-def subnets(space: SearchSpace, count: int) -> dict[str, Callable[[], torch.nn.Module]]:
-    net = supernet.build(space, seed=0)
-    return {arch.key: partial(net.extract, arch) for arch in space.decode(drawn(space, count, seed=0))}
-
-
-def session(name: str, count: int, seed: int, rounds: int, max_rounds: int) -> dict[str, Any]:
-    """One session's measurements as JSON."""
-    space, device = space_of(name), torch_cpu.build(batch=1)
-    start = time.perf_counter()
-    found = measure(
-        device,
-        subnets(space, count),
-        torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0)),
-        seed=seed,
-        rounds=rounds,
-        max_rounds=max_rounds,
-        cache_bytes=2**32,
-        extras=False,
-    )
-    failed = [result.reason for result in found.values() if isinstance(result, Failure)]
-    assert not failed, failed
-    return {"seconds": time.perf_counter() - start, "found": {key: asdict(m) for key, m in found.items()}}
-
-
 def in_a_process(args: argparse.Namespace, name: str, seed: int) -> dict[str, Any]:
-    """The same in a fresh process with the allocator set."""
+    """One session's measurements, of a fresh process."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "session.json"
-        numbers = [args.subnets, seed, args.rounds, args.max_rounds]
-        command = [sys.executable, __file__, "--session", name, *map(str, numbers), "--save", str(path)]
-        subprocess.run(command, check=True, env=os.environ | ALLOCATOR | {"OMP_NUM_THREADS": "1"})
+        numbers = map(str, [seed, args.subnets, args.max_rounds])
+        command = [sys.executable, __file__, "--session", name, *numbers, "--save", str(path)]
+        subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
         data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return data
 
@@ -106,7 +71,7 @@ def hog(seed: int) -> None:
 
 
 def measurements(data: Mapping[str, Any]) -> list[Measurement]:
-    return [Measurement(**m) for m in data["found"].values()]
+    return [Measurement(**found["measurement"]) for found in data["found"]]
 
 
 def statistics(data: Mapping[str, Any], reference_ms: float) -> dict[str, Floats]:
@@ -139,7 +104,7 @@ def print_table(name: str, sessions: Sequence[Mapping[str, Any]]) -> None:
         noise = repeatability(found)
         timings = found[0].rounds
         print(
-            f"{name}: {len(found)} subnets, {timings} timings each in {data['seconds']:.0f} s; "
+            f"{name}: {len(found)} subnets, {timings} timings each in {data['wall_s']:.0f} s; "
             f"{min(m.latency_ms for m in found):.1f} to {max(m.latency_ms for m in found):.1f} ms; "
             f"calibrator {found[0].reference_ms:.3f} ms; "
             f"contention {np.median([m.contention for m in found]):.2f}; "
@@ -158,17 +123,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--spaces", nargs="+", choices=SPACES, default=list(SPACES), metavar="NAME")
     parser.add_argument("--subnets", type=int, default=40)
     parser.add_argument("--hogs", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--max-rounds", type=int, default=10)
     parser.add_argument("--save", type=Path, help="a JSON file for all timings")
-    parser.add_argument("--session", nargs=5, help=argparse.SUPPRESS)
+    parser.add_argument("--session", nargs=4, help=argparse.SUPPRESS)
     parser.add_argument("--hog", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
     if args.hog is not None:
         hog(args.hog)
     elif args.session:
-        args.save.write_text(json.dumps(session(args.session[0], *map(int, args.session[1:]))))
+        name, *numbers = args.session
+        args.save.write_text(json.dumps(measure_session(name, "torch", *map(int, numbers))), encoding="utf-8")
     else:
         made: dict[str, list[dict[str, Any]]] = {}
         with hogs(args.hogs):
