@@ -21,7 +21,7 @@ from nas.initial import initialise, load_folder
 from nas.measuring import build_device
 from nas.searchers import SearchProblem
 from nas.spaces import check_limits, data_sizes, exact_metrics, resolve
-from nas.stages._latency_fit import MEMORY, smallest_sample, source_state
+from nas.stages._latency_fit import MEMORY, check_needs_no_layers, smallest_sample, source_state
 from nas.stages.anchors import check_trained_anchors
 from nas.stages.train import recipe, strategy, torch_device
 from nas.store import Job, Store
@@ -30,10 +30,9 @@ from predictors import _memory as memory
 from predictors._intervals import interval
 from predictors._measurement import Failure
 from predictors._measurement import measure as measure_latency
-from predictors._predictor import restored
+from predictors._predictor import rebuilt, restored
 from search_spaces import SearchSpace
 from search_spaces._errors import JobFailedError, NotFoundError, UsageError
-from search_spaces._registry import load
 from supernet._teacher import load_teacher
 from supernet._train import Training
 from supernet.stitching import Stitching
@@ -82,7 +81,9 @@ def create(store: Store, config: JobConfig, *, name: str | None) -> Job:
     NotFoundError for a `predictor.source` without a predictor.
     """
     config = resolved(store, config)
-    _check_predictor(config)
+    for device_name, device in config.devices.items():
+        if device.backend == REMOTE:
+            check_needs_no_layers(config.predictor.name, device_name)
     source_state(store, config)
     chosen = name or store.free_name(config.name or config.data.name)
     return store.create_job(chosen, config=merged(config), seed=config.seed, provenance=provenance())
@@ -130,7 +131,9 @@ def predict(store: Store, job: Job, architecture: dict[str, Any]) -> dict[str, A
 def _peak_memory(store: Store, job: Job, device_id: int, space: SearchSpace, codes: Any) -> dict[str, float]:
     """The predicted peak in bytes, of a device that can tell it."""
     row = store.predictor(job, device_id, metric=MEMORY)
-    return {} if row is None else {MEMORY: float(memory.restored(space, row.state).predict(codes)[0][0])}
+    return (
+        {} if row is None else {MEMORY: float(rebuilt(memory.build, space, row.state).predict(codes)[0][0])}
+    )
 
 
 def measure(folder: Path, device_options: dict[str, Any]) -> dict[str, Any]:
@@ -153,17 +156,6 @@ def measure(folder: Path, device_options: dict[str, Any]) -> dict[str, Any]:
         "spread_ms": result.spread_ms,
         "rounds": result.rounds,
     }
-
-
-def _check_predictor(config: JobConfig) -> None:
-    """Raises UsageError for a predictor that times single layers, which no agent does."""
-    remote = [name for name, device in config.devices.items() if device.backend == REMOTE]
-    if remote and hasattr(load("predictors", config.predictor.name), "tabulate"):
-        raise UsageError(
-            f"predictor.name: {config.predictor.name} times single layers, which only a device of this host "
-            f"can, and '{remote[0]}' is an agent's.",
-            "Take another predictor, such as roofline.",
-        )
 
 
 def _check_sample(config: JobConfig, space: SearchSpace) -> None:

@@ -9,11 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from predictors._features import FEATURES, MACS, WORK, Workload, space_features
+from predictors._linear import RIDGE
 from predictors._metrics import Floats
 from search_spaces import SearchSpace
 from search_spaces._space import Codes
-
-RIDGE = 0.03
 
 
 def d_optimal(rows: Floats, chosen: Sequence[int], count: int) -> list[int]:

@@ -33,4 +33,4 @@ class Line:
 
     def from_json(self, data: Mapping[str, Any]) -> Linear:
         """See `Regression.from_json`."""
-        return Linear.from_json(dict(data), 2)
+        return Linear.from_json(data, 2)

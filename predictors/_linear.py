@@ -4,6 +4,7 @@ A rung is a matrix `(features, columns)`: it says which sums of features may hav
 Whatever the rung, the model is one row of coefficients, ms per unit of each feature.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -51,7 +52,7 @@ class Linear:
         }
 
     @classmethod
-    def from_json(cls, data: dict[str, Any], size: int) -> Self:
+    def from_json(cls, data: Mapping[str, Any], size: int) -> Self:
         """What `to_json` wrote, for `size` features; raises ValueError, KeyError or TypeError for damage."""
         coefficients = np.array(data["coefficients"], dtype=np.float64).reshape(size)
         covariance = np.array(data["covariance"], dtype=np.float64).reshape(size, size)

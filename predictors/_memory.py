@@ -51,7 +51,7 @@ class NonNegative:
 
     def from_json(self, data: Mapping[str, Any]) -> Linear:
         """See `Regression.from_json`."""
-        return Linear.from_json(dict(data), len(TERMS))
+        return Linear.from_json(data, len(TERMS))
 
 
 def _encode(workload: Workload, space: SearchSpace, codes: Codes) -> Floats:
@@ -72,9 +72,3 @@ def _of_layer(workload: Workload) -> tuple[Features, Features]:
         return (layer.input_elements + layer.output_elements) * scale, layer.output_elements * scale
 
     return sums, largest
-
-
-def restored(space: SearchSpace, state: dict[str, Any]) -> Predictor:
-    """The predictor that `to_json` wrote; raises UsageError for another space or version, or damage."""
-    options = {name: state[name] for name in ("batch", "element_bytes") if name in state}
-    return build(space, **options).from_json(state)

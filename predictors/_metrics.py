@@ -50,28 +50,3 @@ def rank_correlation(a: Floats, b: Floats) -> float:
     """Kendall's tau-b in [-1, 1]; 0 where one side is constant or has fewer than two values."""
     tau = float(kendalltau(a, b).statistic) if len(a) > 1 else math.nan
     return 0.0 if math.isnan(tau) else tau
-
-
-def misordered(predicted: Floats, measured: Floats, *, close: float = math.inf) -> float:
-    """The share of pairs `(n,)` that are predicted in the wrong order, ties counting half; 0 without pairs.
-
-    close: only pairs count whose predictions differ by at most this share of the smaller one.
-    """
-    first, second = np.triu_indices(len(predicted), k=1)
-    low = np.minimum(predicted[first], predicted[second])
-    kept = np.abs(predicted[first] - predicted[second]) <= close * low
-    agreed = np.sign(predicted[first] - predicted[second]) * np.sign(measured[first] - measured[second])
-    return float((1 - agreed[kept]).mean() / 2) if kept.any() else 0.0
-
-
-def over_budget(predicted: Floats, measured: Floats, budgets: Floats, *, slack: float = 0.05) -> float:
-    """The share of the budgets whose largest network predicted to keep them misses them by more than `slack`.
-
-    Budgets that no prediction keeps do not count; 0 when none is left.
-    """
-    misses = [
-        measured[np.argmax(np.where(keeps, predicted, -np.inf))] > (1 + slack) * budget
-        for budget in budgets
-        if (keeps := predicted <= budget).any()
-    ]
-    return float(np.mean(misses)) if misses else 0.0

@@ -50,9 +50,13 @@ class Predictor(Protocol):
 
 def restored(space: SearchSpace, kind: str, state: dict[str, Any]) -> Predictor:
     """The predictor of a file of this folder that `to_json` wrote; raises what `from_json` raises."""
+    return rebuilt(load("predictors", kind).build, space, state)
+
+
+def rebuilt(build: Callable[..., Predictor], space: SearchSpace, state: dict[str, Any]) -> Predictor:
+    """The predictor that `to_json` wrote, of this `build`; raises what `from_json` raises."""
     options = {name: state[name] for name in BUILD_OPTIONS if name in state}
-    predictor: Predictor = load("predictors", kind).build(space, **options)
-    return predictor.from_json(state)
+    return build(space, **options).from_json(state)
 
 
 def check_training(codes: Codes, latency_ms: Floats, *, minimum: int) -> None:

@@ -21,7 +21,6 @@ from predictors._linear import fit_linear
 from predictors._metrics import Floats
 from predictors.devices import JSON
 from search_spaces import SearchSpace
-from search_spaces._space import Codes
 
 VERSION = 1
 FEWEST = 8
@@ -43,7 +42,7 @@ def build(space: SearchSpace, *, batch: int = 1, element_bytes: int = 4) -> Cali
         kind="gp",
         version=VERSION,
         space=space,
-        encode=partial(_encode, Workload(batch, element_bytes)),
+        encode=partial(space_features, workload=Workload(batch, element_bytes)),
         regression=GaussianProcess(),
         identity={"features": list(FEATURES), "batch": batch, "element_bytes": element_bytes},
     )
@@ -118,10 +117,6 @@ class GaussianProcess:
     def from_json(self, data: Mapping[str, Any]) -> Process:
         """See `Regression.from_json`."""
         return Process.from_json(data)
-
-
-def _encode(workload: Workload, space: SearchSpace, codes: Codes) -> Floats:
-    return space_features(space, codes, workload)
 
 
 def _fit(rows: Floats, latency_ms: Floats) -> Process:

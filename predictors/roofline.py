@@ -49,7 +49,7 @@ def build(
         kind="roofline",
         version=VERSION,
         space=space,
-        encode=partial(_encode, workload),
+        encode=partial(space_features, workload=workload),
         regression=Ladder(prior),
         identity={"features": list(FEATURES), "batch": batch, "element_bytes": element_bytes},
     )
@@ -206,14 +206,10 @@ class Ladder:
         return Roofline(
             str(data["rung"]),
             {str(name): float(error) for name, error in data["errors"].items()},
-            Linear.from_json(dict(data), len(FEATURES)),
+            Linear.from_json(data, len(FEATURES)),
             np.array(data["work_per_ms"], dtype=np.float64).reshape(len(FEATURES)),
             None if residual is None else Residual.from_json(residual),
         )
-
-
-def _encode(workload: Workload, space: SearchSpace, codes: Any) -> Floats:
-    return space_features(space, codes, workload)
 
 
 def _error(predicted: Floats, latency_ms: Floats) -> float:

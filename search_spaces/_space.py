@@ -15,7 +15,7 @@ from search_spaces._architecture import Architecture, Option
 from search_spaces._choices import Choice, Part, check, flattened, is_active, option_sizes, unknown
 from search_spaces._errors import NotFoundError, UsageError, did_you_mean
 from search_spaces._layers import FLOAT_BYTES, Cost, Layer, cost_of
-from search_spaces._tables import Features, Join, Table, merged, table
+from search_spaces._tables import Features, Join, Table, looked_up, merged, table
 
 Codes = NDArray[np.int64]
 INACTIVE = -1
@@ -260,11 +260,11 @@ class SearchSpace:
 
         The dtype is that of the features: integers stay exact.
         """
-        return self._looked_up(codes, self._tables("sums", features, sum, np.add), np.add)
+        return looked_up(codes, self._tables("sums", features, sum, np.add), np.add)
 
     def maxima(self, codes: Codes, features: Features) -> NDArray[Any]:
         """The largest of `features` (not negative) over the layers of each architecture: `(n, features)`."""
-        return self._looked_up(codes, self._tables("maxima", features, max, np.maximum), np.maximum)
+        return looked_up(codes, self._tables("maxima", features, max, np.maximum), np.maximum)
 
     def costs(self, codes: Codes) -> dict[str, NDArray[np.int64]]:
         """Exact costs of many architectures: params, macs, activation_bytes, weight_bytes, each `(n,)`."""
@@ -282,12 +282,3 @@ class SearchSpace:
             each = [table(self.name, self.choices, part, features, within) for part in self.parts]
             known[name, features] = merged(each, join)
         return known[name, features]
-
-    @staticmethod
-    def _looked_up(codes: Codes, tables: Iterable[Table], join: Join) -> NDArray[Any]:
-        total: NDArray[Any] = np.zeros((), dtype=np.int64)
-        first = np.zeros(len(codes), dtype=np.int64)  # A part may depend on no choice at all.
-        for values, columns, shape in tables:
-            row = np.ravel_multi_index((first, *(codes[:, columns].T + 1)), (1, *shape))
-            total = join(total, values[row])
-        return total

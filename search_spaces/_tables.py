@@ -71,6 +71,16 @@ def merged(tables: Sequence[Table], join: Join = np.add) -> list[Table]:
     return found
 
 
+def looked_up(codes: NDArray[np.int64], tables: Sequence[Table], join: Join) -> NDArray[Any]:
+    """The tables' sums (or maxima) for rows of `codes` (n, choices): `(n, features)`."""
+    total: NDArray[Any] = np.zeros((), dtype=np.int64)
+    first = np.zeros(len(codes), dtype=np.int64)  # A part may depend on no choice at all.
+    for values, columns, shape in tables:
+        row = np.ravel_multi_index((first, *(codes[:, columns].T + 1)), (1, *shape))
+        total = join(total, values[row])
+    return total
+
+
 def _spread(one: Table, columns: Sequence[int]) -> NDArray[Any]:
     """The table's values along the axes of `columns`, of length 1 where it does not depend on a choice."""
     values, own, shape = one

@@ -25,7 +25,7 @@ from predictors._metrics import Floats, score
 from predictors._predictor import Predictor, held_out
 from predictors.roofline import FEWEST_ANY, source_coefficients
 from search_spaces import Architecture, SearchSpace
-from search_spaces._errors import JobFailedError, NotFoundError
+from search_spaces._errors import JobFailedError, NotFoundError, UsageError
 from search_spaces._registry import load
 
 SMALLEST_SAMPLE = 10
@@ -107,17 +107,29 @@ def _builder(run: Run, space: SearchSpace, device: Target, workload: Workload) -
     options: dict[str, Any] = asdict(workload)
     if (source := source_state(run.store, run.config)) is not None:
         options["source"] = source
-    module = load("predictors", run.config.predictor.name)
-    if hasattr(module, "tabulate"):
-        if isinstance(device, RemoteDevice):
-            raise JobFailedError(
-                f"The predictor '{run.config.predictor.name}' times single layers, which only a device of "
-                f"this host can, and '{device.name}' is an agent's.",
-                "Take another predictor, such as roofline.",
-            )
+    name = run.config.predictor.name
+    if isinstance(device, RemoteDevice):
+        check_needs_no_layers(name, device.name)
+    elif times_layers(name):
+        module = load("predictors", name)
         layers, shown = module.distinct_layers(space), partial(progress, run)
         options["table"] = module.tabulate(device, layers, seed=run.config.seed, progress=shown)
-    return partial(_build, run.config.predictor.name, options)
+    return partial(_build, name, options)
+
+
+def times_layers(predictor: str) -> bool:
+    """Whether the predictor of this name needs single layers timed on the device."""
+    return hasattr(load("predictors", predictor), "tabulate")
+
+
+def check_needs_no_layers(predictor: str, device: str) -> None:
+    """Raises UsageError for a predictor that cannot be had of an agent's device of this name."""
+    if times_layers(predictor):
+        raise UsageError(
+            f"predictor.name: {predictor} times single layers, which only a device of this host can, and "
+            f"'{device}' is an agent's.",
+            "Take another predictor, such as roofline.",
+        )
 
 
 def _build(name: str, options: Mapping[str, Any], space: SearchSpace) -> Predictor:

@@ -9,8 +9,7 @@ from nas.remote import RemoteDevice
 from nas.stages._run import Run, subnet_row
 from nas.store import Device as DeviceRow
 from nas.store import Measurement as MeasurementRow
-from nas.store import frames
-from nas.store._values import changes
+from nas.store import changes, frames
 from nas.targets import Target, target
 from predictors._measurement import Failure, Measurement
 from search_spaces import Architecture, SearchSpace

@@ -68,16 +68,12 @@ def _half_width(row: NewEvaluation) -> float:
 
 def _front(run: Run, objectives: Objectives, rows: Sequence[NewEvaluation]) -> list[int]:
     """The rows that no other and no earlier evaluation beats, as things look by the predictions."""
-    good = [
-        i for i, row in enumerate(rows) if all(row.objectives.get(n) is not None for n in objectives.names)
-    ]
-    good = [
-        i for i in good if np.isfinite([float(rows[i].objectives[n] or 0) for n in objectives.names]).all()
-    ]
-    if not good:
+    names = objectives.names
+    told = np.array([[row.objectives.get(name) for name in names] for row in rows], dtype=np.float64)
+    good = np.flatnonzero(np.isfinite(told).all(axis=1))
+    if not len(good):
         return []
     done = [e for e in run.store.evaluations(run.lease.job, "search") if e.state == "ok"]
-    new = np.array([[float(rows[i].objectives[n] or 0) for n in objectives.names] for i in good])
-    points = objectives.minimised(np.concatenate([new, values_of(objectives, done)]))
-    best = moocore.is_nondominated(points, keep_weakly=True)
-    return [i for i, kept in zip(good, best, strict=False) if kept]
+    points = objectives.minimised(np.concatenate([told[good], values_of(objectives, done)]))
+    best = moocore.is_nondominated(points, keep_weakly=True)[: len(good)]
+    return [int(i) for i in good[best]]

@@ -16,7 +16,7 @@ from nas.store import Device as DeviceRow
 from nas.store import Job, Store, frames
 from predictors import _memory as memory
 from predictors._intervals import interval
-from predictors._predictor import Predictor, restored
+from predictors._predictor import Predictor, rebuilt, restored
 from search_spaces import SearchSpace
 from search_spaces._space import Codes
 
@@ -88,5 +88,5 @@ def stored_latency(
         device,
         predictor,
         config.search.latency_margin,
-        None if peak is None else memory.restored(space, peak.state),
+        None if peak is None else rebuilt(memory.build, space, peak.state),
     )

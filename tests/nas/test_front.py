@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
@@ -18,12 +18,6 @@ from search_spaces._errors import NotFoundError, UsageError
 # Latency in ms, quality on the report split, quality on the search split.
 POINTS = [(1.0, 0.50, 0.52), (2.0, 0.80, 0.79), (4.0, 0.79, 0.81), (8.0, 0.90, 0.92)]
 CONFIG = {"data": {"name": "digits"}, "objectives": ["accuracy", "latency_ms"]}
-
-
-@pytest.fixture
-def store(store_url: str) -> Iterator[Store]:
-    with Store.open(store_url) as opened:
-        yield opened
 
 
 def add_job(

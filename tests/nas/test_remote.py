@@ -34,18 +34,6 @@ def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(agent, "CHECK_SECONDS", 0.0)
 
 
-@pytest.fixture
-def store(store_url: str) -> Iterator[Store]:
-    with Store.open(store_url) as opened:
-        yield opened
-
-
-@pytest.fixture
-def lease(store: Store) -> Iterator[Lease]:
-    with store.acquire(store.create_job("job", config={}, seed=0, provenance={})) as held:
-        yield held
-
-
 @pytest.fixture(scope="module")
 def space() -> SearchSpace:
     return search_spaces.get("matformer", patch_size=4, head_dim=8, num_heads=(1, 2), **SPACE)

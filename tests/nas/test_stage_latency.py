@@ -34,12 +34,6 @@ def space() -> SearchSpace:
     return search_spaces.get("matformer", **SPACE, **ELASTIC)
 
 
-@pytest.fixture
-def store(store_url: str) -> Iterator[Store]:
-    with Store.open(store_url) as opened:
-        yield opened
-
-
 def config(speed: float = 1.0, **predictor: Any) -> JobConfig:
     told = {"samples": 16, "rounds": 2, "max_rounds": 2} | predictor
     device = {"backend": made_device.BACKEND, "batch": 2, "speed": speed}

@@ -87,12 +87,6 @@ def run_search(store: Store, name: str, job: JobConfig, pool: Pool) -> Shown:
     return shown
 
 
-@pytest.fixture
-def store(store_url: str) -> Iterator[Store]:
-    with Store.open(store_url) as opened:
-        yield opened
-
-
 @contextmanager
 def no_searcher() -> Iterator[None]:
     def asked(*_: object) -> None:

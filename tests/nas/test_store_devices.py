@@ -4,7 +4,7 @@ import sys
 import pytest
 import sqlalchemy as sa
 
-from nas.store import Store, _devices, _lease
+from nas.store import _devices, _lease
 from nas.store import _tables as t
 from search_spaces._errors import ConflictError, NotFoundError, UsageError
 
@@ -21,31 +21,14 @@ time.sleep(60)
 """
 
 
-@pytest.fixture
-def url(tmp_path):
-    return f"sqlite:///{tmp_path / 'nas.db'}"
-
-
-@pytest.fixture
-def store(url):
-    with Store.open(url) as opened:
-        yield opened
-
-
-@pytest.fixture
-def lease(store):
-    with store.acquire(store.create_job("job", config={}, seed=0, provenance={})) as held:
-        yield held
-
-
 def expire(store, table):
     with store.write() as connection:
         connection.execute(sa.update(table).values(lease_until=1.0))
 
 
-def killed_holder(url):
+def killed_holder(store_url):
     """A process that was killed while it held the agent 'pi' and a request."""
-    process = subprocess.Popen([sys.executable, "-c", BREATHES, url], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "-c", BREATHES, store_url], stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "held\n"
     process.kill()
     process.wait()
@@ -231,10 +214,10 @@ def test_a_cancelled_request_takes_no_result_and_an_answered_one_stays(store, le
     assert [request.state for request in store.requests(lease.job)] == ["cancelled", "done"]
 
 
-def test_a_request_of_a_dead_agent_is_taken_up_and_given_up_after_three(store, lease, url):
+def test_a_request_of_a_dead_agent_is_taken_up_and_given_up_after_three(store, lease, store_url):
     request = store.add_request(lease, "pi", {})
     for attempt in (1, 2, 3):
-        killed_holder(url)
+        killed_holder(store_url)
         now = store.request(request.id)
         assert (now.state, now.live, now.attempt) == ("running", False, attempt)
         assert not store.agent("pi").live

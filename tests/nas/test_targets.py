@@ -1,6 +1,5 @@
 """Devices that a job file names and a store knows: what a job is made with, and what is refused before it."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,12 +16,6 @@ from tests import made_device
 
 OPTIONS = {"backend": made_device.BACKEND, "threads": 1, "batch": 8, "precision": "fp32", "speed": 2.0}
 FINGERPRINT = made_device.build(name="pi", batch=8, speed=2.0).fingerprint()
-
-
-@pytest.fixture
-def store(store_url: str) -> Iterator[Store]:
-    with Store.open(store_url) as opened:
-        yield opened
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from predictors._intervals import coverage
-from predictors._metrics import Score, misordered, over_budget, rank_correlation, score
+from predictors._metrics import Score, rank_correlation, score
 
 
 def test_score_counts_by_hand() -> None:
@@ -23,22 +23,6 @@ def test_rank_correlation_has_a_sign_and_needs_an_order() -> None:
     assert rank_correlation(rising, -rising) == pytest.approx(-1.0)
     assert rank_correlation(rising, np.ones(5)) == 0.0
     assert rank_correlation(rising[:1], rising[:1]) == 0.0
-
-
-def test_misordered_pairs_by_hand() -> None:
-    predicted, measured = np.array([1.0, 1.1, 3.0]), np.array([2.0, 1.0, 4.0])
-    assert misordered(predicted, measured) == pytest.approx(1 / 3)
-    assert misordered(predicted, measured, close=0.2) == 1.0
-    assert misordered(np.ones(3), measured) == 0.5
-    assert misordered(predicted, measured, close=0.01) == 0.0
-    assert misordered(predicted[:1], measured[:1]) == 0.0
-
-
-def test_over_budget_counts_the_largest_that_is_said_to_keep_it() -> None:
-    predicted, measured = np.array([1.0, 2.0, 3.0]), np.array([1.0, 2.2, 3.0])
-    assert over_budget(predicted, measured, np.array([0.5, 1.5, 2.0, 3.5])) == pytest.approx(1 / 3)
-    assert over_budget(predicted, measured, np.array([0.5])) == 0.0
-    assert over_budget(predicted, measured, np.array([2.0]), slack=0.11) == 0.0
 
 
 def test_coverage_by_hand() -> None:

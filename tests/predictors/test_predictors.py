@@ -18,6 +18,7 @@ from search_spaces._space import Codes
 
 PREDICTORS = names("predictors")
 FEWEST = {"roofline": 3, "flops": 3, "lookup_table": 3, "auto": 3}
+OWN = [name for name in PREDICTORS if name != "auto"]  # which is one of these
 LINEAR = ("flops", "lookup_table", "roofline")
 BEST = ("auto", "gp", "lookup_table", "roofline")  # those that know what layers do
 
@@ -67,9 +68,8 @@ def test_beats_the_mean_on_a_sum_over_layers(name: str) -> None:
 
 
 @pytest.mark.parametrize("space", ["autoformer", "stitching", "turbovit", "vit_resnas"])
+@pytest.mark.parametrize("name", OWN)
 def test_every_family_is_predicted(name: str, space: str) -> None:
-    if name == "auto":
-        pytest.skip("it is one of the others")
     codes = get(space).sample_choices(np.random.default_rng(0), 50)
     for array in fitted(name, space, 12).predict(codes):
         assert array.shape == (50,)
@@ -161,9 +161,8 @@ def test_refuses_impossible_labels(name: str, wrong: float) -> None:
 
 
 @pytest.mark.parametrize("unit", [1e-6, 1e6])
+@pytest.mark.parametrize("name", OWN)
 def test_a_device_of_any_speed_is_fitted_equally_well(name: str, unit: float) -> None:
-    if name == "auto" or (name == "mlp" and unit > 1):
-        pytest.skip("slow, and covered by the others")
     codes, latency_ms = measured(get("matformer"), 20)
     scaled = build(name, get("matformer")).fit(codes, latency_ms * unit).predict(codes)
     # What is found by many small steps, or at ties, depends on the last bits.
