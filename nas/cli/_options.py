@@ -41,6 +41,7 @@ Figure = Annotated[
     typer.Option("--figure", "-o", metavar="PATH", help="Where the figure goes. [default: JOB-front.html]"),
 ]
 
+Backend = Annotated[str, typer.Option("--backend", metavar="NAME", help="See `nas devices`.")]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="[default: 1]")]
 Batch = Annotated[
     int | None, typer.Option("--batch", min=1, help="Samples in one forward pass. [default: 64]")
@@ -52,6 +53,8 @@ MoreOptions = Annotated[
         "--option", metavar="k=v", help="Another option of the backend; may be given several times."
     ),
 ]
+
+Replace = Annotated[bool, typer.Option("--replace", help="The name may have stood for another device.")]
 
 
 def device_options(

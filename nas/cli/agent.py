@@ -6,9 +6,11 @@ import typer
 
 from nas.cli._options import (
     AsJSON,
+    Backend,
     Batch,
     MoreOptions,
     Precision,
+    Replace,
     StoreURL,
     Threads,
     device_options,
@@ -20,17 +22,13 @@ from nas.cli._output import emit_json, note
 def device_agent(
     ctx: typer.Context,
     name: Annotated[str, typer.Argument(metavar="NAME", help="What job files call this machine's device.")],
-    backend: Annotated[
-        str, typer.Option("--backend", metavar="NAME", help="See `nas devices`.")
-    ] = "torch_cpu",
+    backend: Backend = "torch_cpu",
     threads: Threads = None,
     batch: Batch = None,
     precision: Precision = None,
     option: MoreOptions = None,
     once: Annotated[bool, typer.Option("--once", help="Leave when nothing is queued.")] = False,
-    replace: Annotated[
-        bool, typer.Option("--replace", help="The name may have stood for another device.")
-    ] = False,
+    replace: Replace = False,
     store: StoreURL = None,
     as_json: AsJSON = False,
 ) -> None:

@@ -6,10 +6,12 @@ import typer
 
 from nas.cli._options import (
     AsJSON,
+    Backend,
     Batch,
     JobName,
     MoreOptions,
     Precision,
+    Replace,
     StoreURL,
     Threads,
     device_options,
@@ -66,16 +68,12 @@ def ls(ctx: typer.Context, store: StoreURL = None, as_json: AsJSON = False) -> N
 @app.command("add")
 def add(
     name: DeviceName,
-    backend: Annotated[
-        str, typer.Option("--backend", metavar="NAME", help="See `nas devices`.")
-    ] = "torch_cpu",
+    backend: Backend = "torch_cpu",
     threads: Threads = None,
     batch: Batch = None,
     precision: Precision = None,
     option: MoreOptions = None,
-    replace: Annotated[
-        bool, typer.Option("--replace", help="The name may have stood for another device.")
-    ] = False,
+    replace: Replace = False,
     store: StoreURL = None,
     as_json: AsJSON = False,
 ) -> None:
