@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import search_spaces
 import supernet
 from nas import checkpoints
-from nas.store import Job, Store, Subnet, frames
+from nas.store import Job, Store, Subnet, frames, job_devices
 from search_spaces import SearchSpace
 from search_spaces._errors import NotFoundError, did_you_mean
 from search_spaces._registry import load
@@ -140,7 +140,7 @@ def _info(store: Store, job: Job, subnet: Subnet, weights: str) -> dict[str, Any
         if evaluation.subnet.key == subnet.key and evaluation.value is not None:
             info[evaluation.metric] = evaluation.value
             info[f"{evaluation.metric}_stderr"] = evaluation.stderr
-    own = frames.own_device(store, job)
+    own = job_devices.own_device(store, job)
     for measurement in store.measurements(job, "finalist"):
         if measurement.subnet.key == subnet.key and measurement.device_id == own:
             info["latency_ms"] = measurement.latency_ms
