@@ -12,7 +12,7 @@ from tiny_job import CONFIG, copied
 from dashboards._facts import subnet_facts
 from dashboards._look import milliseconds
 from dashboards.app import job_front, job_parts
-from nas import devices, jobs, pipeline, remeasuring
+from nas import devices, extraction, jobs, pipeline, remeasuring
 from nas.cli import main
 from nas.cli.jobs import summary
 from nas.conditions import Condition
@@ -179,6 +179,19 @@ def test_frames_and_figures_are_of_the_device_that_is_asked_for(store: Store) ->
             assert told is not None
             assert dict(told.figures)["latency, predicted"] == milliseconds(row["predicted_ms"])
     assert list(frames.evaluations(store, job)["latency_ms"]) == list(searched["latency_ms@pi"])
+
+
+def test_the_card_of_an_extracted_subnet_tells_the_latency_on_each_device(
+    store: Store, tmp_path: Path
+) -> None:
+    job = store.job("two")
+    member = front(store, job, device="gpu").members[0]
+    extraction.export(store, job, member.subnet, tmp_path / "out")
+    told = json.loads((tmp_path / "out" / "config.json").read_text())["elastiform"]
+    for one in member.on_devices:
+        assert told[f"latency_ms@{one.device}"] == one.measured_ms
+        assert told[f"batch@{one.device}"] == 8
+    assert "latency_ms" not in told
 
 
 def test_a_prediction_for_each_device(store: Store) -> None:
