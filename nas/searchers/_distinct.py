@@ -1,7 +1,7 @@
 """Makes any Optuna sampler a searcher: canonical, within hard limits, no repeats, the same after a resume."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from functools import cached_property, lru_cache
+from functools import cached_property, partial
 from itertools import chain
 from typing import Any
 
@@ -12,8 +12,9 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from nas.searchers import SearchProblem, SpaceExhausted
+from nas.searchers._proposed import Proposed
 from search_spaces import Architecture, SearchSpace
-from search_spaces._repair import repaired
+from search_spaces._repair import changed, repaired
 from search_spaces._space import Codes
 
 TRIES = 64
@@ -56,16 +57,24 @@ class DistinctSampler(BaseSampler):
     The inner sampler is made afresh for every trial with a seed derived from (seed, trial number). A proposal
     is therefore a pure function of the seed and the finished trials: a study that is rebuilt by asking and
     telling again goes on as if it had never stopped.
+
+    always: `inner` is asked for every trial, even where its answer is not used, because it keeps a record of
+    them (population-based samplers note the trial's generation).
+    tries: how many answers of `inner` are looked at. Where few are, because they are dear, what lies near the
+    last of them comes next; then random ones.
     """
 
-    def __init__(self, problem: SearchProblem, inner: Callable[[int], BaseSampler]) -> None:
-        self._problem, self._inner = problem, inner
+    def __init__(
+        self,
+        problem: SearchProblem,
+        inner: Callable[[int], BaseSampler],
+        *,
+        always: bool = True,
+        tries: int = TRIES,
+    ) -> None:
+        self._problem, self._inner, self._always, self._tries = problem, inner, always, tries
         self._space = problem.space
-        self._names = tuple(choice.name for choice in self._space.choices)
-        self._name_set = frozenset(self._names)
-        self._known_architecture = lru_cache(maxsize=None)(
-            lambda values: architecture(self._space, dict(zip(self._names, values, strict=True)))
-        )
+        self._proposed = Proposed(self._space)
         feasible = problem.feasible(self._space.encode(problem.start))
         self._start = [arch for arch, ok in zip(problem.start, feasible, strict=True) if ok]
 
@@ -75,20 +84,15 @@ class DistinctSampler(BaseSampler):
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        seen = self._proposed(study, trial)
+        seen = self._proposed.before(study, trial)
         rng = np.random.default_rng([self._problem.seed, trial.number])
         inner = self._inner(int(rng.integers(2**31)))
-        # Asked even when the answer is not used: population-based samplers note the trial's generation here.
-        first = self._from_inner(inner, study, trial, search_space, rng)
+        several = {name: d for name, d in search_space.items() if not d.single()}
+        ask = partial(self._from_inner, inner, study, trial, several, rng)
+        first = ask() if self._always else None
         if trial.number < len(self._problem.history):
             return parameters(self._space, self._problem.history[trial.number])
-        return parameters(self._space, self._choose(first, inner, study, trial, search_space, seen, rng))
-
-    def _proposed(self, study: Study, trial: FrozenTrial) -> dict[Architecture, None]:
-        """The architectures of all other trials, in order (a set's differs from process to process)."""
-        others = (other.params for other in study.get_trials(deepcopy=False) if other.number != trial.number)
-        values = (tuple(map(params.get, self._names)) for params in others if params.keys() >= self._name_set)
-        return dict.fromkeys(map(self._known_architecture, values))
+        return parameters(self._space, self._choose(first, ask, seen, rng))
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
@@ -97,22 +101,23 @@ class DistinctSampler(BaseSampler):
 
     def _choose(
         self,
-        first: Architecture,
-        inner: BaseSampler,
-        study: Study,
-        trial: FrozenTrial,
-        search_space: dict[str, BaseDistribution],
+        first: Architecture | None,
+        ask: Callable[[], Architecture],
         seen: Collection[Architecture],
         rng: np.random.Generator,
     ) -> Architecture:
         for arch in self._start:
             if arch not in seen:
                 return arch
-        candidate = first
-        for _ in range(TRIES):
+        candidate = ask() if first is None else first
+        for left in reversed(range(self._tries)):
             if candidate not in seen and self._problem.feasible(self._space.encode([candidate]))[0]:
                 return candidate
-            candidate = self._from_inner(inner, study, trial, search_space, rng)
+            candidate = ask() if left else candidate
+        if self._tries < TRIES:
+            for arch in self._near(candidate, rng):
+                if arch not in seen:
+                    return arch
         return self._random(seen, rng)
 
     def _from_inner(
@@ -124,13 +129,22 @@ class DistinctSampler(BaseSampler):
         rng: np.random.Generator,
     ) -> Architecture:
         """What the inner sampler proposes; what it leaves open (random start, mutations) is drawn."""
-        several = {name: d for name, d in search_space.items() if not d.single()}
-        proposed = inner.sample_relative(study, trial, several)
+        proposed = inner.sample_relative(study, trial, search_space)
         drawn = dict(self._space.decode(self._space.sample_choices(rng, 1))[0].values)
         options = {
             c.name: drawn.get(c.name, c.options[rng.integers(len(c.options))]) for c in self._space.choices
         }
         return architecture(self._space, options | proposed)
+
+    def _near(self, arch: Architecture, rng: np.random.Generator) -> Iterator[Architecture]:
+        """Feasible ones that differ in a choice or two from this one, or from it moved into the limits."""
+        codes = self._space.encode([arch] * MOVED)
+        if self._problem.outside is not None:
+            codes = repaired(self._space, codes, self._problem.outside, rng)
+            yield from self._lazily(self._allowed(codes))
+        for _ in range(2):
+            codes = changed(self._space, codes, rng)
+            yield from self._lazily(self._allowed(codes))
 
     @cached_property
     def _feasible(self) -> Codes | None:
