@@ -113,9 +113,7 @@ class AccuracyEnsemble:
     shares: Floats  # of the members, (members,)
 
     @classmethod
-    def fit(
-        cls, space: SearchSpace, codes: Codes, quality: Floats, *, stderr: Floats | None = None
-    ) -> Self:
+    def fit(cls, space: SearchSpace, codes: Codes, quality: Floats, *, stderr: Floats | None = None) -> Self:
         """See `fit` of this module."""
         quality, noises = checked(codes, quality, stderr)
         centre = float(np.average(quality, weights=1 / noises))
@@ -205,9 +203,7 @@ def _prior(space: SearchSpace, codes: Codes, kernel: Kernel) -> Floats:
     return prior
 
 
-def _scored(
-    space: SearchSpace, codes: Codes, centred: Floats, noises: Floats
-) -> list[tuple[float, Kernel]]:
+def _scored(space: SearchSpace, codes: Codes, centred: Floats, noises: Floats) -> list[tuple[float, Kernel]]:
     """Every kernel of the grid with its log evidence, the scale being the most likely one."""
     whiten = 1 / np.sqrt(noises)
     linear, apart = _linear(space, codes, codes), _apart(space, codes, codes)
