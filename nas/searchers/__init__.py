@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+STDERR = "stderr"
+"""Name of a trial's user attribute: {objective's name: standard error of its told value}."""
+
+
 class SpaceExhausted(Exception):
     """Every feasible architecture of the space has been proposed."""
 
@@ -43,6 +47,9 @@ class SearchProblem:
     limits: the hard limits, where they have a form.
     probe: for each architecture how strongly the network reacts when a block is left out, by block; it needs
         trained weights.
+    known: codes -> the objectives whose values need no evaluation, by name, (n,) each: exact costs, and
+        predictions without the margin that `metrics` has for limits. None: the objectives among `metrics`.
+    batch: how many architectures are asked for before any of them is told.
     """
 
     space: SearchSpace
@@ -57,6 +64,8 @@ class SearchProblem:
     objectives: tuple[str, ...] = ()
     limits: tuple[Condition, ...] = ()
     probe: Callable[[Sequence[Architecture]], Sequence[Mapping[str, float]]] | None = None
+    known: Callable[[Codes], Mapping[str, Any]] | None = None
+    batch: int = 16
 
 
 @runtime_checkable
@@ -90,4 +99,4 @@ def build(name: str, problem: SearchProblem, **options: Any) -> "BaseSampler":
     return sampler
 
 
-__all__ = ["Learning", "SearchProblem", "SpaceExhausted", "build", "names"]
+__all__ = ["STDERR", "Learning", "SearchProblem", "SpaceExhausted", "build", "names"]

@@ -165,6 +165,8 @@ def problem(
         objectives=objectives.names,
         limits=config.limits,
         probe=probe,
+        known=objectives.costs,
+        batch=config.search.batch,
     )
 
 
