@@ -164,6 +164,8 @@ def problem(
         metrics=objectives.bounds,
         objectives=objectives.names,
         limits=config.limits,
+        known=objectives.costs,
+        batch=config.search.batch,
         probe=probe,
     )
 
