@@ -89,9 +89,7 @@ def ask(study: optuna.Study, space: SearchSpace) -> tuple[optuna.Trial, Architec
 def created(searcher: str, problem: SearchProblem) -> optuna.Study:
     """A fresh study of two objectives."""
     name, options = BUILT[searcher]
-    return optuna.create_study(
-        directions=["minimize"] * 2, sampler=searchers.build(name, problem, **options)
-    )
+    return optuna.create_study(directions=["minimize"] * 2, sampler=searchers.build(name, problem, **options))
 
 
 def length(searcher: str, count: int) -> int:
