@@ -15,7 +15,7 @@ from nas import searchers
 from nas.searchers import SearchProblem, SpaceExhausted
 from nas.searchers._distinct import architecture, distributions, parameters
 from search_spaces import Architecture, SearchSpace
-from search_spaces._errors import NotFoundError
+from search_spaces._errors import NotFoundError, UsageError
 from search_spaces._space import Codes
 
 # What each is built with: a searcher, and its options.
@@ -24,8 +24,9 @@ BUILT: dict[str, tuple[str, dict[str, Any]]] = {
     "regularised evolution": ("evolution", {"scheme": "regularised"}),
 }
 DEAR = {"gp": 12}  # how many proposals, the first ten of which are random, are enough of one that is slow
-UNSEEDED = {"exhaustive"}
-BASELINES = {"exhaustive", "random", *DEAR}  # of which nobody says that they are better than random
+UNSEEDED = LISTING = {"exhaustive"}
+BASELINES = {"exhaustive", "random", "tpe", *DEAR}  # of which nobody says that they soon beat random
+ANYWHERE = [name for name in BUILT if name not in LISTING]
 POPULATION = 16
 # The mean over 5 seeds of random search's hypervolume has a standard deviation of 0.5 %: four times that of a
 # difference.
@@ -203,6 +204,14 @@ def test_an_exhausted_space_ends_the_search_after_exactly_its_size(searcher, tin
     assert 0 < count < tiny.size == 12
 
 
+@pytest.mark.parametrize("searcher", sorted(LISTING))
+def test_a_space_that_is_too_big_to_be_listed_is_refused(searcher) -> None:
+    space = search_spaces.get("matformer_vit_l16")
+    with pytest.raises(UsageError, match="281,474,976,710,656 architectures, too many"):
+        created(searcher, problem(space))
+
+
+@pytest.mark.parametrize("searcher", ANYWHERE)
 @pytest.mark.parametrize("name", ["matformer", "matformer_vit_l16"])
 def test_limits_that_nothing_meets_end_at_once(searcher, name: str) -> None:
     space = search_spaces.get(name)
@@ -213,6 +222,7 @@ def test_limits_that_nothing_meets_end_at_once(searcher, name: str) -> None:
     assert time.process_time() - start < 5
 
 
+@pytest.mark.parametrize("searcher", ANYWHERE)
 def test_limits_that_few_architectures_of_a_big_space_meet(searcher) -> None:
     space = search_spaces.get("matformer_vit_l16")
     limit = space.cost(space.smallest).macs * 1.02
