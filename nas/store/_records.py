@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 JSON = dict[str, Any]
 
 
@@ -66,7 +69,10 @@ class Subnet:
 
 @dataclass(frozen=True)
 class NewEvaluation:
-    """A quality to be written; a value or an objective that is not finite makes it a failed one."""
+    """A quality to be written; a value or an objective that is not finite makes it a failed one.
+
+    hits: which of the first `count` examples of the split it classifies right; None: they are not kept.
+    """
 
     subnet: NewSubnet
     value: float | None
@@ -79,6 +85,7 @@ class NewEvaluation:
     position: int | None = None
     objectives: Mapping[str, float | None] = field(default_factory=dict)
     reason: str | None = None
+    hits: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True)
