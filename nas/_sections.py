@@ -161,8 +161,8 @@ class TrainConfig(Section):
 class SearchConfig(Section):
     """How many subnets are evaluated, in what batches, on how many images (null: all) and reported.
 
-    racing: subnets are evaluated on growing parts of the images, and stop when they are clearly worse than the
-    front; the probability with which this may stop one that is not worse. null: all see all images.
+    racing: subnets are evaluated on growing parts of the images and stop when they are clearly worse than the
+    front; this is the probability with which one that is not worse may be stopped. null: all see all images.
     options: of the searcher's `build`.
     latency_margin: a limit on latency or peak memory holds for the prediction plus so many of its standard
     deviations.

@@ -19,7 +19,8 @@ def whole_quality(hits: Hits, ease: Floats, errors: Callable[[int], MeanErrors])
     ease: (images,) the share of other subnets, which have seen all, that classify each image right.
     errors: the standard errors of means over the first images, by their number.
     The first images may be easier than the others; how much is known from `ease`, the control variate of a
-    regression estimator (Cochran, "Sampling Techniques", 1977, chapter 7). Who has seen all needs no estimate.
+    regression estimator (Cochran, "Sampling Techniques", 1977, chapter 7). Nothing is estimated of who has
+    seen all.
     """
     seen, images = len(hits), len(ease)
     values = hits.astype(np.float64)

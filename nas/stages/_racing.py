@@ -94,7 +94,10 @@ class Race:
         ]
         if not told:
             return
-        whole, costs = np.array([found for found, _ in told]), np.array([cost for _, cost in told], dtype=np.float64)
+        whole, costs = (
+            np.array([found for found, _ in told]),
+            np.array([cost for _, cost in told], dtype=np.float64),
+        )
         self._sum, self._whole = self._sum + whole.sum(axis=0), self._whole + len(whole)
         front = self._front or _Front(whole[:0], costs[:0])
         self._front = front.with_more(whole, costs)

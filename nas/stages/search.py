@@ -24,6 +24,7 @@ from nas.stages._exhaustive import affordable
 from nas.stages._learning import left_behind, probe, store_curve
 from nas.stages._objectives import QUALITY, Objectives, values_of
 from nas.stages._racing import Race, Raced, rungs
+from nas.stages._reproducibility import reproducibility
 from nas.stages._run import Run, subnet_row
 from nas.stages._uncertain import measured_where_uncertain, with_intervals
 from nas.store import Evaluation, NewEvaluation, NewEvent
@@ -58,7 +59,8 @@ def _search(run: Run, objectives: Objectives, data: DataSet, pool: Evaluator) ->
             evaluated.add(left[start : start + run.config.search.batch])
     if evaluated.told == 0:
         raise JobFailedError("The search found no subnet to evaluate.", "Check the constraints of the job.")
-    return {"evaluations": evaluated.told, "batches": evaluated.batch, **learned}
+    told = {"reproducibility": reproducibility(run, objectives.space, data)}
+    return {"evaluations": evaluated.told, "batches": evaluated.batch, **told, **learned}
 
 
 class _Evaluated:

@@ -67,7 +67,9 @@ class Results(Database):
             ids = subnet_ids(connection, lease.job.id, (new.subnet for new in batch))
             rows = [_evaluation_row(lease.job.id, ids[new.subnet.key], new) for new in batch]
             insert_missing(connection, t.evaluations, rows)
-            hits = [_hits_row(lease.job.id, ids[n.subnet.key], n, n.hits) for n in batch if n.hits is not None]
+            hits = [
+                _hits_row(lease.job.id, ids[n.subnet.key], n, n.hits) for n in batch if n.hits is not None
+            ]
             insert_missing(connection, t.hits, hits)
 
     def replace_evaluation(
