@@ -24,7 +24,7 @@ class MeanErrors:
 
     @classmethod
     def over(cls, count: int, sources: Tensor | None = None) -> Self:
-        """Of means over `count` examples. sources: ids (count, k) of the items of each; None: they share none."""
+        """Of means over `count` examples. sources: ids (count, k) of their items; None: they share none."""
         return cls(count, () if sources is None else tuple(_groups(sources.cpu())))
 
     def of_means(self, values: Tensor) -> Tensor:

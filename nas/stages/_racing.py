@@ -1,4 +1,4 @@
-"""Racing: subnets are evaluated on growing parts of the search split, and stop once clearly worse than the front.
+"""Racing: subnets see growing parts of the search split, and stop once they are clearly worse than the front.
 
 Two subnets see the same images, so that their difference is told by those on which they disagree: it is clear
 long before either's quality is. Who stays close to the front gets all images.
@@ -45,7 +45,7 @@ class Raced:
 
 @dataclass(frozen=True, eq=False)
 class _Front:
-    """The best of those that have seen all images: hits (subnets, images), costs (subnets, costs), all minimised."""
+    """The best of those that have seen all images: hits (subnets, images), costs (subnets, costs)."""
 
     hits: Hits
     costs: Floats
@@ -62,8 +62,8 @@ class Race:
     """Evaluates batches on the search split, each against the front of all before; nothing in it is random.
 
     seen: images after each rung (`rungs`); a single one evaluates all of a batch on all of it.
-    rate: the probability with which a subnet as good as the best that costs no more is stopped in some rung; 0: none
-    is ever stopped.
+    rate: the probability with which a subnet as good as the best that costs no more is stopped in some rung;
+    0: none is ever stopped.
     sources: ids (images, k) of the items that images were made from; None: they share none.
     """
 
@@ -87,17 +87,12 @@ class Race:
 
     def remember(self, hits: Sequence[Hits], objectives: Sequence[Mapping[str, float | None]]) -> None:
         """What a batch was told to be; those that have seen all images are raced against from now on."""
-        told = [
-            (found, [values[name] for name in values if name != QUALITY])
-            for found, values in zip(hits, objectives, strict=True)
-            if len(found) == self.images and None not in values.values()
-        ]
-        if not told:
+        names = [name for name in (objectives[0] if objectives else {}) if name != QUALITY]
+        costs = np.array([[values[name] for name in names] for values in objectives], dtype=np.float64)
+        known = [i for i, seen in enumerate(hits) if len(seen) == self.images and np.isfinite(costs[i]).all()]
+        if not known:
             return
-        whole, costs = (
-            np.array([found for found, _ in told]),
-            np.array([cost for _, cost in told], dtype=np.float64),
-        )
+        whole, costs = np.array([hits[i] for i in known]), costs[known]
         self._sum, self._whole = self._sum + whole.sum(axis=0), self._whole + len(whole)
         front = self._front or _Front(whole[:0], costs[:0])
         self._front = front.with_more(whole, costs)
@@ -119,7 +114,7 @@ class Race:
 
     def _clearly_worse(self, hits: Hits, costs: Floats) -> NDArray[np.bool_]:
         """Which of the batch are worse than the best on these images that costs no more."""
-        count, stop = hits.shape
+        stop = hits.shape[1]
         rivals, rival_costs = hits, costs
         if self._front is not None:
             rivals = np.concatenate([hits, self._front.hits[:, :stop]])

@@ -28,8 +28,8 @@ FEWEST = 10  # subnets that have seen all images
 def reproducibility(run: Run, space: SearchSpace, data: DataSet) -> dict[str, Any]:
     """Kendall's tau, as plain data, on halves of the search split that share no source item.
 
-    ranking: between the qualities of the same subnets on either half.  predictor: between qualities on one half
-    and what a predictor of accuracy says that was fitted to other subnets on the other half.
+    ranking: between the qualities of the same subnets on either half.  predictor: between qualities on one
+    half and what a predictor of accuracy says that was fitted to other subnets on the other half.
     Only subnets that have seen all images are ranked. Empty where they are too few.
     """
     kept = run.store.hits(run.lease.job, "search")

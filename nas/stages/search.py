@@ -91,7 +91,8 @@ class _Evaluated:
         raced = self._race.run(archs, self._objectives.costs_alone(costs))
         rows = _rows(self._objectives, archs, raced, costs, batch=self.batch, position=self.told)
         rows = measured_where_uncertain(self._run, self._objectives, archs, rows)
-        self._run.store.add_evaluations(self._run.lease, rows)
+        hits = {arch.key: one.hits for arch, one in zip(archs, raced, strict=True)}
+        self._run.store.add_evaluations(self._run.lease, rows, hits)
         self._race.remember([one.hits for one in raced], [self._optimised(row) for row in rows])
         self.told, self.batch = self.told + len(rows), self.batch + 1
         self._show()
@@ -236,7 +237,6 @@ def _rows(
             position=position + i,
             objectives={QUALITY: one.quality.value}
             | {name: float(column[i]) for name, column in costs.items()},
-            hits=one.hits,
         )
         for i, (arch, one) in enumerate(zip(archs, raced, strict=True))
     ]

@@ -5,9 +5,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 JSON = dict[str, Any]
 
 
@@ -69,10 +66,7 @@ class Subnet:
 
 @dataclass(frozen=True)
 class NewEvaluation:
-    """A quality to be written; a value or an objective that is not finite makes it a failed one.
-
-    hits: which of the first `count` examples of the split it classifies right; None: they are not kept.
-    """
+    """A quality to be written; a value or an objective that is not finite makes it a failed one."""
 
     subnet: NewSubnet
     value: float | None
@@ -85,7 +79,6 @@ class NewEvaluation:
     position: int | None = None
     objectives: Mapping[str, float | None] = field(default_factory=dict)
     reason: str | None = None
-    hits: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """What a job finds out: subnets, their qualities, events."""
 
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -60,17 +61,24 @@ class Results(Database):
             )
         return found[0]
 
-    def add_evaluations(self, lease: Lease, evaluations: Iterable[NewEvaluation]) -> None:
-        """A batch with its subnets, in one transaction; evaluations that are there already stay."""
+    def add_evaluations(
+        self,
+        lease: Lease,
+        evaluations: Iterable[NewEvaluation],
+        hits: Mapping[str, NDArray[np.bool_]] = MappingProxyType({}),
+    ) -> None:
+        """A batch with its subnets, in one transaction; evaluations that are there already stay.
+
+        hits: which of the split's first examples a subnet classifies right, by its key, if that is kept.
+        """
         batch = list(evaluations)
         with lease.write() as connection:
             ids = subnet_ids(connection, lease.job.id, (new.subnet for new in batch))
             rows = [_evaluation_row(lease.job.id, ids[new.subnet.key], new) for new in batch]
             insert_missing(connection, t.evaluations, rows)
-            hits = [
-                _hits_row(lease.job.id, ids[n.subnet.key], n, n.hits) for n in batch if n.hits is not None
-            ]
-            insert_missing(connection, t.hits, hits)
+            kept = [new for new in batch if new.subnet.key in hits]
+            rows = [_hits_row(lease.job.id, ids[n.subnet.key], n, hits[n.subnet.key]) for n in kept]
+            insert_missing(connection, t.hits, rows)
 
     def replace_evaluation(
         self, lease: Lease, new: NewEvaluation, *, stage: str, key: str, result: Mapping[str, Any]
@@ -110,9 +118,9 @@ class Results(Database):
             return [Evaluation(**nested(row)) for row in rows]
 
     def hits(self, job: Job, split: str) -> dict[str, NDArray[np.bool_]]:
-        """Which of the first examples of a split subnets classify right with inherited weights, by their keys.
+        """Which of the first examples of a split subnets classify right with inherited weights, by key.
 
-        Only of the evaluations with which it was kept; how many examples they are differs.
+        Only of the evaluations with which it was kept; of how many examples differs.
         """
         h = t.hits.c
         query = sa.select(t.subnets.c.key, h.count, h.bits).join(t.subnets, t.subnets.c.id == h.subnet_id)
