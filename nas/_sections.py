@@ -161,6 +161,8 @@ class TrainConfig(Section):
 class SearchConfig(Section):
     """How many subnets are evaluated, in what batches, on how many images (null: all) and reported.
 
+    racing: subnets are evaluated on growing parts of the images and stop when they are clearly worse than the
+    front; this is the probability with which one that is not worse may be stopped. null: all see all images.
     options: of the searcher's `build`.
     latency_margin: a limit on latency or peak memory holds for the prediction plus so many of its standard
     deviations.
@@ -168,7 +170,7 @@ class SearchConfig(Section):
     interval of its latency is more than this share of the prediction; null: never.
     """
 
-    LATER = frozenset({"options", "latency_margin", "measure_above"})
+    LATER = frozenset({"options", "latency_margin", "measure_above", "racing"})
     searcher: SearcherName = "nsga2"
     options: Options = {}  # noqa: RUF012 - pydantic copies it
     evaluations: Count = 200
@@ -176,6 +178,7 @@ class SearchConfig(Section):
     population: Annotated[int, Field(ge=2, le=1_000_000)] = 32
     finalists: Count = 16
     images: Count | None = None
+    racing: Annotated[float, Field(gt=0, lt=0.5)] | None = 0.1
     latency_margin: NotNegative = 1.0
     measure_above: Positive | None = 0.1
 

@@ -10,6 +10,8 @@ from nas.cli._output import emit, emit_json, emit_pairs, emit_table, seconds
 if TYPE_CHECKING:
     from nas.store import Job, Store
 
+NOISE = 0.4  # Kendall's tau below which the halves of a split do not agree on a ranking
+
 
 def ls(store: StoreURL = None, as_json: AsJSON = False) -> None:
     """List the jobs, the newest first."""
@@ -78,6 +80,7 @@ def summary(opened: "Store", job: "Job") -> dict[str, Any]:
     measured = opened.measurements(job)
     predictor = opened.predictor(job)
     used = dict.fromkeys([m.device_id for m in measured] + ([predictor.device_id] if predictor else []))
+    searched = opened.stage(job, "search")
     planned = job.config.get("search", {}).get("evaluations")
     return {
         "job": job.name,
@@ -98,6 +101,7 @@ def summary(opened: "Store", job: "Job") -> dict[str, Any]:
         ],
         "devices": [{"name": names[i], "fingerprint": devices[i].fingerprint} for i in used],
         "hypervolume": curve[-1].data.get("hypervolume") if curve else None,
+        "reproducibility": ((searched and searched.result) or {}).get("reproducibility") or None,
         "config": job.config,
         "provenance": job.provenance,
     }
@@ -125,6 +129,7 @@ def _emit_summary(data: dict[str, Any]) -> None:
             "device": ", ".join(device["name"] for device in data["devices"]) or None,
             **_predictors(data),
             "hypervolume": hypervolume if hypervolume is None else f"{hypervolume:.4f}",
+            **_reproduced(data["reproducibility"]),
         }
     )
     if data["stages"]:
@@ -159,6 +164,23 @@ def _scored(score: dict[str, Any]) -> str:
     if "perfect_mape" in score:
         words.append(f"a perfect predictor would show a mean error of {_short(score['perfect_mape'])}")
     return ", ".join([*words, *([score["why"]] if score.get("why") else [])])
+
+
+def _reproduced(told: dict[str, Any] | None) -> dict[str, str]:
+    """How far the search split ranks subnets, and how well their predictor does on images it has not seen."""
+    if not told:
+        return {}
+    from nas.agreement import Agreement
+
+    words = {}
+    if told["ranking"]:
+        tau = Agreement(**told["ranking"])
+        noise = f": the ranking is noise (below {NOISE})" if tau.tau < NOISE else ""
+        words["ranking"] = f"Kendall's tau between halves of the search split {tau}{noise}"
+    if told["predictor"]:
+        score = Agreement(**told["predictor"])
+        words["accuracy predictor"] = f"Kendall's tau {score} on images that its labels did not use"
+    return words
 
 
 def _short(value: object) -> str:

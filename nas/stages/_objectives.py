@@ -1,6 +1,6 @@
 """What a search optimises: accuracy against exact costs and what was predicted from measurements."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -41,6 +41,11 @@ class Objectives:
     def costs(self, codes: Codes) -> dict[str, Any]:
         """Everything that is known of architectures before they are evaluated, by name, `(n,)` each."""
         return self._with_exact(codes, (latency.metrics(codes) for latency in self.latencies))
+
+    def costs_alone(self, told: Mapping[str, Any]) -> NDArray[np.float64]:
+        """Of what is known of architectures the costs that are objectives: `(n, costs)`, all minimised."""
+        columns = [np.asarray(told[name], dtype=np.float64) for name in self.names if name != QUALITY]
+        return np.column_stack([np.empty((len(told["params"]), 0)), *columns])
 
     def bounds(self, codes: Codes) -> dict[str, Any]:
         """What limits are applied to, by name, `(n,)` each: predictions with a margin, all else exactly."""

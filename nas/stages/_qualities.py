@@ -11,16 +11,9 @@ from supernet._evaluate import Quality, quality
 
 
 def qualities(
-    evaluator: Evaluator,
-    data: DataSet,
-    archs: Sequence[Architecture],
-    split: str,
-    images: int | None = None,
+    evaluator: Evaluator, data: DataSet, archs: Sequence[Architecture], split: str
 ) -> list[Quality]:
-    """Accuracy of each architecture on the first `images` examples of the split; None: on all of them."""
-    if not archs:
-        return []
-    part = slice(images)
+    """Accuracy of each architecture on all of the split."""
     sources = data.sources(split)
-    known = None if sources is None else sources[part]
-    return [quality(torch.from_numpy(hits), known) for hits in evaluator.correct(archs, split, part)]
+    found = evaluator.correct(archs, split) if archs else []
+    return [quality(torch.from_numpy(hits), sources) for hits in found]

@@ -8,8 +8,9 @@ import numpy as np
 
 from nas.datasets import DataSet
 from nas.evaluation import Evaluator
+from nas.stages._beliefs import believed
 from nas.stages._measuring import build_device, measure
-from nas.stages._objectives import Objectives, values_of
+from nas.stages._objectives import Objectives
 from nas.stages._qualities import qualities
 from nas.stages._run import Run, subnet_row
 from nas.store import Evaluation, NewEvaluation
@@ -24,14 +25,15 @@ def report(run: Run, objectives: Objectives, data: DataSet, pool: Evaluator) -> 
 
 
 def choose(objectives: Objectives, evaluations: Sequence[Evaluation], count: int) -> list[Evaluation]:
-    """At most `count` non-dominated evaluations: both ends, then by greatest gain in hypervolume.
+    """At most `count` evaluations that are believed not to be dominated: both ends, then by greatest gain in
+    hypervolume.
 
     With one objective the `count` best, so that the report split can tell which of them was only lucky.
     """
     done = [e for e in evaluations if e.state == "ok"]
     if not done:
         return []
-    points = objectives.minimised(values_of(objectives, done))
+    points = objectives.minimised(believed(objectives, done))
     if len(objectives.names) == 1:
         return [done[i] for i in np.argsort(points[:, 0], kind="stable")[:count]]
     front = np.flatnonzero(moocore.is_nondominated(points))

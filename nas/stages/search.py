@@ -23,14 +23,14 @@ from nas.searchers._distinct import architecture, distributions
 from nas.stages._exhaustive import affordable
 from nas.stages._learning import left_behind, probe, store_curve
 from nas.stages._objectives import QUALITY, Objectives, values_of
-from nas.stages._qualities import qualities
+from nas.stages._racing import Race, Raced, rungs
+from nas.stages._reproducibility import reproducibility
 from nas.stages._run import Run, subnet_row
 from nas.stages._uncertain import measured_where_uncertain, with_intervals
 from nas.store import Evaluation, NewEvaluation, NewEvent
 from search_spaces import Architecture, SearchSpace
 from search_spaces._errors import JobFailedError
 from search_spaces._space import Codes
-from supernet._evaluate import Quality
 
 UNIFORM_SEEDS = 8
 
@@ -59,7 +59,8 @@ def _search(run: Run, objectives: Objectives, data: DataSet, pool: Evaluator) ->
             evaluated.add(left[start : start + run.config.search.batch])
     if evaluated.told == 0:
         raise JobFailedError("The search found no subnet to evaluate.", "Check the constraints of the job.")
-    return {"evaluations": evaluated.told, "batches": evaluated.batch, **learned}
+    told = {"reproducibility": reproducibility(run, objectives.space, data)}
+    return {"evaluations": evaluated.told, "batches": evaluated.batch, **told, **learned}
 
 
 class _Evaluated:
@@ -74,22 +75,31 @@ class _Evaluated:
         total: int,
         stored: Sequence[Evaluation],
     ) -> None:
-        self._run, self._objectives, self._data, self._pool = run, objectives, data, pool
-        self.total = total
+        self._run, self._objectives, self.total = run, objectives, total
         self.told, self.batch = len(stored), (stored[-1].batch or 0) + 1 if stored else 0
+        hits = run.store.hits(run.lease.job, "search")
+        self._race = _race(run, data, pool, from_start=len(hits) == len(stored))
+        done = [e for e in stored if e.state == "ok" and e.subnet.key in hits]
+        self._race.remember([hits[e.subnet.key] for e in done], [self._optimised(e) for e in done])
         if stored:
             self._show()  # a crash may have come between the last batch and its point
 
     def add(self, archs: Sequence[Architecture]) -> list[NewEvaluation]:
         """Evaluates a batch and stores it in one transaction."""
         self._run.check_stop()
-        found = qualities(self._pool, self._data, archs, "search", self._run.config.search.images)
-        rows = _rows(self._objectives, archs, found, batch=self.batch, position=self.told)
+        costs = self._objectives.costs(self._objectives.space.encode(archs))
+        raced = self._race.run(archs, self._objectives.costs_alone(costs))
+        rows = _rows(self._objectives, archs, raced, costs, batch=self.batch, position=self.told)
         rows = measured_where_uncertain(self._run, self._objectives, archs, rows)
-        self._run.store.add_evaluations(self._run.lease, rows)
+        hits = {arch.key: one.hits for arch, one in zip(archs, raced, strict=True)}
+        self._run.store.add_evaluations(self._run.lease, rows, hits)
+        self._race.remember([one.hits for one in raced], [self._optimised(row) for row in rows])
         self.told, self.batch = self.told + len(rows), self.batch + 1
         self._show()
         return rows
+
+    def _optimised(self, row: NewEvaluation | Evaluation) -> dict[str, float | None]:
+        return {name: row.objectives.get(name) for name in self._objectives.names}
 
     def _show(self) -> None:
         run = self._run
@@ -98,6 +108,15 @@ class _Evaluated:
         data = {"evaluations": self.told, "hypervolume": volume}
         run.store.add_events(run.lease, [NewEvent("hypervolume", data, stage="search", step=self.told)])
         run.progress.update(self.told, self.total, hypervolume=round(volume, 4))
+
+
+def _race(run: Run, data: DataSet, pool: Evaluator, *, from_start: bool) -> Race:
+    """from_start: whether it is kept which images all subnets so far classify right, as a race needs."""
+    section, images = run.config.search, data.sizes["search"]
+    images = images if section.images is None else min(section.images, images)
+    rate = section.racing if from_start else None
+    seen = (images,) if rate is None else rungs(images)
+    return Race(pool, seen, rate=rate or 0.0, sources=data.sources("search"))
 
 
 def _ask_searcher(
@@ -128,7 +147,7 @@ def _ask_searcher(
             break
         archs = [architecture(objectives.space, trial.params) for trial in trials]
         for trial, row in zip(trials, evaluated.add(archs), strict=True):
-            _tell(study, objectives, trial, row.objectives)
+            _tell(study, objectives, trial, row)
         store_curve(run, sampler)
     return left_behind(run, study, sampler, step=evaluated.told)
 
@@ -180,8 +199,12 @@ def _ask(study: optuna.Study, space: SearchSpace, count: int) -> list[optuna.Tri
     return trials
 
 
-def _tell(study: optuna.Study, objectives: Objectives, trial: optuna.Trial, values: Any) -> None:
-    told = [values.get(name) for name in objectives.names]
+def _tell(
+    study: optuna.Study, objectives: Objectives, trial: optuna.Trial, row: NewEvaluation | Evaluation
+) -> None:
+    told = [row.objectives.get(name) for name in objectives.names]
+    if row.stderr is not None and math.isfinite(row.stderr):
+        trial.set_user_attr(searchers.STDERR, {QUALITY: row.stderr})
     if any(value is None or not math.isfinite(value) for value in told):
         study.tell(trial, state=optuna.trial.TrialState.FAIL)
     else:
@@ -192,28 +215,29 @@ def _replay(study: optuna.Study, objectives: Objectives, batch: Sequence[Evaluat
     """Asks and tells a stored batch again, so that the sampler sees the history that it had."""
     trials = [study.ask(distributions(objectives.space)) for _ in batch]
     for trial, evaluation in zip(trials, batch, strict=True):
-        _tell(study, objectives, trial, evaluation.objectives)
+        _tell(study, objectives, trial, evaluation)
 
 
 def _rows(
     objectives: Objectives,
     archs: Sequence[Architecture],
-    found: Sequence[Quality],
+    raced: Sequence[Raced],
+    costs: Mapping[str, Any],
     *,
     batch: int,
     position: int,
 ) -> list[NewEvaluation]:
-    costs = objectives.costs(objectives.space.encode(archs))
     rows = [
         NewEvaluation(
             subnet_row(objectives.space, arch),
-            quality.value,
-            stderr=quality.stderr,
-            count=quality.count,
+            one.quality.value,
+            stderr=one.quality.stderr,
+            count=one.quality.count,
             batch=batch,
             position=position + i,
-            objectives={QUALITY: quality.value} | {name: float(column[i]) for name, column in costs.items()},
+            objectives={QUALITY: one.quality.value}
+            | {name: float(column[i]) for name, column in costs.items()},
         )
-        for i, (arch, quality) in enumerate(zip(archs, found, strict=True))
+        for i, (arch, one) in enumerate(zip(archs, raced, strict=True))
     ]
     return with_intervals(objectives, archs, rows)

@@ -1,9 +1,12 @@
 """What a job finds out: subnets, their qualities, events."""
 
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import sqlalchemy as sa
+from numpy.typing import NDArray
 
 from nas.store import _tables as t
 from nas.store._database import Database, fetch
@@ -58,13 +61,24 @@ class Results(Database):
             )
         return found[0]
 
-    def add_evaluations(self, lease: Lease, evaluations: Iterable[NewEvaluation]) -> None:
-        """A batch with its subnets, in one transaction; evaluations that are there already stay."""
+    def add_evaluations(
+        self,
+        lease: Lease,
+        evaluations: Iterable[NewEvaluation],
+        hits: Mapping[str, NDArray[np.bool_]] = MappingProxyType({}),
+    ) -> None:
+        """A batch with its subnets, in one transaction; evaluations that are there already stay.
+
+        hits: which of the split's first examples a subnet classifies right, by its key, if that is kept.
+        """
         batch = list(evaluations)
         with lease.write() as connection:
             ids = subnet_ids(connection, lease.job.id, (new.subnet for new in batch))
             rows = [_evaluation_row(lease.job.id, ids[new.subnet.key], new) for new in batch]
             insert_missing(connection, t.evaluations, rows)
+            kept = [new for new in batch if new.subnet.key in hits]
+            rows = [_hits_row(lease.job.id, ids[n.subnet.key], n, hits[n.subnet.key]) for n in kept]
+            insert_missing(connection, t.hits, rows)
 
     def replace_evaluation(
         self, lease: Lease, new: NewEvaluation, *, stage: str, key: str, result: Mapping[str, Any]
@@ -103,6 +117,21 @@ class Results(Database):
             rows = connection.execute(query.order_by(c.position.is_(None), c.position, c.id)).mappings()
             return [Evaluation(**nested(row)) for row in rows]
 
+    def hits(self, job: Job, split: str) -> dict[str, NDArray[np.bool_]]:
+        """Which of the first examples of a split subnets classify right with inherited weights, by key.
+
+        Only of the evaluations with which it was kept; of how many examples differs.
+        """
+        h = t.hits.c
+        query = sa.select(t.subnets.c.key, h.count, h.bits).join(t.subnets, t.subnets.c.id == h.subnet_id)
+        query = query.where((h.job_id == job.id) & (h.split == split) & (h.weights == "inherited"))
+        with self.read() as connection:
+            rows = connection.execute(query.order_by(h.id)).all()
+        return {
+            row.key: np.unpackbits(np.frombuffer(row.bits, np.uint8), count=row.count).astype(np.bool_)
+            for row in rows
+        }
+
     def add_events(self, lease: Lease, events: Iterable[NewEvent]) -> None:
         """Events in one transaction; one with a step that is there already stays as it is."""
         shared = {"job_id": lease.job.id, "created_at": now()}
@@ -121,6 +150,11 @@ class Results(Database):
             return fetch(
                 connection, Event, sa.select(t.events).where((c.job_id == job.id) & of_kind).order_by(c.id)
             )
+
+
+def _hits_row(job_id: int, subnet_id: int, new: NewEvaluation, hits: NDArray[np.bool_]) -> dict[str, Any]:
+    row = {"job_id": job_id, "subnet_id": subnet_id, "split": new.split, "weights": new.weights}
+    return {**row, "count": len(hits), "bits": np.packbits(hits).tobytes()}
 
 
 def _evaluation_row(job_id: int, subnet_id: int, new: NewEvaluation) -> dict[str, Any]:

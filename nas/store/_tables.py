@@ -130,6 +130,20 @@ evaluations = sa.Table(
     sa.UniqueConstraint("subnet_id", "split", "weights", "metric"),
 )
 
+# Which examples a subnet classifies right, in the order of the split, eight to a byte.
+hits = sa.Table(
+    "hits",
+    metadata,
+    _id(),
+    _of("subnet"),
+    _of("job", indexed=True),
+    sa.Column("split", sa.String(32), nullable=False),
+    sa.Column("weights", sa.String(32), nullable=False),
+    sa.Column("count", sa.Integer, nullable=False),
+    sa.Column("bits", sa.LargeBinary, nullable=False),
+    sa.UniqueConstraint("subnet_id", "split", "weights"),
+)
+
 devices = sa.Table(
     "devices",
     metadata,

@@ -1,0 +1,199 @@
+"""Racing against evaluation in full: images that a search looks at, and the front that it ends with.
+
+The supernet of the quickstart is trained and all its subnets are evaluated once on both held-out splits. Searches
+then look their evaluations up, through the job's own stage, with the same seeds with and without racing. Fronts
+are compared by the report split, which no search sees: hypervolume of the finalists, and the hypervolume that
+their front was believed to have less that.
+
+    python benchmarks/fidelity.py --seeds 10 --table table.npz
+"""
+
+import argparse
+import contextlib
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+import supernet
+from nas import datasets
+from nas.config import JobConfig, load_config, merged
+from nas.datasets import DataSet
+from nas.evaluation import Hits
+from nas.progress import Silent
+from nas.spaces import resolve
+from nas.stages._beliefs import believed
+from nas.stages._objectives import Objectives, values_of
+from nas.stages._run import Run
+from nas.stages.finalists import choose
+from nas.stages.search import search
+from nas.stages.train import recipe, strategy
+from nas.store import Store
+from search_spaces import Architecture, SearchSpace
+from search_spaces._space import Codes
+from supernet._evaluate import correct
+from supernet._train import Training
+
+EXAMPLE = Path(__file__).parent.parent / "examples" / "quickstart.yaml"
+SPLITS = ("search", "report")
+BATCH = 256
+
+
+class NoLatency:
+    """The latency of a search for accuracy against MACs."""
+
+    def metrics(self, codes: Codes) -> dict[str, Any]:
+        return {"latency_ms": np.ones(len(codes))}
+
+    bounds = metrics
+
+    def intervals(self, codes: Codes) -> dict[str, Any]:
+        return {}
+
+
+@dataclass
+class Table:
+    """An evaluator that has evaluated everything: hits (subnets, images) by split. `seen`: images asked for."""
+
+    places: dict[Architecture, int]
+    hits: dict[str, Hits]
+    seen: int = 0
+    asked: list[int] = field(default_factory=list)
+
+    def correct(self, archs: Sequence[Architecture], split: str, images: slice | None = None) -> list[Hits]:
+        found = self.hits[split][[self.places[arch] for arch in archs], images or slice(None)]
+        self.seen += found.size
+        return list(found)
+
+    def probe(self, archs: Sequence[Architecture]) -> list[Any]:
+        raise NotImplementedError("nothing is run here, so that nothing can be probed")
+
+
+def tabulated(config: JobConfig, data: DataSet, space: SearchSpace, file: Path | None) -> dict[str, Hits]:
+    """Hits (all subnets, images) by split: read from the file, or trained, evaluated and written there."""
+    if file is not None and file.exists():
+        with np.load(file) as stored:
+            return {s: np.unpackbits(stored[s], axis=1, count=data.sizes[s]).astype(np.bool_) for s in SPLITS}
+    net = supernet.build(space, seed=config.seed)
+    training = Training(net, strategy(config.train.sampling, net), recipe(config), seed=config.seed)
+    for _ in training.run(lambda step: data.train_batch(config.seed, step, config.train.batch_size)):
+        pass
+    archs = space.decode(space.all_codes())
+    order = sorted(archs, key=lambda arch: str(arch.values))
+    hits = {}
+    for split in SPLITS:
+        found = correct(net, order, data.batches(split, BATCH))
+        hits[split] = np.array([found[arch].numpy() for arch in archs])
+    if file is not None:
+        packed = {split: np.packbits(found, axis=1) for split, found in hits.items()}
+        np.savez(file, **packed)
+    return hits
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Of one search: share of the images, its front by the report split and as believed, CPU seconds."""
+
+    share: float
+    true: float
+    believed: float
+    seconds: float
+    reproducibility: dict[str, Any]
+
+
+def searched(config: JobConfig, data: DataSet, objectives: Objectives, table: Table, folder: Path) -> Outcome:
+    """A search through the stage of a job, with a store of its own."""
+    table.seen = 0
+    with Store.open(f"sqlite:///{folder}/nas.db") as store:
+        job = store.create_job("search", config=merged(config), seed=config.seed, provenance={})
+        with store.acquire(job) as lease:
+            run = Run(store, lease, config, Silent(), threading.Event())
+            begun = time.process_time()
+            search(run, objectives, data, table)
+            seconds = time.process_time() - begun
+            lease.finish("succeeded")
+        rows = [row for row in store.evaluations(job, "search") if row.state == "ok"]
+        stage = store.stage(job, "search")
+    share = table.seen / (len(rows) * data.sizes["search"])
+    finalists = choose(objectives, rows, config.search.finalists)
+    archs = [objectives.space.architecture(row.subnet.architecture) for row in finalists]
+    values = values_of(objectives, finalists)
+    values[:, 0] = [hits.mean() for hits in table.correct(archs, "report")]
+    told = stage.result if stage is not None and stage.result is not None else {}
+    hoped = objectives.hypervolume(believed(objectives, rows))
+    return Outcome(share, objectives.hypervolume(values), hoped, seconds, told["reproducibility"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--searchers", nargs="+", default=["nsga2", "random"])
+    parser.add_argument("--evaluations", type=int, default=200)
+    parser.add_argument("--table", type=Path, help="where the evaluations of all subnets are kept")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    config = load_config(EXAMPLE, environment={})
+    data = datasets.build(config.data.name, **config.data.options)
+    space = resolve(config, data)
+    hits = tabulated(config, data, space, options.table)
+    table = Table({arch: i for i, arch in enumerate(space.decode(space.all_codes()))}, hits)
+    objectives = Objectives(("accuracy", "macs"), space, NoLatency())  # type: ignore[arg-type]
+    print("searcher   racing  images      true front      believed - true  CPU ms a subnet")
+    for searcher in options.searchers:
+        fronts: dict[float | None, NDArray[np.float64]] = {}
+        for racing in (None, 0.05, 0.1, 0.2):
+            found = [
+                _one(config, data, objectives, table, searcher, racing, seed, options.evaluations)
+                for seed in range(options.seeds)
+            ]
+            fronts[racing] = np.array([one.true for one in found])
+            _show(searcher, racing, found, fronts, options.evaluations)
+
+
+def _one(
+    config: JobConfig,
+    data: DataSet,
+    objectives: Objectives,
+    table: Table,
+    searcher: str,
+    racing: float | None,
+    seed: int,
+    evaluations: int,
+) -> Outcome:
+    section = {"searcher": searcher, "racing": racing, "evaluations": evaluations, "measure_above": None}
+    tree = merged(config) | {"seed": seed, "objectives": list(objectives.names)}
+    job = JobConfig.model_validate(tree | {"search": tree["search"] | section}, strict=False)
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(None):
+        return searched(job, data, objectives, table, Path(folder))
+
+
+def _show(
+    searcher: str,
+    racing: float | None,
+    found: Sequence[Outcome],
+    fronts: dict[float | None, NDArray[np.float64]],
+    evaluations: int,
+) -> None:
+    share = np.array([one.share for one in found])
+    hoped = np.array([one.believed - one.true for one in found])
+    front, whole = fronts[racing], fronts[None]
+    apart = front - whole
+    spread = apart.std(ddof=1) / np.sqrt(len(apart)) if len(apart) > 1 else np.nan
+    print(
+        f"{searcher:10} {racing or 'off':6} {share.mean():6.3f} ± {share.std():.3f}  "
+        f"{front.mean():.4f} ({apart.mean():+.4f} ± {spread:.4f})  {hoped.mean():+.4f}  "
+        f"{1e3 * np.mean([one.seconds for one in found]) / evaluations:.1f}"
+    )
+    if racing is None:
+        print("  ", found[0].reproducibility)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""How far the search split can rank subnets: what one half of it says against what the other half says."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from nas.agreement import agreement
+from nas.datasets import DataSet
+from nas.evaluation import Hits
+from nas.stages._estimates import whole_quality
+from nas.stages._run import Run
+from predictors import accuracy
+from search_spaces import SearchSpace
+from search_spaces._space import Codes
+from supernet._standard_errors import MeanErrors
+
+Floats = NDArray[np.float64]
+
+FOLDS = 5
+FEWEST = 10  # subnets that have seen all images
+
+
+def reproducibility(run: Run, space: SearchSpace, data: DataSet) -> dict[str, Any]:
+    """Kendall's tau, as plain data, on halves of the search split that share no source item.
+
+    ranking: between the qualities of the same subnets on either half.  predictor: between qualities on one
+    half and what a predictor of accuracy says that was fitted to other subnets on the other half.
+    Only subnets that have seen all images are ranked. Empty where they are too few.
+    """
+    kept = run.store.hits(run.lease.job, "search")
+    rows = [e for e in run.store.evaluations(run.lease.job, "search") if e.state == "ok"]
+    rows = [e for e in rows if e.subnet.key in kept]
+    hits = [kept[e.subnet.key] for e in rows]
+    images = max(map(len, hits), default=0)
+    if sum(len(seen) == images for seen in hits) < FEWEST:
+        return {}
+    sources = data.sources("search")
+    sources = None if sources is None else sources[:images]
+    codes = space.encode([space.architecture(e.subnet.architecture) for e in rows])
+    return scores(space, codes, hits, sources)
+
+
+def scores(space: SearchSpace, codes: Codes, hits: Sequence[Hits], sources: Tensor | None) -> dict[str, Any]:
+    """As `reproducibility`, of subnets (codes (n, choices)) with their hits on the first images."""
+    images = max(map(len, hits))
+    first, second = halves(images, sources)
+    whole = np.array([len(seen) == images for seen in hits])
+    table = np.array([seen for seen in hits if len(seen) == images])
+    ours, others = table[:, first].mean(axis=1), table[:, second].mean(axis=1)
+    found: dict[str, Any] = {"images": [int(first.sum()), int(second.sum())]}
+    ranking = agreement([(ours.tolist(), others.tolist())])
+    found["ranking"] = ranking and ranking.to_dict()
+    labels, errors = _labels(hits, first, table[:, first].mean(axis=0), sources)
+    told = _predicted(space, codes, labels, errors)[whole]
+    score = agreement([(told.tolist(), others.tolist())])
+    return found | {"predictor": score and score.to_dict()}
+
+
+def halves(images: int, sources: Tensor | None) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Two sets of images that share no source item; images whose items are in both sets are in neither."""
+    if sources is None:
+        even = np.arange(images) % 2 == 0
+        return even, ~even
+    _, places = sources.unique(return_inverse=True)
+    odd = (places % 2 == 1).numpy()
+    return ~odd.any(axis=1), odd.all(axis=1)
+
+
+def _labels(
+    hits: Sequence[Hits], half: NDArray[np.bool_], ease: Floats, sources: Tensor | None
+) -> tuple[Floats, Floats]:
+    """Qualities on the images of a half and their standard errors, (n,) each."""
+    own = None if sources is None else sources[torch.from_numpy(half)]
+
+    @lru_cache(None)
+    def errors(count: int) -> MeanErrors:
+        return MeanErrors.over(count, None if own is None else own[:count])
+
+    found = [whole_quality(seen[half[: len(seen)]], ease, errors) for seen in hits]
+    return np.array([q.value for q in found]), np.array([q.stderr for q in found])
+
+
+def _predicted(space: SearchSpace, codes: Codes, labels: Floats, errors: Floats) -> Floats:
+    """For each subnet (n,) what a predictor says that was fitted to others."""
+    fold = np.arange(len(codes)) % FOLDS
+    told = np.empty(len(codes))
+    for number in range(FOLDS):
+        mine, rest = fold == number, fold != number
+        told[mine] = accuracy.fit(space, codes[rest], labels[rest], stderr=errors[rest]).mean(codes[mine])
+    return told
