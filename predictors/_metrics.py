@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import kendalltau
 
 Floats = NDArray[np.float64]
 
@@ -48,5 +47,7 @@ def relative_errors(predicted: Floats, measured: Floats) -> Floats:
 
 def rank_correlation(a: Floats, b: Floats) -> float:
     """Kendall's tau-b in [-1, 1]; 0 where one side is constant or has fewer than two values."""
+    from scipy.stats import kendalltau  # noqa: PLC0415 - takes a second to import
+
     tau = float(kendalltau(a, b).statistic) if len(a) > 1 else math.nan
     return 0.0 if math.isnan(tau) else tau

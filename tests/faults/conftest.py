@@ -1,41 +1,30 @@
-"""Jobs that run in the background while the first tests do their work: two cores are there, one is enough."""
+"""A finished job to be read and copied, and places for others."""
 
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from nas_process import Place, Ran, make_place
-from user_inputs import CASES, place_of, prepared
+from nas_process import Here, Place, Ran, make_place
 
-Judged = tuple[Place, Ran]
-
-
-@pytest.fixture(scope="session")
-def background() -> Iterator[ThreadPoolExecutor]:
-    """One thread; what it is given runs in the order in which it came."""
-    with ThreadPoolExecutor(1) as pool:
-        yield pool
-        pool.shutdown(cancel_futures=True)  # after an interruption
+from nas.cli import main
 
 
 @pytest.fixture(scope="session")
-def finishing(background: ThreadPoolExecutor, tmp_path_factory: pytest.TempPathFactory) -> "Future[Place]":
-    """The finished job, which may not be finished yet."""
-    place = make_place(tmp_path_factory.mktemp("finished"))
-
-    def run() -> Place:
-        ran = place.nas("run", "job.yaml")
-        assert ran.code == 0, ran.err
-        return place
-
-    return background.submit(run)
-
-
-@pytest.fixture
-def finished(finishing: "Future[Place]") -> Place:
+def finished(_session_home: None, tmp_path_factory: pytest.TempPathFactory) -> Place:
     """A job that nothing disturbed; only to be read and copied."""
-    return finishing.result()
+    place = make_place(tmp_path_factory.mktemp("finished"))
+    ran = place.nas("run", "job.yaml")
+    assert ran.code == 0, ran.err
+    return place
+
+
+@pytest.fixture(scope="session")
+def subnet(finished: Place, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the smallest subnet of that job; only to be copied."""
+    folder = tmp_path_factory.mktemp("extracted") / "subnet"
+    ((key,),) = finished.query("SELECT key FROM subnets ORDER BY params LIMIT 1")
+    words = ("extract", "job", "--subnet", key, "-o", str(folder), "--store", finished.url)
+    assert main(words) == 0
+    return folder
 
 
 @pytest.fixture
@@ -50,30 +39,15 @@ def place(tmp_path: Path) -> Place:
     return make_place(tmp_path / "place")
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _judged(
-    request: pytest.FixtureRequest,
-    background: ThreadPoolExecutor,
-    finishing: "Future[Place]",
-    tmp_path_factory: pytest.TempPathFactory,
-) -> dict[str, "Future[Judged]"]:
-    """Every case that a test of this session asks for, by its name."""
-    parameters = [getattr(item, "callspec", None) for item in request.session.items]
-    asked = {spec.params.get("case") for spec in parameters if spec is not None}
-    wanted = [name for name in CASES if name in asked]
-    folder = tmp_path_factory.mktemp("cases")
-    ready = background.submit(lambda: prepared(finishing.result(), folder, wanted))
-
-    def judge(name: str) -> Judged:
-        place = place_of(ready.result(), name)
-        return place, CASES[name](place)
-
-    futures = {name: background.submit(judge, name) for name in wanted}
-    background.shutdown(wait=False)  # its thread ends with the last case: tests elsewhere count threads
-    return futures
-
-
 @pytest.fixture
-def judged(case: str, _judged: dict[str, "Future[Judged]"]) -> Judged:
-    """Where the test's case ran, and how it ended."""
-    return _judged[case].result()
+def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Here:
+    """As `Place.nas`, in the test's own process, which knows torch already."""
+
+    def run(place: Place, *words: str) -> Ran:
+        capsys.readouterr()
+        with monkeypatch.context() as patch:
+            patch.chdir(place.folder)
+            code = main([*words, "--store", place.url])
+        return Ran(code, *capsys.readouterr())
+
+    return run

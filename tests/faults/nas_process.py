@@ -115,6 +115,9 @@ class Place:
         return self.query(f"SELECT state, error FROM jobs WHERE id = {job}")[0]  # type: ignore[return-value]
 
 
+Here = Callable[..., Ran]  # a place and the words
+
+
 def make_place(folder: Path, job: str = JOB) -> Place:
     """A folder with `job.yaml` and no store yet."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -45,11 +45,6 @@ def test_a_folder_that_is_not_empty_is_left_alone(finished: Place, tmp_path: Pat
     assert (ran.code, (tmp_path / "mine.txt").read_text()) == (4, "mine")
 
 
-def test_a_full_disk(place: Place) -> None:
-    ran = place.nas("run", "job.yaml", *WIDE, preexec_fn=_no_space)
-    assert_disk_was_full(place, ran)
-
-
 @pytest.mark.slow
 def test_a_full_disk_and_a_hostile_name_do_no_harm(tmp_path: Path) -> None:
     """Together, because both need a job of their own."""

@@ -2,7 +2,6 @@
 
 import signal
 from collections.abc import Callable
-from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
@@ -33,7 +32,7 @@ def killed(place: Place, reached: Reached, *words: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def killed_in_training(finishing: "Future[Place]", tmp_path_factory: pytest.TempPathFactory) -> Place:
+def killed_in_training(_session_home: None, tmp_path_factory: pytest.TempPathFactory) -> Place:
     """A job that was killed when it had two checkpoints or three; only to be copied."""
     place = make_place(tmp_path_factory.mktemp("killed"))
     killed(place, trained_to(place, 40), "run", "job.yaml")
@@ -41,7 +40,7 @@ def killed_in_training(finishing: "Future[Place]", tmp_path_factory: pytest.Temp
 
 
 def test_killed_in_training_and_search_and_a_worker_alone(
-    finishing: "Future[Place]", killed_in_training: Place, tmp_path: Path
+    finished: Place, killed_in_training: Place, tmp_path: Path
 ) -> None:
     place = killed_in_training.copied_to(tmp_path / "copy")
     killed(place, searched(place, 2), "resume", "job")
@@ -55,7 +54,7 @@ def test_killed_in_training_and_search_and_a_worker_alone(
     assert place.state() == ("succeeded", None)
     assert_kept(before, place)
     assert_once(place)
-    assert outcome(place) == outcome(finishing.result())
+    assert outcome(place) == outcome(finished)
 
 
 def test_damaged_checkpoints_are_told_and_left_out(killed_in_training: Place, tmp_path: Path) -> None:

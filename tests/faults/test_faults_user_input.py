@@ -1,12 +1,12 @@
 """Wrong jobs end with one sentence and the right exit code; odd ones that are possible work."""
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
-from nas_process import SPACE_SIZE, Place, Ran
-from user_inputs import REFUSED, REFUSED_TOO
-
-Judged = tuple[Place, Ran]
+from nas_process import SPACE_SIZE, Here, Place, Ran
+from user_inputs import REFUSED, corrupt_images
 
 SENTENCES = {
     "unknown data set": "'digit' is unknown",
@@ -31,19 +31,23 @@ def assert_one_sentence(ran: Ran, code: int) -> str:
     return error
 
 
-@pytest.mark.parametrize(
-    "case", [*REFUSED, *(pytest.param(case, marks=pytest.mark.slow) for case in REFUSED_TOO)]
-)
-def test_refused_before_there_is_a_store(case: str, judged: Judged) -> None:
-    place, ran = judged
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused_before_there_is_a_store(case: str, place: Place, subnet: Path, here: Here) -> None:
+    ran = here(place, "run", *REFUSED[case](place, subnet))
     assert_one_sentence(ran, 2)
     assert SENTENCES[case] in ran.err
     assert {path.name for path in place.folder.iterdir()} <= {"job.yaml", "images", "subnet"}
 
 
-@pytest.mark.parametrize("case", ["NaN loss"])
-def test_a_loss_that_is_no_number(judged: Judged) -> None:
-    place, ran = judged
+def test_refused_by_the_installed_command_in_the_same_way(place: Place, subnet: Path) -> None:
+    ran = place.nas("run", *REFUSED["unknown data set"](place, subnet))
+    assert_one_sentence(ran, 2)
+    assert SENTENCES["unknown data set"] in ran.err
+    assert [path.name for path in place.folder.iterdir()] == ["job.yaml"]
+
+
+def test_a_loss_that_is_no_number(place: Place) -> None:
+    ran = place.nas("run", "job.yaml", "--set", "train.lr=1e38")
     error = assert_one_sentence(ran, 1)
     assert error == "Error: The training loss is nan at step 20 of 60."
     assert place.state() == ("failed", error.removeprefix("Error: "))
@@ -51,28 +55,21 @@ def test_a_loss_that_is_no_number(judged: Judged) -> None:
     assert not place.artifacts.exists() or not list(place.artifacts.iterdir())
 
 
-@pytest.mark.parametrize("case", ["impossible latency"])
-def test_a_latency_that_no_subnet_has_is_found_before_the_training(judged: Judged) -> None:
-    place, ran = judged
+def test_a_latency_that_no_subnet_has_is_found_before_the_training(place: Place) -> None:
+    ran = place.nas("run", "job.yaml", "--set", 'constraints=["latency_ms<=0.0001"]')
     error = assert_one_sentence(ran, 2)
     assert "keeps the limit 'latency_ms<=0.0001'" in error
     assert place.state() == ("failed", error.removeprefix("Error: "))
     assert {name for (name,) in place.query("SELECT name FROM stages")} == {"space", "latency"}
 
 
-@pytest.mark.parametrize("case", ["corrupt image"])
-def test_an_image_that_cannot_be_read(judged: Judged) -> None:
-    place, ran = judged
-    error = assert_one_sentence(ran, 2)
+def test_an_image_that_cannot_be_read_and_data_that_changed_while_the_job_rested(place: Place) -> None:
+    error = assert_one_sentence(place.nas("run", *corrupt_images(place)), 2)
     assert ".png' cannot be read" in error
     assert place.state() == ("failed", error.removeprefix("Error: "))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("case", ["changed data"])
-def test_data_that_changed_while_the_job_rested(judged: Judged) -> None:
-    place, ran = judged
-    error = assert_one_sentence(ran, 1)
+    images = place.folder / "images" / "ant"
+    shutil.copyfile(images / "1.png", images / "new.png")
+    error = assert_one_sentence(place.nas("resume", "job"), 1)
     assert error == "Error: The data set 'image_folder' is not what it was when job 'job' began."
     assert place.state() == ("failed", error.removeprefix("Error: "))
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from image_trees import make_tree
+from sklearn.datasets import load_digits
 from torch import Tensor
 
 from nas import datasets
@@ -178,6 +179,13 @@ def test_a_pair_shows_its_digits_side_by_side() -> None:
         likeness = torch.corrcoef(torch.stack([shown.flatten(), originals[:, side].flatten()]))[0, 1]
         other = torch.corrcoef(torch.stack([shown.flatten(), originals[:, 1 - side].flatten()]))[0, 1]
         assert likeness > 0.6 > other
+
+
+def test_the_digits_are_scikit_learns() -> None:
+    images, labels = source_digits()
+    digits = load_digits()
+    assert torch.equal(images, torch.tensor(digits.images / 16, dtype=torch.float32).unsqueeze(1))
+    assert torch.equal(labels, torch.tensor(digits.target))
 
 
 def test_clean_digits_are_the_images_themselves() -> None:

@@ -13,6 +13,7 @@ import search_spaces
 from nas.config import JobConfig, checked_config
 from nas.progress import Silent
 from nas.stages import _latency_fit, _uncertain
+from nas.stages import latency as latency_stage
 from nas.stages._latency_fit import MEMORY, source_state
 from nas.stages._objectives import Objectives
 from nas.stages._run import Run, subnet_row
@@ -173,11 +174,15 @@ def test_few_measurements_do_whatever_their_number(store: Store, space: SearchSp
 
 
 @pytest.mark.parametrize("name", ["auto", "flops", "additive"])
-def test_a_stored_predictor_of_any_kind_is_found_again(store: Store, space: SearchSpace, name: str) -> None:
+def test_a_stored_predictor_of_any_kind_is_found_again(
+    store: Store, space: SearchSpace, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codes = space.encode([space.smallest, space.largest])
     with running(store, config(name=name)) as run:
-        found = latency(run, space)
-        codes = space.encode([space.smallest, space.largest])
-        assert np.array_equal(latency(run, space).predict(codes), found.predict(codes))
+        fitted = latency(run, space)
+        monkeypatch.setattr(latency_stage, "measure_and_fit", None)
+        resumed = Run(store, run.lease, run.config, Silent(), threading.Event())
+        assert np.array_equal(latency(resumed, space).predict(codes), fitted.predict(codes))
 
 
 def test_what_failed_is_tried_again_when_the_job_goes_on(
