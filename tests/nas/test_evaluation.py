@@ -1,22 +1,32 @@
-"""The pool of processes: what it returns is what one process would have computed, in the order asked for."""
+"""Evaluating processes: what they return is what one would have computed, in the order asked for."""
 
+import os
+import signal
+
+import pytest
 import torch
+from same_process import evaluating_here
 
 import nas
 from nas import datasets, extraction
 from nas.artifacts import verified
 from nas.evaluation import EvaluationPool, EvaluationSetup
+from nas.evaluation._local import Process
 from search_spaces import Architecture, SearchSpace
+from search_spaces._errors import JobFailedError
 from supernet._base import Supernet
 
 
 def setup(job: nas.JobHandle, space: SearchSpace) -> EvaluationSetup:
+    data = datasets.build("digits")
     return EvaluationSetup(
         family=space.family,
         space_options=dict(space.options),
         weights=verified(job.store, job.store.artifacts(job.job, "supernet")[-1]),
         data_name="digits",
         data_options={},
+        data_digest=data.digest,
+        data_sizes=data.sizes,
         torch_device="cpu",
         threads=1,
     )
