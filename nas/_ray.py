@@ -7,9 +7,10 @@ import logging
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ CONNECT_SECONDS = 5.0
 OBJECT_STORE_BYTES = 100 * 2**20
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is reported to others
-    "RAY_AIR_NEW_OUTPUT": "0",  # stdout is for data
+    "RAY_AIR_NEW_OUTPUT": "0",  # plain lines, which can be switched off
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours
     # A busy machine needs longer than Ray's 30 seconds to start its servers.
     "RAY_gcs_server_port_wait_time_s": "300",
@@ -38,7 +39,7 @@ def own_ray(
 
     Raises JobFailedError, with the hint, when it does not start.
     """
-    with _environment():
+    with _surroundings():
         try:
             _init(
                 address=LOCAL,
@@ -70,7 +71,7 @@ def cluster(address: str) -> Iterator[None]:
         except OSError as error:
             reason = error.strerror or error
             raise JobFailedError(f"No Ray cluster answers at {address}: {reason}.", hint) from None
-    with _environment():
+    with _surroundings():
         try:
             _init(address=address)
         except (RuntimeError, OSError, ValueError) as error:
@@ -91,11 +92,13 @@ def _init(**options: Any) -> None:
 
 
 @contextmanager
-def _environment() -> Iterator[None]:
+def _surroundings() -> Iterator[None]:
+    """ENVIRONMENT; and what Ray prints, such as why a worker died, goes to stderr: stdout is for data."""
     before = {name: os.environ.get(name) for name in ENVIRONMENT}
     os.environ.update(ENVIRONMENT)
     try:
-        yield
+        with redirect_stdout(sys.stderr):
+            yield
     finally:
         for name, value in before.items():
             if value is None:

@@ -59,6 +59,7 @@ def check(config: JobConfig) -> SearchSpace:
             build_device(name, {"backend": device.backend, **device.options})
     _check_sample(config, space)
     _check_searcher(config, space)
+    _check_cluster(config)
     net, init = supernet.build(space), config.supernet.init
     how = strategy(config.train.sampling, net)
     how.draw(space, np.random.default_rng(0))
@@ -187,6 +188,19 @@ def _check_searcher(config: JobConfig, space: SearchSpace) -> None:
         objectives=config.objectives,
     )
     searchers.build(config.search.searcher, anything, **config.search.options)
+
+
+def _check_cluster(config: JobConfig) -> None:
+    """Raises UsageError where the job names a Ray cluster and none answers."""
+    if config.execution.address == "local":
+        return
+    from nas._ray import cluster  # noqa: PLC0415 - imports ray
+
+    try:
+        with cluster(config.execution.address):
+            pass
+    except JobFailedError as error:
+        raise UsageError(f"execution.address: {error.message}", error.hint) from error
 
 
 def _version(name: str) -> str | None:

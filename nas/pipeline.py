@@ -34,7 +34,8 @@ def run(store: Store, job: Job, *, progress: Progress) -> None:
         space = _space(run, data)
         device = latency(run, space)
         weights = train(run, space, data, train_anchors(run, space, data))
-        with evaluator(_setup(run, space, data, weights), config.execution) as pool:
+        setup = _setup(run, space, data, weights)
+        with evaluator(setup, config.execution, warn=run.warn) as pool:
             objectives = Objectives(config.objectives, space, device)
             search(run, objectives, data, pool)
             report(run, objectives, data, pool)

@@ -5,7 +5,7 @@ this. The weights are loaded once per process. Which process evaluates what does
 neither do their number and the order in which they answer.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Protocol
 
@@ -29,16 +29,19 @@ class Evaluator(Protocol):
         """How each network reacts to the first PROBED examples of `search`."""
 
 
-def evaluator(setup: EvaluationSetup, execution: ExecutionConfig) -> AbstractContextManager[Evaluator]:
+def evaluator(
+    setup: EvaluationSetup, execution: ExecutionConfig, *, warn: Callable[[str], None]
+) -> AbstractContextManager[Evaluator]:
     """The processes that the job file asks for, for as long as the context lasts.
 
-    Raises JobFailedError where Ray does not start or is too small, UsageError where no cluster answers.
+    warn: hears of processes that died. What is asked of the evaluator raises JobFailedError when they die again
+    and again, or when Ray does not start, does not answer or is too small.
     """
     if execution.engine == "local":
-        return EvaluationPool(setup, workers=execution.workers)
+        return EvaluationPool(setup, workers=execution.workers, warn=warn)
     from nas.evaluation._ray_actors import ray_pool  # noqa: PLC0415 - imports ray
 
-    return ray_pool(setup, workers=execution.workers, address=execution.address)
+    return ray_pool(setup, workers=execution.workers, address=execution.address, warn=warn)
 
 
 __all__ = ["EvaluationPool", "EvaluationSetup", "Evaluator", "Hits", "evaluator"]

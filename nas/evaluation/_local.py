@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 class EvaluationPool(Workers):
     """An `Evaluator` of `workers` processes; a context manager that ends them."""
 
-    def __init__(self, setup: EvaluationSetup, *, workers: int) -> None:
-        super().__init__(setup, partial(Process, setup), workers)
+    def __init__(self, setup: EvaluationSetup, *, workers: int, warn: Callable[[str], None]) -> None:
+        super().__init__(setup, partial(Process, setup), workers, warn=warn)
 
 
 class Process:

@@ -5,7 +5,7 @@ room; until then the others do its work.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -34,17 +34,19 @@ DEATHS = (NodeDiedError, ObjectLostError, OutOfMemoryError, RayActorError, Worke
 
 
 @contextmanager
-def ray_pool(setup: EvaluationSetup, *, workers: int, address: str = LOCAL) -> Iterator[Workers]:
+def ray_pool(
+    setup: EvaluationSetup, *, workers: int, address: str, warn: Callable[[str], None]
+) -> Iterator[Workers]:
     """An `Evaluator` of `workers` actors, each with the setup's threads, and a GPU or an equal part of one.
 
     address: `local` starts a Ray of its own on this machine, `auto` and `host:port` join one that runs; when
     something is asked for the first time, that is. JobFailedError is raised then where it does not start,
     does not answer or is too small.
     """
-    with ExitStack() as stack, Workers(
-        setup, _Starter(setup, workers, address, stack), workers, patience=PATIENCE
-    ) as pool:
-        yield pool
+    with ExitStack() as stack:
+        start = _Starter(setup, workers, address, stack)
+        with Workers(setup, start, workers, warn=warn, patience=PATIENCE) as pool:
+            yield pool
 
 
 class _Starter:

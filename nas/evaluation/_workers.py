@@ -65,7 +65,8 @@ class Workers:
     """`count` processes; an `Evaluator`, and a context manager that ends them.
 
     They are started when something is asked for the first time: a job that has all its results needs none.
-    start: a new process.  patience: seconds after which it is an error that none has begun; None: no limit.
+    start: a new process.  warn: hears of those that died.
+    patience: seconds after which it is an error that none has begun; None: no limit.
     """
 
     def __init__(
@@ -74,9 +75,11 @@ class Workers:
         start: Callable[[], Worker],
         count: int,
         *,
+        warn: Callable[[str], None],
         patience: float | None = None,
     ) -> None:
-        self._setup, self._start, self._count, self._patience = setup, start, count, patience
+        self._setup, self._start, self._count = setup, start, count
+        self._warn, self._patience = warn, patience
         self._workers: dict[int, Worker] = {}
         self._ready: set[int] = set()
         self._beginning: dict[Future[Any], int] = {}
@@ -150,6 +153,7 @@ class Workers:
                     deaths[i] += 1
                     if deaths[i] == TRIES:
                         raise _given_up("evaluated the same subnets") from error
+                    self._warn("A worker process died while it evaluated subnets: another evaluates these.")
                     waiting[place].appendleft(i)
                     self._replace(place)
         return [results[i] for i in range(len(calls))]
@@ -168,6 +172,7 @@ class Workers:
             try:
                 future.result()
             except WorkerDiedError as error:
+                self._warn("A worker process died before it could begin: another is started.")
                 self._false_starts += 1
                 if self._false_starts == TRIES:
                     raise _given_up("began") from error

@@ -42,7 +42,7 @@ def test_the_pool_is_as_one_process(tiny_job: nas.JobHandle):
     net = extraction.load_supernet(tiny_job.store, tiny_job.job)
     archs = net.space.decode(net.space.all_codes())[::-9]
     assert len(archs) > 6
-    with EvaluationPool(setup(tiny_job, net.space), workers=2) as pool:
+    with EvaluationPool(setup(tiny_job, net.space), workers=2, warn=warnings.append) as pool:
         for split, images in (("search", slice(30, 290)), ("report", slice(None))):
             found = [hits.tolist() for hits in pool.correct(archs, split, images)]
             assert found == [alone(net, arch, split, images) for arch in archs]
