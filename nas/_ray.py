@@ -6,7 +6,6 @@ What Ray does is never the record: workers compute, this process writes to the s
 import logging
 import os
 import signal
-import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -16,10 +15,10 @@ from typing import Any
 
 import ray
 
+from nas._ray_address import knock, unreachable
 from search_spaces._errors import JobFailedError
 
-LOCAL, AUTO = "local", "auto"
-CONNECT_SECONDS = 5.0
+LOCAL = "local"
 OBJECT_STORE_BYTES = 100 * 2**20
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is reported to others
@@ -63,20 +62,12 @@ def cluster(address: str) -> Iterator[None]:
 
     Raises JobFailedError when there is none.
     """
-    hint = "`ray start --head` starts one, `ray start --address=HOST:PORT` lets this machine join it."
-    if address != AUTO:
-        host, _, port = address.rpartition(":")
-        try:  # Ray itself takes minutes to give up
-            socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
-        except OSError as error:
-            reason = error.strerror or error
-            raise JobFailedError(f"No Ray cluster answers at {address}: {reason}.", hint) from None
+    knock(address)
     with _surroundings():
         try:
             _init(address=address)
         except (RuntimeError, OSError, ValueError) as error:
-            reason = str(error).partition("\n")[0].rstrip(".")
-            raise JobFailedError(f"The Ray cluster '{address}' cannot be reached: {reason}.", hint) from error
+            raise unreachable(address, error) from error
         try:
             yield
         finally:

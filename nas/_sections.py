@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from nas._init_sections import Init
+from nas._ray_address import is_cluster
 from nas._strict import (
     AList,
     BelowOne,
@@ -181,8 +182,7 @@ class SearchConfig(Section):
 
 
 def _checked_address(value: str) -> str:
-    host, colon, port = value.rpartition(":")
-    if value not in ("local", "auto") and not (colon and host and port.isdigit() and 0 < int(port) < 65536):
+    if value != "local" and not is_cluster(value):
         raise ValueError(f"must be local, auto or HOST:PORT, not '{value[:60]}'")
     return value
 

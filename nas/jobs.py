@@ -14,6 +14,7 @@ import torch
 import search_spaces
 import supernet
 from nas import datasets, searchers
+from nas._ray_address import check_cluster
 from nas.anchors import load_anchors
 from nas.config import REMOTE, STORED, AnchorsInit, JobConfig, merged
 from nas.extraction import space_of
@@ -194,11 +195,8 @@ def _check_cluster(config: JobConfig) -> None:
     """Raises UsageError where the job names a Ray cluster and none answers."""
     if config.execution.address == "local":
         return
-    from nas._ray import cluster  # noqa: PLC0415 - imports ray
-
     try:
-        with cluster(config.execution.address):
-            pass
+        check_cluster(config.execution.address)
     except JobFailedError as error:
         raise UsageError(f"execution.address: {error.message}", error.hint) from error
 

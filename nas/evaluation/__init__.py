@@ -34,8 +34,8 @@ def evaluator(
 ) -> AbstractContextManager[Evaluator]:
     """The processes that the job file asks for, for as long as the context lasts.
 
-    warn: hears of processes that died. What is asked of the evaluator raises JobFailedError when they die again
-    and again, or when Ray does not start, does not answer or is too small.
+    warn: hears of processes that died. What is asked of the evaluator raises JobFailedError when they die
+    again and again, or when Ray does not start, does not answer or is too small.
     """
     if execution.engine == "local":
         return EvaluationPool(setup, workers=execution.workers, warn=warn)

@@ -38,7 +38,7 @@ def tasks(count: int, images: range, workers: int) -> list[Task]:
 
 def _blocks(images: range) -> Iterator[range]:
     """Aligned to multiples of BATCH: parts of a split that grow meet the same blocks again."""
-    for start in range(images.start // BATCH * BATCH, images.stop, BATCH):
+    for start in range(images.start // BATCH * BATCH, images.stop if images else 0, BATCH):
         yield range(max(start, images.start), min(start + BATCH, images.stop))
 
 
