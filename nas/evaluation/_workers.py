@@ -91,8 +91,8 @@ class Workers:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for worker in self._workers.values():
-            worker.end(at_once=error is not None)
+        for place, worker in self._workers.items():
+            worker.end(at_once=error is not None or place not in self._ready)
 
     def correct(self, archs: Sequence[Architecture], split: str, images: slice | None = None) -> list[Hits]:
         """For each architecture, in the given order, which examples it classifies right.

@@ -5,6 +5,7 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ import psutil
 import pytest
 from evaluation_setup import made
 
-from nas.evaluation import EvaluationPool
+from nas.config import ExecutionConfig
+from nas.evaluation import EvaluationPool, evaluator
+from search_spaces._errors import JobFailedError
 
 OBJECT_STORE_BYTES = 80 * 2**20
 
@@ -63,3 +66,30 @@ def test_a_worker_and_a_node_that_die_cost_nothing_but_time(tmp_path: Path, clus
         assert [hits.tolist() for hits in pool.correct(archs, "search")] == expected
         assert len(told) == 2
     assert actors() == []
+    with (
+        ray_pool(
+            replace(setup, data_digest="another"), workers=1, address=cluster.address, warn=told.append
+        ) as pool,
+        pytest.raises(JobFailedError, match="is not the one that the job has"),
+    ):
+        pool.correct(archs, "search")
+    with (
+        ray_pool(setup, workers=2, address=cluster.address, warn=told.append) as pool,
+        pytest.raises(JobFailedError, match="Ray has 1 CPUs; 2 workers with 1 threads need 2"),
+    ):
+        pool.correct(archs, "search")
+
+
+@pytest.mark.slow
+def test_a_ray_of_its_own_is_started_and_ended(tmp_path: Path):
+    net, setup = made(tmp_path)
+    archs = net.space.decode(net.space.all_codes()[::9])
+    found, told = [], list[str]()
+    for engine in ("local", "ray"):
+        with evaluator(setup, ExecutionConfig(engine=engine), warn=told.append) as pool:
+            found.append([hits.tolist() for hits in pool.correct(archs, "search", slice(10, 290))])
+    assert found[0] == found[1]
+    assert told == []
+    assert [
+        child.name() for child in psutil.Process().children(recursive=True) if "ray" in child.name()
+    ] == []
