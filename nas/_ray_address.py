@@ -19,8 +19,8 @@ JOIN = "import sys, ray; ray.init(address=sys.argv[1], log_to_driver=False)"
 
 def is_cluster(address: str) -> bool:
     """Whether it is `auto` or `host:port`."""
-    host, _, port = address.rpartition(":")
-    return address == AUTO or (bool(host) and port.isdecimal() and 0 < int(port) < 2**16)
+    found = re.fullmatch(r"([\w.-]+|\[[\da-fA-F:.]+\]):(\d{1,5})", address, re.ASCII)
+    return address == AUTO or (found is not None and 0 < int(found[2]) < 2**16)
 
 
 def knock(address: str) -> None:
