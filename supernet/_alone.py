@@ -1,6 +1,6 @@
 """One architecture of a supernet with weights that it shares with none: how a subnet is trained further."""
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from search_spaces._restriction import only
 from supernet._base import Supernet
 from supernet._init import init_weights
 from supernet._nested import Nested
+from supernet._plain_layers import Mlp
 
 
 class Alone(Nested):
@@ -31,8 +32,13 @@ class Alone(Nested):
     def segments(self, name: str) -> int:
         return 1
 
-    def stage_key(self, arch: Architecture, stage: str) -> Hashable:
-        return stage
+    def path(self, arch: Architecture) -> tuple[Hashable, ...]:
+        return tuple(self.step_names(arch))
+
+    def ffn_widths(self, arch: Architecture, block: str) -> Sequence[int]:
+        mlp = self.shared.get_submodule(f"{block}.mlp")
+        assert isinstance(mlp, Mlp)
+        return [mlp.fc2.in_features]
 
     def adapt(self, batches: Iterable[Tensor]) -> None:
         """Nothing: there are no smaller networks inside."""

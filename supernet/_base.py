@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from search_spaces import Architecture, SearchSpace
 
+Stage = Callable[[Tensor], Tensor]
 SKELETONS = 64
 
 
@@ -74,8 +75,8 @@ class Supernet(nn.Module, ABC):
         """Random input of the shape that the family takes."""
 
     @abstractmethod
-    def stage_key(self, arch: Architecture, stage: str) -> Hashable:
-        """What a stage of the plain module computes, beside its input: equal keys, equal functions."""
+    def path(self, arch: Architecture) -> tuple[Hashable, ...]:
+        """A key for each of `steps`, without any weight: equal keys, equal functions, in any architecture."""
 
     @abstractmethod
     def adapt(self, batches: Iterable[Tensor]) -> None:
@@ -112,14 +113,21 @@ class Supernet(nn.Module, ABC):
         """A stand-alone copy of one architecture, on the supernet's device, in evaluation mode."""
         return self._assembled(arch, {name: tensor.clone() for name, tensor in self.tensors(arch).items()})
 
-    def steps(self, arch: Architecture) -> Iterator[tuple[Hashable, Callable[[Tensor], Tensor]]]:
-        """The forward pass as (key, function) pairs: equal keys so far, equal inputs, equal outputs.
+    def steps(self, arch: Architecture) -> Iterator[tuple[str, Stage]]:
+        """The forward pass as functions by name, one for each key of `path`.
 
-        The functions share the weights as they are now, as far as they need no copy.
+        They share the weights as they are now, as far as they need no copy.
         """
-        module: Any = self._assembled(arch, self.tensors(arch))
-        for name, stage in module.stages():
-            yield self.stage_key(arch, name), stage
+        return self._divided(self._assembled(arch, self.tensors(arch)))
+
+    def step_names(self, arch: Architecture) -> list[str]:
+        """The names of `steps`, without any weight."""
+        return [name for name, _ in self._divided(self._skeleton(arch))]
+
+    def _divided(self, module: nn.Module) -> Iterator[tuple[str, Stage]]:
+        """The stages of a plain module; families whose FFNs are chosen divide blocks in halves."""
+        stages: Iterator[tuple[str, Stage]] = module.stages()  # type: ignore[operator]
+        return stages
 
     def _assembled(self, arch: Architecture, tensors: dict[str, Tensor]) -> nn.Module:
         module = self._build_skeleton(arch)

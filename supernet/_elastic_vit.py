@@ -1,12 +1,13 @@
 """One vision transformer whose prefixes of FFN neurons, heads, channels and layers are networks, too."""
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
 
 from search_spaces import Architecture, SearchSpace
-from search_spaces._elastic_vit import layer_values, plain_config, vit_config
+from search_spaces._elastic_vit import hidden_features, layer_values, plain_config, vit_config
 from supernet._importance import sort_by_importance
 from supernet._init import init_weights
 from supernet._nested import Nested
@@ -29,12 +30,15 @@ class ElasticViT(Nested):
             return 3
         return 2 if self._vit.gated and ".mlp.fc1." in name else 1
 
-    def stage_key(self, arch: Architecture, stage: str) -> Hashable:
-        if not stage.startswith("blocks."):
-            return stage, arch["embed_dim"]
-        index = int(stage.removeprefix("blocks."))
-        heads, ratios = layer_values(arch)
-        return stage, heads[index], ratios[index]
+    def path(self, arch: Architecture) -> tuple[Hashable, ...]:
+        dim = arch["embed_dim"]
+        layers = enumerate(zip(*layer_values(arch), strict=True))
+        halves = [(("attn", i, dim, heads), ("mlp", i, dim, ratio)) for i, (heads, ratio) in layers]
+        return ("stem", dim), *chain.from_iterable(halves), ("head", dim)
+
+    def ffn_widths(self, arch: Architecture, block: str) -> Sequence[int]:
+        ratios = self.space.options["mlp_ratio"]
+        return sorted({hidden_features(int(arch["embed_dim"]), ratio) for ratio in ratios})
 
     def adapt(self, batches: Iterable[Tensor]) -> None:
         """Moves the most important neurons and heads to the front."""

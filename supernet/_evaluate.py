@@ -1,8 +1,8 @@
-"""Quality of many architectures with shared weights: a trie over the stages computes equal prefixes once."""
+"""Quality of many architectures with shared weights: a trie over their steps computes equal prefixes once."""
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, repeat
 
 import torch
 from torch import Tensor
@@ -10,8 +10,9 @@ from torch.nn import functional as F
 
 from search_spaces import Architecture
 from supernet._base import Supernet
-
-Stage = Callable[[Tensor], Tensor]
+from supernet._prefix_cache import PrefixCache
+from supernet._steps import Steps, shared_steps
+from supernet._trie import Descent
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,31 +25,32 @@ class Quality:
 
 
 def correct(
-    supernet: Supernet, archs: Sequence[Architecture], batches: Iterable[tuple[Tensor, Tensor]]
+    supernet: Supernet,
+    archs: Sequence[Architecture],
+    batches: Iterable[tuple[Tensor, Tensor]],
+    *,
+    siblings: bool = False,
+    steps: Steps | None = None,
+    cache: PrefixCache | None = None,
+    ids: Iterable[Hashable] | None = None,
 ) -> dict[Architecture, Tensor]:
-    """For each architecture which examples it classifies right: booleans `(examples,)`."""
-    paths = {arch: list(supernet.eval().steps(arch)) for arch in archs}
-    hits: dict[Architecture, list[Tensor]] = {arch: [] for arch in paths}
+    """For each architecture which examples it classifies right: booleans `(examples,)`.
+
+    Each gets bit for bit what it would get alone, whichever others are there and whatever the cache holds.
+    siblings: FFNs that differ only in width run as one, which changes logits by rounding (1e-6) against the
+    extracted network.  steps: of the supernet, to be used again as long as its weights stay as they are.
+    cache: of activations, which holds as long; needs `ids`, one for each batch, that tell its images.
+    """
+    if (cache is None) != (ids is None):
+        raise ValueError("A cache needs the ids of the image batches, and nothing else does.")
+    descent = Descent(steps or shared_steps(supernet), siblings=siblings, cache=cache)
+    hits: dict[Architecture, list[Tensor]] = {arch: [] for arch in archs}
+    numbered = zip(batches, repeat(None) if ids is None else ids, strict=ids is not None)
     with torch.inference_mode():
-        for x, labels in batches:
-            for arch, logits in _descend(x, paths, depth=0):
+        for (x, labels), batch in numbered:
+            for arch, logits in descent.run(x, list(hits), batch=batch):
                 hits[arch].append(logits.argmax(dim=-1) == labels)
     return {arch: torch.cat(parts) for arch, parts in hits.items()}
-
-
-def _descend(
-    x: Tensor, paths: dict[Architecture, list[tuple[Hashable, Stage]]], *, depth: int
-) -> Iterable[tuple[Architecture, Tensor]]:
-    """Logits of all architectures below one node of the trie; each distinct next stage runs once."""
-    groups: dict[Hashable, dict[Architecture, list[tuple[Hashable, Stage]]]] = {}
-    for arch, steps in paths.items():
-        if depth == len(steps):
-            yield arch, x
-        else:
-            groups.setdefault(steps[depth][0], {})[arch] = steps
-    for members in groups.values():
-        _, stage = next(iter(members.values()))[depth]
-        yield from _descend(stage(x), members, depth=depth + 1)
 
 
 def quality(hits: Tensor, sources: Tensor | None = None) -> Quality:

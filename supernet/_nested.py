@@ -1,13 +1,14 @@
 """Supernets whose architectures are prefixes: a parameter is a leading slice of the largest net's."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from search_spaces import Architecture
-from supernet._base import Supernet
+from supernet._base import Stage, Supernet
+from supernet._halves import halved
 
 
 def prefix_slice(tensor: Tensor, shape: Sequence[int], *, segments: int = 1) -> Tensor:
@@ -34,6 +35,13 @@ class Nested(Supernet):
     def shared_name(self, arch: Architecture, name: str) -> str:
         """Of which shared tensor the plain module's `name` is a slice; most families call both alike."""
         return name
+
+    @abstractmethod
+    def ffn_widths(self, arch: Architecture, block: str) -> Sequence[int]:
+        """The neurons that the FFN of this block can have in the space, ascending, given all but its choice."""
+
+    def _divided(self, module: nn.Module) -> Iterator[tuple[str, Stage]]:
+        return halved(super()._divided(module))
 
     def tensors(self, arch: Architecture) -> dict[str, Tensor]:
         shared, skeleton = self.shared, self._skeleton(arch)

@@ -93,12 +93,19 @@ class HieraBlock(nn.Module):
         self.mlp = mlp
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.fed(self.attended(x))
+
+    def attended(self, x: Tensor) -> Tensor:
+        """The first half: projection and pooling as far as the block has them, attention, the residual."""
         normed = self.norm1(x)
         if self.proj is not None:
             x = self.proj(normed)
         if self.attn.pools:
             x = max_pooled(x, dim=1)
-        x = x + self.attn(normed)
+        return x + self.attn(normed)
+
+    def fed(self, x: Tensor) -> Tensor:
+        """The second half: the feed-forward network and its residual."""
         return x + self.mlp(self.norm2(x))
 
 

@@ -211,7 +211,10 @@ class Mlp(nn.Module):
 
     def hidden(self, x: Tensor) -> Tensor:
         """The neurons' outputs (..., hidden), which is what importance is measured on."""
-        x = self.fc1(x)
+        return self.activated(self.fc1(x))
+
+    def activated(self, x: Tensor) -> Tensor:
+        """What the neurons make of their inputs; gated ones have twice as many."""
         if not self.gated:
             return self.act(x)
         gate, value = x.chunk(2, dim=-1)
@@ -242,5 +245,12 @@ class Block(nn.Module):
         self.ls2: nn.Module = LayerScale(dim) if layer_scale else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self.ls1(self.attn(self.norm1(x)))
+        return self.fed(self.attended(x))
+
+    def attended(self, x: Tensor) -> Tensor:
+        """The first half: attention and its residual."""
+        return x + self.ls1(self.attn(self.norm1(x)))
+
+    def fed(self, x: Tensor) -> Tensor:
+        """The second half: the feed-forward network and its residual."""
         return x + self.ls2(self.mlp(self.norm2(x)))

@@ -70,6 +70,7 @@ class Stitching(Supernet):
             )
         super().__init__(space, shared)
         self.shared: _Shared
+        self._stage_names = [[name for name, _ in anchor.stages()] for anchor in shared.anchors]
         if options["originals"]:
             self.frozen = frozenset(space.preset(name) for name in space.preset_values)
         generator = torch.Generator().manual_seed(seed)
@@ -118,15 +119,20 @@ class Stitching(Supernet):
                 made[name] = of_anchor[stitch.segments[int(index)].anchor][rest]
         return made
 
-    def stage_key(self, arch: Architecture, stage: str) -> Hashable:
+    def path(self, arch: Architecture) -> tuple[Hashable, ...]:
         stitch = stitch_of(arch)
-        if len(stitch.segments) == 1:
-            source = "originals" if self.shared.originals else "anchors"
-            return source, stitch.segments[0].anchor, stage
-        part, index, rest = (*stage.split(".", 2), "")[:3]
-        if part == "stitches":
-            return part, self._layer_of[stitch.cuts[int(index)]]
-        return "anchors", stitch.segments[int(index)].anchor, rest
+        last = len(stitch.segments) - 1
+        source = "originals" if not last and self.shared.originals else "anchors"
+        keys: list[Hashable] = []
+        for i, segment in enumerate(stitch.segments):
+            if i:
+                keys.append(("stitch", self._layer_of[stitch.cuts[i - 1]]))
+            stem, *blocks, head = self._stage_names[segment.anchor]
+            here = blocks[segment.begin : segment.end]
+            here = [*([] if i else [stem]), *here, *([head] if i == last else [])]
+            # Behind a stitching layer a block does not merge its tokens before.
+            keys += ((source, segment.anchor, name, i > 0 and name is here[0]) for name in here)
+        return tuple(keys)
 
     def adapt(self, batches: Iterable[Tensor]) -> None:
         """Sets the stitching layers by least squares on the features of the anchors, in evaluation mode."""

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from search_spaces import Architecture, SearchSpace
 from search_spaces._errors import UsageError
+from search_spaces._elastic_vit import hidden_features
 from search_spaces._hiera import is_local
+from search_spaces._hiera_options import options_of
 from search_spaces.turbovit import hiera_config, plain_config
 from supernet._importance import sort_by_importance
 from supernet._init import init_weights
@@ -61,17 +63,25 @@ class TurboViT(Nested):
         stage, within = place_of(_depths(arch), int(number))
         return f"blocks.{sum(_depths(self.space.largest)[:stage]) + within}.{rest}"
 
-    def stage_key(self, arch: Architecture, stage: str) -> Hashable:
+    def path(self, arch: Architecture) -> tuple[Hashable, ...]:
         config = plain_config(self.space, arch)
-        if stage == "stem":
-            return stage, config["stem_dim"] or config["embed_dim"][0]
-        if stage == "head":
-            return stage, config["embed_dim"][-1]
-        number, within = place_of(config["depth"], int(stage.removeprefix("blocks.")))
-        own = tuple(config[name][number] for name in ("embed_dim", "num_heads", "mlp_hidden"))
-        # How wide the stem is does not tell whether the first block projects.
-        condenses = number == within == 0 and config["stem_dim"] is not None
-        return "block", number, within, own, is_local(number, within, config["mask_unit_stages"]), condenses
+        width = config["stem_dim"] or config["embed_dim"][0]
+        keys: list[Hashable] = [("stem", width)]
+        for number in range(sum(config["depth"])):
+            place = place_of(config["depth"], number)
+            dim, heads, hidden = (config[name][place[0]] for name in ("embed_dim", "num_heads", "mlp_hidden"))
+            # How wide the stem is does not tell whether the first block projects.
+            condenses = number == 0 and config["stem_dim"] is not None
+            local = is_local(*place, config["mask_unit_stages"])
+            keys += ("attn", *place, width, dim, heads, local, condenses), ("mlp", *place, dim, hidden)
+            width = dim
+        return *keys, ("head", width)
+
+    def ffn_widths(self, arch: Architecture, block: str) -> Sequence[int]:
+        stage, _ = place_of(_depths(arch), int(block.removeprefix("blocks.")))
+        dim = plain_config(self.space, arch)["embed_dim"][stage]
+        ratios = options_of(self.space.options, "mlp_ratio", stage)
+        return sorted({hidden_features(dim, ratio) for ratio in ratios})
 
     def adapt(self, batches: Iterable[Tensor]) -> None:
         """Moves the most important neurons and heads to the front."""

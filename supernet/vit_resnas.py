@@ -3,7 +3,8 @@
 Source: Liao, Karaman and Sze, "Searching for Efficient Multi-Stage Vision Transformers" (arXiv 2109.00642).
 """
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
+from itertools import count
 
 import torch
 from torch import Tensor, nn
@@ -36,13 +37,22 @@ class ViTResNAS(Nested):
     def segments(self, name: str) -> int:
         return 3 if ".attn.qkv." in name else 1
 
-    def stage_key(self, arch: Architecture, stage: str) -> Hashable:
-        kind, _, number = stage.partition(".")
-        if kind == "blocks":
-            return stage, arch[f"num_heads.{number}"], arch[f"mlp_hidden.{number}"]
-        if kind == "reductions":
-            return stage, arch[f"embed_dim.{int(number) + 1}"]
-        return stage, arch["embed_dim.0"]
+    def path(self, arch: Architecture) -> tuple[Hashable, ...]:
+        config, numbers = plain_config(self.space, arch), count()
+        dims = config["embed_dim"]
+        keys: list[Hashable] = [("stem", dims[0])]
+        for stage, dim in enumerate(dims):
+            if stage:
+                keys.append(("reduction", stage, dims[stage - 1], dim))
+            for heads, hidden in zip(config["num_heads"][stage], config["mlp_hidden"][stage], strict=True):
+                number = next(numbers)
+                if heads is not None:
+                    keys += ("attn", number, dim, heads), ("mlp", number, dim, hidden)
+        return *keys, ("head", dims[-1])
+
+    def ffn_widths(self, arch: Architecture, block: str) -> Sequence[int]:
+        name = f"mlp_hidden.{block.removeprefix('blocks.')}"
+        return next(choice.options for choice in self.space.choices if choice.name == name)
 
     def adapt(self, batches: Iterable[Tensor]) -> None:
         """Moves the most important neurons and heads to the front."""

@@ -1,0 +1,116 @@
+"""The steps of many architectures: each distinct one is made once, however many architectures take it."""
+
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from search_spaces import Architecture
+from search_spaces._layers import Layer
+from supernet._base import Supernet
+from supernet._ffn_siblings import Chunk, Siblings, divided
+from supernet._halves import FeedForward
+from supernet._nested import Nested
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A function of a forward pass.
+
+    name: in the first architecture that needed it.  macs: for one image.  chunks: of a feed-forward network that has siblings, the neurons that each next
+    wider option adds; they give what `run` gives, up to rounding.
+    """
+
+    name: str
+    run: Callable[[Any], Any]
+    macs: int
+    chunks: Sequence[Any] = ()
+
+
+class Steps:
+    """The steps of a supernet's architectures by the keys of their paths, each made when it is first needed.
+
+    make: all steps of an architecture.  siblings: from a value to what has `output(chunks)`, the value behind
+    the step with these chunks; asked for in the order of their numbers.
+    """
+
+    def __init__(
+        self,
+        supernet: Supernet,
+        make: Callable[[Supernet, Architecture], Iterable[Step]],
+        siblings: Callable[[Any], Any],
+    ) -> None:
+        self.siblings = siblings
+        self._supernet, self._make = supernet, make
+        self._paths: dict[Architecture, tuple[Hashable, ...]] = {}
+        self._first: dict[Hashable, Architecture] = {}
+        self._made: dict[Hashable, Step] = {}
+
+    def path(self, arch: Architecture) -> tuple[Hashable, ...]:
+        """The keys of an architecture's steps in order."""
+        if arch not in self._paths:
+            self._paths[arch] = self._supernet.path(arch)
+            for key in self._paths[arch]:
+                self._first.setdefault(key, arch)
+        return self._paths[arch]
+
+    def __getitem__(self, key: Hashable) -> Step:
+        """The step of a key of any path that was asked for."""
+        if key not in self._made:
+            arch = self._first[key]
+            for other, step in zip(self.path(arch), self._make(self._supernet, arch), strict=True):
+                self._made.setdefault(other, step)
+        return self._made[key]
+
+
+def shared_steps(supernet: Supernet) -> Steps:
+    """Steps with the weights that the supernet has when a step is first needed; for as long as these stay.
+
+    What needs a copy of weights (narrower layers) keeps it: in all as many weights as distinct steps have.
+    """
+    return Steps(supernet.eval(), _running, Siblings)
+
+
+def _running(supernet: Supernet, arch: Architecture) -> Iterator[Step]:
+    named = list(supernet.steps(arch))
+    macs = step_macs([name for name, _ in named], supernet.space.layers(arch))
+    for name, run in named:
+        chunks: tuple[Chunk, ...] = ()
+        if isinstance(run, FeedForward):
+            chunks = tuple(divided(run.block, sibling_widths(supernet, arch, name)))
+        yield Step(name, run, macs[name], chunks)
+
+
+def sibling_widths(supernet: Supernet, arch: Architecture, step: str) -> Sequence[int]:
+    """The FFN widths that the space offers at this step, if there is a choice."""
+    if not isinstance(supernet, Nested) or not step.endswith(".mlp"):
+        return ()
+    widths = supernet.ffn_widths(arch, step.removesuffix(".mlp"))
+    return widths if len(widths) > 1 else ()
+
+
+def step_macs(names: Sequence[str], layers: Sequence[Layer]) -> Mapping[str, int]:
+    """MACs of steps, given their names and all layers, each in the order of the forward pass."""
+    macs = dict.fromkeys(names, 0)
+    for name, layer in attributed(names, layers):
+        macs[name] += layer.macs
+    return macs
+
+
+def attributed(names: Sequence[str], layers: Sequence[Layer]) -> Iterator[tuple[str, Layer]]:
+    """Each layer with the step that it is in.
+
+    A layer that no step is named after is at the beginning, at the end, or leads into the step behind it.
+    """
+    owners = [_owner(names, layer.name) for layer in layers]
+    named = [i for i, owner in enumerate(owners) if owner]
+    for i, layer in enumerate(layers):
+        if i < named[0]:
+            yield names[0], layer
+        elif i > named[-1]:
+            yield names[-1], layer
+        else:
+            yield next(owner for owner in owners[i:] if owner), layer
+
+
+def _owner(names: Sequence[str], layer: str) -> str:
+    return next((name for name in names if f"{layer}.".startswith(f"{name}.")), "")
