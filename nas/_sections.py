@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from nas._init_sections import Init
+from nas._ray_address import is_cluster
 from nas._strict import (
     AList,
     BelowOne,
@@ -183,8 +184,27 @@ class SearchConfig(Section):
     measure_above: Positive | None = 0.1
 
 
-class ExecutionConfig(Section):
-    """The local pool: how many processes, with how many threads each."""
+def _checked_address(value: str) -> str:
+    if value != "local" and not is_cluster(value):
+        raise ValueError(f"must be local, auto or HOST:PORT, not '{value[:60]}'")
+    return value
 
+
+class ExecutionConfig(Section):
+    """Who evaluates subnets: how many processes, with how many threads each.
+
+    engine: `local`, processes of this machine, or `ray`, actors.
+    address: of `ray`: `local` starts one on this machine, `auto` takes the cluster that this machine is part
+    of, `HOST:PORT` the one whose head is there.
+    """
+
+    engine: Literal["local", "ray"] = "local"
+    address: Annotated[Text, AfterValidator(_checked_address)] = "local"
     workers: Annotated[int, Field(ge=1, le=1024)] = 2
     threads: Threads = 1
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.engine == "local" and self.address != "local":
+            raise ValueError("address is that of a Ray cluster: it needs engine: ray")
+        return self

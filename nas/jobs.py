@@ -14,6 +14,7 @@ import torch
 import search_spaces
 import supernet
 from nas import datasets, searchers
+from nas._ray_address import check_cluster
 from nas.anchors import load_anchors
 from nas.config import REMOTE, STORED, AnchorsInit, JobConfig, merged
 from nas.extraction import space_of
@@ -63,6 +64,7 @@ def check(config: JobConfig) -> SearchSpace:
     )
     _check_sample(config, space)
     _check_searcher(config, space)
+    _check_cluster(config)
     net, init = supernet.build(space), config.supernet.init
     how = strategy(config.train.sampling, net)
     how.draw(space, np.random.default_rng(0))
@@ -202,6 +204,16 @@ def _check_searcher(config: JobConfig, space: SearchSpace) -> None:
         objectives=config.objectives,
     )
     searchers.build(config.search.searcher, anything, **config.search.options)
+
+
+def _check_cluster(config: JobConfig) -> None:
+    """Raises UsageError where the job names a Ray cluster and none answers."""
+    if config.execution.address == "local":
+        return
+    try:
+        check_cluster(config.execution.address)
+    except JobFailedError as error:
+        raise UsageError(f"execution.address: {error.message}", error.hint) from error
 
 
 def _version(name: str) -> str | None:

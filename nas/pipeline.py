@@ -7,7 +7,7 @@ from nas import datasets
 from nas.artifacts import verified
 from nas.config import JobConfig
 from nas.datasets import DataSet
-from nas.evaluation import EvaluationPool, EvaluationSetup
+from nas.evaluation import EvaluationSetup, evaluator
 from nas.progress import Progress
 from nas.spaces import resolve
 from nas.stages._objectives import Objectives
@@ -34,7 +34,8 @@ def run(store: Store, job: Job, *, progress: Progress) -> None:
         space = _space(run, data)
         first, *others = latencies(run, space)
         weights = train(run, space, data, train_anchors(run, space, data))
-        with _pool(run, space, weights) as pool:
+        setup = _setup(run, space, data, weights)
+        with evaluator(setup, config.execution, warn=run.warn) as pool:
             objectives = Objectives(config.objectives, space, first, tuple(others))
             search(run, objectives, data, pool)
             report(run, objectives, data, pool)
@@ -59,15 +60,16 @@ def _space(run: Run, data: DataSet) -> SearchSpace:
     return search_spaces.get(stored["space"]["family"], **stored["space"]["options"])
 
 
-def _pool(run: Run, space: SearchSpace, weights: Artifact) -> EvaluationPool:
+def _setup(run: Run, space: SearchSpace, data: DataSet, weights: Artifact) -> EvaluationSetup:
     config = run.config
-    setup = EvaluationSetup(
+    return EvaluationSetup(
         family=space.family,
         space_options=dict(space.options),
         weights=verified(run.store, weights),
         data_name=config.data.name,
         data_options=config.data.options,
+        data_digest=data.digest,
+        data_sizes=data.sizes,
         torch_device=str(torch_device(config)),
         threads=config.execution.threads,
     )
-    return EvaluationPool(setup, workers=config.execution.workers)

@@ -79,9 +79,15 @@ def backup(
     note(f"The backup is in {target}", quiet=ctx.obj.quiet)
 
 
-def doctor(store: StoreURL = None, as_json: AsJSON = False) -> None:
+def doctor(
+    store: StoreURL = None,
+    ray: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="A Ray cluster to try, too: auto or HOST:PORT.")
+    ] = None,
+    as_json: AsJSON = False,
+) -> None:
     """Tell what this machine has and lacks. Exit code 1 when something needed is missing."""
-    checks = [_python(), *map(_package, NEEDED), *_machine(), *_store(store)]
+    checks = [_python(), *map(_package, NEEDED), *_machine(), *_store(store), *_ray(ray)]
     ok = all(check.ok for check in checks)
     if as_json:
         emit_json({"ok": ok, "checks": [asdict(check) for check in checks]})
@@ -136,3 +142,18 @@ def _store(given: str | None) -> list[Check]:
         return [Check("store", False, f"{error.message} {error.hint}".strip())]
     except ImportError as error:
         return [Check("store", False, f"cannot be opened: {error}")]
+
+
+def _ray(address: str | None) -> list[Check]:
+    from nas._ray_address import check_cluster, is_cluster
+    from search_spaces._errors import NASError, UsageError
+
+    if address is None:
+        return []
+    if not is_cluster(address):
+        raise UsageError(f"--ray must be auto or HOST:PORT, not '{address[:60]}'.")
+    try:
+        check_cluster(address)
+    except NASError as error:
+        return [Check("ray cluster", False, f"{error.message} {error.hint}")]
+    return [Check("ray cluster", True, f"{address} answers")]

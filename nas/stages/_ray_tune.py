@@ -4,24 +4,18 @@ It decides between the trainings of one subnet only. Between subnets it would st
 small, and what it left could not tell how far inherited qualities are to be trusted.
 
 Ray is the muscle, never the record: workers write the weights of a training that has ended to a folder, and
-this process takes them into the store. Ray is imported here and nowhere else.
+this process takes them into the store.
 """
 
-import logging
-import os
 import re
 import shutil
-import signal
 import tempfile
-import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ray
 import torch
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
@@ -31,6 +25,7 @@ from torch import Tensor
 import search_spaces
 import supernet
 from nas import datasets
+from nas._ray import own_ray
 from nas.config import JobConfig
 from nas.stages.retrain import Trial, quality_of, training_of
 from nas.stages.train import finished
@@ -42,16 +37,8 @@ from supernet._base import Supernet
 REPORTS = 8  # per training
 FIRST_RUNG = 0.25  # of the steps, before which nothing is stopped
 REDUCTION = 2
-OBJECT_STORE_BYTES = 100 * 2**20
 STEP, QUALITY = "step", "quality"
-ENVIRONMENT = {
-    "RAY_USAGE_STATS_ENABLED": "0",  # nothing is reported to others
-    "RAY_AIR_NEW_OUTPUT": "0",  # stdout is for data
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours
-    # A busy machine needs longer than Ray's 30 seconds to start its servers.
-    "RAY_gcs_server_port_wait_time_s": "300",
-    "RAY_raylet_start_wait_time_s": "300",
-}
+HINT = "Try again, or train one by one: --engine local."
 
 
 @dataclass(frozen=True)
@@ -98,7 +85,7 @@ def run_trials(
     folder = Path(tempfile.mkdtemp(prefix="nas-"))
     share = {"gpu": 1 / workers} if setup.torch_device == "cuda" else {}
     try:
-        with _environment(), _ray(workers * setup.threads, folder):
+        with own_ray(workers * setup.threads, folder, hint=HINT):
             work = tune.with_parameters(_train, setup=setup, trials=list(trials), out=folder, judged=asha)
             tuner = tune.Tuner(
                 tune.with_resources(work, {"cpu": setup.threads, **share}),
@@ -199,51 +186,6 @@ class _ASHABySubnet(FIFOScheduler):
 
     def on_trial_remove(self, controller: Any, trial: Any) -> None:
         self._own(trial).on_trial_remove(controller, trial)
-
-
-@contextmanager
-def _environment() -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in ENVIRONMENT}
-    os.environ.update(ENVIRONMENT)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-
-@contextmanager
-def _ray(cpus: int, folder: Path) -> Iterator[None]:
-    """A Ray of our own; one that already runs on this machine is left alone.
-
-    Raises JobFailedError when it does not start.
-    """
-    main = threading.current_thread() is threading.main_thread()
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        ray.init(
-            address="local",
-            num_cpus=cpus,
-            include_dashboard=False,
-            object_store_memory=OBJECT_STORE_BYTES,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            _temp_dir=str(folder / "ray"),
-        )
-    except (RuntimeError, OSError, ValueError) as error:
-        reason = str(error).partition("\n")[0].rstrip(".")
-        raise JobFailedError(
-            f"Ray did not start on this machine: {reason}.", "Try again, or train one by one: --engine local."
-        ) from error
-    if main:
-        signal.signal(signal.SIGTERM, before)  # Ray ends the process on it
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 class _OfThisProcess:

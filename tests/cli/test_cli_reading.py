@@ -257,6 +257,13 @@ def test_doctor(run_nas: Nas, store_url: str, monkeypatch: pytest.MonkeyPatch, t
     ]
 
 
+def test_doctor_tries_a_ray_cluster(run_nas: Nas, store_url: str) -> None:
+    ran = run_nas("doctor", "--store", store_url, "--ray", "127.0.0.1:9")
+    assert ran.code == 1
+    assert "No Ray cluster answers at 127.0.0.1:9: " in ran.out
+    assert run_nas("doctor", "--store", store_url, "--ray", "head").code == 2
+
+
 def test_db(run_nas: Nas, filled: str, tmp_path: Path) -> None:
     assert json.loads(run_nas("db", "check", "--json").out) == {"ok": True, "problems": []}
     ran = run_nas("db", "upgrade")

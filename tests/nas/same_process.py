@@ -1,41 +1,37 @@
 """A pool of evaluating processes without processes, which take seconds to start."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
-from nas import evaluation
-from nas.evaluation import EvaluationPool
+from nas.evaluation import EvaluationSetup, _local
+from nas.evaluation._worker import EvaluationWorker
 
 
-class _SameProcess:
-    """What a pool needs of an executor."""
+class SameProcess:
+    """A worker that has done what it is asked when `submit` returns."""
 
-    def __init__(self) -> None:
-        self._processes: dict[int, Any] = {}
+    def __init__(self, setup: EvaluationSetup) -> None:
+        self._worker = EvaluationWorker(setup, setup.weights.read_bytes())
 
-    def submit(self, function: Callable[..., Any], *arguments: Any) -> "Future[Any]":
+    def submit(self, method: str, *arguments: Any) -> "Future[Any]":
         done: Future[Any] = Future()
-        done.set_result(function(*arguments))
+        try:
+            done.set_result(getattr(self._worker, method)(*arguments))
+        except Exception as error:
+            done.set_exception(error)
         return done
 
-    def shutdown(self, **_: Any) -> None:
+    def end(self, *, at_once: bool) -> None:
         """Nothing runs."""
-
-
-def _start(pool: EvaluationPool) -> _SameProcess:
-    evaluation._load(pool._setup)
-    return _SameProcess()
 
 
 @contextmanager
 def evaluating_here() -> Iterator[None]:
     """Evaluations run in the test's own process meanwhile."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluation, "_end_with_parent", lambda: None)
-        patch.setattr(evaluation, "_loaded", None)
-        patch.setattr(EvaluationPool, "_start", _start)
+        patch.setattr(_local, "Process", SameProcess)
         yield

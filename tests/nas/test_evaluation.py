@@ -1,38 +1,33 @@
-"""The pool of processes: what it returns is what one process would have computed, in the order asked for."""
+"""Evaluating processes: what they return is what one would have computed, also when one of them dies."""
 
+import os
+import signal
+import threading
+from pathlib import Path
+
+import pytest
 import torch
+from evaluation_setup import made
+from same_process import evaluating_here
 
-import nas
-from nas import datasets, extraction
-from nas.artifacts import verified
-from nas.evaluation import EvaluationPool, EvaluationSetup
-from search_spaces import Architecture, SearchSpace
+from nas import datasets
+from nas.evaluation import EvaluationPool
+from search_spaces import Architecture
+from search_spaces._errors import JobFailedError
 from supernet._base import Supernet
-
-
-def setup(job: nas.JobHandle, space: SearchSpace) -> EvaluationSetup:
-    return EvaluationSetup(
-        family=space.family,
-        space_options=dict(space.options),
-        weights=verified(job.store, job.store.artifacts(job.job, "supernet")[-1]),
-        data_name="digits",
-        data_options={},
-        torch_device="cpu",
-        threads=1,
-    )
 
 
 def alone(net: Supernet, arch: Architecture, split: str, images: slice) -> list[bool]:
     ((x, labels),) = datasets.build("digits").batches(split, 1000, images)
     with torch.inference_mode():
-        return (net.extract(arch)(x).argmax(dim=1) == labels).tolist()
+        return (net.eval().extract(arch)(x).argmax(dim=1) == labels).tolist()
 
 
-def test_the_pool_is_as_one_process(tiny_job: nas.JobHandle):
-    net = extraction.load_supernet(tiny_job.store, tiny_job.job)
+def test_the_pool_is_as_one_process_also_when_one_is_killed(tmp_path: Path):
+    net, setup = made(tmp_path)
     archs = net.space.decode(net.space.all_codes())[::-9]
-    assert len(archs) > 6
-    with EvaluationPool(setup(tiny_job, net.space), workers=2) as pool:
+    told: list[str] = []
+    with EvaluationPool(setup, workers=2, warn=told.append) as pool:
         for split, images in (("search", slice(30, 290)), ("report", slice(None))):
             found = [hits.tolist() for hits in pool.correct(archs, split, images)]
             assert found == [alone(net, arch, split, images) for arch in archs]
@@ -40,3 +35,41 @@ def test_the_pool_is_as_one_process(tiny_job: nas.JobHandle):
         (one,), (same, *_) = pool.correct(archs[:1], "search"), pool.correct(archs, "search")
         assert len(one) == 300
         assert (one == same).all()
+        assert told == []
+
+        (victim,) = pool._workers[0]._pool._processes.values()
+        os.kill(victim.pid, signal.SIGSTOP)  # so that it has a task when it dies
+        threading.Timer(0.2, victim.kill).start()
+        assert [hits.tolist() for hits in pool.correct(archs, "report")] == found
+        assert told == ["A worker process died while it evaluated subnets: another evaluates these."]
+
+
+def test_the_number_of_processes_changes_nothing(tmp_path: Path):
+    net, setup = made(tmp_path)
+    archs = net.space.decode(net.space.all_codes())[::7]
+    found = []
+    with evaluating_here():
+        for workers in (1, 3, 4):
+            with EvaluationPool(setup, workers=workers, warn=lambda message: None) as pool:
+                answers = [
+                    pool.correct(archs, "search", part) for part in (None, slice(0, 19), slice(19, 300))
+                ]
+                found.append(
+                    ([[hits.tolist() for hits in answer] for answer in answers], pool.probe(archs[:5]))
+                )
+                assert pool.correct([], "search") == []
+                assert pool.probe([]) == []
+                assert [len(hits) for hits in pool.correct(archs[:2], "search", slice(300, 400))] == [0, 0]
+    assert found[0] == found[1] == found[2]
+    whole, *parts = found[0][0]
+    assert whole == [start + rest for start, rest in zip(*parts, strict=True)]
+
+
+def test_other_data_than_the_job_has_are_refused(tmp_path: Path):
+    net, setup = made(tmp_path, data_digest="another")
+    with (
+        evaluating_here(),
+        EvaluationPool(setup, workers=1, warn=lambda message: None) as pool,
+        pytest.raises(JobFailedError, match="is not the one that the job has"),
+    ):
+        pool.correct([net.space.largest], "search")

@@ -44,6 +44,7 @@ PROBLEMS: dict[str, tuple[dict[str, Any], str]] = {
     "too few samples": ({"predictor": {"samples": 9}}, "predictor.samples"),
     "no timm model": ({"supernet": {"init": {"timm": "vit_tiny_patch16_225"}}}, "vit_tiny_patch16_225"),
     "no checkpoint": ({"supernet": {"init": {"checkpoint": "/nowhere/at/all"}}}, "/nowhere/at/all"),
+    "no cluster": ({"execution": {"engine": "ray", "address": "127.0.0.1:9"}}, "execution.address: No Ray"),
 }
 
 

@@ -1,0 +1,98 @@
+"""A Ray to work with: one of our own on this machine, or a cluster that already runs.
+
+What Ray does is never the record: workers compute, this process writes to the store.
+"""
+
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from nas._ray_address import knock, unreachable
+from search_spaces._errors import JobFailedError
+
+LOCAL = "local"
+OBJECT_STORE_BYTES = 100 * 2**20
+ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # nothing is reported to others
+    "RAY_AIR_NEW_OUTPUT": "0",  # plain lines, which can be switched off
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours
+    # A busy machine needs longer than Ray's 30 seconds to start its servers.
+    "RAY_gcs_server_port_wait_time_s": "300",
+    "RAY_raylet_start_wait_time_s": "300",
+}
+
+
+@contextmanager
+def own_ray(
+    cpus: int, folder: Path, *, hint: str, object_store_bytes: int = OBJECT_STORE_BYTES
+) -> Iterator[None]:
+    """A Ray of our own, in `folder`; one that already runs on this machine is left alone.
+
+    Raises JobFailedError, with the hint, when it does not start.
+    """
+    with _surroundings():
+        try:
+            _init(
+                address=LOCAL,
+                num_cpus=cpus,
+                include_dashboard=False,
+                object_store_memory=object_store_bytes,
+                _temp_dir=str(folder / "ray"),
+            )
+        except (RuntimeError, OSError, ValueError) as error:
+            reason = str(error).partition("\n")[0].rstrip(".")
+            raise JobFailedError(f"Ray did not start on this machine: {reason}.", hint) from error
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+@contextmanager
+def cluster(address: str) -> Iterator[None]:
+    """A connection to a Ray cluster that runs: `auto`, the one that this machine is part of, or `host:port`.
+
+    Raises JobFailedError when there is none.
+    """
+    knock(address)
+    with _surroundings():
+        try:
+            _init(address=address)
+        except (RuntimeError, OSError, ValueError) as error:
+            raise unreachable(address, error) from error
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+def _init(**options: Any) -> None:
+    """Starts or joins a Ray, without its words on stdout and without its handler of SIGTERM."""
+    before = signal.getsignal(signal.SIGTERM)
+    ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)  # Ray ends the process on it
+
+
+@contextmanager
+def _surroundings() -> Iterator[None]:
+    """ENVIRONMENT; and what Ray prints, such as why a worker died, goes to stderr: stdout is for data."""
+    before = {name: os.environ.get(name) for name in ENVIRONMENT}
+    os.environ.update(ENVIRONMENT)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

@@ -1,0 +1,95 @@
+"""Evaluation in processes of this machine."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from nas.evaluation._setup import EvaluationSetup
+from nas.evaluation._workers import WorkerDiedError, Workers, passed_on
+
+if TYPE_CHECKING:
+    from nas.evaluation._worker import EvaluationWorker
+
+
+class EvaluationPool(Workers):
+    """An `Evaluator` of `workers` processes; a context manager that ends them."""
+
+    def __init__(self, setup: EvaluationSetup, *, workers: int, warn: Callable[[str], None]) -> None:
+        super().__init__(setup, partial(Process, setup), workers, warn=warn)
+
+
+class Process:
+    """One process; it begins with the first thing that it is asked, and ends with its parent."""
+
+    def __init__(self, setup: EvaluationSetup) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pool = ProcessPoolExecutor(1, context, initializer=_prepare, initargs=(setup,))
+
+    def submit(self, method: str, *arguments: Any) -> "Future[Any]":
+        try:
+            with _deaf_children():
+                future = self._pool.submit(_call, method, arguments)
+        except BrokenProcessPool as error:
+            future = Future()
+            future.set_exception(error)
+        return passed_on(future, _died)
+
+    def end(self, *, at_once: bool) -> None:
+        if at_once:
+            for process in list((self._pool._processes or {}).values()):
+                process.kill()  # else the exit waits for what it evaluates
+        self._pool.shutdown(wait=not at_once, cancel_futures=True)
+
+
+def _died(error: BaseException) -> BaseException:
+    return WorkerDiedError(str(error)) if isinstance(error, BrokenProcessPool) else error
+
+
+@contextmanager
+def _deaf_children() -> Iterator[None]:
+    """Processes that are started meanwhile hear no Ctrl-C, from their first instruction on."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+_setup: EvaluationSetup | None = None
+_worker: "EvaluationWorker | None" = None
+
+
+def _prepare(setup: EvaluationSetup) -> None:
+    """Runs first in the process. What can fail is left to the first call, which can say why."""
+    global _setup
+    _end_with_parent()
+    _setup = setup
+
+
+def _call(method: str, arguments: tuple[Any, ...]) -> Any:
+    from nas.evaluation._worker import EvaluationWorker  # noqa: PLC0415 - imports torch
+
+    global _worker
+    if _worker is None:
+        assert _setup is not None, "the pool's initialiser has run"
+        _worker = EvaluationWorker(_setup, _setup.weights.read_bytes())
+    return getattr(_worker, method)(*arguments)
+
+
+def _end_with_parent() -> None:
+    """Ends this process when its parent is gone: a killed service leaves no orphans."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

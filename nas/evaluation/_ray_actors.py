@@ -1,0 +1,115 @@
+"""Evaluation in Ray actors, on this machine or on the nodes of a cluster.
+
+The weights go through Ray's object store, once to each node. An actor that died is replaced where there is
+room; until then the others do its work.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import ray
+from ray.exceptions import (
+    NodeDiedError,
+    ObjectLostError,
+    OutOfMemoryError,
+    RayActorError,
+    RayTaskError,
+    WorkerCrashedError,
+)
+
+from nas._ray import LOCAL, OBJECT_STORE_BYTES, cluster, own_ray
+from nas.evaluation._setup import EvaluationSetup
+from nas.evaluation._worker import EvaluationWorker
+from nas.evaluation._workers import WorkerDiedError, Workers, passed_on
+from search_spaces._errors import JobFailedError
+
+PATIENCE = 600.0  # seconds
+HINT = "Try again, or evaluate without Ray: execution.engine: local."
+DEATHS = (NodeDiedError, ObjectLostError, OutOfMemoryError, RayActorError, WorkerCrashedError)
+
+
+@contextmanager
+def ray_pool(
+    setup: EvaluationSetup, *, workers: int, address: str, warn: Callable[[str], None]
+) -> Iterator[Workers]:
+    """An `Evaluator` of `workers` actors, each with the setup's threads, and a GPU or an equal part of one.
+
+    address: `local` starts a Ray of its own on this machine, `auto` and `host:port` join one that runs; when
+    something is asked for the first time, that is. JobFailedError is raised then where it does not start,
+    does not answer or is too small.
+    """
+    with ExitStack() as stack:
+        start = _Starter(setup, workers, address, stack)
+        with Workers(setup, start, workers, warn=warn, patience=PATIENCE) as pool:
+            yield pool
+
+
+class _Starter:
+    """Starts actors; before the first one it starts or joins Ray, which ends with the stack."""
+
+    def __init__(self, setup: EvaluationSetup, workers: int, address: str, stack: ExitStack) -> None:
+        self._setup, self._workers, self._address, self._stack = setup, workers, address, stack
+        self._kind: Any = None
+
+    def __call__(self) -> "_Actor":
+        if self._kind is None:
+            self._connect()
+            gpus = _gpus_of_each(self._setup, self._workers)
+            _check_room(self._setup, self._workers)
+            self._kind = ray.remote(EvaluationWorker).options(num_cpus=self._setup.threads, num_gpus=gpus)
+            self._weights = ray.put(self._setup.weights.read_bytes())
+        return _Actor(self._kind.remote(self._setup, self._weights))
+
+    def _connect(self) -> None:
+        if self._address != LOCAL:
+            self._stack.enter_context(cluster(self._address))
+            return
+        temporary = TemporaryDirectory(prefix="nas-", ignore_cleanup_errors=True)
+        folder = Path(self._stack.enter_context(temporary))
+        store = OBJECT_STORE_BYTES + 2 * self._setup.weights.stat().st_size
+        cpus = self._workers * self._setup.threads
+        self._stack.enter_context(own_ray(cpus, folder, hint=HINT, object_store_bytes=store))
+
+
+class _Actor:
+    """A `Worker`."""
+
+    def __init__(self, actor: Any) -> None:
+        self._actor = actor
+
+    def submit(self, method: str, *arguments: Any) -> "Future[Any]":
+        reference = getattr(self._actor, method).remote(*arguments)
+        return passed_on(reference.future(), _in_our_words)
+
+    def end(self, *, at_once: bool) -> None:
+        ray.kill(self._actor)
+
+
+def _in_our_words(error: BaseException) -> BaseException:
+    if isinstance(error, DEATHS):
+        return WorkerDiedError(str(error))
+    return error.cause if isinstance(error, RayTaskError) else error
+
+
+def _gpus_of_each(setup: EvaluationSetup, workers: int) -> float:
+    """So many actors to a GPU that all have a place."""
+    if setup.torch_device != "cuda":
+        return 0.0
+    there = int(ray.cluster_resources().get("GPU", 0))
+    if not there:
+        raise JobFailedError("The weights are on a GPU, and Ray finds none.", HINT)
+    return 1 / math.ceil(workers / there)
+
+
+def _check_room(setup: EvaluationSetup, workers: int) -> None:
+    there, needed = ray.cluster_resources().get("CPU", 0.0), workers * setup.threads
+    if there < needed:
+        raise JobFailedError(
+            f"Ray has {there:g} CPUs; {workers} workers with {setup.threads} threads need {needed}.",
+            "Lower execution.workers or execution.threads, or let more machines join the cluster.",
+        )

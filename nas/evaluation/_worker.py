@@ -1,0 +1,61 @@
+"""What a process does that evaluates: it holds the supernet and the data, and answers."""
+
+import platform
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from safetensors.torch import load
+from torch import Tensor
+
+import search_spaces
+import supernet
+from nas import datasets
+from nas.evaluation._setup import EvaluationSetup
+from nas.evaluation._tasks import BATCH, Hits
+from search_spaces import Architecture
+from search_spaces._errors import JobFailedError
+from supernet._evaluate import correct
+from supernet._probe import Probing, probe
+
+PROBED = 64
+
+
+class EvaluationWorker:
+    """The supernet with its weights (the bytes of a safetensors file) and the data set, once a process."""
+
+    def __init__(self, setup: EvaluationSetup, weights: bytes) -> None:
+        self._setup, self._weights = setup, weights
+
+    def begin(self) -> None:
+        """Builds the supernet and the data set; what else is asked comes after this.
+
+        Raises JobFailedError where the data are not those of the job, and what building either raises.
+        """
+        setup = self._setup
+        torch.set_num_threads(setup.threads)
+        net = supernet.build(search_spaces.get(setup.family, **setup.space_options))
+        net.shared.load_state_dict(load(self._weights), strict=True)
+        self._weights = b""
+        self._net = net.to(setup.torch_device).eval()
+        self._data = datasets.build(setup.data_name, **setup.data_options)
+        if self._data.digest != setup.data_digest:
+            raise JobFailedError(
+                f"The data set '{setup.data_name}' on '{platform.node()}' is not the one that the job has.",
+                "Every machine that evaluates needs the same files in the same place.",
+            )
+
+    def correct(self, archs: Sequence[Architecture], split: str, images: slice) -> Hits:
+        """Which of these examples each architecture classifies right: (architectures, examples)."""
+        hits = correct(self._net, archs, self._batches(split, images))
+        return np.stack([hits[arch].cpu().numpy() for arch in archs])
+
+    def probe(self, archs: Sequence[Architecture]) -> list[Probing]:
+        """How each network reacts to the first PROBED examples of `search`."""
+        x, labels = next(self._batches("search", slice(PROBED)))
+        return [probe(self._net, arch, x, labels) for arch in archs]
+
+    def _batches(self, split: str, images: slice) -> Iterator[tuple[Tensor, Tensor]]:
+        """On the evaluating device."""
+        device = self._setup.torch_device
+        return ((x.to(device), labels.to(device)) for x, labels in self._data.batches(split, BATCH, images))

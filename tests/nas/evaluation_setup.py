@@ -1,0 +1,37 @@
+"""A supernet with random weights, and what the processes need that evaluate its subnets on `digits`."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+
+import search_spaces
+import supernet
+from nas import datasets
+from nas.evaluation import EvaluationSetup
+from supernet._base import Supernet
+
+SPACE = {
+    "embed_dim": [8, 16], "depth": [1, 2], "num_heads": [1, 2],
+    "image_size": 8, "in_chans": 1, "num_classes": 10, "patch_size": 4,
+}  # fmt: skip
+
+
+def made(folder: Path, **changed: Any) -> tuple[Supernet, EvaluationSetup]:
+    net = supernet.build(search_spaces.get("matformer", **SPACE), seed=1)
+    file = folder / "supernet.safetensors"
+    save_file({name: tensor.contiguous() for name, tensor in net.shared.state_dict().items()}, file)
+    data = datasets.build("digits")
+    setup = EvaluationSetup(
+        family="matformer",
+        space_options=dict(net.space.options),
+        weights=file,
+        data_name="digits",
+        data_options={},
+        data_digest=data.digest,
+        data_sizes=data.sizes,
+        torch_device="cpu",
+        threads=1,
+    )
+    return net, replace(setup, **changed)

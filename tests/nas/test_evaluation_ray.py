@@ -1,0 +1,95 @@
+"""Evaluation by Ray actors: the same results as in processes, also when a worker and a node die."""
+
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from evaluation_setup import made
+
+from nas.config import ExecutionConfig
+from nas.evaluation import EvaluationPool, evaluator
+from search_spaces._errors import JobFailedError
+
+OBJECT_STORE_BYTES = 80 * 2**20
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A Ray cluster of two nodes with one CPU each, both on this machine."""
+    from ray.cluster_utils import Cluster  # noqa: PLC0415 - imports ray
+
+    folder = Path(tempfile.mkdtemp(prefix="nas-"))  # a path of pytest's is too long for a socket
+    monkeypatch.setenv("RAY_TMPDIR", str(folder))
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    node = {"num_cpus": 1, "object_store_memory": OBJECT_STORE_BYTES}
+    nodes = Cluster(initialize_head=True, head_node_args=node)
+    try:
+        nodes.add_node(**node)
+        yield nodes
+    finally:
+        nodes.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def actors() -> list[psutil.Process]:
+    below = psutil.Process().children(recursive=True)
+    return [process for process in below if "EvaluationWorker" in " ".join(process.cmdline())]
+
+
+@pytest.mark.slow
+def test_a_worker_and_a_node_that_die_cost_nothing_but_time(tmp_path: Path, cluster: Any):
+    from nas.evaluation._ray_actors import ray_pool  # noqa: PLC0415 - imports ray
+
+    net, setup = made(tmp_path)
+    archs = net.space.decode(net.space.all_codes()[::9])
+    told: list[str] = []
+    with EvaluationPool(setup, workers=1, warn=told.append) as pool:
+        expected = [hits.tolist() for hits in pool.correct(archs, "search")]
+        probed = pool.probe(archs[:3])
+    with ray_pool(setup, workers=2, address=cluster.address, warn=told.append) as pool:
+        assert [hits.tolist() for hits in pool.correct(archs, "search")] == expected
+        assert pool.probe(archs[:3]) == probed
+        assert told == []
+        (node,) = cluster.worker_nodes
+        cluster.remove_node(node, allow_graceful=False)
+        assert [hits.tolist() for hits in pool.correct(archs, "search")] == expected
+        assert len(told) == 1
+        (left,) = actors()
+        os.kill(left.pid, signal.SIGKILL)
+        assert [hits.tolist() for hits in pool.correct(archs, "search")] == expected
+        assert len(told) == 2
+    assert actors() == []
+    with (
+        ray_pool(
+            replace(setup, data_digest="another"), workers=1, address=cluster.address, warn=told.append
+        ) as pool,
+        pytest.raises(JobFailedError, match="is not the one that the job has"),
+    ):
+        pool.correct(archs, "search")
+    with (
+        ray_pool(setup, workers=2, address=cluster.address, warn=told.append) as pool,
+        pytest.raises(JobFailedError, match="Ray has 1 CPUs; 2 workers with 1 threads need 2"),
+    ):
+        pool.correct(archs, "search")
+
+
+@pytest.mark.slow
+def test_a_ray_of_its_own_is_started_and_ended(tmp_path: Path):
+    net, setup = made(tmp_path)
+    archs = net.space.decode(net.space.all_codes()[::9])
+    found, told = [], list[str]()
+    for engine in ("local", "ray"):
+        with evaluator(setup, ExecutionConfig(engine=engine), warn=told.append) as pool:
+            found.append([hits.tolist() for hits in pool.correct(archs, "search", slice(10, 290))])
+    assert found[0] == found[1]
+    assert told == []
+    assert [
+        child.name() for child in psutil.Process().children(recursive=True) if "ray" in child.name()
+    ] == []

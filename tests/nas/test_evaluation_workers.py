@@ -1,0 +1,156 @@
+"""Tasks: what they cover; and who does them when workers die, on workers that are made for it."""
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from evaluation_setup import made
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nas.evaluation._tasks import BATCH, tasks
+from nas.evaluation._workers import BEGIN, WorkerDiedError, Workers
+from search_spaces._errors import JobFailedError
+
+
+@given(
+    count=st.integers(0, 40),
+    start=st.integers(0, 2000),
+    length=st.integers(0, 2000),
+    workers=st.integers(1, 9),
+)
+def test_tasks_cover_everything_once_and_in_fair_shares(count: int, start: int, length: int, workers: int):
+    images = range(start, start + length)
+    done = np.zeros((count, length), dtype=int)
+    work = np.zeros(workers)
+    for task in tasks(count, images, workers):
+        assert task.start // BATCH == (task.stop - 1) // BATCH
+        done[task.first : task.last, task.start - start : task.stop - start] += 1
+        work[task.worker] += (task.last - task.first) * (task.stop - task.start)
+    assert (done == 1).all()
+    fair = count * length / workers
+    assert (abs(work - fair) <= BATCH).all()  # an architecture on a block is not cut
+
+
+def test_blocks_are_the_same_for_any_number_of_workers_and_for_parts_that_grow():
+    def blocks(images: range, workers: int) -> set[tuple[int, int]]:
+        return {(task.start, task.stop) for task in tasks(16, images, workers)}
+
+    assert blocks(range(700), 1) == blocks(range(700), 4) == {(0, 256), (256, 512), (512, 700)}
+    assert blocks(range(256, 700), 3) < blocks(range(700), 1)
+
+
+class Made:
+    """A worker whose answers are made by a function of (its number, method, arguments)."""
+
+    def __init__(self, number: int, answer: Callable[..., Any]) -> None:
+        self.number, self.answer, self.ended = number, answer, False
+
+    def submit(self, method: str, *arguments: Any) -> "Future[Any]":
+        done: Future[Any] = Future()
+        try:
+            done.set_result(self.answer(self.number, method, *arguments))
+        except Exception as error:
+            done.set_exception(error)
+        return done
+
+    def end(self, *, at_once: bool) -> None:
+        self.ended = True
+
+
+def crew(tmp_path: Path, answer: Callable[..., Any], count: int = 2) -> tuple[Workers, list[Made], list[str]]:
+    """The pool, the workers that it has started so far, and what it has warned of."""
+    started: list[Made] = []
+    told: list[str] = []
+
+    def start() -> Made:
+        started.append(Made(len(started), answer))
+        return started[-1]
+
+    _, setup = made(tmp_path)
+    return Workers(setup, start, count, warn=told.append), started, told
+
+
+def architectures(tmp_path: Path) -> list[Any]:
+    net, _ = made(tmp_path)
+    return net.space.decode(net.space.all_codes())
+
+
+def test_nothing_is_started_before_something_is_asked(tmp_path: Path):
+    pool, started, _ = crew(tmp_path, lambda number, method, *arguments: [])
+    with pool:
+        assert pool.correct([], "search") == []
+        assert started == []
+
+
+def test_a_death_costs_its_task_only(tmp_path: Path):
+    archs = architectures(tmp_path)
+    asked: list[Any] = []
+
+    def answer(number: int, method: str, *arguments: Any) -> Any:
+        if method == BEGIN:
+            return None
+        asked.append(arguments[0])
+        if number == 0 and len(asked) > 1:
+            raise WorkerDiedError
+        return [arch.key for arch in arguments[0]]
+
+    pool, started, told = crew(tmp_path, answer, count=3)
+    with pool:
+        assert pool.probe(archs[:9]) == [arch.key for arch in archs[:9]]
+        assert len(asked) == 3
+        assert pool.probe(archs[:9]) == [arch.key for arch in archs[:9]]
+        assert len(asked) == 7
+        assert (len(started), len(told), started[0].ended) == (4, 1, True)
+    assert all(worker.ended for worker in started)
+
+
+def test_a_task_over_which_workers_die_again_and_again_is_given_up(tmp_path: Path):
+    archs = architectures(tmp_path)
+    poison = archs[1]
+
+    def answer(number: int, method: str, *arguments: Any) -> Any:
+        if method != BEGIN and poison in arguments[0]:
+            raise WorkerDiedError
+        return [arch.key for arch in arguments[0]] if arguments else None
+
+    pool, started, told = crew(tmp_path, answer)
+    with pool, pytest.raises(JobFailedError, match="died 3 times while it evaluated the same subnets"):
+        pool.probe(archs)
+    assert len(told) == 2
+    assert len(started) == 4
+
+
+def test_workers_that_never_begin_are_given_up(tmp_path: Path):
+    def answer(number: int, method: str, *arguments: Any) -> Any:
+        raise WorkerDiedError
+
+    pool, _, _ = crew(tmp_path, answer)
+    with pool, pytest.raises(JobFailedError, match="died 3 times while it began"):
+        pool.probe(architectures(tmp_path))
+
+
+def test_one_that_cannot_begin_does_not_stop_the_others(tmp_path: Path):
+    archs = architectures(tmp_path)
+
+    class Waiting(Made):
+        """Never begins, as an actor for which the cluster has no room."""
+
+        def submit(self, method: str, *arguments: Any) -> "Future[Any]":
+            return Future() if self.number else super().submit(method, *arguments)
+
+    started: list[Made] = []
+
+    def start() -> Made:
+        started.append(Waiting(len(started), lambda number, method, *a: [x.key for x in a[0]] if a else None))
+        return started[-1]
+
+    _, setup = made(tmp_path)
+    with Workers(setup, start, 2, warn=lambda message: None, patience=0.2) as pool:
+        assert pool.probe(archs) == [arch.key for arch in archs]
+        pool._replace(0)
+        with pytest.raises(JobFailedError, match="No worker has begun within"):
+            pool.probe(archs)
