@@ -172,7 +172,7 @@ class SearchConfig(Section):
     """
 
     LATER = frozenset({"options", "latency_margin", "measure_above", "racing"})
-    searcher: SearcherName = "nsga2"
+    searcher: SearcherName = "surrogate"
     options: Options = {}  # noqa: RUF012 - pydantic copies it
     evaluations: Count = 200
     batch: Count = 16

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import BayesianRidge
 
-from predictors.accuracy import one_hot
+from predictors._accuracy_kernels import one_hot
 from search_spaces import SearchSpace
 from search_spaces._space import INACTIVE, Codes
 

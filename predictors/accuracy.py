@@ -1,8 +1,9 @@
 """Quality of architectures with an uncertainty, learned from the few that were evaluated.
 
 `gp`: an ensemble of Gaussian processes that differ in their kernels: a linear part over one-hot options,
-which is most of the truth in these spaces, and a Matern part for what options do together. The members that
-explain the data best make the ensemble; how far they disagree is part of the uncertainty.
+which is most of the truth in these spaces, and a Matern part for what options do together; in both, a choice
+counts by how much it matters (`predictors._relevance`). The members that explain the data best make the
+ensemble; how far they disagree is part of the uncertainty.
 `ridge`, where that is too dear: `predictors._ridge`.
 Ours; kernels and posteriors as in Rasmussen and Williams, "Gaussian Processes for Machine Learning" (2006).
 """
@@ -13,15 +14,15 @@ from functools import cached_property
 from typing import Literal, Protocol, Self
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve, eigh, solve_triangular
 from scipy.special import softmax
 
+from predictors._accuracy_kernels import Floats, Kernel, Metric, matern, mixed, one_hot, owners
+from predictors._metrics import rank_correlation
+from predictors._relevance import relevances
 from search_spaces import SearchSpace
 from search_spaces._errors import UsageError
-from search_spaces._space import INACTIVE, Codes
-
-Floats = NDArray[np.float64]
+from search_spaces._space import Codes
 
 LENGTHS = (0.3, 0.6, 1.2)  # of the Matern kernel; two opposite corners of a space are 1 apart
 RESIDUALS = (0.05, 0.3, 0.7)  # the Matern part's share of the variance
@@ -30,6 +31,7 @@ MEMBERS = 5
 MOST_COMPARED = 200  # points on which kernels are compared
 LEAST = 2
 MOST_POINTS, MOST_CHOICES = 1500, 100  # of a Gaussian process, whose cost is cubic in the points
+FOLDS = 5  # of architectures, each predicted by a model of the others
 FLOOR = 0.1  # of an evaluation's variance, as a share of the mean one: that of 100 % accuracy is 0
 
 Kind = Literal["auto", "gp", "ridge"]
@@ -71,6 +73,30 @@ def fit(
     return Ridge.fit(space, codes, quality, noises)
 
 
+def held_out_score(
+    space: SearchSpace,
+    codes: Codes,
+    quality: Floats,
+    held_out: Floats,
+    *,
+    stderr: Floats | None = None,
+    kind: Kind = "auto",
+    folds: int = FOLDS,
+) -> float:
+    """Kendall's tau of predictions and qualities that share no architecture and no image with the labels.
+
+    quality: of the architectures (n,) on some images, the labels.  held_out: on images apart from those (n,).
+    Raises UsageError as `fit` does.
+    """
+    fold = np.arange(len(codes)) % min(folds, max(len(codes), 1))
+    predicted = np.empty(len(codes))
+    for left in (fold == number for number in range(fold.max(initial=-1) + 1)):
+        known = None if stderr is None else stderr[~left]
+        predictor = fit(space, codes[~left], quality[~left], stderr=known, kind=kind)
+        predicted[left] = predictor.mean(codes[left])
+    return rank_correlation(predicted, held_out)
+
+
 def checked(codes: Codes, quality: Floats, stderr: Floats | None) -> tuple[Floats, Floats]:
     """The qualities (n,) and the variances (n,) of their noise, those being 1 on average."""
     quality = np.asarray(quality, dtype=np.float64)
@@ -85,15 +111,6 @@ def checked(codes: Codes, quality: Floats, stderr: Floats | None) -> tuple[Float
     return quality, np.maximum(noises / mean, FLOOR) if mean > 0 else np.ones(len(quality))
 
 
-@dataclass(frozen=True)
-class Kernel:
-    """Shares and scales of one member: its length, the Matern part, the noise."""
-
-    length: float
-    residual: float
-    noise: float
-
-
 @dataclass(frozen=True, eq=False)
 class _Member:
     kernel: Kernel
@@ -106,7 +123,7 @@ class _Member:
 class AccuracyEnsemble:
     """Architectures of a space to quality, as mean and standard deviation; a value, as predictors are."""
 
-    space: SearchSpace
+    metric: Metric
     codes: Codes
     centre: float
     members: tuple[_Member, ...]
@@ -118,19 +135,20 @@ class AccuracyEnsemble:
         quality, noises = checked(codes, quality, stderr)
         centre = float(np.average(quality, weights=1 / noises))
         few = slice(None, None, -(-len(codes) // MOST_COMPARED))
-        scored = _scored(space, codes[few], quality[few] - centre, noises[few])
-        best = sorted(scored, key=lambda item: -item[0])[:MEMBERS]
-        members = tuple(_member(space, codes, quality - centre, noises, kernel) for _, kernel in best)
-        return cls(space, codes, centre, members, softmax([evidence for evidence, _ in best]))
+        compared = codes[few], quality[few] - centre, noises[few]
+        metric = Metric(space, relevances(space, *compared))
+        best = sorted(_scored(metric, *compared), key=lambda item: -item[0])[:MEMBERS]
+        members = tuple(_member(metric, codes, quality - centre, noises, kernel) for _, kernel in best)
+        return cls(metric, codes, centre, members, softmax([evidence for evidence, _ in best]))
 
     def predict(self, codes: Codes) -> tuple[Floats, Floats]:
         """Mean and standard deviation (n,) each; the latter without the noise of an evaluation."""
-        linear, apart = _linear(self.space, codes, self.codes), _apart(self.space, codes, self.codes)
+        linear, apart = self.metric.linear(codes, self.codes), self.metric.apart(codes, self.codes)
         means, variances = [], []
         for member in self.members:
-            cross = _mixed(linear, apart, member.kernel)
+            cross = mixed(linear, apart, member.kernel)
             solved = solve_triangular(member.factor[0], cross.T, lower=member.factor[1])
-            prior = _prior(self.space, codes, member.kernel)
+            prior = self.metric.prior(codes, member.kernel)
             means.append(cross @ member.weights)
             variances.append(member.scale * np.maximum(prior - np.square(solved).sum(axis=0), 0))
         mean = self.shares @ np.array(means)
@@ -140,10 +158,10 @@ class AccuracyEnsemble:
     def mean(self, codes: Codes) -> Floats:
         """The mean alone (n,), which is cheaper."""
         by_option, by_length = self._joined
-        mean: Floats = self.centre + one_hot(self.space, codes) @ by_option
-        apart = _apart(self.space, codes, self.codes)
+        mean: Floats = self.centre + one_hot(self.metric.space, codes) @ by_option
+        apart = self.metric.apart(codes, self.codes)
         for length, weights in by_length.items():
-            mean += _matern(apart, length) @ weights
+            mean += matern(apart, length) @ weights
         return mean
 
     @cached_property
@@ -154,63 +172,19 @@ class AccuracyEnsemble:
             kernel, weights = member.kernel, share * member.weights
             linear += (1 - kernel.residual) * weights
             by_length[kernel.length] = by_length.get(kernel.length, 0) + kernel.residual * weights
-        by_option = one_hot(self.space, self.codes).T @ linear / len(self.space.choices)
+        space, relevance = self.metric.space, self.metric.relevance
+        by_option = one_hot(space, self.codes).T @ linear * relevance[owners(space)] / len(relevance)
         return by_option, by_length
 
 
-def one_hot(space: SearchSpace, codes: Codes) -> Floats:
-    """(n, options of all choices): 1 at the option that was chosen, nothing where a choice does not exist."""
-    columns = [codes[:, i, None] == np.arange(len(choice.options)) for i, choice in enumerate(space.choices)]
-    return np.concatenate(columns, axis=1).astype(np.float64)
-
-
-def _levels(space: SearchSpace, codes: Codes) -> Floats:
-    """Options from 0 to 1, (n, choices); what does not exist lies one step below the first."""
-    sizes = np.array([max(len(choice.options) - 1, 1) for choice in space.choices])
-    levels: Floats = np.where(codes == INACTIVE, -1, codes) / sizes
-    return levels
-
-
-def _linear(space: SearchSpace, a: Codes, b: Codes) -> Floats:
-    """The share of the choices in which two architectures agree, (len(a), len(b))."""
-    agreed: Floats = one_hot(space, a) @ one_hot(space, b).T / len(space.choices)
-    return agreed
-
-
-def _apart(space: SearchSpace, a: Codes, b: Codes) -> Floats:
-    """How far two architectures are apart, (len(a), len(b)); 1: opposite corners."""
-    left, right = _levels(space, a), _levels(space, b)
-    squared = np.square(left).sum(axis=1)[:, None] + np.square(right).sum(axis=1) - 2 * left @ right.T
-    distance: Floats = np.sqrt(np.maximum(squared, 0) / len(space.choices))
-    return distance
-
-
-def _mixed(linear: Floats, apart: Floats, kernel: Kernel) -> Floats:
-    mixed: Floats = (1 - kernel.residual) * linear + kernel.residual * _matern(apart, kernel.length)
-    return mixed
-
-
-def _matern(apart: Floats, length: float) -> Floats:
-    scaled = np.sqrt(5) * apart / length
-    matern: Floats = (1 + scaled + np.square(scaled) / 3) * np.exp(-scaled)
-    return matern
-
-
-def _prior(space: SearchSpace, codes: Codes, kernel: Kernel) -> Floats:
-    """The kernel between each architecture and itself."""
-    there = (codes != INACTIVE).sum(axis=1) / len(space.choices)
-    prior: Floats = (1 - kernel.residual) * there + kernel.residual
-    return prior
-
-
-def _scored(space: SearchSpace, codes: Codes, centred: Floats, noises: Floats) -> list[tuple[float, Kernel]]:
+def _scored(metric: Metric, codes: Codes, centred: Floats, noises: Floats) -> list[tuple[float, Kernel]]:
     """Every kernel of the grid with its log evidence, the scale being the most likely one."""
     whiten = 1 / np.sqrt(noises)
-    linear, apart = _linear(space, codes, codes), _apart(space, codes, codes)
+    linear, apart = metric.linear(codes, codes), metric.apart(codes, codes)
     count, found = len(codes), []
     for length, residual in itertools.product(LENGTHS, RESIDUALS):
-        mixed = _mixed(linear, apart, Kernel(length, residual, 0))
-        values, vectors = eigh(whiten[:, None] * mixed * whiten)
+        matrix = mixed(linear, apart, Kernel(length, residual, 0))
+        values, vectors = eigh(whiten[:, None] * matrix * whiten)
         turned = np.square(vectors.T @ (whiten * centred))
         for noise in NOISES:
             spectrum = np.maximum(values, 0) + noise
@@ -220,8 +194,8 @@ def _scored(space: SearchSpace, codes: Codes, centred: Floats, noises: Floats) -
     return found
 
 
-def _member(space: SearchSpace, codes: Codes, centred: Floats, noises: Floats, kernel: Kernel) -> _Member:
-    matrix = _mixed(_linear(space, codes, codes), _apart(space, codes, codes), kernel)
+def _member(metric: Metric, codes: Codes, centred: Floats, noises: Floats, kernel: Kernel) -> _Member:
+    matrix = mixed(metric.linear(codes, codes), metric.apart(codes, codes), kernel)
     factor = cho_factor(matrix + kernel.noise * np.diag(noises), lower=True)
     weights = cho_solve(factor, centred)
     return _Member(kernel, float(centred @ weights) / len(codes), factor, weights)

@@ -101,7 +101,7 @@ def batch(values: Floats, archive: Floats, count: int) -> list[int]:
     bounds = [(-np.inf, place) for place in considered]
     chosen: list[int] = []
     while bounds and len(chosen) < count:
-        bound, place = heapq.heappop(bounds)
+        _, place = heapq.heappop(bounds)
         together = np.concatenate([taken, rows[place : place + 1]])
         gain = float(moocore.hypervolume(together, ref=reference)) - volume
         if gain <= LEAST_GAIN:

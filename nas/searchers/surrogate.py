@@ -2,7 +2,8 @@
 
 A batch at a time: the model of the quality is fitted to what was evaluated; NSGA-II searches it, with the
 costs taken from where they are known exactly; of what it saw those are proposed that add most hypervolume to
-the smoothed archive (what was evaluated, at the qualities that the model believes). What was proposed and is
+the smoothed archive (what was evaluated, at the qualities that the model believes), some of them at what the
+model holds possible. What was proposed and is
 not evaluated yet counts with what is predicted of it.
 Ours, after the loops of LINAS (Cummings et al. 2022) and MSuNAS (Lu et al. 2020).
 """
@@ -31,6 +32,7 @@ from search_spaces._space import Codes
 
 INITIAL = 50
 INITIAL_SHARE = 0.25  # of the budget, at most
+EXPLORING = 0.25  # share of a batch that is chosen by what the models hold possible
 
 
 def build(
@@ -101,7 +103,7 @@ class SurrogateSampler(BaseSampler):
         return list(dict.fromkeys(self._space.decode(codes)))
 
     def _by_model(self, told: Told, known: Collection[bytes], rng: np.random.Generator) -> Codes:
-        """A batch: what is best by the models' means, and if that is too little, by what they hold possible."""
+        """A batch: what is best by the models' means, and a share of it by what they hold possible."""
         believed = Believed.of(self._problem, told, self._model)
         archive = np.concatenate([believed.smoothed(told), believed.means(told.pending)])
         start = np.concatenate([told.codes, told.pending])
@@ -109,7 +111,8 @@ class SurrogateSampler(BaseSampler):
         codes, values = explored(self._problem, believed.means, start, rng)
         new = unknown(codes, known)
         codes, values = codes[new], values[new]
-        chosen = batch(values, archive, self._problem.batch)
+        surest = self._problem.batch - round(EXPLORING * self._problem.batch)
+        chosen = batch(values, archive, surest)
         if left := self._problem.batch - len(chosen):
             others = [place for place in best(values, CONSIDERED) if place not in chosen]
             possible = believed.possible(codes[others])

@@ -137,7 +137,7 @@ def test_an_empty_front_is_no_error(run_nas: Nas) -> None:
         ("extract first -o new", 2, "exactly one of --subnet, --arch, --where and --knee", "Try --knee."),
         ("extract first --knee --arch {} -o new", 2, "exactly one of", "Try --knee."),
         ("generate nope", 3, "There is no job 'nope'", "Known: first, second."),
-        ("generate first", 3, "has no generator: it was searched by 'nsga2'", "searcher: generative"),
+        ("generate first", 3, "has no generator: it was searched by 'surrogate'", "searcher: generative"),
         ("extract first --knee --subnet a -o new", 2, "exactly one of", "Try --knee."),
         ("extract first --where latency_ms<0.01 -o new", 3, "meets latency_ms<0.01", "It spans "),
         ("extract first --subnet nope -o new", 3, "has no subnet", "`nas front 1`"),

@@ -175,7 +175,7 @@ def test_the_shortest_job_file_and_the_defaults(tmp_path: Path) -> None:
     assert config == JobConfig(data=JobConfig().data.model_copy(update={"name": "digits"}))
     assert load(tmp_path, "{}") == JobConfig()
     assert load(tmp_path, "train:\nsearch:\nname:\ndevices:\n  cpu:\n") == JobConfig()
-    assert (config.search.searcher, config.predictor.name) == ("nsga2", "roofline")
+    assert (config.search.searcher, config.predictor.name) == ("surrogate", "roofline")
     assert config.objectives == ("accuracy", "latency_ms")
 
 

@@ -192,7 +192,7 @@ def test_what_was_evaluated_is_not_forgotten(store: Store, job: Job) -> None:
 def test_a_job_of_another_searcher_has_no_generator(store_url: str) -> None:
     with Store.open(store_url) as other:
         finished_job(other, "j", count=15)
-        with pytest.raises(NotFoundError, match="has no generator: it was searched by 'nsga2'"):
+        with pytest.raises(NotFoundError, match="has no generator: it was searched by 'surrogate'"):
             generate(other, other.job("j"))
 
 

@@ -76,7 +76,7 @@ def test_what_keeps_the_limit_with_the_margin_is_evaluated_and_nothing_else(
     assert found == {arch.key for arch in space.decode(codes[keeps])}
 
 
-@pytest.mark.parametrize("searcher", ["generative", "nsga2"])
+@pytest.mark.parametrize("searcher", ["generative", "nsga2", "surrogate"])
 def test_no_searcher_leaves_the_limit_with_the_margin(store: Store, searcher: str) -> None:
     space = space_of(store, store.job(NAME))
     bounds = latency_of(store).bound(space.all_codes())
@@ -104,7 +104,7 @@ def test_the_default_margin_leaves_no_trace_in_stage_keys() -> None:
     def inputs(**search: Any) -> dict[str, Any]:
         return JobConfig.model_validate({"search": search}).search.inputs()
 
-    before = {"searcher": "nsga2", "evaluations": 200, "batch": 16, "population": 32, "finalists": 16}
+    before = {"searcher": "surrogate", "evaluations": 200, "batch": 16, "population": 32, "finalists": 16}
     assert inputs() == inputs(latency_margin=1.0) == before | {"images": None}
     assert inputs(latency_margin=0.0) == before | {"images": None, "latency_margin": 0.0}
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import tempfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -235,20 +236,23 @@ def test_a_limiter_asks_for_batches(wide) -> None:
 
 
 @pytest.mark.slow
-def test_tune_runs_both(maker, tiny, tmp_path: Path) -> None:
-    with _environment(), _ray(1, tmp_path):
-        tuner = tune.Tuner(
-            tune.with_resources(partial(_trainable, tiny), {"cpu": 1}),
-            tune_config=tune.TuneConfig(
-                search_alg=maker(problem(tiny), "nsga2"), num_samples=20, reuse_actors=True
-            ),
-            run_config=tune.RunConfig(name="search", storage_path=str(tmp_path), verbose=0),
-        )
-        results = tuner.fit()
-    assert not results.errors
-    archs = [architecture(tiny, one.config) for one in results]
-    assert len(archs) == len(set(archs)) == tiny.size == 12
+def test_tune_runs_both(tiny) -> None:
+    """More samples are asked for than there are architectures within the limit."""
 
+    def trainable(config: dict[str, Any]) -> None:  # by value: workers cannot import this file
+        cost = tiny.cost(architecture(tiny, config))
+        tune.report({"accuracy": cost.params**-0.5, "macs": cost.macs})
 
-def _trainable(space: SearchSpace, config: dict[str, Any]) -> None:
-    tune.report(result(space, config))
+    left = int(below(tiny, 0.5, tiny.all_codes()).sum())
+    with tempfile.TemporaryDirectory(prefix="nas-") as folder, _environment(), _ray(1, Path(folder)):
+        for name, make in MAKERS.items():
+            search = make(problem(tiny, share=0.5), "nsga2", metric=METRICS, mode=MODES)
+            tuner = tune.Tuner(
+                tune.with_resources(trainable, {"cpu": 1}),
+                tune_config=tune.TuneConfig(search_alg=search, num_samples=20, reuse_actors=True),
+                run_config=tune.RunConfig(name=name, storage_path=folder, verbose=0),
+            )
+            results = tuner.fit()
+            assert not results.errors
+            archs = [architecture(tiny, one.config) for one in results]
+            assert len(archs) == len(set(archs)) == left

@@ -5,7 +5,8 @@ import pytest
 from scipy.stats import kendalltau
 
 import search_spaces
-from predictors._accuracy import AccuracyEnsemble, one_hot
+from predictors._accuracy_kernels import one_hot
+from predictors.accuracy import AccuracyEnsemble
 from search_spaces import SearchSpace
 from search_spaces._errors import UsageError
 from search_spaces._space import INACTIVE, Codes
