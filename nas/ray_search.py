@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.study import StudyDirection
 from optuna.trial import TrialState
 from ray import cloudpickle
 from ray.tune.search import Searcher
@@ -36,13 +37,13 @@ from search_spaces._errors import ConflictError, UsageError
 __all__ = ["SubnetSearch", "architecture", "optuna_search"]
 
 VERSION = 1
-DIRECTIONS = {"max": "maximize", "min": "minimize"}
+DIRECTIONS = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
 log = logging.getLogger(__name__)
 
 Names = str | Sequence[str]
 
 
-class SubnetSearch(Searcher):  # type: ignore[misc]  # Ray's is untyped
+class SubnetSearch(Searcher):
     """A searcher of ours as Ray Tune's `Searcher`; it ends the run when the space is exhausted.
 
     metric, mode: names in the trainable's results, and `max` or `min` for each.  options: the searcher's.
@@ -54,17 +55,18 @@ class SubnetSearch(Searcher):  # type: ignore[misc]  # Ray's is untyped
         self, problem: SearchProblem, searcher: str = "nsga2", *, metric: Names, mode: Names, **options: Any
     ) -> None:
         self._metrics, modes = _named(metric, mode)
-        super().__init__(metric=list(self._metrics), mode=list(modes))
+        several: Any = list(self._metrics), list(modes)  # Ray takes lists, too, and says so in words only
+        super().__init__(*several)
         self._problem, self._searcher, self._options = problem, searcher, options
         self._directions = [DIRECTIONS[mode] for mode in modes]
         self._begin([])
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str:
+    def suggest(self, trial_id: str) -> Any:
         """The config of a new trial, or `Searcher.FINISHED`."""
         try:
             self._asked[trial_id] = self._ask()
         except SpaceExhausted:
-            return str(Searcher.FINISHED)
+            return Searcher.FINISHED
         config = self._asked[trial_id].params
         arch = architecture(self._problem.space, config)
         self._events.append({"asked": trial_id, "architecture": arch.to_dict()})
@@ -81,9 +83,8 @@ class SubnetSearch(Searcher):  # type: ignore[misc]  # Ray's is untyped
             # After a crash Tune may know trials that it began after it had saved this searcher.
             log.warning("Trial %s was not proposed by this searcher, or has ended before.", trial_id)
             return
-        values = None if error or result is None else [result.get(name) for name in self._metrics]
-        told = values if values is not None and all(map(_finite, values)) else None
-        self._tell(trial_id, None if told is None else [float(value) for value in told])
+        values: list[Any] = [None if error or not result else result.get(name) for name in self._metrics]
+        self._tell(trial_id, list(map(float, values)) if all(map(_finite, values)) else None)
 
     def get_state(self) -> dict[str, Any]:
         """What was asked and told, as plain data."""
@@ -169,7 +170,7 @@ def optuna_search(
     )
 
 
-class _SubnetOptunaSearch(OptunaSearch):  # type: ignore[misc]  # Ray's is untyped
+class _SubnetOptunaSearch(OptunaSearch):
     """Ends the run when the space is exhausted, where Ray's would let the sampler's exception through.
 
     Saved by cloudpickle, as Tune saves all else: a space holds functions that `pickle` does not take.
@@ -182,7 +183,7 @@ class _SubnetOptunaSearch(OptunaSearch):  # type: ignore[misc]  # Ray's is untyp
             return Searcher.FINISHED
 
     def save(self, checkpoint_path: str) -> None:
-        Path(checkpoint_path).write_bytes(cloudpickle.dumps(self.__dict__))
+        Path(checkpoint_path).write_bytes(cloudpickle.dumps(self.__dict__))  # type: ignore[no-untyped-call]
 
     def restore(self, checkpoint_path: str) -> None:
         self.__dict__.update(cloudpickle.loads(Path(checkpoint_path).read_bytes()))
