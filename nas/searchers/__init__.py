@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-STDERR = "stderr"
-"""Name of a trial's user attribute: {objective's name: standard error of its told value}."""
+STDERR = "stderr"  # user attribute of a trial: standard errors of its values, by name of the objective
 
 
 class SpaceExhausted(Exception):
@@ -45,11 +44,11 @@ class SearchProblem:
         space knows.
     objectives: names of the study's objectives, in order; none: nobody knows what they mean.
     limits: the hard limits, where they have a form.
+    known: codes -> objectives that need no evaluation, by name, (n,) each: exact costs, and latency as it is
+        predicted (without the margin of what limits are applied to); None: those that `metrics` knows.
+    batch: how many architectures are asked for before any of them is told.
     probe: for each architecture how strongly the network reacts when a block is left out, by block; it needs
         trained weights.
-    known: codes -> the objectives whose values need no evaluation, by name, (n,) each: exact costs, and
-        predictions without the margin that `metrics` has for limits. None: the objectives among `metrics`.
-    batch: how many architectures are asked for before any of them is told.
     """
 
     space: SearchSpace
@@ -63,9 +62,9 @@ class SearchProblem:
     metrics: Callable[[Codes], Mapping[str, Any]] | None = None
     objectives: tuple[str, ...] = ()
     limits: tuple[Condition, ...] = ()
-    probe: Callable[[Sequence[Architecture]], Sequence[Mapping[str, float]]] | None = None
     known: Callable[[Codes], Mapping[str, Any]] | None = None
     batch: int = 16
+    probe: Callable[[Sequence[Architecture]], Sequence[Mapping[str, float]]] | None = None
 
 
 @runtime_checkable

@@ -1,8 +1,7 @@
 """Makes any Optuna sampler a searcher: canonical, within hard limits, no repeats, the same after a resume."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from functools import cached_property, lru_cache
-from itertools import chain
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,15 +10,14 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from nas.searchers import SearchProblem, SpaceExhausted
+from nas.searchers import SearchProblem
+from nas.searchers._proposed import Proposed
+from nas.searchers._random_new import RandomNew
 from search_spaces import Architecture, SearchSpace
-from search_spaces._repair import repaired
-from search_spaces._space import Codes
+from search_spaces._repair import changed, repaired
 
 TRIES = 64
-DRAWS = 4096
 MOVED = 64
-NEIGHBOURS = 512
 
 
 def distributions(space: SearchSpace) -> dict[str, BaseDistribution]:
@@ -56,18 +54,24 @@ class DistinctSampler(BaseSampler):
     The inner sampler is made afresh for every trial with a seed derived from (seed, trial number). A proposal
     is therefore a pure function of the seed and the finished trials: a study that is rebuilt by asking and
     telling again goes on as if it had never stopped.
+
+    always: `inner` is asked for every trial, even where its answer is not used, because it keeps a record of
+    them (population-based samplers note the trial's generation).
+    tries: how many answers of `inner` are looked at. Where few are, because they are dear, what lies near the
+    last of them comes next; then random ones.
     """
 
-    def __init__(self, problem: SearchProblem, inner: Callable[[int], BaseSampler]) -> None:
-        self._problem, self._inner = problem, inner
+    def __init__(
+        self,
+        problem: SearchProblem,
+        inner: Callable[[int], BaseSampler],
+        *,
+        always: bool = True,
+        tries: int = TRIES,
+    ) -> None:
+        self._problem, self._inner, self._always, self._tries = problem, inner, always, tries
         self._space = problem.space
-        self._names = tuple(choice.name for choice in self._space.choices)
-        self._name_set = frozenset(self._names)
-        self._known_architecture = lru_cache(maxsize=None)(
-            lambda values: architecture(self._space, dict(zip(self._names, values, strict=True)))
-        )
-        feasible = problem.feasible(self._space.encode(problem.start))
-        self._start = [arch for arch, ok in zip(problem.start, feasible, strict=True) if ok]
+        self._proposed, self._random = Proposed(self._space), RandomNew(problem)
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         return distributions(self._space)
@@ -75,20 +79,15 @@ class DistinctSampler(BaseSampler):
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        seen = self._proposed(study, trial)
+        seen = self._proposed.before(study, trial)
         rng = np.random.default_rng([self._problem.seed, trial.number])
         inner = self._inner(int(rng.integers(2**31)))
-        # Asked even when the answer is not used: population-based samplers note the trial's generation here.
-        first = self._from_inner(inner, study, trial, search_space, rng)
+        several = {name: d for name, d in search_space.items() if not d.single()}
+        ask = partial(self._from_inner, inner, study, trial, several, rng)
+        first = ask() if self._always else None
         if trial.number < len(self._problem.history):
             return parameters(self._space, self._problem.history[trial.number])
-        return parameters(self._space, self._choose(first, inner, study, trial, search_space, seen, rng))
-
-    def _proposed(self, study: Study, trial: FrozenTrial) -> dict[Architecture, None]:
-        """The architectures of all other trials, in order (a set's differs from process to process)."""
-        others = (other.params for other in study.get_trials(deepcopy=False) if other.number != trial.number)
-        values = (tuple(map(params.get, self._names)) for params in others if params.keys() >= self._name_set)
-        return dict.fromkeys(map(self._known_architecture, values))
+        return parameters(self._space, self._choose(first, ask, seen, rng))
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
@@ -97,22 +96,23 @@ class DistinctSampler(BaseSampler):
 
     def _choose(
         self,
-        first: Architecture,
-        inner: BaseSampler,
-        study: Study,
-        trial: FrozenTrial,
-        search_space: dict[str, BaseDistribution],
+        first: Architecture | None,
+        ask: Callable[[], Architecture],
         seen: Collection[Architecture],
         rng: np.random.Generator,
     ) -> Architecture:
-        for arch in self._start:
+        for arch in self._random.start:
             if arch not in seen:
                 return arch
-        candidate = first
-        for _ in range(TRIES):
+        candidate = ask() if first is None else first
+        for left in reversed(range(self._tries)):
             if candidate not in seen and self._problem.feasible(self._space.encode([candidate]))[0]:
                 return candidate
-            candidate = self._from_inner(inner, study, trial, search_space, rng)
+            candidate = ask() if left else candidate
+        if self._tries < TRIES:
+            for arch in self._near(candidate, rng):
+                if arch not in seen:
+                    return arch
         return self._random(seen, rng)
 
     def _from_inner(
@@ -124,55 +124,19 @@ class DistinctSampler(BaseSampler):
         rng: np.random.Generator,
     ) -> Architecture:
         """What the inner sampler proposes; what it leaves open (random start, mutations) is drawn."""
-        several = {name: d for name, d in search_space.items() if not d.single()}
-        proposed = inner.sample_relative(study, trial, several)
+        proposed = inner.sample_relative(study, trial, search_space)
         drawn = dict(self._space.decode(self._space.sample_choices(rng, 1))[0].values)
         options = {
             c.name: drawn.get(c.name, c.options[rng.integers(len(c.options))]) for c in self._space.choices
         }
         return architecture(self._space, options | proposed)
 
-    @cached_property
-    def _feasible(self) -> Codes | None:
-        """All feasible architectures of a space that is small enough to be listed."""
-        if not self._space.listable:
-            return None
-        return self._allowed(self._space.all_codes())
-
-    def _random(self, seen: Collection[Architecture], rng: np.random.Generator) -> Architecture:
-        """A random feasible new architecture.
-
-        A space too big to be listed is sampled; where that finds none, because the limits are tight, samples
-        are moved towards the limits and neighbours of known architectures are tried. Raises SpaceExhausted
-        when none is left or found.
-        """
-        if self._feasible is not None:
-            archs = self._lazily(rng.permutation(self._feasible))
-        else:
-            archs = chain(
-                self._lazily(self._allowed(self._space.sample_choices(rng, DRAWS))),
-                self._moved(rng),
-                self._neighbours(seen, rng),
-            )
-        for arch in archs:
-            if arch not in seen:
-                return arch
-        raise SpaceExhausted(f"No feasible architecture of space '{self._space.name}' is left to propose.")
-
-    def _moved(self, rng: np.random.Generator) -> Iterator[Architecture]:
+    def _near(self, arch: Architecture, rng: np.random.Generator) -> Iterator[Architecture]:
+        """Feasible ones that differ in a choice or two from this one, or from it moved into the limits."""
+        codes = self._space.encode([arch] * MOVED)
         if self._problem.outside is not None:
-            drawn = self._space.sample_choices(rng, MOVED)
-            yield from self._lazily(self._allowed(repaired(self._space, drawn, self._problem.outside, rng)))
-
-    def _neighbours(self, seen: Collection[Architecture], rng: np.random.Generator) -> Iterator[Architecture]:
-        known, rate = [*self._start, *seen], 1 / len(self._space.choices)
-        for _ in range(NEIGHBOURS if known else 0):
-            arch = self._space.mutate(rng, known[rng.integers(len(known))], rate=rate)
-            if self._problem.feasible(self._space.encode([arch]))[0]:
-                yield arch
-
-    def _allowed(self, codes: Codes) -> Codes:
-        return codes[self._problem.feasible(codes)]
-
-    def _lazily(self, codes: Codes) -> Iterator[Architecture]:
-        return (self._space.decode(row[None])[0] for row in codes)
+            codes = repaired(self._space, codes, self._problem.outside, rng)
+            yield from self._random.allowed(codes)
+        for _ in range(2):
+            codes = changed(self._space, codes, rng)
+            yield from self._random.allowed(codes)

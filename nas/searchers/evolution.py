@@ -1,4 +1,4 @@
-"""Evolutionary search as in ViT-ResNAS: mutants and crossovers of the best of everything seen so far.
+"""Evolutionary search, as in ViT-ResNAS: mutants and crossovers of the best of everything seen so far.
 
 A random population begins. Then every iteration takes the best evaluated architectures, whenever they were
 found, as parents of as many mutants and crossovers. All of them keep the hard limits, such as a window of
@@ -7,6 +7,8 @@ Source: Liao, Karaman and Sze, "Searching for Efficient Multi-Stage Vision Trans
 the released search. Ours: the random population draws every choice uniformly, where the release begins with
 the largest heads and FFNs and prunes; with several objectives the best are those of the first non-dominated
 fronts, sparse regions first; and no architecture comes twice.
+
+`_regularised.py` has another scheme.
 """
 
 from collections.abc import Mapping
@@ -14,24 +16,24 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import moocore
 import numpy as np
-from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
-from optuna.study import Study, StudyDirection
-from optuna.trial import FrozenTrial, TrialState
+from optuna.study import Study
+from optuna.trial import FrozenTrial
 
 from nas.searchers import SearchProblem
 from nas.searchers._distinct import DistinctSampler, InnerSampler, architecture, parameters
-from search_spaces._errors import UsageError
-from search_spaces._repair import repaired
+from nas.searchers._regularised import Regularised, ageing
+from nas.searchers._selection import LOT, best, finished, first_within
+from search_spaces._errors import UsageError, did_you_mean
 from search_spaces._space import INACTIVE, Codes
 
 PUBLISHED = {"initial": 500, "parents": 75, "mutants": 75, "crossovers": 75}
 PUBLISHED_EVALUATIONS = 3350  # 500, and 19 times 75 + 75
 LEAST = 4  # of each, where a small budget shrinks them
-LOT = 128  # children that are drawn at once; the first that keeps the limits is proposed
+MUTATION = 0.3
+SCHEMES = ("vit_resnas", "regularised")
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Scheme:
     parents: int
     mutants: int
     crossovers: int
-    mutation: float = 0.3
+    mutation: float = MUTATION
 
     def __post_init__(self) -> None:
         """Raises UsageError for sizes and probabilities that are none."""
@@ -60,23 +62,40 @@ class Scheme:
 def build(
     problem: SearchProblem,
     *,
+    scheme: str = SCHEMES[0],
     initial: int | None = None,
     parents: int | None = None,
     mutants: int | None = None,
     crossovers: int | None = None,
-    mutation: float = 0.3,
+    mutation: float | None = None,
+    population: int | None = None,
+    tournament: int | None = None,
 ) -> BaseSampler:
-    """Evolution with the published sizes (500, 75, 75, 75) where the budget is the published 3,350 or more.
+    """Evolution by the scheme of ViT-ResNAS, or `regularised` (see `_regularised.py`).
 
-    A smaller budget shrinks all of them alike. Raises UsageError for sizes that are impossible.
+    Of the first, sizes are the published ones (500, 75, 75, 75) where the budget is the published 3,350 or
+    more; a smaller budget shrinks all of them alike. population, tournament: sizes of the second.
+    Raises UsageError for sizes that are impossible, and for those of the other scheme.
     """
+    vit_resnas = {"initial": initial, "parents": parents, "mutants": mutants, "crossovers": crossovers}
+    regularised = {"population": population, "tournament": tournament}
+    if scheme not in SCHEMES:
+        raise UsageError(
+            f"search.options.scheme = {scheme!r} is unknown.", did_you_mean(str(scheme), SCHEMES)
+        )
+    others = regularised if scheme == SCHEMES[0] else vit_resnas | {"mutation": mutation}
+    for name in (name for name, value in others.items() if value is not None):
+        raise UsageError(f"search.options.{name} is no option of evolution by the scheme '{scheme}'.")
+    if scheme == SCHEMES[1]:
+        sizes = ageing(problem.budget, population, tournament)
+        return DistinctSampler(problem, partial(Regularised, problem, sizes), always=False)
     share = min(1.0, (problem.budget or PUBLISHED_EVALUATIONS) / PUBLISHED_EVALUATIONS)
-    given = {"initial": initial, "parents": parents, "mutants": mutants, "crossovers": crossovers}
-    sizes = {
+    shrunk = {
         name: max(LEAST, round(share * PUBLISHED[name])) if size is None else size
-        for name, size in given.items()
+        for name, size in vit_resnas.items()
     }
-    return DistinctSampler(problem, inner=partial(_Evolution, problem, Scheme(**sizes, mutation=mutation)))
+    published = Scheme(**shrunk, mutation=MUTATION if mutation is None else mutation)
+    return DistinctSampler(problem, partial(_Evolution, problem, published), always=False)
 
 
 class _Evolution(InnerSampler):
@@ -89,7 +108,8 @@ class _Evolution(InnerSampler):
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: Mapping[str, BaseDistribution]
     ) -> dict[str, Any]:
-        arch = self._space.decode(self._first_within(self._lot(study, trial.number))[None])[0]
+        lot = self._lot(study, trial.number)
+        arch = self._space.decode(first_within(self._problem, lot, self._rng)[None])[0]
         return {name: value for name, value in parameters(self._space, arch).items() if name in search_space}
 
     def _lot(self, study: Study, number: int) -> Codes:
@@ -108,13 +128,10 @@ class _Evolution(InnerSampler):
 
     def _parents(self, study: Study, before: int) -> Codes:
         """The best of the trials with lower numbers that are finished."""
-        done = [
-            t for t in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)) if t.number < before
-        ]
+        done, values = finished(study, before)
         if not done:
             return self._space.encode([])
-        signs = [1 if direction == StudyDirection.MINIMIZE else -1 for direction in study.directions]
-        chosen = best(np.array([trial.values for trial in done]) * signs, self._scheme.parents)
+        chosen = best(values, self._scheme.parents)
         return self._space.encode([architecture(self._space, done[i].params) for i in chosen])
 
     def _mutants(self, codes: Codes) -> Codes:
@@ -123,41 +140,3 @@ class _Evolution(InnerSampler):
         yes_or_no = np.array([set(choice.options) == {False, True} for choice in self._space.choices])
         flipped = np.where(which & yes_or_no & (codes != INACTIVE), 1 - codes, codes)
         return self._space.redrawn(self._rng, flipped, which & ~yes_or_no)
-
-    def _first_within(self, lot: Codes) -> NDArray[np.int64]:
-        """The first that keeps the limits, (choices,); if none does, one that was moved towards them.
-
-        Where nobody can tell the way, it is left outside: then `DistinctSampler` looks for another one.
-        """
-        within = self._problem.feasible(lot)
-        if not within.any() and self._problem.outside is not None:
-            lot = repaired(self._space, lot[:1], self._problem.outside, self._rng)
-        code: NDArray[np.int64] = lot[int(within.argmax())]
-        return code
-
-
-def best(values: NDArray[np.float64], count: int) -> list[int]:
-    """The places of the `count` best rows (n, objectives), all minimised.
-
-    By non-dominated front, and within one those first that are farthest from their neighbours.
-    """
-    ranks = moocore.pareto_rank(values)
-    chosen: list[int] = []
-    for rank in range(int(ranks.max()) + 1):
-        front = np.flatnonzero(ranks == rank)
-        crowding = _crowding_distance(values[front])
-        chosen += front[np.argsort(-crowding, kind="stable")].tolist()
-        if len(chosen) >= count:
-            break
-    return chosen[:count]
-
-
-def _crowding_distance(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Of each row (n,); infinite for the ends. Source: Deb et al., NSGA-II (2002)."""
-    distance = np.zeros(len(values))
-    for column in values.T:
-        order = np.argsort(column, kind="stable")
-        span = float(np.ptp(column)) or 1.0
-        distance[order[[0, -1]]] = np.inf
-        distance[order[1:-1]] += (column[order[2:]] - column[order[:-2]]) / span
-    return distance

@@ -183,9 +183,9 @@ def problem(
         metrics=objectives.bounds,
         objectives=objectives.names,
         limits=config.limits,
-        probe=probe,
         known=objectives.costs,
         batch=config.search.batch,
+        probe=probe,
     )
 
 

@@ -1,0 +1,74 @@
+"""Regularised evolution: the oldest die, and a tournament's winner has a child that differs in one choice.
+
+Source: Real, Aggarwal, Huang and Le, "Regularized Evolution for Image Classifier Architecture Search" (arXiv
+1802.01548). Ours: with several objectives the winner is the first by non-dominated front, then by crowding
+distance; no architecture comes twice; children of a batch have the parents that were finished before it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from optuna.distributions import BaseDistribution
+from optuna.study import Study
+from optuna.trial import FrozenTrial
+
+from nas.searchers import SearchProblem
+from nas.searchers._distinct import InnerSampler, architecture, parameters
+from nas.searchers._selection import LOT, best, finished, first_within
+from search_spaces._errors import UsageError
+from search_spaces._repair import changed
+from search_spaces._space import Codes
+
+PUBLISHED = 100  # alive at a time
+LEAST = 16
+GENERATIONS = 8  # that a small budget is to hold
+
+
+@dataclass(frozen=True)
+class Ageing:
+    """How many are alive at a time, and how many of them meet in a tournament."""
+
+    population: int
+    tournament: int
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for sizes that are none."""
+        for name in ("population", "tournament"):
+            if type(value := getattr(self, name)) is not int or value < 2:
+                raise UsageError(f"search.options.{name} = {value!r} is not a whole number of at least 2.")
+
+
+def ageing(budget: int | None, population: int | None, tournament: int | None) -> Ageing:
+    """The published sizes (100, and a quarter of them in a tournament), smaller where the budget is small."""
+    if population is None:
+        affordable = PUBLISHED if budget is None else budget // GENERATIONS
+        population = max(LEAST, min(PUBLISHED, affordable))
+    return Ageing(population, max(2, population // 4) if tournament is None else tournament)
+
+
+class Regularised(InnerSampler):
+    """Proposals of one trial; whether they are new, `DistinctSampler` sees to."""
+
+    def __init__(self, problem: SearchProblem, sizes: Ageing, seed: int) -> None:
+        self._problem, self._sizes, self._space = problem, sizes, problem.space
+        self._rng = np.random.default_rng(seed)
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: Mapping[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        lot = self._lot(study, trial.number)
+        arch = self._space.decode(first_within(self._problem, lot, self._rng)[None])[0]
+        return {name: value for name, value in parameters(self._space, arch).items() if name in search_space}
+
+    def _lot(self, study: Study, number: int) -> Codes:
+        """LOT children (LOT, choices) of one parent; random ones until the population is complete."""
+        done, values = finished(study, number)
+        if len(done) < self._sizes.population:
+            return self._space.sample_choices(self._rng, LOT)
+        alive, order = done[-self._sizes.population :], best(values[-self._sizes.population :], len(done))
+        place = {trial: rank for rank, trial in enumerate(order)}
+        drawn = self._rng.integers(len(alive), size=self._sizes.tournament).tolist()
+        parent = architecture(self._space, alive[min(drawn, key=place.__getitem__)].params)
+        return changed(self._space, self._space.encode([parent] * LOT), self._rng)
