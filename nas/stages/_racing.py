@@ -1,9 +1,10 @@
 """Racing: subnets see growing parts of the search split, and the promising ones see most of it.
 
 Two subnets see the same images, so that their difference is told by those on which they disagree: it is clear
-long before either's quality is. After each part those stop that are clearly worse than the front. Of the others
-at most half, a quarter, ... of the batch go on: those that are most likely better than the front, by their lead
-over it in standard errors. What the others are is left to the accuracy predictor, which knows how sure each is.
+long before either's quality is. After each part those stop that are clearly worse than the front. Of the
+others at most half, a quarter, ... of the batch go on: those most likely to be better than the front, by their
+lead over it in standard errors. What else the others are is left to the accuracy predictor, which knows how
+sure each quality is.
 Sources of the idea: Maron and Moore, "Hoeffding races" (1993); Jamieson and Talwalkar, "Non-stochastic best
 arm identification" (2016), for the halving. The paired test is that of matched pairs, adjusted as by Agresti
 and Min (2005), with standard errors that respect shared source items.
