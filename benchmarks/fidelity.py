@@ -136,7 +136,8 @@ def searched(config: JobConfig, data: DataSet, objectives: Objectives, table: Ta
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--searchers", nargs="+", default=["nsga2", "random"])
+    parser.add_argument("--searchers", nargs="+", default=["surrogate", "random"])
+    parser.add_argument("--rates", nargs="+", type=float, default=[0.1], help="settings of search.racing")
     parser.add_argument("--evaluations", type=int, default=200)
     parser.add_argument("--table", type=Path, help="where the evaluations of all subnets are kept")
     options = parser.parse_args()
@@ -150,7 +151,7 @@ def main() -> None:
     print("searcher   racing  images      true front      believed - true  CPU ms a subnet")
     for searcher in options.searchers:
         fronts: dict[float | None, NDArray[np.float64]] = {}
-        for racing in (None, 0.05, 0.1, 0.2):
+        for racing in (None, *options.rates):
             found = [
                 _one(config, data, objectives, table, searcher, racing, seed, options.evaluations)
                 for seed in range(options.seeds)

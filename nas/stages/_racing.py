@@ -2,7 +2,7 @@
 
 Two subnets see the same images, so that their difference is told by those on which they disagree: it is clear
 long before either's quality is. After each part those stop that are clearly worse than the front. Of the
-others at most half, a quarter, ... of the batch go on: those most likely to be better than the front, by their
+others at most half, a quarter, ... of the batch go on: those most likely better than the front, by their
 lead over it in standard errors. What else the others are is left to the accuracy predictor, which knows how
 sure each quality is.
 Sources of the idea: Maron and Moore, "Hoeffding races" (1993); Jamieson and Talwalkar, "Non-stochastic best
