@@ -1,9 +1,9 @@
 """Racing against evaluation in full: images that a search looks at, and the front that it ends with.
 
-The supernet of the quickstart is trained and all its subnets are evaluated once on both held-out splits. Searches
-then look their evaluations up, through the job's own stage, with the same seeds with and without racing. Fronts
-are compared by the report split, which no search sees: hypervolume of the finalists, and the hypervolume that
-their front was believed to have less that.
+The supernet of the quickstart is trained and all its subnets are evaluated once on both held-out splits.
+Searches then look their evaluations up, through the job's own stage, with the same seeds with and without
+racing. Fronts are compared by the report split, which no search sees: hypervolume of the finalists, and the
+hypervolume that the front was believed to have less that.
 
     python benchmarks/fidelity.py --seeds 10 --table table.npz
 """
@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -57,15 +57,17 @@ class NoLatency:
     def intervals(self, codes: Codes) -> dict[str, Any]:
         return {}
 
+    def named(self, metric: str) -> str:
+        return metric
+
 
 @dataclass
 class Table:
-    """An evaluator that has evaluated everything: hits (subnets, images) by split. `seen`: images asked for."""
+    """An evaluator that has evaluated everything: hits (subnets, images) by split; `seen` counts images."""
 
     places: dict[Architecture, int]
     hits: dict[str, Hits]
     seen: int = 0
-    asked: list[int] = field(default_factory=list)
 
     def correct(self, archs: Sequence[Architecture], split: str, images: slice | None = None) -> list[Hits]:
         found = self.hits[split][[self.places[arch] for arch in archs], images or slice(None)]
@@ -134,7 +136,8 @@ def searched(config: JobConfig, data: DataSet, objectives: Objectives, table: Ta
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--searchers", nargs="+", default=["nsga2", "random"])
+    parser.add_argument("--searchers", nargs="+", default=["surrogate", "random"])
+    parser.add_argument("--rates", nargs="+", type=float, default=[0.1], help="settings of search.racing")
     parser.add_argument("--evaluations", type=int, default=200)
     parser.add_argument("--table", type=Path, help="where the evaluations of all subnets are kept")
     options = parser.parse_args()
@@ -148,7 +151,7 @@ def main() -> None:
     print("searcher   racing  images      true front      believed - true  CPU ms a subnet")
     for searcher in options.searchers:
         fronts: dict[float | None, NDArray[np.float64]] = {}
-        for racing in (None, 0.05, 0.1, 0.2):
+        for racing in (None, *options.rates):
             found = [
                 _one(config, data, objectives, table, searcher, racing, seed, options.evaluations)
                 for seed in range(options.seeds)

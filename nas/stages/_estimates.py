@@ -13,8 +13,8 @@ from supernet._standard_errors import MeanErrors
 Floats = NDArray[np.float64]
 
 
-def whole_quality(hits: Hits, ease: Floats, errors: Callable[[int], MeanErrors]) -> Quality:
-    """Accuracy on all images of a subnet that has seen the first of them, with its standard error.
+def whole_qualities(hits: Hits, ease: Floats, errors: Callable[[int], MeanErrors]) -> list[Quality]:
+    """Accuracy on all images of subnets that have seen the first of them, (n, first), with standard errors.
 
     ease: (images,) the share of other subnets, which have seen all, that classify each image right.
     errors: the standard errors of means over the first images, by their number.
@@ -22,18 +22,21 @@ def whole_quality(hits: Hits, ease: Floats, errors: Callable[[int], MeanErrors])
     regression estimator (Cochran, "Sampling Techniques", 1977, chapter 7). Nothing is estimated of who has
     seen all.
     """
-    seen, images = len(hits), len(ease)
-    values = hits.astype(np.float64)
+    seen, images = hits.shape[1], len(ease)
+    values = hits.astype(np.float64).T
     if seen == images:
-        return Quality(float(values.mean()), _error(values, errors), seen)
-    apart = ease[:seen] - ease[:seen].mean()
-    spread = float(apart @ apart)
-    slope = float(apart @ values) / spread if spread > 0 else 0.0
-    left = values - slope * ease[:seen]
-    value = float(left.mean() + slope * ease.mean())
-    error = np.hypot(_error(left, errors), abs(slope) * _error(ease, errors))
-    return Quality(min(max(value, 0.0), 1.0), float(error), seen)
+        told, error = values.mean(axis=0), _errors_of(values, errors)
+    else:
+        apart = ease[:seen] - ease[:seen].mean()
+        spread = float(apart @ apart)
+        slopes = apart @ values / spread if spread > 0 else np.zeros(len(hits))
+        left = values - slopes * ease[:seen, None]
+        told = np.clip(left.mean(axis=0) + slopes * ease.mean(), 0, 1)
+        of_ease = _errors_of(ease[:, None], errors) if spread > 0 else np.zeros(1)
+        error = np.hypot(_errors_of(left, errors), np.abs(slopes) * of_ease)
+    return [Quality(float(v), float(e), seen) for v, e in zip(told, error, strict=True)]
 
 
-def _error(values: Floats, errors: Callable[[int], MeanErrors]) -> float:
-    return float(errors(len(values)).of_means(torch.from_numpy(values)[:, None]))
+def _errors_of(values: Floats, errors: Callable[[int], MeanErrors]) -> Floats:
+    found: Floats = errors(len(values)).of_means(torch.from_numpy(values)).numpy()
+    return found

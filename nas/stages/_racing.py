@@ -1,9 +1,13 @@
-"""Racing: subnets see growing parts of the search split, and stop once they are clearly worse than the front.
+"""Racing: subnets see growing parts of the search split, and the promising ones see most of it.
 
 Two subnets see the same images, so that their difference is told by those on which they disagree: it is clear
-long before either's quality is. Who stays close to the front gets all images.
-Source of the idea: Maron and Moore, "Hoeffding races" (1993); the paired test is that of matched pairs, with
-the adjustment of Agresti and Min (2005), and standard errors that respect shared source items.
+long before either's quality is. After each part those stop that are clearly worse than the front. Of the
+others at most half, a quarter, ... of the batch go on: those most likely better than the front, by their
+lead over it in standard errors. What else the others are is left to the accuracy predictor, which knows how
+sure each quality is.
+Sources of the idea: Maron and Moore, "Hoeffding races" (1993); Jamieson and Talwalkar, "Non-stochastic best
+arm identification" (2016), for the halving. The paired test is that of matched pairs, adjusted as by Agresti
+and Min (2005), with standard errors that respect shared source items.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nas.evaluation import Evaluator, Hits
-from nas.stages._estimates import whole_quality
+from nas.stages._estimates import whole_qualities
 from nas.stages._objectives import QUALITY
 from search_spaces import Architecture
 from supernet._evaluate import Quality
@@ -44,26 +48,33 @@ class Raced:
 
 
 @dataclass(frozen=True, eq=False)
-class _Front:
-    """The best of those that have seen all images: hits (subnets, images), costs (subnets, costs)."""
+class _Rivals:
+    """Subnets with their hits (n, images), qualities (n,) and costs (n, costs), all of these minimised."""
 
     hits: Hits
+    values: Floats
     costs: Floats
 
-    def with_more(self, hits: Hits, costs: Floats) -> "_Front":
-        """Without those that another beats."""
-        hits, costs = np.concatenate([self.hits, hits]), np.concatenate([self.costs, costs])
-        points = np.column_stack([1 - hits.mean(axis=1), costs])
-        best = moocore.is_nondominated(points, keep_weakly=True)
-        return _Front(hits[best], costs[best])
+    def joined(self, other: "_Rivals") -> "_Rivals":
+        """These and others."""
+        return _Rivals(
+            np.concatenate([self.hits, other.hits]),
+            np.concatenate([self.values, other.values]),
+            np.concatenate([self.costs, other.costs]),
+        )
+
+    def unbeaten(self) -> "_Rivals":
+        """Those that no other beats."""
+        best = moocore.is_nondominated(np.column_stack([-self.values, self.costs]), keep_weakly=True)
+        return _Rivals(self.hits[best], self.values[best], self.costs[best])
 
 
 class Race:
     """Evaluates batches on the search split, each against the front of all before; nothing in it is random.
 
     seen: images after each rung (`rungs`); a single one evaluates all of a batch on all of it.
-    rate: the probability with which a subnet as good as the best that costs no more is stopped in some rung;
-    0: none is ever stopped.
+    rate: the probability with which a subnet as good as the best that costs no more is taken for clearly
+    worse in some rung.
     sources: ids (images, k) of the items that images were made from; None: they share none.
     """
 
@@ -72,12 +83,11 @@ class Race:
     ) -> None:
         self._evaluator, self._seen = evaluator, tuple(seen)
         # Bonferroni: each of the rungs at which a subnet can be stopped has its share of the error.
-        tests = len(self._seen) - 1
-        self._deviations = -NormalDist().inv_cdf(rate / tests) if tests and rate else np.inf
+        self._deviations = -NormalDist().inv_cdf(rate / max(1, len(self._seen) - 1))
         self._errors = lru_cache(None)(
             lambda count: MeanErrors.over(count, None if sources is None else sources[:count])
         )
-        self._front: _Front | None = None
+        self._fronts: dict[int, _Rivals] = {}  # by the images that their members have seen at least
         self._sum, self._whole = np.zeros(self.images), 0
 
     @property
@@ -86,51 +96,67 @@ class Race:
         return self._seen[-1]
 
     def remember(self, hits: Sequence[Hits], objectives: Sequence[Mapping[str, float | None]]) -> None:
-        """What a batch was told to be; those that have seen all images are raced against from now on."""
-        names = [name for name in (objectives[0] if objectives else {}) if name != QUALITY]
-        costs = np.array([[values[name] for name in names] for values in objectives], dtype=np.float64)
-        known = [i for i, seen in enumerate(hits) if len(seen) == self.images and np.isfinite(costs[i]).all()]
-        if not known:
-            return
-        whole, costs = np.array([hits[i] for i in known]), costs[known]
-        self._sum, self._whole = self._sum + whole.sum(axis=0), self._whole + len(whole)
-        front = self._front or _Front(whole[:0], costs[:0])
-        self._front = front.with_more(whole, costs)
+        """What a batch was told to be, which later ones are raced against."""
+        for stop in self._seen:
+            there = [(h, told) for h, told in zip(hits, objectives, strict=True) if len(h) >= stop]
+            there = [(h, told) for h, told in there if None not in told.values()]
+            if not there:
+                continue
+            values = np.array([told[QUALITY] for _, told in there], dtype=np.float64)
+            names = [name for name in there[0][1] if name != QUALITY]
+            costs = np.array([[told[name] for name in names] for _, told in there], dtype=np.float64)
+            new = _Rivals(np.array([h[:stop] for h, _ in there]), values, costs)
+            front = self._fronts.get(stop)
+            self._fronts[stop] = (new if front is None else front.joined(new)).unbeaten()
+            if stop == self.images:
+                self._sum, self._whole = self._sum + new.hits.sum(axis=0), self._whole + len(new.hits)
 
     def run(self, archs: Sequence[Architecture], costs: Floats) -> list[Raced]:
         """Evaluates a batch. costs: (batch, costs) as they are known before, all minimised."""
         hits = np.zeros((len(archs), self.images), dtype=np.bool_)
         counts = np.zeros(len(archs), dtype=np.int64)
-        alive, start = list(range(len(archs))), 0
-        for stop in self._seen:
+        alive, start = np.arange(len(archs)), 0
+        for rung, stop in enumerate(self._seen):
             found = self._evaluator.correct([archs[i] for i in alive], "search", slice(start, stop))
             hits[alive, start:stop], counts[alive], start = found, stop, stop
             if stop < self.images:
-                worse = self._clearly_worse(hits[alive, :stop], costs[alive])
-                alive = [i for i, is_worse in zip(alive, worse, strict=True) if not is_worse]
-            if not alive:
+                leads = self._leads(hits[alive, :stop], costs[alive])
+                best = np.argsort(-leads, kind="stable")[: -(-len(archs) // 2 ** (rung + 1))]
+                alive = np.sort(alive[best[leads[best] >= -self._deviations]])
+            if not len(alive):
                 break
         return self._raced(hits, counts)
 
-    def _clearly_worse(self, hits: Hits, costs: Floats) -> NDArray[np.bool_]:
-        """Which of the batch are worse than the best on these images that costs no more."""
-        stop = hits.shape[1]
-        rivals, rival_costs = hits, costs
-        if self._front is not None:
-            rivals = np.concatenate([hits, self._front.hits[:, :stop]])
-            rival_costs = np.concatenate([costs, self._front.costs])
-        cheap = (rival_costs[None, :, :] <= costs[:, None, :]).all(axis=2)
-        best = np.where(cheap, rivals.sum(axis=1), -1).argmax(axis=1)
-        ahead = torch.from_numpy(rivals[best].T.astype(np.float64) - hits.T)
+    def _leads(self, hits: Hits, costs: Floats) -> Floats:
+        """How far each of a batch is ahead of the best other that costs no more, in standard errors.
+
+        Where there is no such other it is taken to be clearly ahead.
+        """
+        count, stop = hits.shape
+        values = np.array([quality.value for quality in whole_qualities(hits, self._ease(), self._errors)])
+        rivals = _Rivals(hits, values, costs)
+        if stop in self._fronts:
+            rivals = rivals.joined(self._fronts[stop])
+        cheap = (rivals.costs[None, :, :] <= costs[:, None, :]).all(axis=2)
+        cheap[np.arange(count), np.arange(count)] = False
+        best = np.where(cheap, rivals.values, -np.inf).argmax(axis=1)
+        ahead = torch.from_numpy(hits.T.astype(np.float64) - rivals.hits[best].T)
         # Half an image more in each cell of the fourfold table: few disagreements must not look certain.
         error = np.sqrt(self._errors(stop).of_means(ahead).square().numpy() + 1 / stop**2)
-        return ahead.mean(dim=0).numpy() > self._deviations * error
+        leads: Floats = np.where(cheap.any(axis=1), ahead.mean(dim=0).numpy() / error, self._deviations)
+        return leads
+
+    def _ease(self) -> Floats:
+        """The share (images,) of those that have seen all images which classify each of them right."""
+        ease: Floats = self._sum / max(self._whole, 1)
+        return ease
 
     def _raced(self, hits: Hits, counts: NDArray[np.int64]) -> list[Raced]:
         whole = hits[counts == self.images]
-        seen = self._whole + len(whole)
-        ease = (self._sum + whole.sum(axis=0)) / max(seen, 1)
-        return [
-            Raced(whole_quality(row[:count], ease, self._errors), row[:count])
-            for row, count in zip(hits, counts, strict=True)
-        ]
+        ease = (self._sum + whole.sum(axis=0)) / max(self._whole + len(whole), 1)
+        found: dict[int, Raced] = {}
+        for count in self._seen:
+            same = np.flatnonzero(counts == count)
+            told = whole_qualities(hits[same, :count], ease, self._errors)
+            found |= {i: Raced(q, hits[i, :count]) for i, q in zip(same.tolist(), told, strict=True)}
+        return [found[i] for i in range(len(hits))]

@@ -12,7 +12,7 @@ from torch import Tensor
 from nas.agreement import agreement
 from nas.datasets import DataSet
 from nas.evaluation import Hits
-from nas.stages._estimates import whole_quality
+from nas.stages._estimates import whole_qualities
 from nas.stages._run import Run
 from predictors import accuracy
 from search_spaces import SearchSpace
@@ -81,7 +81,7 @@ def _labels(
     def errors(count: int) -> MeanErrors:
         return MeanErrors.over(count, None if own is None else own[:count])
 
-    found = [whole_quality(seen[half[: len(seen)]], ease, errors) for seen in hits]
+    found = [whole_qualities(seen[half[: len(seen)]][None], ease, errors)[0] for seen in hits]
     return np.array([q.value for q in found]), np.array([q.stderr for q in found])
 
 

@@ -25,7 +25,7 @@ def report(run: Run, objectives: Objectives, data: DataSet, pool: Evaluator) -> 
 
 
 def choose(objectives: Objectives, evaluations: Sequence[Evaluation], count: int) -> list[Evaluation]:
-    """At most `count` evaluations that are believed not to be dominated: both ends, then by greatest gain in
+    """At most `count` evaluations that are not believed to be dominated: both ends, then by greatest gain in
     hypervolume.
 
     With one objective the `count` best, so that the report split can tell which of them was only lucky.

@@ -116,7 +116,7 @@ def _race(run: Run, data: DataSet, pool: Evaluator, *, from_start: bool) -> Race
     images = images if section.images is None else min(section.images, images)
     rate = section.racing if from_start else None
     seen = (images,) if rate is None else rungs(images)
-    return Race(pool, seen, rate=rate or 0.0, sources=data.sources("search"))
+    return Race(pool, seen, rate=rate or 0.5, sources=data.sources("search"))
 
 
 def _ask_searcher(
