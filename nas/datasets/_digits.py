@@ -29,8 +29,8 @@ def _table() -> Path:
     """What `load_digits` reads; to import scikit-learn for it would cost every process two seconds."""
     spec = find_spec("sklearn")
     assert spec is not None, "scikit-learn is a dependency"
-    (package,) = spec.submodule_search_locations or ()
-    return Path(package) / "datasets" / "data" / "digits.csv.gz"
+    assert spec.origin is not None, "and has an __init__.py"
+    return Path(spec.origin).parent / "datasets" / "data" / "digits.csv.gz"
 
 
 def split_indices(split_seed: int) -> dict[str, Tensor]:

@@ -38,13 +38,6 @@ def test_ctrl_c_in_training(place: Place) -> None:
     interrupted(place, process, signal.SIGINT)
 
 
-@pytest.mark.slow
-def test_ctrl_c_in_search(place: Place) -> None:
-    process = place.start("run", "job.yaml")
-    wait_for(process, searched(place, 1))
-    interrupted(place, process, signal.SIGINT)
-
-
 def test_a_running_job_has_one_process_and_stops_when_it_is_told(place: Place) -> None:
     process = place.start("run", "job.yaml", "--set", "train.steps=1000000")
     wait_for(process, trained_to(place, 20))
@@ -84,7 +77,8 @@ def test_signals_in_every_stage(finished: Place, place: Place) -> None:
         (stage_begun(place, "latency"), signal.SIGTERM),
         (trained_to(place, 20), signal.SIGTERM),
         (stage_begun(place, "search"), signal.SIGINT),  # its worker is just importing torch
-        (searched(place, 3), signal.SIGTERM),
+        (searched(place, 3), signal.SIGINT),
+        (searched(place, 6), signal.SIGTERM),
     ):
         process = place.start(*words)
         wait_for(process, reached)
