@@ -114,7 +114,7 @@ def attributed(names: Sequence[str], layers: Sequence[Layer]) -> Iterator[tuple[
 
 
 def _owner(names: Sequence[str], layer: str) -> str:
-    """The step that the layer is named after; what is a block's, and of none of its halves, is the first's."""
+    """The step that the layer is named after; what is of no half of its block is the first half's."""
     stages = [name.removesuffix(".attn") for name in names]
     prefixes = [*zip(names, names, strict=True), *zip(stages, names, strict=True)]
     return next((name for prefix, name in prefixes if f"{layer}.".startswith(f"{prefix}.")), "")

@@ -38,7 +38,7 @@ def some(net: Supernet) -> list[Architecture]:
         for choice in widths
         for option in choice.options
     ]
-    return list(dict.fromkeys([*near, space.smallest, *space.decode(space.sample_choices(rng, 5))]))
+    return list(dict.fromkeys([*near, space.smallest, *space.decode(space.sample_choices(rng, 3))]))
 
 
 def outputs(descent: Descent, x: Tensor, archs: list[Architecture]) -> dict[Architecture, Tensor]:
