@@ -119,6 +119,8 @@ def row(name: str, net: Supernet, archs: Sequence[Architecture], images: int, ro
 def generations(space: SearchSpace, size: int, count: int, seed: int = 0) -> list[list[Architecture]]:
     """New subnets by generation: two of the last 2 `size` ones joined at a layer, and one option mutated."""
     rng = np.random.default_rng(seed)
+    counts = np.array([len(choice.options) for choice in space.choices])
+    mutable = np.flatnonzero(counts > 1)
     codes = space.sample_choices(rng, size)
     found = [list(dict.fromkeys(space.decode(codes)))]
     seen = set(found[0])
@@ -127,7 +129,8 @@ def generations(space: SearchSpace, size: int, count: int, seed: int = 0) -> lis
         mothers, fathers = (parents[rng.integers(len(parents), size=size)] for _ in range(2))
         cut = rng.integers(1, codes.shape[1], size=(size, 1))
         children = np.where(np.arange(codes.shape[1]) < cut, mothers, fathers)
-        children[np.arange(size), rng.integers(codes.shape[1], size=size)] = rng.integers(4, size=size)
+        where = rng.choice(mutable, size=size)
+        children[np.arange(size), where] = rng.integers(counts[where])
         children = space.canonical(children)
         new = [arch for arch in dict.fromkeys(space.decode(children)) if arch not in seen]
         seen.update(new)
