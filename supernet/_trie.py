@@ -67,11 +67,10 @@ class Descent:
             if self._cache is not None:
                 node.value = self._cache.get(key)
             if node.value is None:
-                before = self.macs
                 node.value = self._computed(node)
-                if self._cache is not None:
-                    cost = self.macs - before
-                    self._cache.put(key, node.value, size=node.value.nbytes, cost=cost)
+                if self._cache is not None and node.step is not None:
+                    # What the step alone costs: counting all steps before it, too, saved less work.
+                    self._cache.put(key, node.value, size=node.value.nbytes, cost=node.step.macs)
         return node.value
 
     def _computed(self, node: _Node) -> Any:
