@@ -10,7 +10,7 @@ members with and without sharing what they have in common, in turns on one threa
 
 import argparse
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import moocore
@@ -29,6 +29,7 @@ from nas.stages.train import recipe, strategy
 from search_spaces import Architecture, SearchSpace
 from supernet._base import Supernet
 from supernet._evaluate import correct
+from supernet._forward_work import forward_work
 from supernet._recipe import Recipe
 from supernet._sampling import SinglePath, Strategy
 from supernet._train import Training
@@ -109,6 +110,7 @@ def sharing(space: SearchSpace, data: DataSet, rounds: int) -> tuple[float, floa
     """Seconds with sharing, without, and the ratio of their MACs by count."""
     net = supernet.build(space)
     members = space.decode(space.all_codes())
+    work = forward_work(net, members)
     batches = list(data.batches("search", 256))
     seconds: dict[str, list[float]] = {"together": [], "apart": []}
     for _ in range(rounds):
@@ -117,26 +119,7 @@ def sharing(space: SearchSpace, data: DataSet, rounds: int) -> tuple[float, floa
             for group in groups:
                 correct(net, group, batches)
             seconds[how].append(time.perf_counter() - began)
-    return float(np.median(seconds["together"])), float(np.median(seconds["apart"])), counted(net, members)
-
-
-def counted(net: Supernet, members: Iterable[Architecture]) -> float:
-    """MACs of all members one by one over those of the distinct stages of the trie."""
-    apart, once = 0, {}
-    for arch in members:
-        apart += net.space.cost(arch).macs
-        costs: dict[str, int] = {}
-        names = [name for name, _ in net.plain(arch).stages()]  # type: ignore[operator]
-        for layer in net.space.layers(arch):
-            stage = next((name for name in names if layer.name.startswith(f"{name}.")), None)
-            last = any(part in layer.name.split(".") for part in ("norm", "fc_norm", "pool", "head"))
-            stage = stage or names[-1 if last else 0]
-            costs[stage] = costs.get(stage, 0) + layer.macs
-        path = ()
-        for name in names:
-            path = (*path, net.stage_key(arch, name))
-            once[path] = costs.get(name, 0)
-    return apart / sum(once.values())
+    return float(np.median(seconds["together"])), float(np.median(seconds["apart"])), work.alone / work.halves
 
 
 def cell(values: Sequence[float]) -> str:

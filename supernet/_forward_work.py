@@ -51,7 +51,8 @@ def forward_work(supernet: Supernet, archs: Sequence[Architecture]) -> ForwardWo
     steps = counted_steps(supernet, images=1)
     paths = [steps.path(arch) for arch in archs]
     alone = sum(steps[key].macs for path in paths for key in path)
-    halves, siblings = (cached_work(supernet, [archs], siblings=on, budget=0, images=1) for on in (False, True))
+    halves = cached_work(supernet, [archs], siblings=False, budget=0, images=1)
+    siblings = cached_work(supernet, [archs], siblings=True, budget=0, images=1)
     return ForwardWork(alone, _by_blocks(steps, paths), halves, siblings)
 
 

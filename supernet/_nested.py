@@ -38,7 +38,7 @@ class Nested(Supernet):
 
     @abstractmethod
     def ffn_widths(self, arch: Architecture, block: str) -> Sequence[int]:
-        """The neurons that the FFN of this block can have in the space, ascending, given all but its choice."""
+        """How many neurons the FFN of this block can have, all else as in the architecture; ascending."""
 
     def _divided(self, module: nn.Module) -> Iterator[tuple[str, Stage]]:
         return halved(super()._divided(module))

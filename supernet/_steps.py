@@ -16,8 +16,9 @@ from supernet._nested import Nested
 class Step:
     """A function of a forward pass.
 
-    name: in the first architecture that needed it.  macs: for one image.  chunks: of a feed-forward network that has siblings, the neurons that each next
-    wider option adds; they give what `run` gives, up to rounding.
+    name: in the first architecture that needed it.  macs: for one image.  chunks: of a feed-forward network
+    that has siblings, the neurons that each next wider option adds; they give what `run` gives, up to
+    rounding.
     """
 
     name: str
@@ -113,4 +114,7 @@ def attributed(names: Sequence[str], layers: Sequence[Layer]) -> Iterator[tuple[
 
 
 def _owner(names: Sequence[str], layer: str) -> str:
-    return next((name for name in names if f"{layer}.".startswith(f"{name}.")), "")
+    """The step that the layer is named after; what is of no half of its block is the first half's."""
+    stages = [name.removesuffix(".attn") for name in names]
+    prefixes = [*zip(names, names, strict=True), *zip(stages, names, strict=True)]
+    return next((name for prefix, name in prefixes if f"{layer}.".startswith(f"{prefix}.")), "")

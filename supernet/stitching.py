@@ -70,7 +70,7 @@ class Stitching(Supernet):
             )
         super().__init__(space, shared)
         self.shared: _Shared
-        self._stage_names = [[name for name, _ in anchor.stages()] for anchor in shared.anchors]
+        self._stage_names = [[name for name, _ in self._divided(anchor)] for anchor in shared.anchors]
         if options["originals"]:
             self.frozen = frozenset(space.preset(name) for name in space.preset_values)
         generator = torch.Generator().manual_seed(seed)

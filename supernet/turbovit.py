@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from search_spaces import Architecture, SearchSpace
-from search_spaces._errors import UsageError
 from search_spaces._elastic_vit import hidden_features
+from search_spaces._errors import UsageError
 from search_spaces._hiera import is_local
 from search_spaces._hiera_options import options_of
 from search_spaces.turbovit import hiera_config, plain_config

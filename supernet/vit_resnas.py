@@ -52,7 +52,8 @@ class ViTResNAS(Nested):
 
     def ffn_widths(self, arch: Architecture, block: str) -> Sequence[int]:
         name = f"mlp_hidden.{block.removeprefix('blocks.')}"
-        return next(choice.options for choice in self.space.choices if choice.name == name)
+        options = next(choice.options for choice in self.space.choices if choice.name == name)
+        return [int(hidden) for hidden in options]
 
     def adapt(self, batches: Iterable[Tensor]) -> None:
         """Moves the most important neurons and heads to the front."""

@@ -235,12 +235,13 @@ def test_steps_are_the_forward_pass(running) -> None:
     for arch in archs_of(running.space):
         x = running.example_input(BATCH)
         expected = running(x, arch)
-        keys = []
-        for key, stage in running.steps(arch):
-            keys.append(key)
-            x = stage(x)
+        names = []
+        for name, step in running.steps(arch):
+            names.append(name)
+            x = step(x)
         assert torch.equal(x, expected)
-        assert len(set(keys)) == len(keys)
+        assert names == running.step_names(arch)
+        assert len(set(running.path(arch))) == len(names)
 
 
 @torch.no_grad()

@@ -1,5 +1,6 @@
 """TurboViT: masks, slices and extracted networks agree, whatever is chosen per stage or once."""
 
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 
 import numpy as np
@@ -143,22 +144,19 @@ def test_equal_keys_are_equal_functions(options: dict[str, Any]) -> None:
         for choice in space.choices
         for option in choice.options
     ]
-    paths = {arch: list(elastic.steps(arch)) for arch in near}
-    x = elastic.example_input(4).double()
+    steps = {key: step for arch in near for key, step in keyed(elastic, arch)}  # of the last with this key
     with torch.no_grad():
         for arch in near:
-            assert torch.equal(_stepped(x, paths[arch], list(paths.values())), elastic(x, arch))
+            x = elastic.example_input(4).double()
+            expected = elastic(x, arch)
+            for key in elastic.path(arch):
+                x = steps[key](x)
+            assert torch.equal(x, expected)
 
 
-Path = list[tuple[Any, Any]]
-
-
-def _stepped(x: Tensor, path: Path, others: list[Path]) -> Tensor:
-    """The outputs of a path by stages of the last other one whose keys have been equal so far."""
-    for depth, (key, _) in enumerate(path):
-        others = [other for other in others if len(other) > depth and other[depth][0] == key]
-        x = others[-1][depth][1](x)
-    return x
+def keyed(elastic: TurboViT, arch: Architecture) -> Iterator[tuple[Hashable, Callable[[Tensor], Tensor]]]:
+    for key, (_, step) in zip(elastic.path(arch), elastic.steps(arch), strict=True):
+        yield key, step
 
 
 def test_stages_are_shared_as_far_as_they_can_be() -> None:
@@ -166,20 +164,21 @@ def test_stages_are_shared_as_far_as_they_can_be() -> None:
     elastic = net()
     values = space.smallest.to_dict() | {"depth": [2, 2, 2], "mask_unit_stages": 2}
 
-    def keys(**other: Any) -> list[Any]:
-        return [key for key, _ in elastic.steps(space.architecture(values | other))]
+    def keys(**other: Any) -> tuple[Hashable, ...]:
+        return elastic.path(space.architecture(values | other))
 
     def shared(**other: Any) -> int:
         pairs = zip(keys(), keys(**other), strict=False)
         return next((i for i, (a, b) in enumerate(pairs) if a != b), len(keys()))
 
-    assert shared(depth=[2, 2, 3]) == 1 + 6
-    assert shared(depth=[2, 1, 2]) == 1 + 2 + 1
-    assert shared(mask_unit_stages=1) == 1 + 2 + 1  # the first block of stage 1 follows stage 0
-    assert shared(mlp_ratio=2) == shared(num_heads=2) == 1
+    assert shared(depth=[2, 2, 3]) == 1 + 2 * 6
+    assert shared(depth=[2, 1, 2]) == 1 + 2 * 3
+    assert shared(mask_unit_stages=1) == 1 + 2 * 3  # the first block of stage 1 follows stage 0
+    assert shared(num_heads=2) == 1
+    assert shared(mlp_ratio=2) == 2  # the first attention, too
     assert shared(embed_dim=16) == shared(wide_stem=True) == 0
     wide = space.architecture(values | {"embed_dim": 16})
-    stems = [next(iter(elastic.steps(arch)))[0] for arch in (wide, _wide(space, wide))]
+    stems = [elastic.path(arch)[0] for arch in (wide, _wide(space, wide))]
     assert stems[0] == stems[1]  # both have 16 channels; the blocks behind them differ
 
 

@@ -1,6 +1,4 @@
-"""The trie over the stages equals plain evaluation and shares work; standard errors are right."""
-
-from collections.abc import Callable, Hashable, Iterator
+"""The trie over steps equals plain evaluation and shares work; standard errors are right."""
 
 import numpy as np
 import pytest
@@ -8,11 +6,10 @@ import torch
 from elastic_nets import FEATURES, net
 from torch import Tensor
 
-from search_spaces import Architecture
 from supernet._base import Supernet
 from supernet._evaluate import correct, quality
-
-Steps = Iterator[tuple[Hashable, Callable[[Tensor], Tensor]]]
+from supernet._steps import shared_steps
+from supernet._trie import Descent
 
 
 def batches(elastic: Supernet) -> list[tuple[Tensor, Tensor]]:
@@ -25,32 +22,23 @@ def batches(elastic: Supernet) -> list[tuple[Tensor, Tensor]]:
 
 
 @pytest.mark.parametrize("options", FEATURES.values(), ids=FEATURES.keys())
-def test_the_steps_are_the_forward_pass(options):
+def test_equal_keys_mean_equal_functions(options):
+    """Steps of the last architecture with their key, one by one, are the forward pass of every other."""
     elastic = net(**options)
-    rng = np.random.default_rng(0)
-    x = elastic.example_input(2)
-    for arch in (elastic.space.smallest, elastic.space.sample(rng), elastic.space.largest):
-        out = x
-        for _, stage in elastic.steps(arch):
-            out = stage(out)
-        assert torch.equal(out, elastic(x, arch))
-
-
-@pytest.mark.parametrize("name", ["bare", "heads per layer", "one choice for all layers", "conv stem"])
-def test_equal_prefixes_of_keys_mean_equal_work(name: str):
-    """The law that the trie rests on, checked on the values: same keys so far, same tensor so far."""
-    elastic = net(**FEATURES[name])
-    rng = np.random.default_rng(0)
-    archs = {elastic.space.sample(rng) for _ in range(12)}
-    seen: dict[tuple[Hashable, ...], Tensor] = {}
+    archs = elastic.space.decode(elastic.space.sample_choices(np.random.default_rng(0), 8))
+    keyed = {}
     for arch in archs:
-        x, path = elastic.example_input(1), ()
-        for key, stage in elastic.steps(arch):
-            x, path = stage(x), (*path, key)
-            assert torch.equal(seen.setdefault(path, x), x)
+        for key, (_, step) in zip(elastic.path(arch), elastic.steps(arch), strict=True):
+            keyed[key] = step
+    for arch in archs:
+        x = elastic.example_input(2)
+        expected = elastic(x, arch)
+        for key in elastic.path(arch):
+            x = keyed[key](x)
+        assert torch.equal(x, expected)
 
 
-def test_sharing_changes_no_answer_and_saves_stages(monkeypatch: pytest.MonkeyPatch):
+def test_sharing_changes_no_answer_and_saves_steps():
     elastic = net(embed_dim=(8,), num_heads=(2, 4), mlp_ratio=(1, 2))
     rng = np.random.default_rng(1)
     archs = list(dict.fromkeys(elastic.space.decode(elastic.space.sample_choices(rng, 24))))
@@ -59,27 +47,17 @@ def test_sharing_changes_no_answer_and_saves_stages(monkeypatch: pytest.MonkeyPa
         arch: torch.cat([elastic.extract(arch)(x).argmax(dim=-1) == labels for x, labels in data])
         for arch in archs
     }
-    calls = 0
-    original = elastic.steps
-
-    def counted(arch: Architecture) -> Steps:
-        for key, stage in original(arch):
-
-            def call(x: Tensor, stage: Callable[[Tensor], Tensor] = stage) -> Tensor:
-                nonlocal calls
-                calls += 1
-                return stage(x)
-
-            yield key, call
-
-    monkeypatch.setattr(elastic, "steps", counted)
     hits = correct(elastic, archs, data)
     assert list(hits) == archs
     assert all(torch.equal(hits[arch], plain[arch]) for arch in archs)
-    paths = [[key for key, _ in original(arch)] for arch in archs]
-    distinct = {tuple(path[: i + 1]) for path in paths for i in range(len(path))}
-    assert calls == len(data) * len(distinct)
-    assert calls < 0.8 * len(data) * sum(len(path) for path in paths)
+    steps = shared_steps(elastic)
+    descent = Descent(steps, siblings=False, cache=None)
+    with torch.inference_mode():
+        assert len(list(descent.run(data[0][0], archs, batch=None))) == len(archs)
+    paths = [elastic.path(arch) for arch in archs]
+    distinct = {path[: i + 1] for path in paths for i in range(len(path))}
+    assert descent.macs == sum(steps[prefix[-1]].macs for prefix in distinct)
+    assert descent.macs < 0.8 * sum(elastic.space.cost(arch).macs for arch in archs)
 
 
 def test_independent_examples_have_the_binomial_error():
