@@ -9,7 +9,7 @@ from dash import dcc
 from dashboards._look import amount, is_number, milliseconds, quality
 from dashboards._pages import device_link, text_or_dash
 from dashboards.figures import front_rows
-from nas.store import Job, Store, frames
+from nas.store import Job, Store, frames, job_devices
 from nas.store.frames import PREDICTED, RETRAINED
 
 MIB = 2**20
@@ -29,9 +29,9 @@ class Facts:
 def subnet_facts(store: Store, job: Job, key: str, device_id: int | None = None) -> Facts | None:
     """The facts of the job's subnet with this key on a device, by default its own; None without any."""
     finalists = frames.finalists(store, job, device_id)
-    searched = frames.evaluations(store, job)
+    searched = frames.evaluations(store, job, device_id)
     final, tried = finalists[finalists["subnet"] == key], searched[searched["subnet"] == key]
-    own = frames.own_device(store, job)
+    own = job_devices.own_device(store, job)
     shown = own if device_id is None else device_id
     if not final.empty:
         row = final.to_dict("records")[0]
@@ -45,8 +45,9 @@ def subnet_facts(store: Store, job: Job, key: str, device_id: int | None = None)
         _SEARCHED if timed is None else "Seen by the search and measured, not evaluated on the report split"
     )
     told = [(f"{row['metric']}, search split", quality(row["value"], row["stderr"], row["metric"]))]
-    predicted = {name: row.get(name) for name in PREDICTED} if shown == own else {}
-    if shown == own and not is_number(predicted.get("predicted_ms")):
+    searched_on = (own, *job_devices.searched_for(store, job).values())
+    predicted = {name: row.get(name) for name in PREDICTED} if shown in searched_on else {}
+    if shown in searched_on and not is_number(predicted.get("predicted_ms")):
         predicted["predicted_ms"] = row.get("latency_ms")
     told += _latency(timed, predicted)
     return Facts(

@@ -27,7 +27,7 @@ from dashboards.figures import (
     predicted_measured_figure,
     training_figure,
 )
-from nas.store import Store, frames, latency_frames
+from nas.store import Store, frames, job_devices, latency_frames
 from search_spaces._errors import ConflictError, NASError, NotFoundError, UsageError
 
 
@@ -151,12 +151,12 @@ def chosen_device(search: str | None) -> int | None:
 def job_front(store: Store, job_id: int, *, selected: str | None, device_id: int | None = None) -> go.Figure:
     """The front figure of a job, with a ring around the chosen subnet.
 
-    device_id: whose latency is shown; the search's dots only on the device that it was for.
+    device_id: whose latency is shown; the search's dots only on a device that it was for.
     """
     job = store.job(job_id)
     finalists = frames.finalists(store, job, device_id)
-    here = device_id in (None, frames.own_device(store, job))
-    searched = frames.evaluations(store, job) if here else None
+    own = (None, job_devices.own_device(store, job), *job_devices.searched_for(store, job).values())
+    searched = frames.evaluations(store, job, device_id) if device_id in own else None
     return front_figure(finalists, searched, job=job.name, selected=selected)
 
 
@@ -168,7 +168,7 @@ def job_parts(store: Store, job_id: int, *, device_id: int | None = None) -> tup
     jobs = frames.jobs(store)
     row = jobs[jobs["id"] == job_id].to_dict("records")[0]
     finalists = frames.finalists(store, job, device_id)
-    shown = frames.own_device(store, job) if device_id is None else device_id
+    shown = job_devices.own_device(store, job) if device_id is None else device_id
     return (
         pages.job_head(row, latency_frames.measured_on(store, job), device=shown),
         pages.front_table(finalists, device=device_id),

@@ -2,16 +2,16 @@
 
 import math
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import moocore
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.conditions import Condition
-from nas.store import Job, Store, frames
-from search_spaces._errors import UsageError
+from nas.conditions import PER_DEVICE, Condition, on_device, split
+from nas.store import Job, Store, frames, job_devices
+from search_spaces._errors import UsageError, did_you_mean
 
 COUNTED = ("params", "macs", "memory_bytes", "peak_memory_bytes")
 LIMITED = (*COUNTED, "predicted_ms", "measured_ms", "latency_ms")
@@ -25,6 +25,7 @@ class Member:
     peak_memory_bytes, energy_mj: measured, of one batch; energy in millijoules.
     quality, stderr: on the report split, with inherited weights.  search_quality: what it was chosen by.
     finetuned, scratch: on the report split, trained by itself; None where it was not.
+    on_devices: the same subnet on each of the devices that the job searched for, if there are several.
     """
 
     job: str
@@ -49,6 +50,7 @@ class Member:
     finetuned_stderr: float | None = None
     scratch: float | None = None
     scratch_stderr: float | None = None
+    on_devices: tuple["Member", ...] = ()
 
     @property
     def latency_ms(self) -> float | None:
@@ -68,8 +70,17 @@ class Member:
         return None if ends is None or measured is None else ends[0] <= measured <= ends[1]
 
     def meets(self, conditions: Iterable[Condition]) -> bool:
-        """Whether all conditions hold; what is not known meets nothing."""
+        """Whether all conditions hold; what is not known meets nothing.
+
+        `latency_ms` is that on the member's own device, `latency_ms@NAME` that on the one of this name.
+        """
         values = {name: getattr(self, name) for name in LIMITED} | {self.metric: self.quality}
+        values |= {
+            on_device(name, one.device): getattr(one, name)
+            for one in (self, *self.on_devices)
+            for name in PER_DEVICE
+            if one.device is not None
+        }
         return all(condition.holds(values) for condition in conditions)
 
     @property
@@ -91,20 +102,41 @@ class Member:
             "macs": self.macs,
             "quality": {"metric": self.metric, "value": self.quality, "stderr": self.stderr},
             **({"retrained": self.retrained} if self.retrained else {}),
-            "latency": {
-                "device": self.device,
-                "predicted_ms": self.predicted_ms,
-                "measured_ms": self.measured_ms,
-                "spread_ms": self.spread_ms,
-                "interval_ms": self.interval_ms,
-            },
+            "latency": self._latency(),
+            **({"latencies": [one._latency() for one in self.on_devices]} if self.on_devices else {}),
             "peak_memory_bytes": self.peak_memory_bytes,
             "energy_mj": self.energy_mj,
         }
 
+    def _latency(self) -> dict[str, Any]:
+        return {
+            "device": self.device,
+            "predicted_ms": self.predicted_ms,
+            "measured_ms": self.measured_ms,
+            "spread_ms": self.spread_ms,
+            "interval_ms": self.interval_ms,
+        }
+
 
 def members(store: Store, job: Job, device_id: int | None = None) -> list[Member]:
-    """The finalists of one job, the fastest first; latencies on its own device or on the one with this id."""
+    """The finalists of one job, the fastest first; latencies on its own (first) device or on the one with
+    this id.
+    """
+    found = _members_on(store, job, device_id)
+    devices = job_devices.searched_for(store, job)
+    if len(devices) < 2:
+        return found
+    there = {name: {m.subnet: m for m in _members_on(store, job, i)} for name, i in devices.items()}
+    return [
+        replace(
+            member,
+            on_devices=tuple(replace(on[member.subnet], device=name) for name, on in there.items()),
+        )
+        for member in found
+    ]
+
+
+def _members_on(store: Store, job: Job, device_id: int | None) -> list[Member]:
     memory = {e.subnet.key: e.objectives.get("memory_bytes") for e in store.evaluations(job, "search")}
     numbers = ["stderr", "search_quality", *frames.PREDICTED, "measured_ms", "spread_ms"]
     numbers += ["peak_memory_bytes", "energy_mj"]
@@ -121,19 +153,31 @@ def members(store: Store, job: Job, device_id: int | None = None) -> list[Member
             device=row["device"] if isinstance(row["device"], str) else None,
             memory_bytes=memory.get(row["subnet"]),
             **{name: _number(row[name]) for name in numbers},
+            on_devices=(),
         )
         for row in frames.finalists(store, job, device_id).drop_duplicates("subnet").to_dict("records")
     ]
 
 
 def check_known(members: Collection[Member], conditions: Iterable[Condition]) -> None:
-    """Raises UsageError for a condition on memory that is known of no member."""
+    """Raises UsageError for a condition on memory or on a device that is known of no member."""
     for condition in conditions:
+        _check_device(members, condition)
         if condition.name not in ("memory_bytes", "peak_memory_bytes"):
             continue
         if members and all(getattr(member, condition.name) is None for member in members):
             hint = "Use params: 4 bytes each."
             raise UsageError(f"'{condition.name}' is not known of any subnet of this front.", hint)
+
+
+def _check_device(members: Collection[Member], condition: Condition) -> None:
+    device = split(condition.name)[1]
+    known = {one.device for member in members for one in (member, *member.on_devices) if one.device}
+    if device is not None and members and device not in known:
+        raise UsageError(
+            f"'{condition.name}' is not known: nothing here was measured on '{device}'.",
+            did_you_mean(device, known),
+        )
 
 
 def nondominated(members: Iterable[Member], *, by_search: bool = False) -> list[Member]:
@@ -152,6 +196,12 @@ def nondominated(members: Iterable[Member], *, by_search: bool = False) -> list[
 def by_latency(member: Member) -> tuple[float, float]:
     """Orders the fastest first, of equals the best; those without a latency come last."""
     return (math.inf if member.latency_ms is None else member.latency_ms, -member.quality)
+
+
+def by_quality(member: Member) -> tuple[float, float]:
+    """Orders the best first, of equals the fastest."""
+    latency, quality = by_latency(member)
+    return quality, latency
 
 
 def _quality(member: Member, *, by_search: bool) -> float:

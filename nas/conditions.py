@@ -1,4 +1,7 @@
-"""Conditions on subnets such as `latency_ms<=5`: parsed by a pattern, never evaluated as code."""
+"""Conditions on subnets such as `latency_ms<=5`: parsed by a pattern, never evaluated as code.
+
+A quantity of one of several devices is named with it: `latency_ms@pi`.
+"""
 
 import operator
 import re
@@ -14,6 +17,8 @@ from search_spaces._errors import UsageError, did_you_mean
 # Known before any evaluation: exact, or predicted from the architecture.
 KNOWN_BEFORE = ("latency_ms", "params", "macs", "memory_bytes", "peak_memory_bytes")
 NAMES = ("accuracy", "predicted_ms", "measured_ms", *KNOWN_BEFORE)
+PER_DEVICE = ("latency_ms", "peak_memory_bytes", "predicted_ms", "measured_ms")
+NOT_IN_DEVICES = "<>="  # which would end the name of a device in a condition
 
 _OPERATORS = {
     "<=": operator.le,
@@ -22,7 +27,10 @@ _OPERATORS = {
     "<": operator.lt,
     ">": operator.gt,
 }
-_PATTERN = re.compile(r"\s*(?P<name>[^\W\d]\w*)\s*(?P<operator><=|>=|==|<|>)\s*(?P<value>\S+)\s*", re.ASCII)
+_PATTERN = re.compile(
+    rf"\s*(?P<name>[^\W\d]\w*(@[^{NOT_IN_DEVICES}]+)?)\s*(?P<operator><=|>=|==|<|>)\s*(?P<value>\S+)\s*",
+    re.ASCII,
+)
 _NUMBER = re.compile(r"[-+]?(\d{1,30}(\.\d{0,30})?|\.\d{1,30})([eE][-+]?\d{1,2})?", re.ASCII)
 _HINT = "Write a name, an operator and a number: 'latency_ms<=5', 'params<3e6', 'accuracy>=0.8'."
 
@@ -42,9 +50,12 @@ class Condition:
         if not match:
             raise UsageError(f"{text[:80]!r} is not a condition.", _HINT)
         name, sign, value = match.group("name", "operator", "value")
-        if name not in NAMES:
+        name = name.rstrip()
+        metric, device = split(name)
+        if metric not in NAMES or (device is not None and metric not in PER_DEVICE):
+            known = NAMES if device is None else PER_DEVICE
             raise UsageError(
-                f"There is no quantity '{name[:40]}' in {text[:80]!r}.", did_you_mean(name, NAMES)
+                f"There is no quantity '{name[:40]}' in {text[:80]!r}.", did_you_mean(metric, known)
             )
         if not _NUMBER.fullmatch(value):
             raise UsageError(f"'{value[:40]}' in {text[:80]!r} is not a plain number.", _HINT)
@@ -79,6 +90,17 @@ class Condition:
 
     def __str__(self) -> str:
         return f"{self.name}{self.operator}{self.value:.15g}"
+
+
+def on_device(metric: str, device: str) -> str:
+    """The name of a quantity of one of several devices."""
+    return f"{metric}@{device}"
+
+
+def split(name: str) -> tuple[str, str | None]:
+    """The quantity, and the device of which it is one, if the name tells it."""
+    metric, at, device = name.partition("@")
+    return metric, device if at else None
 
 
 def distance(conditions: Iterable[Condition], columns: Mapping[str, Any], count: int) -> NDArray[np.float64]:

@@ -6,13 +6,14 @@ Precedence: defaults < file < environment (`NAS_SEARCH__EVALUATIONS=100`) < `--s
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -21,6 +22,7 @@ from nas import _yaml
 from nas._init_sections import AnchorsInit, CheckpointInit, TimmInit, TrainedAnchor
 from nas._latency_sections import REMOTE, STORED, DeviceConfig, PredictorConfig
 from nas._problems import problems_error
+from nas._quantities import checked_devices, checked_objective, constraints_of, named, objectives_of
 from nas._sections import (
     DataConfig,
     ExecutionConfig,
@@ -30,7 +32,7 @@ from nas._sections import (
     TrainConfig,
 )
 from nas._strict import AList, Section
-from nas.conditions import KNOWN_BEFORE, Condition
+from nas.conditions import Condition
 from search_spaces._errors import UsageError, did_you_mean
 from search_spaces._registry import load, names
 
@@ -43,7 +45,6 @@ __all__ = [
     "DeviceConfig",
     "ExecutionConfig",
     "JobConfig",
-    "Objective",
     "PredictorConfig",
     "SamplingConfig",
     "SearchConfig",
@@ -55,8 +56,6 @@ __all__ = [
     "load_config",
     "merged",
 ]
-
-Objective = Literal["accuracy", "latency_ms", "params", "macs", "memory_bytes", "peak_memory_bytes"]
 
 
 def _checked_name(value: str) -> str:
@@ -81,8 +80,11 @@ def _device(value: Any) -> Any:
 
 
 def _devices_by_name(value: Any) -> Any:
-    """`devices: [pi]` is short for `devices: {pi: stored}`."""
+    """`devices: [pi]` is short for `devices: {pi: stored}`. Raises ValueError for a name that comes twice."""
     if isinstance(value, list) and all(isinstance(name, str) for name in value):
+        twice = [name for name in value if value.count(name) > 1]
+        if twice:
+            raise ValueError(f"'{twice[0][:60]}' is there twice")
         return dict.fromkeys(value, STORED)
     return value
 
@@ -101,10 +103,15 @@ def _under(defaults: Mapping[str, Any], given: Any) -> Any:
 
 
 Name = Annotated[str, AfterValidator(_checked_name)]
+Objective = Annotated[str, AfterValidator(checked_objective)]
 
 
 class JobConfig(Section):
-    """One job, from its data to its front; every field has a default that works."""
+    """One job, from its data to its front; every field has a default that works.
+
+    objectives, constraints: with several devices `latency_ms` (and `peak_memory_bytes`) becomes one of each,
+    `latency_ms@NAME`.
+    """
 
     name: Name | None = None
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
@@ -114,7 +121,9 @@ class JobConfig(Section):
     devices: Annotated[
         dict[Name, Annotated[DeviceConfig, BeforeValidator(_device)]], BeforeValidator(_devices_by_name)
     ] = Field(default_factory=lambda: {"cpu": DeviceConfig()})
-    objectives: Annotated[tuple[Objective, ...], AList] = ("accuracy", "latency_ms")
+    objectives: Annotated[tuple[Objective, ...], AList] = Field(
+        default=("accuracy", "latency_ms"), validate_default=True
+    )
     constraints: Annotated[tuple[str, ...], AList] = ()
     predictor: PredictorConfig = PredictorConfig()
     search: SearchConfig = SearchConfig()
@@ -134,33 +143,29 @@ class JobConfig(Section):
 
     @field_validator("devices")
     @classmethod
-    def _one_device(cls, devices: dict[str, DeviceConfig]) -> dict[str, DeviceConfig]:
-        if len(devices) != 1:
-            raise ValueError(f"must name exactly one device for now, not {len(devices)}")
+    def _some_device(cls, devices: dict[str, DeviceConfig]) -> dict[str, DeviceConfig]:
+        checked_devices(devices)
         return devices
 
     @field_validator("objectives")
     @classmethod
-    def _at_least_two(cls, objectives: tuple[str, ...]) -> tuple[str, ...]:
-        if len(objectives) < 2 or len(set(objectives)) < len(objectives):
-            raise ValueError("must be at least two names without repeats: one alone has no front")
-        return objectives
+    def _objectives_on_devices(cls, objectives: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        # Devices that have problems of their own are not there.
+        return objectives_of(objectives, info.data["devices"]) if "devices" in info.data else objectives
 
     @field_validator("constraints")
     @classmethod
-    def _known_before(cls, constraints: tuple[str, ...]) -> tuple[str, ...]:
-        for text in constraints:
-            if Condition.parse(text).name not in KNOWN_BEFORE:
-                known = ", ".join(KNOWN_BEFORE)
-                raise ValueError(
-                    f"'{text}' is not known before a subnet is evaluated; a limit can be on {known}"
-                )
-        return constraints
+    def _constraints_on_devices(cls, constraints: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        return constraints_of(constraints, info.data["devices"]) if "devices" in info.data else constraints
 
     @property
     def limits(self) -> tuple[Condition, ...]:
         """The constraints, parsed."""
         return tuple(Condition.parse(text) for text in self.constraints)
+
+    def named(self, metric: str, device: str) -> str:
+        """The name of a quantity on one of the job's devices: plain, or with several `metric@device`."""
+        return named(metric, device, self.devices)
 
 
 def load_config(

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import search_spaces
 import supernet
 from nas import checkpoints
-from nas.store import Job, Store, Subnet, frames
+from nas._quantities import named
+from nas.store import Job, Measurement, Store, Subnet, frames, job_devices
 from search_spaces import SearchSpace
 from search_spaces._errors import NotFoundError, did_you_mean
 from search_spaces._registry import load
@@ -140,12 +141,22 @@ def _info(store: Store, job: Job, subnet: Subnet, weights: str) -> dict[str, Any
         if evaluation.subnet.key == subnet.key and evaluation.value is not None:
             info[evaluation.metric] = evaluation.value
             info[f"{evaluation.metric}_stderr"] = evaluation.stderr
-    own = frames.own_device(store, job)
     for measurement in store.measurements(job, "finalist"):
-        if measurement.subnet.key == subnet.key and measurement.device_id == own:
-            info["latency_ms"] = measurement.latency_ms
-            info["batch"] = next(iter(job.config["devices"].values()))["batch"]
+        if measurement.subnet.key == subnet.key:
+            info |= _timed(store, job, measurement)
     return info
+
+
+def _timed(store: Store, job: Job, measurement: Measurement) -> dict[str, Any]:
+    """The latency and its batch on a device that was searched for, named as in the job's constraints."""
+    names = job.config["devices"]
+    device = job_devices.searched_name(store, job, measurement.device_id)
+    if device is None:
+        return {}
+    return {
+        named("latency_ms", device, names): measurement.latency_ms,
+        named("batch", device, names): names[device]["batch"],
+    }
 
 
 def _timm_config(module: "nn.Module") -> dict[str, Any] | None:

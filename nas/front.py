@@ -8,17 +8,17 @@ of the winner's luck.
 import json
 import math
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from nas._members import Member, by_latency, check_known, nondominated
+from nas._members import Member, by_latency, by_quality, check_known, nondominated
 from nas._members import members as members_of
 from nas.agreement import FEWEST, Agreement, agreement
-from nas.conditions import Condition
-from nas.store import Job, Store, frames
+from nas.conditions import Condition, on_device, split
+from nas.store import Job, Store, job_devices
 from nas.store.frames import RETRAINED
 from search_spaces._errors import NotFoundError, UsageError, did_you_mean
 
@@ -28,7 +28,10 @@ FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 @dataclass(frozen=True)
 class ParetoFront:
-    """The members, the fastest first, and how they were found; `hypervolume` is that of one job's search."""
+    """The members, the fastest first, and how they were found; `hypervolume` is that of one job's search.
+
+    Of one objective, the quality, the best comes first. device: whose latencies the members tell.
+    """
 
     jobs: tuple[str, ...]
     objectives: tuple[str, ...]
@@ -64,14 +67,29 @@ class ParetoFront:
         return found
 
     def _objective(self, name: str) -> dict[str, Any]:
-        objective = {"name": name, "goal": "max" if name in MAXIMISED else "min"}
-        return objective | ({"device": self.device} if name == "latency_ms" else {})
+        metric, device = split(name)
+        objective = {"name": metric, "goal": "max" if metric in MAXIMISED else "min"}
+        if device is None and metric == "latency_ms":
+            device = self.device
+        return objective | ({"device": device} if device or metric == "latency_ms" else {})
 
     def to_pandas(self) -> pd.DataFrame:
-        """One row a member, the fastest first; columns are the fields of `Member`."""
-        return pd.DataFrame(
-            [asdict(member) for member in self.members], columns=list(Member.__dataclass_fields__)
-        )
+        """One row a member, in their order; columns are the fields of `Member`.
+
+        With several devices `predicted_ms@NAME` and `measured_ms@NAME` of each stand for `on_devices`.
+        """
+        names = [field.name for field in fields(Member) if field.name != "on_devices"]
+        rows = [
+            {name: getattr(member, name) for name in names}
+            | {
+                on_device(name, str(one.device)): getattr(one, name)
+                for one in member.on_devices
+                for name in ("predicted_ms", "measured_ms")
+            }
+            for member in self.members
+        ]
+        others = dict.fromkeys(name for row in rows for name in row if name not in names)
+        return pd.DataFrame(rows, columns=[*names, *others])
 
     def to_csv(self) -> str:
         """The frame as CSV: architectures as JSON, and no text that a spreadsheet would run as a formula."""
@@ -83,7 +101,7 @@ class ParetoFront:
         return csv
 
     def knee(self) -> Member:
-        """The member farthest above the line between the fastest and the best one.
+        """The member farthest above the line between the fastest and the best one; of one objective the best.
 
         Log-latency and quality are normalised to the unit box of the non-dominated members; of equals the
         fastest. Raises NotFoundError for an empty front.
@@ -93,6 +111,8 @@ class ParetoFront:
             raise NotFoundError(
                 f"There is no front of {self._name} yet.", "`nas show JOB` tells how far it is."
             )
+        if len(self.objectives) == 1:
+            return self.select()
         points = np.array([(math.log(member.latency_ms or math.nan), member.quality) for member in best])
         span = np.ptp(points, axis=0)
         x, y = ((points - points.min(axis=0)) / np.where(span > 0, span, 1)).T
@@ -127,7 +147,7 @@ def front(
 ) -> ParetoFront:
     """The finalists of a job that meet the conditions; of several jobs those that no other beats.
 
-    device: the name of one that they were measured on; by default each job's own.
+    device: the name of one that they were measured on; by default each job's own, the first of several.
     Several jobs are compared by their quality on the search split and by their latency.
     Raises NotFoundError for a device that the jobs were not measured on, UsageError for jobs that do not
     compare.
@@ -145,14 +165,15 @@ def front(
     conditions = tuple(where)
     check_known(members, conditions)
     members = [member for member in members if member.meets(conditions)]
+    objectives = tuple(jobs[0].config.get("objectives", ("accuracy", "latency_ms")))
     curves = [store.events(job, "hypervolume") for job in jobs] if len(jobs) == 1 else []
     return ParetoFront(
         jobs=tuple(job.name for job in jobs),
-        objectives=tuple(jobs[0].config.get("objectives", ("accuracy", "latency_ms"))),
+        objectives=objectives,
         device=device or ", ".join(devices) or next(iter(jobs[0].config.get("devices", {})), None),
         hypervolume=curves[0][-1].data.get("hypervolume") if curves and curves[0] else None,
         evaluations=sum(len(store.evaluations(job, "search")) for job in jobs),
-        members=tuple(sorted(members, key=by_latency)),
+        members=tuple(sorted(members, key=by_quality if len(objectives) == 1 else by_latency)),
     )
 
 
@@ -168,12 +189,12 @@ def _devices(store: Store, jobs: Sequence[Job], name: str | None) -> dict[int, i
     Raises NotFoundError when no job was measured on one of this name.
     """
     if name is None:
-        return {job.id: frames.own_device(store, job) for job in jobs}
-    names = {found.id: found.name for found in store.devices()}
+        return {job.id: job_devices.own_device(store, job) for job in jobs}
+    names = {job.id: job_devices.device_names(store, job) for job in jobs}
     used = {job.id: {m.device_id for m in store.measurements(job, "finalist")} for job in jobs}
-    chosen = {job: [i for i in sorted(ids) if names[i] == name] for job, ids in used.items()}
+    chosen = {job: [i for i in sorted(ids) if names[job][i] == name] for job, ids in used.items()}
     if not any(chosen.values()):
-        known = {names[i] for ids in used.values() for i in ids}
+        known = {names[job][i] for job, ids in used.items() for i in ids}
         words = " and ".join(f"'{job.name}'" for job in jobs)
         raise NotFoundError(f"Nothing of {words} was measured on '{name}'.", did_you_mean(name, known))
     return {job: ids[-1] for job, ids in chosen.items() if ids}

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas import checkpoints
-from nas.conditions import KNOWN_BEFORE, Condition, distance
+from nas._quantities import conditions_everywhere
+from nas.conditions import KNOWN_BEFORE, Condition, distance, split
 from nas.config import JobConfig
 from nas.extraction import space_of
 from nas.searchers import generative
@@ -17,9 +18,9 @@ from nas.searchers._learner import Learner, make_learner
 from nas.searchers._policy import one_thread
 from nas.spaces import exact_metrics
 from nas.stages._objectives import QUALITY, Objectives, values_of
-from nas.stages.latency import stored_latency
+from nas.stages.latency import stored_latencies
 from nas.stages.search import problem
-from nas.store import Job, Store
+from nas.store import Job, Store, job_devices
 from predictors._accuracy import LEAST
 from search_spaces import Architecture
 from search_spaces._errors import ConflictError, JobFailedError, NotFoundError, UsageError
@@ -81,14 +82,13 @@ def generate(
     """At most `count` different architectures that keep the conditions and the job's own limits.
 
     They are the best of more that the generator emits and of those that the search has evaluated.
-
     Limits on latency are kept by the predicted one plus the job's margin, those on accuracy by the
-    inquisitor's mean. temperature: above 0; higher ones give more different architectures.
+    inquisitor's mean. Of a job with several devices `latency_ms` is kept on each, and that of the first told.
+    temperature: above 0; higher ones give more different architectures.
     Raises NotFoundError for a job without a generator and when none is found, UsageError for conditions on
     what is not known before a measurement.
     """
-    wanted = tuple(conditions)
-    _check(wanted, count, temperature)
+    wanted = _wanted(job, tuple(conditions), count, temperature)
     with one_thread():
         return _generated(store, job, wanted, count, seed, temperature)
 
@@ -131,15 +131,23 @@ def _generated(
     )
 
 
-def _check(conditions: Sequence[Condition], count: int, temperature: float) -> None:
+def _wanted(
+    job: Job, conditions: tuple[Condition, ...], count: int, temperature: float
+) -> tuple[Condition, ...]:
+    """The conditions, on every device that they are about."""
+    devices = JobConfig.model_validate(job.config, strict=False).devices
     for condition in conditions:
-        if condition.name not in (*KNOWN_BEFORE, QUALITY):
+        if split(condition.name)[0] not in (*KNOWN_BEFORE, QUALITY):
             raise UsageError(
                 f"'{condition}' cannot be told of an architecture that was never measured.",
                 f"Conditions can be on {', '.join((*KNOWN_BEFORE, QUALITY))}.",
             )
     if count < 1 or not 0 < temperature < np.inf:
         raise UsageError("The number of architectures and the temperature must be above 0.")
+    try:
+        return conditions_everywhere(conditions, devices)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
 
 
 def _learned(store: Store, job: Job) -> tuple[Objectives, Learner, dict[Architecture, float]]:
@@ -187,12 +195,10 @@ def _learned(store: Store, job: Job) -> tuple[Objectives, Learner, dict[Architec
 
 def _objectives(store: Store, job: Job, config: JobConfig) -> Objectives:
     space = space_of(store, job)
-    predictor = store.predictor(job)
-    assert predictor is not None, "the search is done"
-    device = next(device for device in store.devices() if device.id == predictor.device_id)
-    latency = stored_latency(store, job, config, space, device)
-    assert latency is not None, "its row was just found"
-    return Objectives(config.objectives, space, latency)
+    rows = {device.id: device for device in store.devices()}
+    devices = {name: rows[device_id] for name, device_id in job_devices.searched_for(store, job).items()}
+    first, *others = stored_latencies(store, job, config, space, devices)
+    return Objectives(config.objectives, space, first, tuple(others))
 
 
 def _keeps(learner: Learner, codes: Codes, conditions: Sequence[Condition]) -> Any:

@@ -25,8 +25,8 @@ from nas.spaces import check_limits, data_sizes, exact_metrics, resolve
 from nas.stages._latency_fit import MEMORY, check_needs_no_layers, smallest_sample, source_state
 from nas.stages.anchors import check_trained_anchors
 from nas.stages.train import recipe, strategy, torch_device
-from nas.store import Job, Store
-from nas.targets import resolved
+from nas.store import Job, Predictor, Store, job_devices
+from nas.targets import check_different, resolved
 from predictors import _memory as memory
 from predictors._intervals import interval
 from predictors._measurement import Failure
@@ -55,9 +55,13 @@ def check(config: JobConfig) -> SearchSpace:
     if config.train.teacher is not None:
         load_teacher(config.train.teacher.timm, **data_sizes(data))
     check_limits(space, config.limits, partial(exact_metrics, space))
-    for name, device in config.devices.items():
-        if device.backend not in (REMOTE, STORED):
-            build_device(name, {"backend": device.backend, **device.options})
+    check_different(
+        {
+            name: build_device(name, {"backend": device.backend, **device.options}).fingerprint()
+            for name, device in config.devices.items()
+            if device.backend not in (REMOTE, STORED)
+        }
+    )
     _check_sample(config, space)
     _check_searcher(config, space)
     _check_cluster(config)
@@ -103,7 +107,10 @@ def provenance() -> dict[str, Any]:
 
 
 def predict(store: Store, job: Job, architecture: dict[str, Any]) -> dict[str, Any]:
-    """Exact costs and predicted latency of any architecture of the job's space."""
+    """Exact costs and predicted latency of any architecture of the job's space.
+
+    latency: on the job's first device.  latencies: on each, if there are several.
+    """
     space = space_of(store, job)
     arch = space.architecture(architecture)
     row = store.predictor(job)
@@ -111,22 +118,31 @@ def predict(store: Store, job: Job, architecture: dict[str, Any]) -> dict[str, A
         raise NotFoundError(
             f"Job '{job.name}' has no latency predictor yet.", f"`nas show {job.name}` tells more."
         )
-    predictor = restored(space, row.kind, row.state)
     codes = space.encode([arch])
-    mean, std = predictor.predict(codes)
-    device = next(d.name for d in store.devices() if d.id == row.device_id)
+    names, several = job_devices.device_names(store, job), job_devices.searched_for(store, job).values()
+    rows = [found for i in several if (found := store.predictor(job, i)) is not None]
     return {
         "job": job.name,
         "subnet": arch.key,
         "architecture": arch.to_dict(),
         **{name: int(column[0]) for name, column in exact_metrics(space, codes).items()},
-        "latency": {
-            "device": device,
-            "predicted_ms": float(mean[0]),
-            "std_ms": float(std[0]),
-            "interval_ms": [float(end[0]) for end in interval(mean, std)],
-        },
+        "latency": _latency(row, names[row.device_id], space, codes),
+        **(
+            {"latencies": [_latency(row, names[row.device_id], space, codes) for row in rows]}
+            if len(rows) > 1
+            else {}
+        ),
         **_peak_memory(store, job, row.device_id, space, codes),
+    }
+
+
+def _latency(row: Predictor, device: str, space: SearchSpace, codes: Any) -> dict[str, Any]:
+    mean, std = restored(space, row.kind, row.state).predict(codes)
+    return {
+        "device": device,
+        "predicted_ms": float(mean[0]),
+        "std_ms": float(std[0]),
+        "interval_ms": [float(end[0]) for end in interval(mean, std)],
     }
 
 
@@ -176,6 +192,7 @@ def _check_sample(config: JobConfig, space: SearchSpace) -> None:
 
 def _check_searcher(config: JobConfig, space: SearchSpace) -> None:
     """Raises what the searcher raises for its options and for the job's objectives."""
+    predicted = [config.named(metric, name) for metric in ("latency_ms", MEMORY) for name in config.devices]
     anything = SearchProblem(
         space,
         lambda codes: np.ones(len(codes), dtype=np.bool_),
@@ -183,9 +200,7 @@ def _check_searcher(config: JobConfig, space: SearchSpace) -> None:
         2,
         0,
         budget=config.search.evaluations,
-        metrics=lambda codes: (
-            exact_metrics(space, codes) | dict.fromkeys(("latency_ms", MEMORY), np.zeros(len(codes)))
-        ),
+        metrics=lambda codes: exact_metrics(space, codes) | dict.fromkeys(predicted, np.zeros(len(codes))),
         objectives=config.objectives,
     )
     searchers.build(config.search.searcher, anything, **config.search.options)

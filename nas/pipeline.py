@@ -14,7 +14,7 @@ from nas.stages._objectives import Objectives
 from nas.stages._run import Run, check_data, graceful_stop
 from nas.stages.anchors import train_anchors
 from nas.stages.finalists import report
-from nas.stages.latency import latency
+from nas.stages.latency import latencies
 from nas.stages.search import search
 from nas.stages.train import torch_device, train
 from nas.store import Artifact, Job, Store
@@ -32,11 +32,11 @@ def run(store: Store, job: Job, *, progress: Progress) -> None:
     with store.acquire(job) as lease, graceful_stop() as stop:
         run = Run(store, lease, config, progress, stop)
         space = _space(run, data)
-        device = latency(run, space)
+        first, *others = latencies(run, space)
         weights = train(run, space, data, train_anchors(run, space, data))
         setup = _setup(run, space, data, weights)
         with evaluator(setup, config.execution, warn=run.warn) as pool:
-            objectives = Objectives(config.objectives, space, device)
+            objectives = Objectives(config.objectives, space, first, tuple(others))
             search(run, objectives, data, pool)
             report(run, objectives, data, pool)
         lease.finish("succeeded")

@@ -9,7 +9,7 @@ from nas.stages._latency_fit import measure_and_fit, smallest_sample
 from nas.stages._measuring import measure
 from nas.stages._run import Run, after_job, check_finished
 from nas.stages.latency import stored_latency
-from nas.store import Job, Store, frames
+from nas.store import Job, Store, frames, job_devices
 from nas.targets import Target, check_runs, registered
 from predictors._intervals import interval
 from search_spaces import SearchSpace
@@ -31,14 +31,15 @@ def measure_on(
     device = registered(store, name)
     config = _with_samples(JobConfig.model_validate(job.config, strict=False), samples)
     row = store.register_device(device.name, device.fingerprint())
-    if row.id == frames.own_device(store, job):
+    if row.id in (job_devices.own_device(store, job), *job_devices.searched_for(store, job).values()):
         raise ConflictError(
-            f"Job '{job.name}' was measured on '{name}' from the first.", f"`nas front {job.id}` shows it."
+            f"Job '{job.name}' was measured on '{name}' from the first.",
+            f"`nas front {job.id}` shows it; of a job with several devices --device chooses one.",
         )
     space = space_of(store, job)
     with after_job(store, job, config, progress) as run:
         inputs = {"predictor": config.predictor.model_dump(mode="json")}
-        stage = frames.measured_elsewhere(row.id)
+        stage = job_devices.measured_elsewhere(row.id)
         if run.known(stage, inputs) is None:
             check_runs(store, device)
         result = run.once(stage, inputs, lambda: _measure(run, space, device))

@@ -51,6 +51,18 @@ def check_runs(store: Store, device: Target) -> None:
         _check_live(store, device.name, _agent(store, device.agent))
 
 
+def check_different(fingerprints: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raises UsageError when two devices of a job, by its names for them, have the same fingerprint."""
+    names: dict[str, str] = {}
+    for name, fingerprint in fingerprints.items():
+        other = names.setdefault(digest(fingerprint), name)
+        if other != name:
+            raise UsageError(
+                f"The devices '{other}' and '{name}' are the same one: their latencies do not differ.",
+                "Leave one of them out, or give it another precision, other threads or another batch.",
+            )
+
+
 def registered(store: Store, name: str) -> Target:
     """The device of this name: that of an agent, or else one that was registered here with its options.
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 import search_spaces
-from nas.store import Device, Lease, NewEvaluation, NewEvent, NewMeasurement, NewSubnet, Store, frames
+from nas.store import Device, Lease, NewEvaluation, NewEvent, NewMeasurement, NewSubnet, Store, job_devices
 
 OPTIONS: dict[str, Any] = {"embed_dim": [16, 32, 64], "depth": [1, 2, 3, 4]}
 FINALISTS = 14
@@ -78,7 +78,7 @@ def measured_job(store: Store, name: str) -> list[Known]:
     own, lab = _two_devices(store)
     sample = known_subnets(24, seed=3)
     with store.acquire(store.job(name)) as lease:
-        store.begin_stage(lease, frames.measured_elsewhere(lab.id), "key")
+        store.begin_stage(lease, job_devices.measured_elsewhere(lab.id), "key")
         timed = [_timed(k, own.id, number) for number, k in enumerate(sample)]
         broken = [
             NewMeasurement(known_subnets(30, seed=3)[-1].subnet, own.id, "sample", None, reason=FAILURE)
@@ -90,7 +90,7 @@ def measured_job(store: Store, name: str) -> list[Known]:
             lease, device_id=lab.id, kind="additive", state={}, score={"mape": 0.04, "count": 24}
         )
         told = {k.subnet.key: [2.9 * k.latency_ms, 2.7 * k.latency_ms, 3.1 * k.latency_ms] for k in best[:6]}
-        store.finish_stage(lease, frames.measured_elsewhere(lab.id), {"predicted_ms": told})
+        store.finish_stage(lease, job_devices.measured_elsewhere(lab.id), {"predicted_ms": told})
         lease.finish("succeeded")
     return best
 

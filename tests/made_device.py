@@ -17,12 +17,18 @@ SECONDS_PER_PARAMETER = 1e-8
 
 
 def build(
-    *, name: str, threads: int = 1, batch: int = 64, precision: str = "fp32", speed: float = 1.0
+    *,
+    name: str,
+    threads: int = 1,
+    batch: int = 64,
+    precision: str = "fp32",
+    speed: float = 1.0,
+    launch: float = 0.0,
 ) -> "MadeDevice":
-    """A device of any speed above 0."""
+    """A device of any speed above 0, that takes `launch` seconds more for each module with parameters."""
     if speed <= 0:
         raise UsageError(f"Device '{name}' cannot have a speed of {speed}.")
-    return MadeDevice(name, threads, batch, precision, speed)
+    return MadeDevice(name, threads, batch, precision, speed, launch)
 
 
 @dataclass
@@ -34,6 +40,7 @@ class MadeDevice:
     batch: int
     precision: str
     speed: float
+    launch: float = 0.0
     _seconds: float = 0.0
 
     def calibrator_seconds(self) -> float:
@@ -41,7 +48,7 @@ class MadeDevice:
 
     def fingerprint(self) -> dict[str, Any]:
         told = {"threads": self.threads, "batch": self.batch, "precision": self.precision}
-        return {"backend": BACKEND, "speed": self.speed, **told}
+        return {"backend": BACKEND, "speed": self.speed, "launch": self.launch, **told}
 
     def session(self) -> AbstractContextManager[None]:
         return nullcontext()
@@ -68,4 +75,5 @@ class MadeDevice:
 
     def _seconds_of(self, module: nn.Module) -> float:
         parameters = sum(p.numel() for p in module.parameters())
-        return (1e-5 + SECONDS_PER_PARAMETER * parameters) / self.speed
+        launched = sum(1 for m in module.modules() if any(True for _ in m.parameters(recurse=False)))
+        return (1e-5 + SECONDS_PER_PARAMETER * parameters) / self.speed + self.launch * launched

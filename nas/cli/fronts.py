@@ -21,7 +21,9 @@ LONGEST_STEM = 60  # of a file's name, which may have 255 bytes: four a characte
 def front(
     ctx: typer.Context,
     jobs: Annotated[list[str], typer.Argument(metavar="JOB...", help="Names or numbers of jobs.")],
-    device: Annotated[str | None, typer.Option("--device", metavar="NAME", help="Only this device.")] = None,
+    device: Annotated[
+        str | None, typer.Option("--device", metavar="NAME", help="Latencies on this device.")
+    ] = None,
     where: Where = None,
     store: StoreURL = None,
     as_json: AsJSON = False,
@@ -124,6 +126,11 @@ def emit_front(found: "ParetoFront", *, as_json: bool) -> None:
     columns = ("SUBNET", "PARAMS", "MACS", metric.upper(), *retrained, "PREDICTED MS", "MEASURED MS")
     names = (*(("JOB",) if several else ()), *columns, *((told.upper(),) if told else ()))
     emit_table(names, rows, right=columns[1:])
+    devices = [str(one.device) for one in found.members[0].on_devices] if found.members else []
+    if len(devices) > 1:
+        emit(f"\nLatency on {found.device}; --device chooses another one of {', '.join(devices)}.")
+    if len(found.objectives) == 1 and found.members:
+        emit(f"\nThe best on the report split comes first: {found.members[0].subnet}")
     outside = [member.subnet for member in found.members if member.as_predicted is False]
     if outside:
         emit(f"\nMeasured outside the 90 % interval of the prediction: {', '.join(outside)}")

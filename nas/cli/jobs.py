@@ -60,7 +60,7 @@ def show(
 
 def summary(opened: "Store", job: "Job") -> dict[str, Any]:
     """Everything about a job as plain data: the JSON of `nas show`."""
-    from nas.store import frames
+    from nas.store import frames, job_devices
 
     stages = [
         {
@@ -74,6 +74,7 @@ def summary(opened: "Store", job: "Job") -> dict[str, Any]:
     row = next(_plain(row) for row in rows if row["id"] == job.id)
     curve = opened.events(job, "hypervolume")
     devices = {device.id: device for device in opened.devices()}
+    names, searched = job_devices.device_names(opened, job), job_devices.searched_for(opened, job)
     measured = opened.measurements(job)
     predictor = opened.predictor(job)
     used = dict.fromkeys([m.device_id for m in measured] + ([predictor.device_id] if predictor else []))
@@ -90,7 +91,12 @@ def summary(opened: "Store", job: "Job") -> dict[str, Any]:
             "finalists": len({e.subnet.id for e in opened.evaluations(job, "report") if e.state == "ok"}),
         },
         "predictor": predictor and {"kind": predictor.kind, "score": predictor.score},
-        "devices": [{"name": devices[i].name, "fingerprint": devices[i].fingerprint} for i in used],
+        "predictors": [
+            {"device": name, "kind": found.kind, "score": found.score}
+            for name, device_id in searched.items()
+            if (found := opened.predictor(job, device_id)) is not None
+        ],
+        "devices": [{"name": names[i], "fingerprint": devices[i].fingerprint} for i in used],
         "hypervolume": curve[-1].data.get("hypervolume") if curve else None,
         "config": job.config,
         "provenance": job.provenance,
@@ -103,7 +109,7 @@ def state_words(state: str, *, live: bool) -> str:
 
 
 def _emit_summary(data: dict[str, Any]) -> None:
-    predictor, counts, progress = data["predictor"], data["counts"], data["progress"]
+    counts, progress = data["counts"], data["progress"]
     hypervolume = data["hypervolume"]
     emit_pairs(
         {
@@ -117,7 +123,7 @@ def _emit_summary(data: dict[str, Any]) -> None:
                 f"{number} {name}" for name, number in counts.items() if name != "evaluations"
             ),
             "device": ", ".join(device["name"] for device in data["devices"]) or None,
-            "predictor": predictor and f"{predictor['kind']}: {_scored(predictor['score'])}",
+            **_predictors(data),
             "hypervolume": hypervolume if hypervolume is None else f"{hypervolume:.4f}",
         }
     )
@@ -125,6 +131,17 @@ def _emit_summary(data: dict[str, Any]) -> None:
         emit("")
         rows = [(stage["name"], stage["state"], seconds(stage["seconds"])) for stage in data["stages"]]
         emit_table(("STAGE", "STATE", "TIME"), rows, right=("TIME",))
+
+
+def _predictors(data: dict[str, Any]) -> dict[str, str | None]:
+    """What each predictor is good for, with its device if there are several."""
+    several = len(data["predictors"]) > 1
+    found = data["predictors"] if several else [data["predictor"]]
+    return {
+        f"predictor on {one['device']}" if several else "predictor": one
+        and f"{one['kind']}: {_scored(one['score'])}"
+        for one in found
+    }
 
 
 def _plain(row: dict[str, Any]) -> dict[str, Any]:

@@ -71,7 +71,7 @@ def measure_and_fit(
     run.store.put_predictor(
         run.lease, device_id=row.id, kind=config.name, state=predictor.to_json(), score=told
     )
-    _fit_memory(run, space, row, workload, needed=memory_needed)
+    _fit_memory(run, space, device, row, needed=memory_needed)
     return {"device": row.name, "measured": len(measured), "asked": len(archs), "score": told}
 
 
@@ -196,20 +196,21 @@ def _point(arch: Architecture, measured: float, predicted: float, low: float, hi
     }
 
 
-def _fit_memory(run: Run, space: SearchSpace, row: DeviceRow, workload: Workload, *, needed: bool) -> None:
+def _fit_memory(run: Run, space: SearchSpace, device: Target, row: DeviceRow, *, needed: bool) -> None:
     """Stores a predictor of peak memory if the device can tell it; JobFailedError if it must and cannot."""
     found = [m for m in stored(run, row, "sample") if m.memory_bytes]
-    wanted = MEMORY in run.config.objectives or any(limit.name == MEMORY for limit in run.config.limits)
+    name = run.config.named(MEMORY, device.name)
+    wanted = name in run.config.objectives or any(limit.name == name for limit in run.config.limits)
     if len(found) < memory.FEWEST:
         if wanted and needed:
             raise JobFailedError(
-                f"Device '{row.name}' told the peak memory of {len(found)} subnets, which is too few.",
-                f"Leave {MEMORY} out of objectives and constraints, or measure on another backend.",
+                f"Device '{device.name}' told the peak memory of {len(found)} subnets, which is too few.",
+                f"Leave {name} out of objectives and constraints, or measure on another backend.",
             )
         return
     archs: Sequence[Architecture] = [space.architecture(m.subnet.architecture) for m in found]
     peaks = np.array([float(m.memory_bytes or 0) for m in found])
-    codes = space.encode(archs)
+    codes, workload = space.encode(archs), workload_of(device)
     build = partial(memory.build, batch=workload.batch, element_bytes=workload.element_bytes)
     fitted = build(space).fit(codes, peaks)
     told: dict[str, Any] = {"count": len(found)}

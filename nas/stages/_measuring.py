@@ -1,4 +1,4 @@
-"""Subnets of a job on its device, here or with an agent: what is stored is not measured again."""
+"""Subnets of a job on its devices, here or with an agent: what is stored is not measured again."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
@@ -9,7 +9,7 @@ from nas.remote import RemoteDevice
 from nas.stages._run import Run, subnet_row
 from nas.store import Device as DeviceRow
 from nas.store import Measurement as MeasurementRow
-from nas.store import changes, frames
+from nas.store import changes, job_devices
 from nas.targets import Target, target
 from predictors._measurement import Failure, Measurement
 from search_spaces import Architecture, SearchSpace
@@ -18,21 +18,28 @@ from search_spaces._errors import JobFailedError
 ASK_EVERY = 20  # visits after which the store is asked whether the job has to stop
 
 
-def build_device(run: Run) -> Target:
-    """The device of the job file."""
-    name, config = next(iter(run.config.devices.items()))
-    return target(run.store, name, config)
+def build_device(run: Run, name: str | None) -> Target:
+    """The device that the job file calls so; None: its first one."""
+    name = next(iter(run.config.devices)) if name is None else name
+    return target(run.store, name, run.config.devices[name])
 
 
-def check_same_device(run: Run, now: DeviceRow) -> None:
-    """Raises JobFailedError, saying what changed, when the job's measurements were made on another device."""
+def check_same_devices(run: Run, rows: Mapping[str, DeviceRow]) -> None:
+    """Raises JobFailedError, saying what changed, when the job's measurements were made on other devices.
+
+    rows: the job's devices as they are now, by the names that the job file gives them.
+    """
+    ours = {row.id for row in rows.values()}
     others = {stage.name for stage in run.store.stages(run.lease.job)}
     used = {m.device_id for m in run.store.measurements(run.lease.job)}
-    used = {device_id for device_id in used if frames.measured_elsewhere(device_id) not in others}
+    used = {device_id for device_id in used if job_devices.measured_elsewhere(device_id) not in others}
     for before in run.store.devices():
-        if before.id in used and before.id != now.id:
+        if before.id in used and before.id not in ours:
+            # They are measured in this order, so that the first that is not used is the one that has changed.
+            name = next((name for name, row in rows.items() if row.id not in used), next(iter(rows)))
+            now = rows[name]
             raise JobFailedError(
-                f"The device '{now.name}' is not the one that this job measured on: "
+                f"The device '{name}' is not the one that this job measured on: "
                 f"{changes(before.fingerprint, now.fingerprint)}.",
                 "Go on where it began, or start a new job here.",
             )
@@ -52,7 +59,8 @@ def measure(
     What failed is tried once in every attempt at the job: whatever was wrong may be mended.
     """
     known = {m.subnet.key: m.latency_ms for m in stored(run, row, purpose) if m.latency_ms is not None}
-    missing = {arch.key: arch for arch in archs if arch.key not in known and arch.key not in run.failed}
+    failed = {key for device_id, key in run.failed if device_id == row.id}
+    missing = {arch.key: arch for arch in archs if arch.key not in known and arch.key not in failed}
     if missing:
         known |= _measure_new(run, space, device, row, missing, purpose)
     return {arch: known[arch.key] for arch in archs if arch.key in known}
@@ -104,7 +112,7 @@ def _measure_new(
     for key, failure in result.items():
         if isinstance(failure, Failure):
             run.warn(f"Subnet {key} could not be measured on '{device.name}': {failure.reason}")
-            run.failed.add(key)
+            run.failed.add((row.id, key))
     if done:
         # Whoever measures on a device first says for all what its clean time is.
         reference_ms = run.store.set_reference(row.id, next(iter(done.values())).reference_ms)

@@ -1,6 +1,6 @@
 """What a search optimises: accuracy against exact costs and what was predicted from measurements."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,11 +19,20 @@ QUALITY = "accuracy"
 
 @dataclass(frozen=True)
 class Objectives:
-    """What is optimised: accuracy is maximised, every cost (exact, or predicted) minimised."""
+    """What is optimised: accuracy is maximised, every cost (exact, or predicted) minimised.
+
+    latency: of the job's first device.  others: of its other devices.
+    """
 
     names: tuple[str, ...]
     space: SearchSpace
     latency: Latency
+    others: tuple[Latency, ...] = ()
+
+    @property
+    def latencies(self) -> tuple[Latency, ...]:
+        """Of all devices of the job."""
+        return (self.latency, *self.others)
 
     @property
     def directions(self) -> "list[Literal['minimize', 'maximize']]":
@@ -31,11 +40,15 @@ class Objectives:
 
     def costs(self, codes: Codes) -> dict[str, Any]:
         """Everything that is known of architectures before they are evaluated, by name, `(n,)` each."""
-        return exact_metrics(self.space, codes) | self.latency.metrics(codes)
+        return self._with_exact(codes, (latency.metrics(codes) for latency in self.latencies))
 
     def bounds(self, codes: Codes) -> dict[str, Any]:
         """What limits are applied to, by name, `(n,)` each: predictions with a margin, all else exactly."""
-        return exact_metrics(self.space, codes) | self.latency.bounds(codes)
+        return self._with_exact(codes, (latency.bounds(codes) for latency in self.latencies))
+
+    def intervals(self, codes: Codes) -> dict[str, Any]:
+        """Predicted latencies and the ends of their 90 % intervals in ms, by name, `(n,)` each."""
+        return {name: ms for latency in self.latencies for name, ms in latency.intervals(codes).items()}
 
     def minimised(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Rows of objective values between 0 (best) and 1 (accuracy 0, cost of the largest subnet)."""
@@ -48,11 +61,20 @@ class Objectives:
 
     def hypervolume(self, values: NDArray[np.float64]) -> float:
         """The share of the box between (accuracy 1, cost 0) and (accuracy 0, cost of the largest subnet) that
-        is dominated.
+        is dominated. With one objective, the accuracy alone, that is the best one's.
         """
         if not len(values):
             return 0.0
-        return float(moocore.hypervolume(np.clip(self.minimised(values), 0, 1), ref=np.ones(len(self.names))))
+        points = np.clip(self.minimised(values), 0, 1)
+        if len(self.names) == 1:
+            return float(1 - points.min())
+        return float(moocore.hypervolume(points, ref=np.ones(len(self.names))))
+
+    def _with_exact(self, codes: Codes, predicted: Iterable[dict[str, Any]]) -> dict[str, Any]:
+        told: dict[str, Any] = exact_metrics(self.space, codes)
+        for one in predicted:
+            told |= one
+        return told
 
 
 def values_of(objectives: Objectives, evaluations: Sequence[Evaluation]) -> NDArray[np.float64]:

@@ -21,7 +21,7 @@ from search_spaces._errors import ConflictError, JobFailedError, NASError, Store
 @dataclass(frozen=True)
 class Run:
     """One attempt at a job; `keys` collects what the finished stages were made from, `failed` the
-    subnets that could not be measured in it."""
+    devices (their ids) and subnets that could not be measured there in it."""
 
     store: Store
     lease: Lease
@@ -29,7 +29,7 @@ class Run:
     progress: Progress
     stop: threading.Event
     keys: dict[str, str] = field(default_factory=dict)
-    failed: set[str] = field(default_factory=set)
+    failed: set[tuple[int, str]] = field(default_factory=set)
 
     def once(
         self, name: str, inputs: Mapping[str, Any], make: Callable[[], Mapping[str, Any]]

@@ -9,6 +9,7 @@ import numpy as np
 from nas.stages._measuring import build_device, measure, stored
 from nas.stages._objectives import Objectives, values_of
 from nas.stages._run import Run
+from nas.stages.latency import Latency
 from nas.store import NewEvaluation
 from search_spaces import Architecture
 
@@ -18,8 +19,8 @@ MOST = 4  # measurements a batch: they take as long as some evaluations
 def with_intervals(
     objectives: Objectives, archs: Sequence[Architecture], rows: Sequence[NewEvaluation]
 ) -> list[NewEvaluation]:
-    """The rows with the prediction of each subnet's latency and the ends of its interval, in ms."""
-    told = objectives.latency.intervals(objectives.space.encode(archs))
+    """The rows with the predictions of each subnet's latency and the ends of their intervals, in ms."""
+    told = objectives.intervals(objectives.space.encode(archs))
     return [
         replace(row, objectives={**row.objectives, **{name: float(told[name][i]) for name in told}})
         for i, row in enumerate(rows)
@@ -35,32 +36,41 @@ def measured_where_uncertain(
     """The rows, with measured latencies for those that no other beats and whose interval is wide.
 
     Wide: half of it is more than `search.measure_above` of the prediction. What is measured is what the
-    searcher is told, and stays with the evaluation: a resumed search sees the same.
+    searcher is told, and stays with the evaluation: a resumed search sees the same. With several devices each
+    is measured on where its own interval is wide, if its latency is an objective.
     """
-    threshold = run.config.search.measure_above
-    if threshold is None or "latency_ms" not in objectives.names:
-        return list(rows)
-    wanted = [i for i in _front(run, objectives, rows) if _half_width(rows[i]) > threshold]
-    wanted = sorted(wanted, key=lambda i: -_half_width(rows[i]))[:MOST]
-    if not wanted:
-        return list(rows)
-    device = objectives.latency.device
-    sample = {m.subnet.key: m.latency_ms for m in stored(run, device, "sample")}
-    found = {archs[i]: sample[archs[i].key] for i in wanted if archs[i].key in sample}
-    left = [archs[i] for i in wanted if archs[i] not in found]
+    threshold, told = run.config.search.measure_above, list(rows)
+    optimised = [one for one in objectives.latencies if one.named("latency_ms") in objectives.names]
+    if threshold is None or not optimised:
+        return told
+    front = _front(run, objectives, rows)
+    for latency in optimised:
+        wide = {i: width for i in front if (width := _half_width(rows[i], latency)) > threshold}
+        wanted = [archs[i] for i in sorted(wide, key=lambda i: -wide[i])[:MOST]]
+        found, name = _measured(run, objectives, latency, wanted), latency.named("latency_ms")
+        told = [
+            replace(row, objectives={**row.objectives, name: found.get(arch, row.objectives[name])})
+            for arch, row in zip(archs, told, strict=True)
+        ]
+    return told
+
+
+def _measured(
+    run: Run, objectives: Objectives, latency: Latency, archs: Sequence[Architecture]
+) -> dict[Architecture, float | None]:
+    """Latencies in ms on a device; those of its sample are known."""
+    sample = {m.subnet.key: m.latency_ms for m in stored(run, latency.device, "sample")}
+    found = {arch: sample[arch.key] for arch in archs if arch.key in sample}
+    left = [arch for arch in archs if arch not in found]
     if left:
-        found |= measure(run, objectives.space, build_device(run), device, left, purpose="search")
-    return [
-        replace(
-            row, objectives={**row.objectives, "latency_ms": found.get(arch, row.objectives["latency_ms"])}
-        )
-        for arch, row in zip(archs, rows, strict=True)
-    ]
+        device = build_device(run, latency.called)
+        found |= measure(run, objectives.space, device, latency.device, left, purpose="search")
+    return found
 
 
-def _half_width(row: NewEvaluation) -> float:
+def _half_width(row: NewEvaluation, latency: Latency) -> float:
     told = row.objectives
-    predicted, high = told["predicted_ms"], told["predicted_high_ms"]
+    predicted, high = (told[latency.named(name)] for name in ("predicted_ms", "predicted_high_ms"))
     assert predicted is not None, "it has just been predicted"
     assert high is not None, "it has just been predicted"
     return high / predicted - 1

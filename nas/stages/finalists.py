@@ -1,4 +1,4 @@
-"""Stage `finalists`: the front of the search, evaluated on the report split and measured on the device."""
+"""Stage `finalists`: the front of the search, evaluated on the report split and measured on the devices."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -24,11 +24,16 @@ def report(run: Run, objectives: Objectives, data: DataSet, pool: Evaluator) -> 
 
 
 def choose(objectives: Objectives, evaluations: Sequence[Evaluation], count: int) -> list[Evaluation]:
-    """At most `count` non-dominated evaluations: both ends, then by greatest gain in hypervolume."""
+    """At most `count` non-dominated evaluations: both ends, then by greatest gain in hypervolume.
+
+    With one objective the `count` best, so that the report split can tell which of them was only lucky.
+    """
     done = [e for e in evaluations if e.state == "ok"]
     if not done:
         return []
     points = objectives.minimised(values_of(objectives, done))
+    if len(objectives.names) == 1:
+        return [done[i] for i in np.argsort(points[:, 0], kind="stable")[:count]]
     front = np.flatnonzero(moocore.is_nondominated(points))
     ends = [front[np.argmin(points[front, i])] for i in range(points.shape[1])]
     chosen = list(dict.fromkeys(int(i) for i in ends))[:count]
@@ -43,7 +48,7 @@ def choose(objectives: Objectives, evaluations: Sequence[Evaluation], count: int
 def _report(run: Run, objectives: Objectives, data: DataSet, pool: Evaluator) -> dict[str, Any]:
     space = objectives.space
     evaluations = run.store.evaluations(run.lease.job, "search")
-    keeping = [e for e in evaluations if _keeps_when_measured(run, e)]
+    keeping = [e for e in evaluations if _keeps_when_measured(run, objectives, e)]
     found = choose(objectives, keeping, run.config.search.finalists)
     if not found:
         raise JobFailedError("No subnet was evaluated with success.", "`nas show JOB` tells why they failed.")
@@ -57,22 +62,31 @@ def _report(run: Run, objectives: Objectives, data: DataSet, pool: Evaluator) ->
         for arch, quality in zip(missing, qualities(pool, data, missing, "report"), strict=True)
     ]
     run.store.add_evaluations(run.lease, rows)
-    measured = measure(run, space, build_device(run), objectives.latency.device, archs, purpose="finalist")
-    _warn_of_broken_limits(run, measured)
+    for latency in objectives.latencies:
+        device = build_device(run, latency.called)
+        measured = measure(run, space, device, latency.device, archs, purpose="finalist")
+        _warn_of_broken_limits(run, latency.named("latency_ms"), measured)
     return {"finalists": len(found)}
 
 
-def _keeps_when_measured(run: Run, evaluation: Evaluation) -> bool:
+def _keeps_when_measured(run: Run, objectives: Objectives, evaluation: Evaluation) -> bool:
     """Whether a subnet that was measured during the search keeps the limits on latency, as all others do."""
     told = evaluation.objectives
-    if told.get("latency_ms") == told.get("predicted_ms", told.get("latency_ms")):
-        return True
-    return all(limit.holds(told) for limit in run.config.limits if limit.name == "latency_ms")
+    for latency in objectives.latencies:
+        name = latency.named("latency_ms")
+        if told.get(name) != told.get(latency.named("predicted_ms"), told.get(name)) and not all(
+            limit.holds(told) for limit in run.config.limits if limit.name == name
+        ):
+            return False
+    return True
 
 
-def _warn_of_broken_limits(run: Run, measured: Mapping[Architecture, float]) -> None:
-    """Tells which measured finalists break a limit on latency: the search had predictions to go by."""
-    for limit in (limit for limit in run.config.limits if limit.name == "latency_ms"):
+def _warn_of_broken_limits(run: Run, name: str, measured: Mapping[Architecture, float]) -> None:
+    """Tells which measured finalists break a limit on latency: the search had predictions to go by.
+
+    name: that of the latency in the limits.
+    """
+    for limit in (limit for limit in run.config.limits if limit.name == name):
         for arch, latency_ms in measured.items():
-            if not limit.holds({"latency_ms": latency_ms}):
+            if not limit.holds({name: latency_ms}):
                 run.warn(f"Subnet {arch.key} was measured with {latency_ms:.4g} ms and breaks {limit}.")

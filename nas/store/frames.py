@@ -8,6 +8,14 @@ import sqlalchemy as sa
 from nas.store import Evaluation, Job, Store, Subnet
 from nas.store import _tables as t
 from nas.store._values import now
+from nas.store.job_devices import (
+    ELSEWHERE,
+    device_names,
+    measured_elsewhere,
+    of_device,
+    own_device,
+    searched_name,
+)
 
 JOBS = ["id", "name", "state", "live", "stage", "evaluations", "created_at", "seconds", "error"]
 EVALUATIONS = [
@@ -32,7 +40,6 @@ MEASURED = ["subnet", "device", "measured_ms", "spread_ms", "purpose", "params",
 MEASURED += ["state", "reason", "stderr_ms", "contention", "memory_bytes", "energy_mj", "device_id"]
 DEVICES = ["id", "device", "backend", "cpu", "threads", "batch", "precision", "registered", "reference_ms"]
 DEVICES += ["measurements", "failed", "repeatability", "fingerprint", "options", "created_at"]
-ELSEWHERE = "device"  # first part of the names of stages that measured a finished job on another device
 
 
 def jobs(store: Store) -> pd.DataFrame:
@@ -65,11 +72,16 @@ def jobs(store: Store) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=JOBS)
 
 
-def evaluations(store: Store, job: Job) -> pd.DataFrame:
-    """One row an evaluation on the search split, by position, with a column for each objective."""
+def evaluations(store: Store, job: Job, device_id: int | None = None) -> pd.DataFrame:
+    """One row an evaluation on the search split, by position, with a column for each objective.
+
+    What is told of each of several devices is there with its plain name, too, of one of them: by default the
+    first.
+    """
+    device = searched_name(store, job, device_id)
     rows = [
         {
-            **evaluation.objectives,
+            **of_device(evaluation.objectives, device),
             **_of_subnet(evaluation.subnet),
             "metric": evaluation.metric,
             "value": evaluation.value,
@@ -86,16 +98,18 @@ def evaluations(store: Store, job: Job) -> pd.DataFrame:
 def finalists(store: Store, job: Job, device_id: int | None = None) -> pd.DataFrame:
     """One row a subnet with a quality on the report split, the fastest measured first.
 
-    Latencies in milliseconds on a device, by default on the one that was searched for: `predicted_ms` is what
-    the search was told, or what the device's own predictor says, `measured_ms` a timing.
+    Latencies in milliseconds on a device, by default on the (first) one that was searched for: `predicted_ms`
+    is what the search was told, or what the device's own predictor says, `measured_ms` a timing.
     `quality` is that of inherited weights; `finetuned` and `scratch`, with their errors, are those of the
     subnet trained by itself, where it was.
     """
-    names = {device.id: device.name for device in store.devices()}
+    names = device_names(store, job)
     own = own_device(store, job)
     asked = own if device_id is None else device_id
     timed = {m.subnet.id: m for m in store.measurements(job, "finalist") if m.device_id == asked}
-    told = {} if asked == own else _predicted(store, job, asked)
+    device = searched_name(store, job, asked)
+    by_search = asked == own or device is not None
+    told = {} if by_search else _predicted(store, job, asked)
     searched = {(e.subnet.id, e.metric): e for e in store.evaluations(job, "search")}
     retrained = {
         (e.subnet.id, e.metric, weights): e
@@ -111,7 +125,7 @@ def finalists(store: Store, job: Job, device_id: int | None = None) -> pd.DataFr
         row = {**_of_subnet(report.subnet), "metric": report.metric, "quality": report.value}
         row |= {"stderr": report.stderr, "search_quality": search.value if search else None}
         row |= {"device": names[timing.device_id] if timing else None}
-        predicted = _as_searched(search) if asked == own else told.get(report.subnet.key, (None,) * 3)
+        predicted = _as_searched(search, device) if by_search else told.get(report.subnet.key, (None,) * 3)
         row |= dict(zip(PREDICTED, predicted, strict=True))
         row |= {
             "measured_ms": timing.latency_ms if timing else None,
@@ -158,20 +172,6 @@ def devices(store: Store) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=DEVICES, dtype=object)
 
 
-def own_device(store: Store, job: Job) -> int | None:
-    """The id of the device that the job searched for; None before anything was measured."""
-    predictor = store.predictor(job)
-    if predictor is not None:
-        return predictor.device_id
-    measured = store.measurements(job, "finalist") or store.measurements(job)
-    return measured[0].device_id if measured else None
-
-
-def measured_elsewhere(device_id: int) -> str:
-    """The name of the stage that measures a finished job on another device."""
-    return f"{ELSEWHERE}-{device_id}"
-
-
 def events(store: Store, job: Job, kind: str) -> pd.DataFrame:
     """One row an event of the kind, by step: `step` and a column for each key of its data."""
     rows = [{**event.data, "step": event.step} for event in store.events(job, kind)]
@@ -180,7 +180,7 @@ def events(store: Store, job: Job, kind: str) -> pd.DataFrame:
 
 def measured(store: Store, job: Job) -> pd.DataFrame:
     """One row a measurement, in milliseconds, in the order in which they came."""
-    names = {device.id: device.name for device in store.devices()}
+    names = device_names(store, job)
     rows = [
         {
             **_of_subnet(found.subnet),
@@ -200,11 +200,11 @@ def _of_the_job(stage: str) -> bool:
     return stage.partition("-")[0] not in (*RETRAINED, ELSEWHERE)
 
 
-def _as_searched(search: Evaluation | None) -> tuple[float | None, ...]:
+def _as_searched(search: Evaluation | None, device: str | None) -> tuple[float | None, ...]:
     """The latency that was predicted when the subnet was evaluated, and the ends of its interval, in ms."""
     if search is None:
         return (None,) * len(PREDICTED)
-    told = search.objectives
+    told = of_device(search.objectives, device)
     return told.get("predicted_ms", told.get("latency_ms")), *(told.get(name) for name in PREDICTED[1:])
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from nas.store import Job, Predictor, Store, frames
+from nas.store import Job, Predictor, Store, job_devices
 from nas.store import _tables as t
 from nas.store._database import fetch
 
@@ -61,7 +61,7 @@ def measured_on(store: Store, job: Job | None = None, *, device_id: int | None =
     job, device_id: only these.
 
     measured, failed: how many measurements there are of each.  searched_for: whether it is the job's own
-    device, which its search was for.
+    device, or one of several, which its search was for.
     """
     c = t.measurements.c
     failed = sa.func.sum(sa.case((c.state == "failed", 1), else_=0))
@@ -73,8 +73,8 @@ def measured_on(store: Store, job: Job | None = None, *, device_id: int | None =
     with store.read() as connection:
         counts = [tuple(row) for row in connection.execute(counted)]
     jobs = {job.id: job for job in store.jobs()}
-    devices = {device.id: device.name for device in store.devices()}
-    own = {job_id: frames.own_device(store, jobs[job_id]) for job_id, *_ in counts}
+    own = {job_id: _own_devices(store, jobs[job_id]) for job_id, *_ in counts}
+    names = {job_id: job_devices.device_names(store, jobs[job_id]) for job_id, *_ in counts}
     rows = [
         {
             "job_id": job_id,
@@ -82,8 +82,8 @@ def measured_on(store: Store, job: Job | None = None, *, device_id: int | None =
             "state": jobs[job_id].state,
             "live": jobs[job_id].owner is not None and store.is_live(jobs[job_id]),
             "device_id": on,
-            "device": devices[on],
-            "searched_for": own[job_id] in (on, None),
+            "device": names[job_id][on],
+            "searched_for": on in own[job_id] or not own[job_id],
             "measured": count - int(without),
             "failed": int(without),
         }
@@ -92,6 +92,11 @@ def measured_on(store: Store, job: Job | None = None, *, device_id: int | None =
     return pd.DataFrame(rows, columns=MEASURED_ON, dtype=object).sort_values(
         ["job_id", "searched_for", "device_id"], ascending=[False, False, True], ignore_index=True
     )
+
+
+def _own_devices(store: Store, job: Job) -> list[int]:
+    own = job_devices.own_device(store, job)
+    return [] if own is None else [own, *job_devices.searched_for(store, job).values()]
 
 
 def held_out(store: Store, job: Job, device_id: int) -> pd.DataFrame:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from nas._members import Member
 from nas.conditions import Condition
 from nas.front import ParetoFront, front
-from nas.store import Job, NewEvaluation, NewEvent, NewMeasurement, NewSubnet, Store, frames
+from nas.store import Job, NewEvaluation, NewEvent, NewMeasurement, NewSubnet, Store, frames, job_devices
 from search_spaces._errors import NotFoundError, UsageError
 
 # Latency in ms, quality on the report split, quality on the search split.
@@ -122,7 +122,7 @@ def test_a_job_that_was_measured_on_a_second_device_shows_its_own_unless_asked(s
         subnets = [NewSubnet(f"a{i}", {"depth": i}, 100 * i, 1000 * i) for i in range(4)]
         slower = [NewMeasurement(s, pi.id, "finalist", 10.0 * (i + 1)) for i, s in enumerate(subnets)]
         store.add_measurements(lease, slower)
-        name = frames.measured_elsewhere(pi.id)
+        name = job_devices.measured_elsewhere(pi.id)
         store.begin_stage(lease, name, "key")
         store.finish_stage(lease, name, {"predicted_ms": {"a0": [11.0, 9.5, 12.5]}})
         lease.finish("succeeded")

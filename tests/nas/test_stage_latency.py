@@ -17,7 +17,7 @@ from nas.stages._latency_fit import MEMORY, source_state
 from nas.stages._objectives import Objectives
 from nas.stages._run import Run, subnet_row
 from nas.stages._sampling import enough, first_sample, further_sample, pool
-from nas.stages.latency import Latency, latency, stored_latency
+from nas.stages.latency import Latency, latencies, stored_latency
 from nas.store import NewEvaluation, Store
 from predictors._features import ONE_SAMPLE, space_features
 from search_spaces import SearchSpace
@@ -38,6 +38,12 @@ def config(speed: float = 1.0, **predictor: Any) -> JobConfig:
     told = {"samples": 16, "rounds": 2, "max_rounds": 2} | predictor
     device = {"backend": made_device.BACKEND, "batch": 2, "speed": speed}
     return checked_config({"devices": {"pi": device}, "predictor": told}, where="The config")
+
+
+def latency(run: Run, space: SearchSpace) -> Latency:
+    """Of the job's only device."""
+    (found,) = latencies(run, space)
+    return found
 
 
 @contextmanager
