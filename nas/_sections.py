@@ -196,12 +196,17 @@ class ExecutionConfig(Section):
     engine: `local`, processes of this machine, or `ray`, actors.
     address: of `ray`: `local` starts one on this machine, `auto` takes the cluster that this machine is part
     of, `HOST:PORT` the one whose head is there.
+    cache_mib: what each process remembers of activations between batches of subnets; 0: nothing.
+    siblings: subnets that differ only in the width of an FFN compute it together, which changes logits by
+    rounding (1e-6) against the extracted subnet.
     """
 
     engine: Literal["local", "ray"] = "local"
     address: Annotated[Text, AfterValidator(_checked_address)] = "local"
     workers: Annotated[int, Field(ge=1, le=1024)] = 2
     threads: Threads = 1
+    cache_mib: Annotated[int, Field(ge=0, le=1_000_000)] = 256
+    siblings: bool = True
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

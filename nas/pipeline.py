@@ -72,4 +72,6 @@ def _setup(run: Run, space: SearchSpace, data: DataSet, weights: Artifact) -> Ev
         data_sizes=data.sizes,
         torch_device=str(torch_device(config)),
         threads=config.execution.threads,
+        cache_mib=config.execution.cache_mib,
+        siblings=config.execution.siblings,
     )

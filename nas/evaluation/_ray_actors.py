@@ -26,9 +26,9 @@ from nas._ray import LOCAL, OBJECT_STORE_BYTES, cluster, own_ray
 from nas.evaluation._setup import EvaluationSetup
 from nas.evaluation._worker import EvaluationWorker
 from nas.evaluation._workers import WorkerDiedError, Workers, passed_on
-from search_spaces._errors import JobFailedError
+from search_spaces._errors import JobFailedError, NASError
 
-PATIENCE = 600.0  # seconds
+PATIENCE = 1800.0  # seconds
 HINT = "Try again, or evaluate without Ray: execution.engine: local."
 DEATHS = (NodeDiedError, ObjectLostError, OutOfMemoryError, RayActorError, WorkerCrashedError)
 
@@ -91,9 +91,12 @@ class _Actor:
 
 
 def _in_our_words(error: BaseException) -> BaseException:
+    """What Ray raises, with the traceback from there, unless there is a sentence of ours in it."""
     if isinstance(error, DEATHS):
         return WorkerDiedError(str(error))
-    return error.cause if isinstance(error, RayTaskError) else error
+    if isinstance(error, RayTaskError) and isinstance(error.cause, NASError):
+        return error.cause
+    return error
 
 
 def _gpus_of_each(setup: EvaluationSetup, workers: int) -> float:

@@ -11,6 +11,8 @@ class EvaluationSetup:
     """All that a process needs to evaluate: plain data and the (verified) file of the shared weights.
 
     data_digest, data_sizes: of the data set that the job has; a process that finds another one says so.
+    cache_mib: of activations that each process remembers, on its torch device; 0: none.
+    siblings: whether FFNs that differ only in width run as one, which changes logits by rounding (1e-6).
     """
 
     family: str
@@ -22,3 +24,5 @@ class EvaluationSetup:
     data_sizes: Mapping[str, int]
     torch_device: str
     threads: int
+    cache_mib: int
+    siblings: bool

@@ -16,7 +16,9 @@ from nas.evaluation._tasks import BATCH, Hits
 from search_spaces import Architecture
 from search_spaces._errors import JobFailedError
 from supernet._evaluate import correct
+from supernet._prefix_cache import PrefixCache
 from supernet._probe import Probing, probe
+from supernet._steps import shared_steps
 
 PROBED = 64
 
@@ -38,6 +40,8 @@ class EvaluationWorker:
         net.shared.load_state_dict(load(self._weights), strict=True)
         self._weights = b""
         self._net = net.to(setup.torch_device).eval()
+        self._steps = shared_steps(self._net)
+        self._cache = PrefixCache(setup.cache_mib * 2**20) if setup.cache_mib else None
         self._data = datasets.build(setup.data_name, **setup.data_options)
         if self._data.digest != setup.data_digest:
             raise JobFailedError(
@@ -46,8 +50,16 @@ class EvaluationWorker:
             )
 
     def correct(self, archs: Sequence[Architecture], split: str, images: slice) -> Hits:
-        """Which of these examples each architecture classifies right: (architectures, examples)."""
-        hits = correct(self._net, archs, self._batches(split, images))
+        """Which examples of one batch each architecture classifies right: (architectures, examples)."""
+        hits = correct(
+            self._net,
+            archs,
+            self._batches(split, images),
+            siblings=self._setup.siblings,
+            steps=self._steps,
+            cache=self._cache,
+            ids=None if self._cache is None else [(split, images.start, images.stop)],
+        )
         return np.stack([hits[arch].cpu().numpy() for arch in archs])
 
     def probe(self, archs: Sequence[Architecture]) -> list[Probing]:

@@ -135,16 +135,16 @@ class Workers:
             if place not in self._workers:
                 self._begin(place)
         waiting: list[deque[int]] = [deque() for _ in range(self._count)]
-        for i, call in enumerate(calls):
-            waiting[call.worker].append(i)
+        for i, one in enumerate(calls):
+            waiting[one.worker].append(i)
         results: dict[int, Any] = {}
         deaths: Counter[int] = Counter()
         doing: dict[Future[Any], tuple[int, int]] = {}
         while len(results) < len(calls):
             for place in sorted(self._ready - {place for place, _ in doing.values()}):
-                i = _next(waiting, place)
-                if i is not None:
-                    doing[self._workers[place].submit(calls[i].method, *calls[i].arguments)] = place, i
+                if (chosen := _next(waiting, place)) is not None:
+                    call = calls[chosen]
+                    doing[self._workers[place].submit(call.method, *call.arguments)] = place, chosen
             for future in self._first(doing):
                 place, i = doing.pop(future)
                 try:

@@ -33,5 +33,7 @@ def made(folder: Path, **changed: Any) -> tuple[Supernet, EvaluationSetup]:
         data_sizes=data.sizes,
         torch_device="cpu",
         threads=1,
+        cache_mib=8,
+        siblings=False,
     )
     return net, replace(setup, **changed)

@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,10 @@ from nas.evaluation import EvaluationPool
 from search_spaces import Architecture
 from search_spaces._errors import JobFailedError
 from supernet._base import Supernet
+
+
+def ignored(message: str) -> None:
+    """Nobody died in these tests."""
 
 
 def alone(net: Supernet, arch: Architecture, split: str, images: slice) -> list[bool]:
@@ -44,32 +49,49 @@ def test_the_pool_is_as_one_process_also_when_one_is_killed(tmp_path: Path):
         assert told == ["A worker process died while it evaluated subnets: another evaluates these."]
 
 
-def test_the_number_of_processes_changes_nothing(tmp_path: Path):
-    net, setup = made(tmp_path)
+@pytest.mark.parametrize("siblings", [False, True])
+def test_neither_the_number_of_processes_nor_what_they_remember_changes_anything(
+    tmp_path: Path, siblings: bool
+):
+    net, setup = made(tmp_path, siblings=siblings)
     archs = net.space.decode(net.space.all_codes())[::7]
     found = []
     with evaluating_here():
-        for workers in (1, 3, 4):
-            with EvaluationPool(setup, workers=workers, warn=lambda message: None) as pool:
-                answers = [
-                    pool.correct(archs, "search", part) for part in (None, slice(0, 19), slice(19, 300))
-                ]
-                found.append(
-                    ([[hits.tolist() for hits in answer] for answer in answers], pool.probe(archs[:5]))
-                )
-                assert pool.correct([], "search") == []
-                assert pool.probe([]) == []
-                assert [len(hits) for hits in pool.correct(archs[:2], "search", slice(300, 400))] == [0, 0]
-    assert found[0] == found[1] == found[2]
-    whole, *parts = found[0][0]
-    assert whole == [start + rest for start, rest in zip(*parts, strict=True)]
+        for workers, cache_mib in ((1, 0), (3, 8), (4, 1)):
+            with EvaluationPool(replace(setup, cache_mib=cache_mib), workers=workers, warn=ignored) as pool:
+                parts = (None, slice(0, 19), slice(19, 300), None)
+                answers = [pool.correct(archs, "search", part) for part in parts]
+                found.append([[hits.tolist() for hits in answer] for answer in answers])
+    whole, first, second, again = found[0]
+    assert found == [found[0]] * 3
+    assert whole == again == [start + rest for start, rest in zip(first, second, strict=True)]
+
+
+def test_what_is_remembered_is_used(tmp_path: Path):
+    net, setup = made(tmp_path)
+    with evaluating_here(), EvaluationPool(setup, workers=1, warn=ignored) as pool:
+        pool.correct([net.space.largest], "search")
+        cache = pool._workers[0]._worker._cache
+        assert (cache.hits, 0 < cache.used <= 8 * 2**20) == (0, True)
+        pool.correct([net.space.largest], "search")
+        assert cache.hits > 0
+
+
+def test_questions_without_an_answer(tmp_path: Path):
+    net, setup = made(tmp_path)
+    archs = [net.space.largest, net.space.smallest]
+    with evaluating_here(), EvaluationPool(setup, workers=3, warn=ignored) as pool:
+        assert pool.correct([], "search") == []
+        assert pool.probe([]) == []
+        assert [len(hits) for hits in pool.correct(archs, "search", slice(300, 400))] == [0, 0]
+        assert [probing.loss for probing in pool.probe(archs)] == [pool.probe([a])[0].loss for a in archs]
 
 
 def test_other_data_than_the_job_has_are_refused(tmp_path: Path):
     net, setup = made(tmp_path, data_digest="another")
     with (
         evaluating_here(),
-        EvaluationPool(setup, workers=1, warn=lambda message: None) as pool,
+        EvaluationPool(setup, workers=1, warn=ignored) as pool,
         pytest.raises(JobFailedError, match="is not the one that the job has"),
     ):
         pool.correct([net.space.largest], "search")
