@@ -34,12 +34,14 @@ class Ridge:
 
     def predict(self, codes: Codes) -> tuple[Floats, Floats]:
         """Mean and standard deviation (n,) each; the latter without the noise of an evaluation."""
+        if not len(codes):
+            return np.empty(0), np.empty(0)
         mean, std = self.model.predict(features(self.space, codes), return_std=True)
         return mean, np.sqrt(np.maximum(np.square(std) - 1 / self.model.alpha_, 0))
 
     def mean(self, codes: Codes) -> Floats:
         """The mean alone (n,), which is cheaper."""
-        mean: Floats = self.model.predict(features(self.space, codes))
+        mean: Floats = features(self.space, codes) @ self.model.coef_ + self.model.intercept_
         return mean
 
 

@@ -27,7 +27,7 @@ from search_spaces._space import Codes
 LENGTHS = (0.3, 0.6, 1.2)  # of the Matern kernel; two opposite corners of a space are 1 apart
 RESIDUALS = (0.05, 0.3, 0.7)  # the Matern part's share of the variance
 NOISES = (1e-4, 1e-3, 1e-2, 1e-1, 0.5)  # variance of the noise, as a share of the rest's
-MEMBERS = 5
+MEMBERS, LEAST_SHARE = 5, 0.01
 MOST_COMPARED = 200  # points on which kernels are compared
 LEAST = 2
 MOST_POINTS, MOST_CHOICES = 1500, 100  # of a Gaussian process, whose cost is cubic in the points
@@ -138,8 +138,10 @@ class AccuracyEnsemble:
         compared = codes[few], quality[few] - centre, noises[few]
         metric = Metric(space, relevances(space, *compared))
         best = sorted(_scored(metric, *compared), key=lambda item: -item[0])[:MEMBERS]
-        members = tuple(_member(metric, codes, quality - centre, noises, kernel) for _, kernel in best)
-        return cls(metric, codes, centre, members, softmax([evidence for evidence, _ in best]))
+        shares = softmax([evidence for evidence, _ in best])
+        kernels = [kernel for (_, kernel), share in zip(best, shares, strict=True) if share >= LEAST_SHARE]
+        members = tuple(_member(metric, codes, quality - centre, noises, kernel) for kernel in kernels)
+        return cls(metric, codes, centre, members, shares[: len(kernels)] / shares[: len(kernels)].sum())
 
     def predict(self, codes: Codes) -> tuple[Floats, Floats]:
         """Mean and standard deviation (n,) each; the latter without the noise of an evaluation."""

@@ -117,5 +117,7 @@ class SurrogateSampler(BaseSampler):
             others = [place for place in best(values, CONSIDERED) if place not in chosen]
             possible = believed.possible(codes[others])
             there = np.concatenate([archive, values[chosen]])
-            chosen += [others[place] for place in batch(possible, there, left)]
+            hoped = batch(possible, there, left)
+            hoped += [place for place in range(len(others)) if place not in hoped][: left - len(hoped)]
+            chosen += [others[place] for place in hoped]
         return codes[chosen]

@@ -5,7 +5,9 @@ import pytest
 from scipy.stats import kendalltau
 
 import search_spaces
+from predictors import accuracy
 from predictors._accuracy_kernels import one_hot
+from predictors._relevance import relevances
 from predictors.accuracy import AccuracyEnsemble
 from search_spaces import SearchSpace
 from search_spaces._errors import UsageError
@@ -93,3 +95,47 @@ def test_equal_qualities_are_no_problem(space) -> None:
     mean, std = AccuracyEnsemble.fit(space, codes, np.full(len(codes), 0.7)).predict(codes)
     np.testing.assert_allclose(mean, 0.7)
     assert np.isfinite(std).all()
+
+
+@pytest.mark.parametrize("kind", ["gp", "ridge"])
+def test_labels_count_by_their_standard_errors(space, kind: accuracy.Kind) -> None:
+    codes, held_out = drawn(space, 80, 0), drawn(space, 300, 1)
+    rng = np.random.default_rng(2)
+    stderr = np.where(rng.random(len(codes)) < 0.5, 0.02, 0.5)
+    labels = additive(space, codes) + stderr * rng.normal(size=len(codes))
+    truth = additive(space, held_out)
+    errors = [
+        np.std(accuracy.fit(space, codes, labels, stderr=told, kind=kind).mean(held_out) - truth)
+        for told in (stderr, None)
+    ]
+    assert errors[0] < 0.8 * errors[1]
+
+
+def test_ridge_finds_an_additive_truth_and_says_where_it_is_unsure(space) -> None:
+    codes, held_out = drawn(space, 60, 0), drawn(space, 300, 1)
+    model = accuracy.fit(space, codes, additive(space, codes), kind="ridge")
+    mean, std = model.predict(held_out)
+    np.testing.assert_allclose(model.mean(held_out), mean)
+    truth = additive(space, held_out)
+    assert np.std(mean - truth) < 0.3 * truth.std()
+    assert model.predict(codes)[1].mean() < std.mean()
+    assert model.mean(codes[:0]).shape == (0,)
+
+
+def test_a_choice_counts_by_how_much_it_matters(space) -> None:
+    codes = drawn(space, 80, 0)
+    quality = codes[:, 0] + 0.01 * np.random.default_rng(0).normal(size=len(codes))
+    relevance = relevances(space, codes, quality - quality.mean(), np.ones(len(codes)))
+    assert relevance.mean() == pytest.approx(1)
+    assert relevance.argmax() == 0
+    assert relevance[0] > 3
+
+
+def test_a_score_on_other_images_sees_through_the_noise_of_the_labels(space) -> None:
+    """Noise of the images that all architectures share is learned, and worth nothing on others."""
+    codes = drawn(space, 120, 0)
+    of_these, of_others = additive(space, codes, seed=1), additive(space, codes, seed=2)
+    assert accuracy.held_out_score(space, codes, of_these, of_these) > 0.8
+    assert abs(accuracy.held_out_score(space, codes, of_these, of_others)) < 0.6
+    with pytest.raises(UsageError, match="teach nothing"):
+        accuracy.held_out_score(space, codes[:2], of_these[:2], of_others[:2])

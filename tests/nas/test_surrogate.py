@@ -1,0 +1,179 @@
+"""The surrogate searcher: what it models and what it takes as known, how it goes on, how soon it is good."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+
+import moocore
+import numpy as np
+import optuna
+import pytest
+
+import search_spaces
+from nas import searchers
+from nas.searchers import STDERR, SearchProblem
+from nas.searchers._distinct import architecture, distributions
+from predictors import accuracy
+from search_spaces import Architecture, SearchSpace
+from search_spaces._space import Codes
+
+Floats = np.ndarray
+BATCH = 8
+DIRECTIONS = {"accuracy": "maximize", "macs": "minimize", "params": "minimize", "width": "maximize"}
+MIXES = [["accuracy"], ["macs", "accuracy"], ["accuracy", "params", "width"], ["macs", "params"]]
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+@pytest.fixture(scope="module")
+def space() -> SearchSpace:
+    return search_spaces.get("matformer_vit_b16")
+
+
+def costs(space: SearchSpace, codes: Codes) -> dict[str, Floats]:
+    return {name: space.costs(codes)[name] for name in ("macs", "params")}
+
+
+def values(space: SearchSpace, codes: Codes) -> dict[str, Floats]:
+    """A made-up accuracy in which choices work together, and a `width`, which has to be learned as well."""
+    levels = np.where(codes < 0, 0, codes + 1) / [len(choice.options) for choice in space.choices]
+    weights = 1.5 + np.sin(7 * np.arange(levels.shape[1]))
+    quality = np.sqrt(levels) @ weights + 0.3 * (levels[:, 1:] * levels[:, :-1]).sum(axis=1)
+    return {"accuracy": quality, "width": levels[:, ::2].sum(axis=1)} | costs(space, codes)
+
+
+def problem(space: SearchSpace, names: Sequence[str], *, seed: int = 0, budget: int = 80) -> SearchProblem:
+    return SearchProblem(
+        space,
+        lambda codes: np.ones(len(codes), dtype=bool),
+        tuple(space.uniform(5)),
+        16,
+        seed,
+        budget=budget,
+        metrics=partial(costs, space),
+        objectives=tuple(names),
+        batch=BATCH,
+    )
+
+
+def study_of(problem: SearchProblem, name: str = "surrogate") -> optuna.Study:
+    return optuna.create_study(
+        directions=[DIRECTIONS[objective] for objective in problem.objectives],
+        sampler=searchers.build(name, problem),
+    )
+
+
+def goes_on(study: optuna.Study, problem: SearchProblem, batches: int) -> list[Architecture]:
+    """So many batches more, each asked for before any of it is told."""
+    space, found = problem.space, []
+    for _ in range(batches):
+        trials = [study.ask(distributions(space)) for _ in range(problem.batch)]
+        archs = [architecture(space, trial.params) for trial in trials]
+        told = values(space, space.encode(archs))
+        for i, trial in enumerate(trials):
+            study.tell(trial, [float(told[name][i]) for name in problem.objectives])
+        found += archs
+    return found
+
+
+@pytest.mark.parametrize("names", MIXES, ids="-".join)
+def test_any_mix_of_objectives(space, names: list[str]) -> None:
+    asked = problem(space, names)
+    archs = goes_on(study_of(asked), asked, 5)
+    assert len(set(archs)) == 5 * BATCH
+    assert goes_on(study_of(asked), asked, 5) == archs
+    assert goes_on(study_of(replace(asked, seed=1)), asked, 5) != archs
+    told = values(space, space.encode(archs))
+    rows = np.stack([told[name] if DIRECTIONS[name] == "minimize" else -told[name] for name in names], axis=1)
+    ranks = moocore.pareto_rank(rows.astype(np.float64))
+    assert ranks[3 * BATCH :].mean() < ranks[5 : 2 * BATCH].mean()
+
+
+def test_a_search_that_is_rebuilt_from_rows_goes_on_without_fitting_the_past(space, monkeypatch) -> None:
+    asked = problem(space, ["accuracy", "macs"])
+    whole = goes_on(study_of(asked), asked, 6)
+    fits = []
+    fit = accuracy.fit
+    monkeypatch.setattr(accuracy, "fit", lambda *args, **kwargs: fits.append(0) or fit(*args, **kwargs))
+    rebuilt = replace(asked, history=tuple(whole[: 5 * BATCH]))
+    study = study_of(rebuilt)
+    assert goes_on(study, asked, 5) == whole[: 5 * BATCH]
+    assert not fits
+    assert goes_on(study, asked, 1) == whole[5 * BATCH :]
+    assert len(fits) == 1
+
+
+def test_costs_are_known_and_only_the_rest_is_modelled(space, monkeypatch) -> None:
+    modelled = []
+    fit = accuracy.fit
+    monkeypatch.setattr(
+        accuracy,
+        "fit",
+        lambda space, codes, told, **kw: modelled.append(told) or fit(space, codes, told, **kw),
+    )
+    asked = problem(space, ["macs", "accuracy"])
+    archs = goes_on(study_of(asked), asked, 4)
+    expected = -values(space, space.encode(archs[: 3 * BATCH]))["accuracy"]
+    np.testing.assert_allclose(modelled[-1], expected)
+    modelled.clear()
+    goes_on(study_of(replace(asked, known=lambda codes: {})), asked, 4)
+    assert len(modelled) == 2 * 2
+
+
+def test_what_is_being_evaluated_is_not_proposed_and_counts(space) -> None:
+    """A second batch, asked for while the first one runs, is another one and no copy of its neighbourhood."""
+    asked = problem(space, ["accuracy", "macs"])
+    study = study_of(asked)
+    known = goes_on(study, asked, 4)
+    running = [architecture(space, study.ask(distributions(space)).params) for _ in range(2 * BATCH)]
+    assert len({*known, *running}) == 6 * BATCH
+
+
+def test_standard_errors_reach_the_model(space, monkeypatch) -> None:
+    seen = []
+    fit = accuracy.fit
+
+    def noted(*args, stderr, **kwargs):
+        seen.append(stderr)
+        return fit(*args, stderr=stderr, **kwargs)
+
+    monkeypatch.setattr(accuracy, "fit", noted)
+    asked = problem(space, ["accuracy", "macs"])
+    study = study_of(asked)
+    for number in range(3 * BATCH):
+        trial = study.ask(distributions(space))
+        trial.set_user_attr(STDERR, {"accuracy": 0.01 * (number + 1)})
+        study.tell(trial, [float(number), 1.0])
+    study.ask(distributions(space))
+    np.testing.assert_allclose(seen[-1], 0.01 * np.arange(1, 3 * BATCH + 1))
+
+
+def test_it_needs_half_of_what_nsga2_needs(space) -> None:
+    """In hypervolume, paired by seed; both begin with the same architectures and repeat none."""
+    for seed in range(2):
+        asked = problem(space, ["accuracy", "macs"], seed=seed)
+        found, other = goes_on(study_of(asked), asked, 6), goes_on(study_of(asked, "nsga2"), asked, 12)
+        assert volume(space, found) > volume(space, other)
+
+
+def test_the_model_can_be_chosen(space) -> None:
+    asked = problem(space, ["accuracy", "macs"])
+    lots = [
+        goes_on(
+            optuna.create_study(
+                directions=["maximize", "minimize"], sampler=searchers.build("surrogate", asked, model=model)
+            ),
+            asked,
+            4,
+        )
+        for model in ("gp", "ridge")
+    ]
+    assert lots[0][: 2 * BATCH] == lots[1][: 2 * BATCH]
+    assert lots[0] != lots[1]
+
+
+def volume(space: SearchSpace, archs: Sequence[Architecture]) -> float:
+    told, ends = (values(space, space.encode(a)) for a in (archs, [space.smallest, space.largest]))
+    rows = np.stack([-told["accuracy"], told["macs"]], axis=1)
+    low, high = np.array([-ends["accuracy"][1], ends["macs"][0]]), np.array([0.0, ends["macs"][1]])
+    return float(moocore.hypervolume((rows - low) / (high - low), ref=[1.0, 1.0]))
