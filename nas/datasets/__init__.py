@@ -40,7 +40,10 @@ class DataSet(Protocol):
     def batches(
         self, split: str, size: int, images: slice | None = None
     ) -> "Iterator[tuple[Tensor, Tensor]]":
-        """The `search` or `report` split, or these of its examples, in a fixed order, nothing random."""
+        """The `search` or `report` split, or these of its examples, in a fixed order, nothing random.
+
+        Of `search` every first part is a sample of the whole: a search looks at growing parts.
+        """
 
     def sources(self, split: str) -> "Tensor | None":
         """The ids (examples, k) of the source items each example was made from, if examples share items.

@@ -93,7 +93,14 @@ def _by_shares(
             parts[name] += [members[i] for i in order[:count]]
             order = order[count:]
         parts[rest] += [members[i] for i in order]
-    return {name: sorted(part, key=lambda image: image.relative) for name, part in parts.items()}
+    ordered = {name: sorted(part, key=lambda image: image.relative) for name, part in parts.items()}
+    return ordered | {"search": _mixed(ordered["search"], seed)}
+
+
+def _mixed(images: list[ImageFile], seed: int) -> list[ImageFile]:
+    """In an order of which every first part is a sample of the whole: searches look at parts."""
+    generator = torch.Generator().manual_seed(mixed_seed(seed, -1))
+    return [images[i] for i in torch.randperm(len(images), generator=generator).tolist()]
 
 
 def _folders(root: Path) -> list[str]:

@@ -127,7 +127,10 @@ class ImageFolder:
         return self._load(self._chosen(seed, step, size), [self._centre] * size)[0]
 
     def batches(self, split: str, size: int, images: slice | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """The split in the order of its paths, decoded batch by batch; raises UsageError for a bad image."""
+        """The split, decoded batch by batch: `report` in the order of its paths, `search` in a mixed one.
+
+        Raises UsageError for a bad image.
+        """
         files = self._splits[split][images or slice(None)]
         for start in range(0, len(files), size):
             part = files[start : start + size]

@@ -209,3 +209,11 @@ def test_hidden_and_other_files_are_left_out(tree) -> None:
 def test_images_may_lie_deeper_and_have_capital_suffixes(tree) -> None:
     save(tree / "ant" / "deep" / "X.PNG", seed=99)
     assert sum(image_folder.build(root=str(tree)).sizes.values()) == 31
+
+
+def test_the_first_part_of_the_search_split_is_a_sample_of_it(tree) -> None:
+    dataset, same = (image_folder.build(root=str(tree), search=0.4) for _ in range(2))
+    (_, labels), *_ = dataset.batches("search", 1000)
+    assert labels.tolist() != sorted(labels.tolist())
+    (_, again), *_ = same.batches("search", 1000)
+    assert labels.tolist() == again.tolist()

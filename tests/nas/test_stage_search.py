@@ -8,6 +8,7 @@ import tiny_job as tiny
 import nas
 import search_spaces
 from nas.stages import finalists as finalists_stage
+from nas.stages._beliefs import believed
 from nas.stages._objectives import Objectives
 from nas.stages.latency import Latency
 from nas.store import Store
@@ -82,7 +83,8 @@ def test_finalists_are_ends_and_gains_of_the_front(tiny_job: nas.JobHandle):
     told = objectives(tiny_job, "accuracy", "params")
     rows = tiny_job.store.evaluations(tiny_job.job, "search")
     everything = finalists_stage.choose(told, rows, 100)
-    points = {row.subnet.key: (row.value or 0.0, row.subnet.params) for row in rows}
+    values = believed(told, rows)[:, 0].tolist()
+    points = {row.subnet.key: (value, row.subnet.params) for row, value in zip(rows, values, strict=True)}
 
     def beaten(key: str) -> bool:
         value, params = points[key]

@@ -39,6 +39,9 @@ class NoLatency:
     def intervals(self, codes: Codes) -> dict[str, Any]:
         return {}
 
+    def named(self, metric: str) -> str:
+        return metric
+
 
 class Data:
     """As much of a data set as the stage looks at."""
