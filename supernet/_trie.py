@@ -13,7 +13,8 @@ Path = tuple[Hashable, ...]
 class _Node:
     """A value behind the first steps of some architectures, computed when it is first needed.
 
-    `takers` are children that have yet to take it; behind the last one it is let go.
+    path: the images and the way of computing, then the keys of the steps.  takers: children that have yet to
+    take the value; behind the last one it is let go.
     """
 
     __slots__ = ("macs", "parent", "path", "siblings", "step", "takers", "value")
@@ -35,20 +36,20 @@ class Descent:
 
     def __init__(self, steps: Steps, *, siblings: bool, cache: PrefixCache | None) -> None:
         self._steps, self._siblings, self._cache = steps, siblings, cache
-        self._batch: Hashable = None
         self.macs = 0
 
-    def run(self, x: Any, archs: Sequence[Architecture], *, batch: Hashable) -> Iterator[tuple[Any, Any]]:
+    def run(
+        self, x: Any, archs: Sequence[Architecture], *, batch: Hashable
+    ) -> Iterator[tuple[Architecture, Any]]:
         """Each architecture with its output for the images x, whose id is `batch`; in the trie's order."""
-        self._batch = batch, self._siblings
-        root = _Node(())
+        root = _Node(((batch, self._siblings),))
         root.value = x
         return self._below(root, [(arch, self._steps.path(arch)) for arch in archs])
 
     def _below(
         self, node: _Node, members: Sequence[tuple[Architecture, Path]]
     ) -> Iterator[tuple[Architecture, Any]]:
-        depth = len(node.path)
+        depth = len(node.path) - 1
         groups: dict[Hashable, list[tuple[Architecture, Path]]] = {}
         for arch, path in members:
             if depth == len(path):
@@ -63,14 +64,13 @@ class Descent:
 
     def _value(self, node: _Node) -> Any:
         if node.value is None:
-            key = self._batch, node.path
             if self._cache is not None:
-                node.value = self._cache.get(key)
+                node.value = self._cache.get(node.path)
             if node.value is None:
                 node.value = self._computed(node)
                 if self._cache is not None and node.step is not None:
                     # What the step alone costs: counting all steps before it, too, saved less work.
-                    self._cache.put(key, node.value, size=node.value.nbytes, cost=node.step.macs)
+                    self._cache.put(node.path, node.value, size=node.value.nbytes, cost=node.step.macs)
         return node.value
 
     def _computed(self, node: _Node) -> Any:
