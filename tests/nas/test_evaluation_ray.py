@@ -93,3 +93,14 @@ def test_a_ray_of_its_own_is_started_and_ended(tmp_path: Path):
     assert [
         child.name() for child in psutil.Process().children(recursive=True) if "ray" in child.name()
     ] == []
+
+
+@pytest.mark.parametrize(("workers", "there", "share"), [(1, 1, 1.0), (2, 1, 0.5), (3, 2, 0.5), (2, 4, 1.0)])
+def test_all_actors_have_a_place_on_a_gpu(tmp_path: Path, workers: int, there: int, share: float):
+    from nas.evaluation._ray_actors import _gpus_of_each  # noqa: PLC0415 - imports ray
+
+    _, setup = made(tmp_path, torch_device="cuda")
+    assert _gpus_of_each(setup, workers, there) == share
+    assert there * int(1 / share) >= workers
+    with pytest.raises(JobFailedError, match="Ray finds none"):
+        _gpus_of_each(setup, workers, 0)
