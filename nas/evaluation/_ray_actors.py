@@ -59,8 +59,9 @@ class _Starter:
     def __call__(self) -> "_Actor":
         if self._kind is None:
             self._connect()
-            gpus = _gpus_of_each(self._setup, self._workers)
-            _check_room(self._setup, self._workers)
+            there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+            gpus = _gpus_of_each(self._setup, self._workers, int(there.get("GPU", 0)))
+            _check_room(self._setup, self._workers, there.get("CPU", 0.0))
             self._kind = ray.remote(EvaluationWorker).options(num_cpus=self._setup.threads, num_gpus=gpus)
             self._weights = ray.put(self._setup.weights.read_bytes())
         return _Actor(self._kind.remote(self._setup, self._weights))
@@ -99,18 +100,17 @@ def _in_our_words(error: BaseException) -> BaseException:
     return error
 
 
-def _gpus_of_each(setup: EvaluationSetup, workers: int) -> float:
+def _gpus_of_each(setup: EvaluationSetup, workers: int, there: int) -> float:
     """So many actors to a GPU that all have a place."""
     if setup.torch_device != "cuda":
         return 0.0
-    there = int(ray.cluster_resources().get("GPU", 0))
     if not there:
         raise JobFailedError("The weights are on a GPU, and Ray finds none.", HINT)
     return 1 / math.ceil(workers / there)
 
 
-def _check_room(setup: EvaluationSetup, workers: int) -> None:
-    there, needed = ray.cluster_resources().get("CPU", 0.0), workers * setup.threads
+def _check_room(setup: EvaluationSetup, workers: int, there: float) -> None:
+    needed = workers * setup.threads
     if there < needed:
         raise JobFailedError(
             f"Ray has {there:g} CPUs; {workers} workers with {setup.threads} threads need {needed}.",

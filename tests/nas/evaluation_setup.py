@@ -10,6 +10,7 @@ import search_spaces
 import supernet
 from nas import datasets
 from nas.evaluation import EvaluationSetup
+from nas.evaluation._workers import Workers
 from supernet._base import Supernet
 
 SPACE = {
@@ -37,3 +38,9 @@ def made(folder: Path, **changed: Any) -> tuple[Supernet, EvaluationSetup]:
         siblings=False,
     )
     return net, replace(setup, **changed)
+
+
+def wait_for_all(pool: Workers) -> None:
+    """Until every process works: one may do everything while the others still begin."""
+    while len(pool._ready) < pool._count:
+        pool._first([])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from evaluation_setup import made
+from evaluation_setup import made, wait_for_all
 from same_process import evaluating_here
 
 from nas import datasets
@@ -42,6 +42,7 @@ def test_the_pool_is_as_one_process_also_when_one_is_killed(tmp_path: Path):
         assert (one == same).all()
         assert told == []
 
+        wait_for_all(pool)
         (victim,) = pool._workers[0]._pool._processes.values()
         os.kill(victim.pid, signal.SIGSTOP)  # so that it has a task when it dies
         threading.Timer(0.2, victim.kill).start()

@@ -4,14 +4,16 @@ import os
 import shutil
 import signal
 import tempfile
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-from evaluation_setup import made
+from evaluation_setup import made, wait_for_all
 
 from nas.config import ExecutionConfig
 from nas.evaluation import EvaluationPool, evaluator
@@ -38,12 +40,22 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def actors() -> list[psutil.Process]:
-    below = psutil.Process().children(recursive=True)
-    return [process for process in below if "EvaluationWorker" in " ".join(process.cmdline())]
+def actors(count: int) -> list[psutil.Process]:
+    """The processes of the actors, once there are so many: Ray ends them in its own time."""
+    until = time.monotonic() + 120
+    while time.monotonic() < until:
+        found = []
+        for child in psutil.Process().children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                found += [child] * ("EvaluationWorker" in " ".join(child.cmdline()))
+        if len(found) == count:
+            return found
+        time.sleep(0.1)
+    raise AssertionError(f"{len(found)} actors")
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_worker_and_a_node_that_die_cost_nothing_but_time(tmp_path: Path, cluster: Any):
     from nas.evaluation._ray_actors import ray_pool  # noqa: PLC0415 - imports ray
 
@@ -57,15 +69,16 @@ def test_a_worker_and_a_node_that_die_cost_nothing_but_time(tmp_path: Path, clus
         assert [hits.tolist() for hits in pool.correct(archs, "search")] == expected
         assert pool.probe(archs[:3]) == probed
         assert told == []
+        wait_for_all(pool)
         (node,) = cluster.worker_nodes
         cluster.remove_node(node, allow_graceful=False)
         assert [hits.tolist() for hits in pool.correct(archs, "search")] == expected
         assert len(told) == 1
-        (left,) = actors()
+        (left,) = actors(1)
         os.kill(left.pid, signal.SIGKILL)
         assert [hits.tolist() for hits in pool.correct(archs, "search")] == expected
         assert len(told) == 2
-    assert actors() == []
+    actors(0)
     with (
         ray_pool(
             replace(setup, data_digest="another"), workers=1, address=cluster.address, warn=told.append
@@ -81,6 +94,7 @@ def test_a_worker_and_a_node_that_die_cost_nothing_but_time(tmp_path: Path, clus
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_ray_of_its_own_is_started_and_ended(tmp_path: Path):
     net, setup = made(tmp_path)
     archs = net.space.decode(net.space.all_codes()[::9])
@@ -90,6 +104,15 @@ def test_a_ray_of_its_own_is_started_and_ended(tmp_path: Path):
             found.append([hits.tolist() for hits in pool.correct(archs, "search", slice(10, 290))])
     assert found[0] == found[1]
     assert told == []
-    assert [
-        child.name() for child in psutil.Process().children(recursive=True) if "ray" in child.name()
-    ] == []
+    actors(0)
+
+
+@pytest.mark.parametrize(("workers", "there", "share"), [(1, 1, 1.0), (2, 1, 0.5), (3, 2, 0.5), (2, 4, 1.0)])
+def test_all_actors_have_a_place_on_a_gpu(tmp_path: Path, workers: int, there: int, share: float):
+    from nas.evaluation._ray_actors import _gpus_of_each  # noqa: PLC0415 - imports ray
+
+    _, setup = made(tmp_path, torch_device="cuda")
+    assert _gpus_of_each(setup, workers, there) == share
+    assert there * int(1 / share) >= workers
+    with pytest.raises(JobFailedError, match="Ray finds none"):
+        _gpus_of_each(setup, workers, 0)
