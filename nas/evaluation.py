@@ -1,6 +1,7 @@
 """Evaluating subnets with inherited weights in a local pool of processes.
 
-The weights are loaded once per process. Which process evaluates what does not change any result, and a
+A process says which images a subnet classifies right; whoever asks makes a quality and its standard error of
+this. The weights are loaded once per process. Which process evaluates what does not change any result, and a
 batch's outcome does not depend on the number of workers.
 """
 
@@ -15,15 +16,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from search_spaces import Architecture, SearchSpace
 from search_spaces._errors import JobFailedError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from nas.datasets import DataSet
     from supernet._base import Supernet
-    from supernet._evaluate import Quality
     from supernet._probe import Probing
 
 T = TypeVar("T")
@@ -31,12 +36,22 @@ BATCH = 256
 PROBED = 64
 
 
+Hits = NDArray[np.bool_]
+
+
+class Evaluator(Protocol):
+    """Who evaluates subnets with the shared weights; the answers depend on nothing but the arguments."""
+
+    def correct(self, archs: Sequence[Architecture], split: str, images: slice | None = None) -> list[Hits]:
+        """For each architecture which of the split's examples, or of these of them, it classifies right."""
+
+    def probe(self, archs: Sequence[Architecture]) -> "list[Probing]":
+        """How each network reacts to the first PROBED examples of `search`."""
+
+
 @dataclass(frozen=True)
 class EvaluationSetup:
-    """All that a process needs to evaluate: plain data and the (verified) file of the shared weights.
-
-    images: examples of the search split that are used; None for all. The report split is always used in full.
-    """
+    """All that a process needs to evaluate: plain data and the (verified) file of the shared weights."""
 
     family: str
     space_options: Mapping[str, Any]
@@ -45,7 +60,6 @@ class EvaluationSetup:
     data_options: Mapping[str, Any]
     torch_device: str
     threads: int
-    images: int | None
 
 
 @dataclass(frozen=True)
@@ -81,18 +95,18 @@ class EvaluationPool:
         context = multiprocessing.get_context("spawn")
         return ProcessPoolExecutor(self._workers, context, initializer=_load, initargs=(self._setup,))
 
-    def evaluate(self, archs: Sequence[Architecture], split: str) -> "list[Quality]":
-        """Accuracy of each architecture on the split, in the given order.
+    def correct(self, archs: Sequence[Architecture], split: str, images: slice | None = None) -> list[Hits]:
+        """For each architecture, in the given order, which examples it classifies right.
 
         Neighbours in the space go to the same process, where they share the computation of their common
         first layers. Raises JobFailedError when the processes die twice over the same batch.
         """
-        return self._twice(lambda: self._evaluate(archs, split))
+        return self._twice(lambda: self._correct(archs, split, images))
 
     def probe(self, archs: Sequence[Architecture]) -> "list[Probing]":
         """How each network reacts, with the shared weights, to the first PROBED examples of `search`.
 
-        Raises JobFailedError as `evaluate` does.
+        Raises JobFailedError as `correct` does.
         """
 
         def submit() -> "list[Probing]":
@@ -117,13 +131,13 @@ class EvaluationPool:
                 "It may lack memory: lower execution.workers or search.batch.",
             ) from error
 
-    def _evaluate(self, archs: Sequence[Architecture], split: str) -> "list[Quality]":
+    def _correct(self, archs: Sequence[Architecture], split: str, images: slice | None) -> list[Hits]:
         order = sorted(range(len(archs)), key=lambda i: str(archs[i].values))
         share = -(-len(order) // self._workers)
         parts = [order[i : i + share] for i in range(0, len(order), share)]
         with _deaf_children():
-            futures = [self._pool.submit(_evaluate, [archs[i] for i in part], split) for part in parts]
-        results: dict[int, Quality] = {}
+            futures = [self._pool.submit(_correct, [archs[i] for i in part], split, images) for part in parts]
+        results: dict[int, Hits] = {}
         for part, future in zip(parts, futures, strict=True):
             results.update(zip(part, future.result(), strict=True))
         return [results[i] for i in range(len(archs))]
@@ -158,33 +172,26 @@ def _load(setup: EvaluationSetup) -> None:
     _loaded = _Loaded(net.to(setup.torch_device).eval(), space, data, setup)
 
 
-def _evaluate(archs: Sequence[Architecture], split: str) -> "list[Quality]":
-    from supernet._evaluate import correct, quality  # noqa: PLC0415 - imports torch
+def _correct(archs: Sequence[Architecture], split: str, images: slice | None) -> list[Hits]:
+    from supernet._evaluate import correct  # noqa: PLC0415 - imports torch
 
     assert _loaded is not None, "the pool's initialiser has run"
-    limit = _loaded.setup.images if split == "search" else None
-    total = _loaded.data.sizes[split]
-    count = min(limit or total, total)
-    hits = correct(_loaded.net, archs, _first(_loaded, split, count))
-    sources = _loaded.data.sources(split)
-    return [quality(hits[arch].cpu(), None if sources is None else sources[:count]) for arch in archs]
+    hits = correct(_loaded.net, archs, _batches(_loaded, split, images))
+    return [hits[arch].cpu().numpy() for arch in archs]
 
 
 def _probe(archs: Sequence[Architecture]) -> "list[Probing]":
     from supernet._probe import probe  # noqa: PLC0415 - imports torch
 
     assert _loaded is not None, "the pool's initialiser has run"
-    x, labels = next(iter(_first(_loaded, "search", PROBED)))
+    x, labels = next(_batches(_loaded, "search", slice(PROBED)))
     return [probe(_loaded.net, arch, x, labels) for arch in archs]
 
 
-def _first(loaded: _Loaded, split: str, count: int) -> Any:
-    """Batches of the first `count` examples, on the evaluating device."""
-    for x, labels in loaded.data.batches(split, BATCH):
-        if count <= 0:
-            return
-        yield x[:count].to(loaded.setup.torch_device), labels[:count].to(loaded.setup.torch_device)
-        count -= len(x)
+def _batches(loaded: _Loaded, split: str, images: slice | None) -> "Iterator[tuple[Tensor, Tensor]]":
+    """On the evaluating device."""
+    device = loaded.setup.torch_device
+    return ((x.to(device), labels.to(device)) for x, labels in loaded.data.batches(split, BATCH, images))
 
 
 def _end_with_parent() -> None:

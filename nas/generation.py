@@ -20,7 +20,7 @@ from nas.stages._objectives import QUALITY, Objectives, values_of
 from nas.stages.latency import stored_latency
 from nas.stages.search import problem
 from nas.store import Job, Store
-from predictors._accuracy import LEAST
+from predictors.accuracy import LEAST
 from search_spaces import Architecture
 from search_spaces._errors import ConflictError, JobFailedError, NotFoundError, UsageError
 from search_spaces._repair import repaired

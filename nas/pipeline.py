@@ -36,8 +36,8 @@ def run(store: Store, job: Job, *, progress: Progress) -> None:
         weights = train(run, space, data, train_anchors(run, space, data))
         with _pool(run, space, weights) as pool:
             objectives = Objectives(config.objectives, space, device)
-            search(run, objectives, pool)
-            report(run, objectives, pool)
+            search(run, objectives, data, pool)
+            report(run, objectives, data, pool)
         lease.finish("succeeded")
 
 
@@ -69,6 +69,5 @@ def _pool(run: Run, space: SearchSpace, weights: Artifact) -> EvaluationPool:
         data_options=config.data.options,
         torch_device=str(torch_device(config)),
         threads=config.execution.threads,
-        images=config.search.images,
     )
     return EvaluationPool(setup, workers=config.execution.workers)

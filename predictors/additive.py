@@ -11,9 +11,9 @@ from typing import Any, Self
 
 import numpy as np
 
-from predictors._accuracy import one_hot
 from predictors._calibrated import Calibrated, Fitted, left_out_error
 from predictors._metrics import Floats, relative_errors
+from predictors.accuracy import one_hot
 from predictors.devices import JSON
 from search_spaces import SearchSpace
 

@@ -10,9 +10,14 @@ from search_spaces._errors import NotFoundError, UsageError, did_you_mean
 
 
 def names(package: str) -> list[str]:
-    """The components of `package` (an importable package name), sorted, without importing any of them."""
-    path = importlib.import_module(package).__path__
-    return sorted(m.name for m in pkgutil.iter_modules(path) if not m.name.startswith("_") and not m.ispkg)
+    """The components of `package` (an importable package name), sorted, without importing any of them.
+
+    Public modules that are none are named in the package's `NO_COMPONENTS`.
+    """
+    folder = importlib.import_module(package)
+    others = getattr(folder, "NO_COMPONENTS", ())
+    found = [module.name for module in pkgutil.iter_modules(folder.__path__) if not module.ispkg]
+    return sorted(name for name in found if not name.startswith("_") and name not in others)
 
 
 def load(package: str, name: str) -> ModuleType:

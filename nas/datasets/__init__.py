@@ -37,8 +37,10 @@ class DataSet(Protocol):
         Like `train_batch` a pure function of its arguments.
         """
 
-    def batches(self, split: str, size: int) -> "Iterator[tuple[Tensor, Tensor]]":
-        """The `search` or `report` split in a fixed order, nothing random."""
+    def batches(
+        self, split: str, size: int, images: slice | None = None
+    ) -> "Iterator[tuple[Tensor, Tensor]]":
+        """The `search` or `report` split, or these of its examples, in a fixed order, nothing random."""
 
     def sources(self, split: str) -> "Tensor | None":
         """The ids (examples, k) of the source items each example was made from, if examples share items.

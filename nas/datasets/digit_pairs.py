@@ -70,8 +70,8 @@ class DigitPairs:
         """Complete pairs, augmented as the held-out ones are."""
         return self._draw("train", torch.Generator().manual_seed(mixed_seed(seed, step)), size)[0]
 
-    def batches(self, split: str, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        inputs, labels, _ = self._fixed[split]
+    def batches(self, split: str, size: int, images: slice | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        inputs, labels = (part[images or slice(None)] for part in self._fixed[split][:2])
         return zip(inputs.split(size), labels.split(size), strict=True)
 
     def sources(self, split: str) -> Tensor:

@@ -39,9 +39,9 @@ class Digits:
     def clean_batch(self, seed: int, step: int, size: int) -> Tensor:
         return self._drawn(torch.Generator().manual_seed(mixed_seed(seed, step)), size)[0]
 
-    def batches(self, split: str, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        images, labels = self._splits[split]
-        return zip(images.split(size), labels.split(size), strict=True)
+    def batches(self, split: str, size: int, images: slice | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        inputs, labels = (part[images or slice(None)] for part in self._splits[split])
+        return zip(inputs.split(size), labels.split(size), strict=True)
 
     def _drawn(self, generator: torch.Generator, size: int) -> tuple[Tensor, Tensor]:
         images, labels = self._splits["train"]

@@ -126,9 +126,9 @@ class ImageFolder:
         """Centre crops of the images that `train_batch` takes; raises UsageError as it does."""
         return self._load(self._chosen(seed, step, size), [self._centre] * size)[0]
 
-    def batches(self, split: str, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, split: str, size: int, images: slice | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """The split in the order of its paths, decoded batch by batch; raises UsageError for a bad image."""
-        files = self._splits[split]
+        files = self._splits[split][images or slice(None)]
         for start in range(0, len(files), size):
             part = files[start : start + size]
             yield self._load(part, [self._centre] * len(part))

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+STDERR = "stderr"  # user attribute of a trial: standard errors of its values, by name of the objective
+
+
 class SpaceExhausted(Exception):
     """Every feasible architecture of the space has been proposed."""
 
@@ -41,6 +44,9 @@ class SearchProblem:
         space knows.
     objectives: names of the study's objectives, in order; none: nobody knows what they mean.
     limits: the hard limits, where they have a form.
+    known: codes -> objectives that need no evaluation, by name, (n,) each: exact costs, and latency as it is
+        predicted (without the margin of what limits are applied to); None: those that `metrics` knows.
+    batch: how many architectures are asked for before any of them is told.
     probe: for each architecture how strongly the network reacts when a block is left out, by block; it needs
         trained weights.
     """
@@ -56,6 +62,8 @@ class SearchProblem:
     metrics: Callable[[Codes], Mapping[str, Any]] | None = None
     objectives: tuple[str, ...] = ()
     limits: tuple[Condition, ...] = ()
+    known: Callable[[Codes], Mapping[str, Any]] | None = None
+    batch: int = 16
     probe: Callable[[Sequence[Architecture]], Sequence[Mapping[str, float]]] | None = None
 
 
@@ -90,4 +98,4 @@ def build(name: str, problem: SearchProblem, **options: Any) -> "BaseSampler":
     return sampler
 
 
-__all__ = ["Learning", "SearchProblem", "SpaceExhausted", "build", "names"]
+__all__ = ["STDERR", "Learning", "SearchProblem", "SpaceExhausted", "build", "names"]

@@ -1,8 +1,7 @@
 """Makes any Optuna sampler a searcher: canonical, within hard limits, no repeats, the same after a resume."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from functools import cached_property, partial
-from itertools import chain
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,16 +10,14 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from nas.searchers import SearchProblem, SpaceExhausted
+from nas.searchers import SearchProblem
 from nas.searchers._proposed import Proposed
+from nas.searchers._random_new import RandomNew
 from search_spaces import Architecture, SearchSpace
 from search_spaces._repair import changed, repaired
-from search_spaces._space import Codes
 
 TRIES = 64
-DRAWS = 4096
 MOVED = 64
-NEIGHBOURS = 512
 
 
 def distributions(space: SearchSpace) -> dict[str, BaseDistribution]:
@@ -74,9 +71,7 @@ class DistinctSampler(BaseSampler):
     ) -> None:
         self._problem, self._inner, self._always, self._tries = problem, inner, always, tries
         self._space = problem.space
-        self._proposed = Proposed(self._space)
-        feasible = problem.feasible(self._space.encode(problem.start))
-        self._start = [arch for arch, ok in zip(problem.start, feasible, strict=True) if ok]
+        self._proposed, self._random = Proposed(self._space), RandomNew(problem)
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         return distributions(self._space)
@@ -106,7 +101,7 @@ class DistinctSampler(BaseSampler):
         seen: Collection[Architecture],
         rng: np.random.Generator,
     ) -> Architecture:
-        for arch in self._start:
+        for arch in self._random.start:
             if arch not in seen:
                 return arch
         candidate = ask() if first is None else first
@@ -141,52 +136,7 @@ class DistinctSampler(BaseSampler):
         codes = self._space.encode([arch] * MOVED)
         if self._problem.outside is not None:
             codes = repaired(self._space, codes, self._problem.outside, rng)
-            yield from self._lazily(self._allowed(codes))
+            yield from self._random.allowed(codes)
         for _ in range(2):
             codes = changed(self._space, codes, rng)
-            yield from self._lazily(self._allowed(codes))
-
-    @cached_property
-    def _feasible(self) -> Codes | None:
-        """All feasible architectures of a space that is small enough to be listed."""
-        if not self._space.listable:
-            return None
-        return self._allowed(self._space.all_codes())
-
-    def _random(self, seen: Collection[Architecture], rng: np.random.Generator) -> Architecture:
-        """A random feasible new architecture.
-
-        A space too big to be listed is sampled; where that finds none, because the limits are tight, samples
-        are moved towards the limits and neighbours of known architectures are tried. Raises SpaceExhausted
-        when none is left or found.
-        """
-        if self._feasible is not None:
-            archs = self._lazily(rng.permutation(self._feasible))
-        else:
-            archs = chain(
-                self._lazily(self._allowed(self._space.sample_choices(rng, DRAWS))),
-                self._moved(rng),
-                self._neighbours(seen, rng),
-            )
-        for arch in archs:
-            if arch not in seen:
-                return arch
-        raise SpaceExhausted(f"No feasible architecture of space '{self._space.name}' is left to propose.")
-
-    def _moved(self, rng: np.random.Generator) -> Iterator[Architecture]:
-        if self._problem.outside is not None:
-            drawn = self._space.sample_choices(rng, MOVED)
-            yield from self._lazily(self._allowed(repaired(self._space, drawn, self._problem.outside, rng)))
-
-    def _neighbours(self, seen: Collection[Architecture], rng: np.random.Generator) -> Iterator[Architecture]:
-        known, rate = [*self._start, *seen], 1 / len(self._space.choices)
-        for _ in range(NEIGHBOURS if known else 0):
-            arch = self._space.mutate(rng, known[rng.integers(len(known))], rate=rate)
-            if self._problem.feasible(self._space.encode([arch]))[0]:
-                yield arch
-
-    def _allowed(self, codes: Codes) -> Codes:
-        return codes[self._problem.feasible(codes)]
-
-    def _lazily(self, codes: Codes) -> Iterator[Architecture]:
-        return (self._space.decode(row[None])[0] for row in codes)
+            yield from self._random.allowed(codes)

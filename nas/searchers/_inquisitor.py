@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.searchers._performance import Performance
-from predictors._accuracy import AccuracyEnsemble
+from predictors.accuracy import AccuracyEnsemble
 from search_spaces import Architecture, SearchSpace
 from search_spaces._space import Codes
 

@@ -16,7 +16,7 @@ from nas.searchers._policy import AutoregressivePolicy, Policy
 from nas.searchers._requests import Requests
 from nas.searchers._requirements import Metrics, Requirements
 from nas.searchers._teaching import LR, Pool, make_pool, teach
-from predictors._accuracy import LEAST, AccuracyEnsemble
+from predictors.accuracy import LEAST, AccuracyEnsemble
 from search_spaces import Architecture, SearchSpace
 from search_spaces._errors import UsageError
 from search_spaces._repair import changed, repaired

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from nas.searchers._inquisitor import Inquisitor
 from nas.searchers._policy import AutoregressivePolicy
 from nas.searchers._requests import Requests
-from predictors._accuracy import one_hot
+from predictors.accuracy import one_hot
 from search_spaces import SearchSpace
 from search_spaces._space import INACTIVE, Codes
 

@@ -8,7 +8,7 @@ from typing import Any, TypeGuard
 import optuna
 
 from nas import checkpoints, searchers
-from nas.evaluation import EvaluationPool
+from nas.evaluation import Evaluator
 from nas.stages._run import Run
 from nas.store import NewEvent
 from search_spaces import Architecture
@@ -32,7 +32,7 @@ def left_behind(
     return {"generator": checkpoints.save(run.store, run.lease, "generator", sampler.tensors(), step=step).id}
 
 
-def probe(run: Run, pool: EvaluationPool, archs: Sequence[Architecture]) -> list[dict[str, float]]:
+def probe(run: Run, pool: Evaluator, archs: Sequence[Architecture]) -> list[dict[str, float]]:
     """How much the loss of each network rises without each of its blocks; all reactions are stored."""
     probings = pool.probe(archs)
     told = [

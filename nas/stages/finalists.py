@@ -6,19 +6,21 @@ from typing import Any
 import moocore
 import numpy as np
 
-from nas.evaluation import EvaluationPool
+from nas.datasets import DataSet
+from nas.evaluation import Evaluator
 from nas.stages._measuring import build_device, measure
 from nas.stages._objectives import Objectives, values_of
+from nas.stages._qualities import qualities
 from nas.stages._run import Run, subnet_row
 from nas.store import Evaluation, NewEvaluation
 from search_spaces import Architecture
 from search_spaces._errors import JobFailedError
 
 
-def report(run: Run, objectives: Objectives, pool: EvaluationPool) -> None:
+def report(run: Run, objectives: Objectives, data: DataSet, pool: Evaluator) -> None:
     """Chooses finalists on the search split only, then tells how good and how fast they are."""
     inputs = {"finalists": run.config.search.finalists}
-    run.once("finalists", inputs, lambda: _report(run, objectives, pool))
+    run.once("finalists", inputs, lambda: _report(run, objectives, data, pool))
 
 
 def choose(objectives: Objectives, evaluations: Sequence[Evaluation], count: int) -> list[Evaluation]:
@@ -38,7 +40,7 @@ def choose(objectives: Objectives, evaluations: Sequence[Evaluation], count: int
     return [done[i] for i in chosen]
 
 
-def _report(run: Run, objectives: Objectives, pool: EvaluationPool) -> dict[str, Any]:
+def _report(run: Run, objectives: Objectives, data: DataSet, pool: Evaluator) -> dict[str, Any]:
     space = objectives.space
     evaluations = run.store.evaluations(run.lease.job, "search")
     keeping = [e for e in evaluations if _keeps_when_measured(run, e)]
@@ -48,12 +50,11 @@ def _report(run: Run, objectives: Objectives, pool: EvaluationPool) -> dict[str,
     archs = [space.architecture(e.subnet.architecture) for e in found]
     reported = {e.subnet.key for e in run.store.evaluations(run.lease.job, "report")}
     missing = [arch for arch in archs if arch.key not in reported]
-    qualities = pool.evaluate(missing, "report") if missing else []
     rows = [
         NewEvaluation(
             subnet_row(space, arch), quality.value, split="report", stderr=quality.stderr, count=quality.count
         )
-        for arch, quality in zip(missing, qualities, strict=True)
+        for arch, quality in zip(missing, qualities(pool, data, missing, "report"), strict=True)
     ]
     run.store.add_evaluations(run.lease, rows)
     measured = measure(run, space, build_device(run), objectives.latency.device, archs, purpose="finalist")

@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 from nas import searchers
 from nas.conditions import distance
 from nas.config import JobConfig
-from nas.evaluation import EvaluationPool
+from nas.datasets import DataSet
+from nas.evaluation import Evaluator
 from nas.searchers import SearchProblem, SpaceExhausted
 from nas.searchers._distinct import architecture, distributions
 from nas.stages._exhaustive import affordable
 from nas.stages._learning import left_behind, probe, store_curve
 from nas.stages._objectives import QUALITY, Objectives, values_of
+from nas.stages._qualities import qualities
 from nas.stages._run import Run, subnet_row
 from nas.stages._uncertain import measured_where_uncertain, with_intervals
 from nas.store import Evaluation, NewEvaluation, NewEvent
@@ -33,21 +35,21 @@ from supernet._evaluate import Quality
 UNIFORM_SEEDS = 8
 
 
-def search(run: Run, objectives: Objectives, pool: EvaluationPool) -> None:
+def search(run: Run, objectives: Objectives, data: DataSet, pool: Evaluator) -> None:
     """Evaluates subnets until the budget is used or none is left; goes on after the last stored batch."""
     config = run.config
     section = config.search.inputs(exclude={"finalists"})
     inputs = {"search": section, "objectives": objectives.names, "constraints": config.constraints}
-    run.once("search", inputs, lambda: _search(run, objectives, pool))
+    run.once("search", inputs, lambda: _search(run, objectives, data, pool))
 
 
-def _search(run: Run, objectives: Objectives, pool: EvaluationPool) -> dict[str, Any]:
+def _search(run: Run, objectives: Objectives, data: DataSet, pool: Evaluator) -> dict[str, Any]:
     stored = run.store.evaluations(run.lease.job, "search")
     feasible = partial(_feasible, run.config, objectives) if run.config.limits else None
     everything = affordable(objectives.space, feasible, run.config.search.evaluations)
     total = run.config.search.evaluations if everything is None else len(everything)
     learned: dict[str, Any] = {}
-    evaluated = _Evaluated(run, objectives, pool, total, stored)
+    evaluated = _Evaluated(run, objectives, data, pool, total, stored)
     if everything is None:
         learned = _ask_searcher(run, objectives, pool, evaluated, stored)
     else:
@@ -67,11 +69,13 @@ class _Evaluated:
         self,
         run: Run,
         objectives: Objectives,
-        pool: EvaluationPool,
+        data: DataSet,
+        pool: Evaluator,
         total: int,
         stored: Sequence[Evaluation],
     ) -> None:
-        self._run, self._objectives, self._pool, self.total = run, objectives, pool, total
+        self._run, self._objectives, self._data, self._pool = run, objectives, data, pool
+        self.total = total
         self.told, self.batch = len(stored), (stored[-1].batch or 0) + 1 if stored else 0
         if stored:
             self._show()  # a crash may have come between the last batch and its point
@@ -79,8 +83,8 @@ class _Evaluated:
     def add(self, archs: Sequence[Architecture]) -> list[NewEvaluation]:
         """Evaluates a batch and stores it in one transaction."""
         self._run.check_stop()
-        qualities = self._pool.evaluate(archs, "search")
-        rows = _rows(self._objectives, archs, qualities, batch=self.batch, position=self.told)
+        found = qualities(self._pool, self._data, archs, "search", self._run.config.search.images)
+        rows = _rows(self._objectives, archs, found, batch=self.batch, position=self.told)
         rows = measured_where_uncertain(self._run, self._objectives, archs, rows)
         self._run.store.add_evaluations(self._run.lease, rows)
         self.told, self.batch = self.told + len(rows), self.batch + 1
@@ -99,7 +103,7 @@ class _Evaluated:
 def _ask_searcher(
     run: Run,
     objectives: Objectives,
-    pool: EvaluationPool,
+    pool: Evaluator,
     evaluated: _Evaluated,
     stored: Sequence[Evaluation],
 ) -> dict[str, Any]:
@@ -160,6 +164,8 @@ def problem(
         metrics=objectives.bounds,
         objectives=objectives.names,
         limits=config.limits,
+        known=objectives.costs,
+        batch=config.search.batch,
         probe=probe,
     )
 
@@ -192,7 +198,7 @@ def _replay(study: optuna.Study, objectives: Objectives, batch: Sequence[Evaluat
 def _rows(
     objectives: Objectives,
     archs: Sequence[Architecture],
-    qualities: Sequence[Quality],
+    found: Sequence[Quality],
     *,
     batch: int,
     position: int,
@@ -208,6 +214,6 @@ def _rows(
             position=position + i,
             objectives={QUALITY: quality.value} | {name: float(column[i]) for name, column in costs.items()},
         )
-        for i, (arch, quality) in enumerate(zip(archs, qualities, strict=True))
+        for i, (arch, quality) in enumerate(zip(archs, found, strict=True))
     ]
     return with_intervals(objectives, archs, rows)

@@ -51,6 +51,10 @@ def test_batches_cover_each_split_exactly_and_in_order(build) -> None:
             assert all(len(x) == len(y) == size for x, y in again[:-1])
             assert torch.equal(torch.cat([x for x, _ in again]), inputs)
             assert torch.equal(torch.cat([y for _, y in again]), labels)
+        part = slice(2, dataset.sizes[split] - 1)
+        some = list(dataset.batches(split, 3, part))
+        assert torch.equal(torch.cat([x for x, _ in some]), inputs[part])
+        assert torch.equal(torch.cat([y for _, y in some]), labels[part])
 
 
 def test_shapes_types_and_labels(build) -> None:

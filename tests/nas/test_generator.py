@@ -23,7 +23,7 @@ from nas.searchers._requests import Requests
 from nas.searchers._requirements import Requirements
 from nas.searchers._teaching import GROUP, _effects_of, advantages, make_pool
 from nas.searchers.generative import planned
-from predictors._accuracy import AccuracyEnsemble
+from predictors.accuracy import AccuracyEnsemble
 from search_spaces import SearchSpace
 from search_spaces._errors import UsageError
 from search_spaces._space import INACTIVE, Codes

@@ -150,7 +150,7 @@ def test_running_a_finished_job_does_nothing(tiny_copy: str, monkeypatch: pytest
     monkeypatch.setattr(_latency_fit, "measure", bomb)
     monkeypatch.setattr(train_stage, "Training", bomb)
     monkeypatch.setattr(search_stage, "_ask", bomb)
-    monkeypatch.setattr("nas.evaluation.EvaluationPool.evaluate", bomb)
+    monkeypatch.setattr("nas.evaluation.EvaluationPool.correct", bomb)
     with Store.open(tiny_copy) as store:
         pipeline.run(store, store.job("tiny"), progress=Silent())
         assert store.job("tiny").state == "succeeded"

@@ -21,7 +21,6 @@ from nas.store import Store
 from search_spaces import Architecture, SearchSpace
 from search_spaces._errors import JobFailedError
 from search_spaces._space import Codes
-from supernet._evaluate import Quality
 
 SPACE = search_spaces.get(
     "matformer", image_size=(8, 8), patch_size=4, in_chans=1, num_classes=10, embed_dim=(16,), num_heads=(2,)
@@ -41,6 +40,13 @@ class NoLatency:
         return {}
 
 
+class Data:
+    """As much of a data set as the stage looks at."""
+
+    def sources(self, split: str) -> None:
+        return None
+
+
 class Pool:
     """Qualities out of thin air; a Ctrl-C comes instead of batch `stop`."""
 
@@ -48,12 +54,12 @@ class Pool:
         self.asked: list[list[Architecture]] = []
         self._stop = stop
 
-    def evaluate(self, archs: Sequence[Architecture], split: str) -> list[Quality]:
+    def correct(self, archs: Sequence[Architecture], split: str, images: slice) -> list[Any]:
         assert split == "search"
         if len(self.asked) == self._stop:
             raise KeyboardInterrupt
         self.asked.append(list(archs))
-        return [Quality(0.5 + SPACE.cost(arch).macs / 1e12, 0.01, 100) for arch in archs]
+        return [np.arange(1000) < 500 + MACS.index(SPACE.cost(arch).macs) for arch in archs]
 
 
 class Shown(Silent):
@@ -80,7 +86,7 @@ def run_search(store: Store, name: str, job: JobConfig, pool: Pool) -> Shown:
         run = Run(store, lease, job, shown, threading.Event())
         objectives = Objectives(("accuracy", "macs"), SPACE, NoLatency())  # type: ignore[arg-type]
         try:
-            search(run, objectives, pool)  # type: ignore[arg-type]
+            search(run, objectives, Data(), pool)  # type: ignore[arg-type]
             lease.finish("succeeded")
         except KeyboardInterrupt:
             lease.finish("stopped")

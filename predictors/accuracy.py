@@ -1,14 +1,16 @@
 """Quality of architectures with an uncertainty, learned from the few that were evaluated.
 
-An ensemble of Gaussian processes that differ in their kernels: a linear part over one-hot options, which is
-most of the truth in these spaces, and a Matern part for what options do together. The members that explain
-the data best make the ensemble; how far they disagree is part of the uncertainty.
+`gp`: an ensemble of Gaussian processes that differ in their kernels: a linear part over one-hot options,
+which is most of the truth in these spaces, and a Matern part for what options do together. The members that
+explain the data best make the ensemble; how far they disagree is part of the uncertainty.
+`ridge`, where that is too dear: `predictors._ridge`.
 Ours; kernels and posteriors as in Rasmussen and Williams, "Gaussian Processes for Machine Learning" (2006).
 """
 
 import itertools
 from dataclasses import dataclass
-from typing import Self
+from functools import cached_property
+from typing import Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +29,60 @@ NOISES = (1e-4, 1e-3, 1e-2, 1e-1, 0.5)  # variance of the noise, as a share of t
 MEMBERS = 5
 MOST_COMPARED = 200  # points on which kernels are compared
 LEAST = 2
+MOST_POINTS, MOST_CHOICES = 1500, 100  # of a Gaussian process, whose cost is cubic in the points
+FLOOR = 0.1  # of an evaluation's variance, as a share of the mean one: that of 100 % accuracy is 0
+
+Kind = Literal["auto", "gp", "ridge"]
+
+
+class AccuracyPredictor(Protocol):
+    """Architectures of a space to quality."""
+
+    def predict(self, codes: Codes) -> tuple[Floats, Floats]:
+        """Mean and standard deviation (n,) each; the latter without the noise of an evaluation."""
+
+    def mean(self, codes: Codes) -> Floats:
+        """The mean alone (n,), which is cheaper."""
+
+
+def fit(
+    space: SearchSpace,
+    codes: Codes,
+    quality: Floats,
+    *,
+    stderr: Floats | None = None,
+    kind: Kind = "auto",
+) -> AccuracyPredictor:
+    """A predictor fitted on evaluated architectures: codes (n, choices) and their qualities (n,).
+
+    stderr: standard errors (n,) of the qualities. They say how the noise of one evaluation compares with that
+    of another; how much noise there is in all is learned from the qualities.
+    kind: `auto` is `gp` up to MOST_POINTS points and MOST_CHOICES choices, above it `ridge`.
+    Raises UsageError for fewer than two, and for qualities or standard errors that are not finite.
+    """
+    if kind == "auto":
+        small = len(codes) <= MOST_POINTS and len(space.choices) <= MOST_CHOICES
+        kind = "gp" if small else "ridge"
+    if kind == "gp":
+        return AccuracyEnsemble.fit(space, codes, quality, stderr=stderr)
+    from predictors._ridge import Ridge  # noqa: PLC0415 - scikit-learn takes a second to import
+
+    quality, noises = checked(codes, quality, stderr)
+    return Ridge.fit(space, codes, quality, noises)
+
+
+def checked(codes: Codes, quality: Floats, stderr: Floats | None) -> tuple[Floats, Floats]:
+    """The qualities (n,) and the variances (n,) of their noise, those being 1 on average."""
+    quality = np.asarray(quality, dtype=np.float64)
+    noises = np.ones(len(quality)) if stderr is None else np.square(np.asarray(stderr, dtype=np.float64))
+    finite = np.isfinite(quality).all() and np.isfinite(noises).all()
+    if len(codes) < LEAST or not len(codes) == len(quality) == len(noises) or not finite:
+        raise UsageError(
+            f"{len(codes)} architectures with {len(quality)} qualities teach nothing.",
+            f"At least {LEAST} finite qualities are needed, and finite standard errors if any.",
+        )
+    mean = noises.mean()
+    return quality, np.maximum(noises / mean, FLOOR) if mean > 0 else np.ones(len(quality))
 
 
 @dataclass(frozen=True)
@@ -57,22 +113,14 @@ class AccuracyEnsemble:
     shares: Floats  # of the members, (members,)
 
     @classmethod
-    def fit(cls, space: SearchSpace, codes: Codes, quality: Floats) -> Self:
-        """Fitted on evaluated architectures: codes (n, choices) and their qualities (n,).
-
-        Raises UsageError for fewer than two, and for qualities that are not finite.
-        """
-        quality = np.asarray(quality, dtype=np.float64)
-        if len(codes) < LEAST or len(codes) != len(quality) or not np.isfinite(quality).all():
-            raise UsageError(
-                f"{len(codes)} architectures with {len(quality)} qualities teach nothing.",
-                f"At least {LEAST} finite qualities are needed.",
-            )
-        centre = float(quality.mean())
+    def fit(cls, space: SearchSpace, codes: Codes, quality: Floats, *, stderr: Floats | None = None) -> Self:
+        """See `fit` of this module."""
+        quality, noises = checked(codes, quality, stderr)
+        centre = float(np.average(quality, weights=1 / noises))
         few = slice(None, None, -(-len(codes) // MOST_COMPARED))
-        scored = _scored(space, codes[few], quality[few] - centre)
+        scored = _scored(space, codes[few], quality[few] - centre, noises[few])
         best = sorted(scored, key=lambda item: -item[0])[:MEMBERS]
-        members = tuple(_member(space, codes, quality - centre, kernel) for _, kernel in best)
+        members = tuple(_member(space, codes, quality - centre, noises, kernel) for _, kernel in best)
         return cls(space, codes, centre, members, softmax([evidence for evidence, _ in best]))
 
     def predict(self, codes: Codes) -> tuple[Floats, Floats]:
@@ -91,10 +139,23 @@ class AccuracyEnsemble:
 
     def mean(self, codes: Codes) -> Floats:
         """The mean alone (n,), which is cheaper."""
-        linear, apart = _linear(self.space, codes, self.codes), _apart(self.space, codes, self.codes)
-        means = [_mixed(linear, apart, member.kernel) @ member.weights for member in self.members]
-        mixed: Floats = self.centre + self.shares @ np.array(means)
-        return mixed
+        by_option, by_length = self._joined
+        mean: Floats = self.centre + one_hot(self.space, codes) @ by_option
+        apart = _apart(self.space, codes, self.codes)
+        for length, weights in by_length.items():
+            mean += _matern(apart, length) @ weights
+        return mean
+
+    @cached_property
+    def _joined(self) -> tuple[Floats, dict[float, Floats]]:
+        """The members' means as one: weights of options, and of points by the Matern kernel's length."""
+        linear, by_length = np.zeros(len(self.codes)), dict[float, Floats]()
+        for member, share in zip(self.members, self.shares, strict=True):
+            kernel, weights = member.kernel, share * member.weights
+            linear += (1 - kernel.residual) * weights
+            by_length[kernel.length] = by_length.get(kernel.length, 0) + kernel.residual * weights
+        by_option = one_hot(self.space, self.codes).T @ linear / len(self.space.choices)
+        return by_option, by_length
 
 
 def one_hot(space: SearchSpace, codes: Codes) -> Floats:
@@ -125,10 +186,14 @@ def _apart(space: SearchSpace, a: Codes, b: Codes) -> Floats:
 
 
 def _mixed(linear: Floats, apart: Floats, kernel: Kernel) -> Floats:
-    scaled = np.sqrt(5) * apart / kernel.length
-    matern = (1 + scaled + np.square(scaled) / 3) * np.exp(-scaled)
-    mixed: Floats = (1 - kernel.residual) * linear + kernel.residual * matern
+    mixed: Floats = (1 - kernel.residual) * linear + kernel.residual * _matern(apart, kernel.length)
     return mixed
+
+
+def _matern(apart: Floats, length: float) -> Floats:
+    scaled = np.sqrt(5) * apart / length
+    matern: Floats = (1 + scaled + np.square(scaled) / 3) * np.exp(-scaled)
+    return matern
 
 
 def _prior(space: SearchSpace, codes: Codes, kernel: Kernel) -> Floats:
@@ -138,13 +203,15 @@ def _prior(space: SearchSpace, codes: Codes, kernel: Kernel) -> Floats:
     return prior
 
 
-def _scored(space: SearchSpace, codes: Codes, centred: Floats) -> list[tuple[float, Kernel]]:
+def _scored(space: SearchSpace, codes: Codes, centred: Floats, noises: Floats) -> list[tuple[float, Kernel]]:
     """Every kernel of the grid with its log evidence, the scale being the most likely one."""
+    whiten = 1 / np.sqrt(noises)
     linear, apart = _linear(space, codes, codes), _apart(space, codes, codes)
     count, found = len(codes), []
     for length, residual in itertools.product(LENGTHS, RESIDUALS):
-        values, vectors = eigh(_mixed(linear, apart, Kernel(length, residual, 0)))
-        turned = np.square(vectors.T @ centred)
+        mixed = _mixed(linear, apart, Kernel(length, residual, 0))
+        values, vectors = eigh(whiten[:, None] * mixed * whiten)
+        turned = np.square(vectors.T @ (whiten * centred))
         for noise in NOISES:
             spectrum = np.maximum(values, 0) + noise
             scale = max(float((turned / spectrum).mean()), np.finfo(np.float64).tiny)
@@ -153,8 +220,8 @@ def _scored(space: SearchSpace, codes: Codes, centred: Floats) -> list[tuple[flo
     return found
 
 
-def _member(space: SearchSpace, codes: Codes, centred: Floats, kernel: Kernel) -> _Member:
+def _member(space: SearchSpace, codes: Codes, centred: Floats, noises: Floats, kernel: Kernel) -> _Member:
     matrix = _mixed(_linear(space, codes, codes), _apart(space, codes, codes), kernel)
-    factor = cho_factor(matrix + kernel.noise * np.eye(len(codes)), lower=True)
+    factor = cho_factor(matrix + kernel.noise * np.diag(noises), lower=True)
     weights = cho_solve(factor, centred)
     return _Member(kernel, float(centred @ weights) / len(codes), factor, weights)
