@@ -4,7 +4,6 @@ A quality is a weighted sum with diminishing returns over the choices; `interact
 pairs of choices, `rugged` ones waves across the whole space as well. Costs are the space's own.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -18,14 +17,12 @@ from nas.conditions import Condition, distance
 from nas.searchers import SearchProblem, SpaceExhausted
 from nas.searchers._distinct import architecture, distributions
 from search_spaces import SearchSpace
-from search_spaces._repair import changed
 from search_spaces._space import Codes
 
 Floats = NDArray[np.float64]
 KINDS = ("additive", "interacting", "rugged")
 BATCH = 16
 POPULATION, TOURNAMENT = 32, 8  # of regularised evolution
-TRIES = 200
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,10 +53,6 @@ class Tabulated:
     def quality(self, code: NDArray[np.int64]) -> float:
         """Of one architecture (choices,) that keeps the limits."""
         return float(self.qualities[self._row[code.tobytes()]])
-
-    def row(self, code: NDArray[np.int64]) -> int | None:
-        """Its place in `codes`, None for one beyond the limits."""
-        return self._row.get(code.tobytes())
 
     def metrics(self, codes: Codes) -> dict[str, Any]:
         """Exact costs by name, (n,) each."""
@@ -130,33 +123,6 @@ def random_search(truth: Tabulated, budget: int) -> Floats:
 
 
 def regularised_evolution(truth: Tabulated, budget: int) -> Floats:
-    """Qualities (budget,) of Real et al. (arXiv 1802.01548): the oldest dies, a tournament's winner mutates.
-
-    A mutant is drawn again while it is known or breaks a limit, which spares evolution what it cannot see.
-    """
-    rng = np.random.default_rng(truth.seed)
-    seen: dict[int, float] = {}
-    alive: list[int] = []
-    while len(seen) < min(budget, len(truth.codes)):
-        row = _mutant(truth, alive, seen, rng) if len(alive) == POPULATION else None
-        if row is None:
-            row = _unseen(len(truth.codes), seen.__contains__, rng)
-        seen[row] = float(truth.qualities[row])
-        alive = [*alive, row][-POPULATION:]
-    return np.array(list(seen.values()))
-
-
-def _mutant(
-    truth: Tabulated, alive: list[int], seen: dict[int, float], rng: np.random.Generator
-) -> int | None:
-    drawn = [alive[i] for i in rng.integers(len(alive), size=TOURNAMENT)]
-    parent = max(drawn, key=seen.__getitem__)
-    for _ in range(TRIES):
-        row = truth.row(changed(truth.space, truth.codes[parent][None], rng)[0])
-        if row is not None and row not in seen:
-            return row
-    return None
-
-
-def _unseen(count: int, known: Callable[[int], bool], rng: np.random.Generator) -> int:
-    return next(row for row in map(int, rng.permutation(count)) if not known(row))
+    """Qualities (budget,) of regularised evolution in the order in which it evaluates."""
+    sizes = {"population": POPULATION, "tournament": TOURNAMENT}
+    return searched("evolution", truth, budget, scheme="regularised", **sizes)[0]

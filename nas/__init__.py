@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from nas.finetuning import Outcome
     from nas.front import ParetoFront
     from nas.generation import Generated
+    from nas.optuna_study import Exported
     from nas.store import Job, Store
 
 __all__ = ["JobHandle", "run"]
@@ -55,6 +56,12 @@ class JobHandle:
         from nas.generation import generate  # noqa: PLC0415 - imports torch
 
         return generate(self.store, self.job, list(map(Condition.parse, where)), count, **options)
+
+    def export_optuna(self, storage: str, *, study: str | None = None) -> "Exported":
+        """Writes the search as a study to an Optuna storage, a database URL."""
+        from nas.optuna_study import export  # noqa: PLC0415 - imports torch
+
+        return export(self.store, self.job, storage, study=study)
 
     def extract(
         self,

@@ -20,6 +20,7 @@ from nas.cli import (
     latency,
     runs,
     spaces,
+    studies,
 )
 from nas.cli._options import Flags
 from nas.cli._output import emit, note
@@ -46,6 +47,7 @@ app.command("front")(fronts.front)
 app.command("extract")(fronts.extract)
 app.command("finetune")(finetune.finetune)
 app.command("generate")(generate.generate)
+app.command("export-optuna")(studies.export_optuna)
 app.command("predict")(latency.predict)
 app.command("measure")(latency.measure)
 app.command("device-agent")(agent.device_agent)

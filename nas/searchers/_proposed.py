@@ -22,6 +22,10 @@ class Proposed:
         self._of: weakref.ref[Study] | None = None
         self._forget()
 
+    def __reduce__(self) -> tuple[type["Proposed"], tuple[SearchSpace]]:
+        """Pickled (by Ray Tune, with a sampler), it has read nothing: its study will be another object."""
+        return Proposed, (self._space,)
+
     def _forget(self) -> None:
         self.codes: dict[int, bytes] = {}
         self.numbers: dict[bytes, int] = {}

@@ -24,7 +24,7 @@ def build(problem: SearchProblem) -> BaseSampler:
             f"Space '{space.name}' has {space.size:,} architectures, too many to look at all of them.",
             "Choose another searcher, or give the space fewer options.",
         )
-    return _InOrder(problem, inner=lambda seed: RandomSampler(seed=seed), always=False)
+    return _InOrder(problem, RandomSampler, always=False)
 
 
 class _InOrder(DistinctSampler):

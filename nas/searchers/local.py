@@ -10,7 +10,7 @@ Problem: An Experimental Study" (2004). Ours: the order of the members, and rest
 from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
 import moocore
@@ -41,14 +41,20 @@ class _Neighbourhood:
 
 
 class _Neighbours:
-    """What the proposals of a search share; `of` finds the neighbours of an architecture once."""
+    """What the proposals of a search share: what was proposed, and the neighbours of architectures."""
 
     def __init__(self, problem: SearchProblem) -> None:
         self._problem, self.space = problem, problem.space
         self.proposed = Proposed(problem.space)
-        self.of = lru_cache(maxsize=None)(self._of)
+        self._known: dict[bytes, _Neighbourhood] = {}
 
-    def _of(self, key: bytes) -> _Neighbourhood:
+    def of(self, key: bytes) -> _Neighbourhood:
+        """Found once for each."""
+        if key not in self._known:
+            self._known[key] = self._found(key)
+        return self._known[key]
+
+    def _found(self, key: bytes) -> _Neighbourhood:
         """Every other option of every choice that it has; what comes into being with one is drawn.
 
         The draw depends on the seed and the architecture only: one that has been searched stays searched.

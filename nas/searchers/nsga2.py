@@ -1,5 +1,7 @@
 """NSGA-II (Deb et al. 2002) as Optuna implements it, on distinct feasible architectures only."""
 
+from functools import partial
+
 from optuna.samplers import BaseSampler, NSGAIISampler
 
 from nas.searchers import SearchProblem
@@ -8,6 +10,8 @@ from nas.searchers._distinct import DistinctSampler
 
 def build(problem: SearchProblem) -> BaseSampler:
     """NSGA-II with generations of `problem.population`."""
-    return DistinctSampler(
-        problem, inner=lambda seed: NSGAIISampler(population_size=problem.population, seed=seed)
-    )
+    return DistinctSampler(problem, partial(_inner, problem.population))
+
+
+def _inner(population: int, seed: int) -> BaseSampler:
+    return NSGAIISampler(population_size=population, seed=seed)

@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from functools import partial
 
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, NSGAIIISampler
@@ -15,13 +16,13 @@ PUBLISHED_OBJECTIVES = 3  # the fewest that the paper is about
 def build(problem: SearchProblem) -> BaseSampler:
     """NSGA-III with generations of `problem.population`, and at most as many reference points."""
     divisions = most_divisions(problem.population, len(problem.objectives) or PUBLISHED_OBJECTIVES)
+    return DistinctSampler(problem, partial(_inner, problem.population, divisions))
 
-    def inner(seed: int) -> BaseSampler:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)
-            return NSGAIIISampler(population_size=problem.population, dividing_parameter=divisions, seed=seed)
 
-    return DistinctSampler(problem, inner)
+def _inner(population: int, divisions: int, seed: int) -> BaseSampler:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        return NSGAIIISampler(population_size=population, dividing_parameter=divisions, seed=seed)
 
 
 def most_divisions(population: int, objectives: int) -> int:

@@ -8,4 +8,4 @@ from nas.searchers._distinct import DistinctSampler
 
 def build(problem: SearchProblem) -> BaseSampler:
     """Every choice drawn uniformly."""
-    return DistinctSampler(problem, inner=lambda seed: RandomSampler(seed=seed), always=False)
+    return DistinctSampler(problem, RandomSampler, always=False)

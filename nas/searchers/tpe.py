@@ -17,7 +17,11 @@ def build(problem: SearchProblem) -> BaseSampler:
     """TPE, after Optuna's ten random architectures (those of `problem.start` among them)."""
     return DistinctSampler(
         problem,
-        lambda seed: TPESampler(seed=seed, multivariate=True, constant_liar=True),
+        _inner,
         always=False,
         tries=TRIES,
     )
+
+
+def _inner(seed: int) -> BaseSampler:
+    return TPESampler(seed=seed, multivariate=True, constant_liar=True)

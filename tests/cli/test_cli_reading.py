@@ -23,6 +23,7 @@ VERBS = [
     "front",
     "extract",
     "generate",
+    "export-optuna",
     "predict",
     "measure",
     "dashboard",

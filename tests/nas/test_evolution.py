@@ -166,7 +166,7 @@ def test_the_published_window_of_the_tiny_search(guided: bool) -> None:
     assert len(set(found)) == 80
 
 
-@pytest.mark.parametrize("searcher", searchers.names())
+@pytest.mark.parametrize("searcher", [name for name in searchers.names() if name != "exhaustive"])
 @pytest.mark.parametrize("share", [0.01, 0.5, 0.98])
 def test_every_searcher_finds_into_a_narrow_window(searcher: str, share: float) -> None:
     """Of cost or of anything else that is known before; here at the rim of the space and in its middle."""

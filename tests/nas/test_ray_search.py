@@ -1,0 +1,254 @@
+"""Searchers under Ray Tune: as its `Searcher` and under its `OptunaSearch`, mostly without starting Ray."""
+
+import json
+import math
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+from ray import cloudpickle, tune
+from ray.tune.search import ConcurrencyLimiter, Searcher
+
+import search_spaces
+from nas import searchers
+from nas.ray_search import SubnetSearch, architecture, optuna_search
+from nas.searchers import SearchProblem
+from nas.searchers._distinct import distributions
+from nas.stages._ray_tune import _environment, _ray
+from search_spaces import Architecture, SearchSpace
+from search_spaces._errors import ConflictError, NotFoundError, UsageError
+from search_spaces._space import Codes
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+METRICS, MODES = ["accuracy", "macs"], ["max", "min"]
+MAKERS = {"Searcher": SubnetSearch, "OptunaSearch": optuna_search}
+POPULATION = 6
+
+
+@pytest.fixture(params=MAKERS)
+def maker(request: pytest.FixtureRequest) -> Any:
+    return partial(MAKERS[request.param], metric=METRICS, mode=MODES)
+
+
+@pytest.fixture(scope="module")
+def wide() -> SearchSpace:
+    return search_spaces.get("matformer")
+
+
+@pytest.fixture(scope="module")
+def tiny() -> SearchSpace:
+    """12 architectures."""
+    return search_spaces.get("matformer", embed_dim=(16, 32), num_heads=(2,), depth=(1, 2), mlp_ratio=(1, 2))
+
+
+def below(space: SearchSpace, share: float, codes: Codes) -> np.ndarray:
+    """Whether the MACs keep a share of the largest ones."""
+    keeps: np.ndarray = space.costs(codes)["macs"] <= share * space.cost(space.largest).macs
+    return keeps
+
+
+def problem(space: SearchSpace, *, share: float = 1.0, seed: int = 0) -> SearchProblem:
+    return SearchProblem(
+        space, partial(below, space, share), tuple(space.uniform(2)), POPULATION, seed, budget=60
+    )
+
+
+def result(space: SearchSpace, config: dict[str, Any]) -> dict[str, float]:
+    """What the trainable reports: a made-up accuracy, and the costs."""
+    arch = architecture(space, config)
+    code = space.encode([arch])[0]
+    return {"accuracy": 1 - math.exp(-float(np.sqrt(code + 2).sum()) / 9), "macs": space.cost(arch).macs}
+
+
+def batches(
+    search: Searcher, space: SearchSpace, count: int, *, first: int = 0, size: int = 3
+) -> list[Architecture]:
+    """Trials `first` to `count`, asked for `size` at a time, which end in the opposite order."""
+    found = []
+    for start in range(first, count, size):
+        configs = {f"t{number}": search.suggest(f"t{number}") for number in range(start, start + size)}
+        found += [architecture(space, config) for config in configs.values()]
+        for trial, config in reversed(configs.items()):
+            search.on_trial_complete(trial, result(space, config))
+    return found
+
+
+def plain(space: SearchSpace, name: str, count: int, size: int = 3) -> list[Architecture]:
+    """The same in a study without Ray."""
+    study = optuna.create_study(
+        directions=["maximize", "minimize"], sampler=searchers.build(name, problem(space))
+    )
+    found = []
+    for _ in range(count // size):
+        trials = [study.ask(distributions(space)) for _ in range(size)]
+        found += [architecture(space, trial.params) for trial in trials]
+        for trial in reversed(trials):
+            study.tell(trial, list(result(space, trial.params).values()))
+    return found
+
+
+@pytest.mark.parametrize("name", ["nsga2", "evolution", "local"])
+def test_it_proposes_what_a_plain_study_gets(maker, wide, name: str) -> None:
+    archs = batches(maker(problem(wide), name), wide, 24)
+    assert archs == plain(wide, name, 24)
+    assert len(set(archs)) == 24
+
+
+def test_a_trial_gets_a_value_for_every_choice(maker, wide) -> None:
+    config = maker(problem(wide), "random").suggest("t")
+    assert list(config) == [choice.name for choice in wide.choices]
+    assert architecture(wide, config | {"lr": 0.1}) == wide.smallest
+
+
+@pytest.mark.parametrize("name", searchers.names())
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+def test_a_search_that_was_saved_goes_on_as_if_it_had_not_stopped(
+    wide: SearchSpace, tmp_path: Path, name: str, make: Any
+) -> None:
+    """Saved while two of three trials of a batch run; the restored one goes on with them and beyond."""
+    space, file = wide, tmp_path / "state.pkl"
+    search, other = (make(problem(wide), name, metric=METRICS, mode=MODES) for _ in range(2))
+    batches(search, space, 6)
+    configs = {name: search.suggest(name) for name in ("a", "b", "c")}
+    search.on_trial_complete("b", result(space, configs["b"]))
+    search.save(str(file))
+    other.restore(str(file))
+    following = []
+    for one in (search, other):
+        one.on_trial_complete("c", result(space, configs["c"]))
+        one.on_trial_complete("a", None, error=True)
+        following.append(batches(one, space, 12, first=9))
+    assert following[0] == following[1]
+    assert not {architecture(space, config) for config in configs.values()} & set(following[1])
+
+
+def test_the_state_is_json_that_people_can_read(wide, tmp_path: Path) -> None:
+    search = SubnetSearch(problem(wide), "random", metric=METRICS, mode=MODES)
+    config = search.suggest("t0")
+    search.on_trial_complete("t0", {"accuracy": np.float32(0.5), "macs": 7, "done": True})
+    search.save(str(tmp_path / "file"))
+    state = json.loads((tmp_path / "file").read_text(encoding="utf-8"))
+    assert state["events"] == [
+        {"asked": "t0", "architecture": architecture(wide, config).to_dict()},
+        {"told": "t0", "values": [0.5, 7.0]},
+    ]
+    assert {name: state[name] for name in ("space", "searcher", "metrics")} == {
+        "space": "matformer",
+        "searcher": "random",
+        "metrics": METRICS,
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "metric", "space", "message"),
+    [
+        ("local", METRICS, "matformer", "searcher 'nsga2'; this one has 'local'"),
+        ("nsga2", ["top1", "macs"], "matformer", "metrics"),
+        ("nsga2", METRICS, "vit_resnas_tiny", "space 'matformer'"),
+    ],
+)
+def test_the_state_of_another_search_is_refused(
+    wide, name: str, metric: Sequence[str], space: str, message: str
+) -> None:
+    state = SubnetSearch(problem(wide), metric=METRICS, mode=MODES).get_state()
+    other = SubnetSearch(problem(search_spaces.get(space)), name, metric=metric, mode=MODES)
+    with pytest.raises(ConflictError, match=message):
+        other.set_state(state)
+    with pytest.raises(ConflictError, match="version"):
+        other.set_state(state | {"version": 2})
+
+
+@pytest.mark.parametrize(
+    ("reported", "error"),
+    [
+        (None, True),
+        (None, False),
+        ({"accuracy": 0.9}, False),
+        ({"accuracy": math.nan, "macs": 1.0}, False),
+        ({"accuracy": 0.9, "macs": "many"}, False),
+        ({"accuracy": 0.9, "macs": 1.0}, True),
+    ],
+)
+def test_a_trial_without_values_is_a_failed_one(tiny, reported: Any, error: bool) -> None:
+    search = SubnetSearch(problem(tiny), metric=METRICS, mode=MODES)
+    failed = search.suggest("t")
+    search.on_trial_complete("t", reported, error=error)
+    assert search.get_state()["events"][-1] == {"told": "t", "values": None}
+    assert architecture(tiny, failed) not in batches(search, tiny, 9)
+
+
+def test_trials_that_it_does_not_know_teach_it_nothing(wide, caplog: pytest.LogCaptureFixture) -> None:
+    search = SubnetSearch(problem(wide), metric=METRICS, mode=MODES)
+    search.on_trial_complete("of-before", {"accuracy": 1.0, "macs": 1.0})
+    config = search.suggest("t")
+    for _ in range(2):
+        search.on_trial_result("t", {"accuracy": 0.0, "macs": 0.0})
+        search.on_trial_complete("t", result(wide, config))
+    assert len(search.get_state()["events"]) == 2
+    assert caplog.text.count("was not proposed by this searcher, or has ended before") == 2
+
+
+def test_limits_hold_and_an_exhausted_space_ends_the_run(maker, tiny) -> None:
+    search, left = maker(problem(tiny, share=0.5), "random"), below(tiny, 0.5, tiny.all_codes()).sum()
+    archs = batches(search, tiny, int(left), size=1)
+    assert 0 < left < 12
+    assert len(set(archs)) == left
+    assert below(tiny, 0.5, tiny.encode(archs)).all()
+    assert search.suggest("beyond") == Searcher.FINISHED
+
+
+def test_one_objective(wide) -> None:
+    for made in MAKERS.values():
+        search = made(problem(wide), "evolution", metric="accuracy", mode="max", scheme="regularised")
+        assert len(set(batches(search, wide, 9))) == 9
+
+
+def test_what_cannot_be_asked_for(maker, wide) -> None:
+    with pytest.raises(UsageError, match="2 metrics and 1 modes"):
+        maker(problem(wide), mode="max")
+    with pytest.raises(UsageError, match="mode 'maximise' is unknown"):
+        maker(problem(wide), mode=["maximise", "min"])
+    with pytest.raises(NotFoundError):
+        maker(problem(wide), "nsga22")
+    with pytest.raises(UsageError, match="no option 'cells'"):
+        maker(problem(wide), cells=3)
+
+
+def test_it_can_be_pickled_as_tune_does(wide) -> None:
+    search = SubnetSearch(problem(wide), "nsga2", metric=METRICS, mode=MODES)
+    batches(search, wide, 9)
+    copy = cloudpickle.loads(cloudpickle.dumps(search))
+    assert batches(copy, wide, 15, first=9) == batches(search, wide, 15, first=9)
+
+
+def test_a_limiter_asks_for_batches(wide) -> None:
+    search = ConcurrencyLimiter(
+        SubnetSearch(problem(wide), metric=METRICS, mode=MODES), max_concurrent=3, batch=True
+    )
+    configs = [search.suggest(f"t{number}") for number in range(4)]
+    assert configs[3] is None
+    assert len({architecture(wide, config) for config in configs[:3]}) == 3
+
+
+@pytest.mark.slow
+def test_tune_runs_both(maker, tiny, tmp_path: Path) -> None:
+    with _environment(), _ray(1, tmp_path):
+        tuner = tune.Tuner(
+            tune.with_resources(partial(_trainable, tiny), {"cpu": 1}),
+            tune_config=tune.TuneConfig(
+                search_alg=maker(problem(tiny), "nsga2"), num_samples=20, reuse_actors=True
+            ),
+            run_config=tune.RunConfig(name="search", storage_path=str(tmp_path), verbose=0),
+        )
+        results = tuner.fit()
+    assert not results.errors
+    archs = [architecture(tiny, one.config) for one in results]
+    assert len(archs) == len(set(archs)) == tiny.size == 12
+
+
+def _trainable(space: SearchSpace, config: dict[str, Any]) -> None:
+    tune.report(result(space, config))
