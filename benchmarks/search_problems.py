@@ -160,7 +160,9 @@ def _net27() -> Problem:
         at = levels(space, codes)
         blocks = (heads * (1 + 2 * at[:, 3::2]) + ratios * (2 + 2 * at[:, 4::2])).sum(axis=1)
         width = np.array([1.0, 2.0, 4.0])[codes[:, 0]]
-        return {"latency_ms": 2.0 + 0.1 * width * (10 + codes[:, 1]) / 12 * blocks + 0.05 * width * codes[:, 2]}
+        return {
+            "latency_ms": 2.0 + 0.1 * width * (10 + codes[:, 1]) / 12 * blocks + 0.05 * width * codes[:, 2]
+        }
 
     return Problem("net27", space, ("latency_ms",), quality, metrics)
 

@@ -97,9 +97,7 @@ def _mat_front(problem: Problem) -> Codes:
     found: Codes = np.empty((0, MAT_LAYERS), dtype=np.int64)
     for start in range(0, len(rest), 64):
         first = rest[start : start + 64]
-        block = np.concatenate(
-            [np.repeat(first, len(rest), axis=0), np.tile(rest, (len(first), 1))], axis=1
-        )
+        block = np.concatenate([np.repeat(first, len(rest), axis=0), np.tile(rest, (len(first), 1))], axis=1)
         found, _ = _best_of(problem, np.concatenate([found, block]))
     return found
 
