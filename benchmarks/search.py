@@ -4,8 +4,8 @@
     python benchmarks/search.py --folder FOLDER --only curves --problems mat --methods surrogate nsga2
     python benchmarks/search.py --folder FOLDER --only store overhead
 
-FOLDER keeps each search, the fronts and the quickstart's job: an interrupted run goes on with them. Take a new
-one when a searcher has changed.
+FOLDER keeps each search, the fronts and the quickstart's job: an interrupted run goes on with them. Take a
+new one when a searcher has changed.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Ways to search, for `search.py`: all searchers of ours as `nas` runs them, Optuna's own, and a LINAS-like one.
+"""Ways to search, for `search.py`: our searchers as `nas` runs them, Optuna's own, and a LINAS-like loop.
 
 Ours come from the one factory, are handed eight uniform architectures, the limits and the known costs, and
 propose what is feasible and new. `optuna-…` are Optuna's samplers with their defaults: they know nothing

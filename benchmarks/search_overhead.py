@@ -83,9 +83,7 @@ def print_overhead(folder: Path) -> None:
     rest = whole - inside["start"] - inside["evaluation"]
     running = whole - inside["start"]
     print(f"\nThe quickstart's search: {count} subnets, CPU seconds of all its processes\n")
-    print(
-        "| forward passes | all the rest | share of the rest | starting the pool, once | the rest, ms a subnet |"
-    )
+    print("| forward passes | the rest | share of the rest | starting the pool | the rest, ms a subnet |")
     print("|---|---|---|---|---|")
     print(
         f"| {inside['evaluation']:.1f} | {rest:.2f} | {100 * rest / running:.1f} % | {inside['start']:.1f} "
