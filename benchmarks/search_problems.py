@@ -59,7 +59,7 @@ class Problem:
     def told(self, codes: Codes, seed: int) -> Floats:
         """Objectives as evaluations give them (n, objectives), all minimised.
 
-        The noise of an architecture depends on it and the seed only, so that methods can be compared in pairs.
+        The noise of an architecture depends on it and the seed only: methods are compared in pairs.
         """
         values = self.truth(codes)
         scales = np.array([self.noise.get(name, 0.0) for name in self.objectives])
@@ -207,7 +207,7 @@ def _hier() -> Problem:
 
 
 def _mixed_choices(rng: np.random.Generator) -> list[Choice]:
-    """Fifty: ten yes-or-no, of which five decide whether two others exist; the rest of two to eight options."""
+    """Fifty: ten yes-or-no, five of which decide whether two others exist; forty of two to eight options."""
     choices = [Choice(f"has.{i}", (False, True)) for i in range(10)]
     for i in range(40):
         needs = (f"has.{i // 2}", (True,)) if i < 10 else None

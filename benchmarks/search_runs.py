@@ -1,4 +1,4 @@
-"""Runs of search methods on problems, for `search.py`, each a JSON line in a file: what is there is not run again."""
+"""Runs of search methods, for `search.py`: each is a JSON line in a file, and is not run again."""
 
 import json
 import sys

@@ -15,10 +15,8 @@ SPACES = ("mat", "mixed50")
 
 
 def print_store(seeds: int) -> None:
-    """CPU ms of a row in SQLite, over BATCHES batches in one transaction each; mean and spread of the seeds."""
-    print(
-        f"\nStore (SQLite), one transaction a batch of {BATCH}, {BATCHES} batches, CPU ms a row, {seeds} seeds\n"
-    )
+    """CPU ms of a row in SQLite, one transaction a batch; mean and standard deviation of the seeds."""
+    print(f"\nStore (SQLite), {BATCHES} transactions of {BATCH} rows, {seeds} seeds\n")
     print("| choices of the space | CPU ms a row | worst seed |\n|---|---|---|")
     for name in SPACES:
         spent = np.array([_spent(name, seed) for seed in range(seeds)])
