@@ -16,7 +16,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before NumPy is there: CPU times are those of one thread
 
 from search_overhead import print_overhead
-from search_problems import PROBLEMS
+from search_problems import PROBLEMS, additive_share
 from search_real import REAL
 from search_runs import Outcome, outcomes, setting, tasks
 from search_store import print_store
@@ -40,6 +40,9 @@ def print_curves(args: argparse.Namespace, problems: Sequence[str]) -> None:
         kind = "exact" if best.exact else "the best that long searches found"
         size = f"{made.space.size:.3g} architectures, {len(made.space.choices)} choices"
         print(f"\n## {name}: {size}; front of {len(best.front)}, {kind}")
+        print(
+            f"\nA sum over the choices explains {100 * additive_share(made):.1f} % of the variance of quality."
+        )
         methods = by_method(found, name)
         for table in (print_volumes, print_ratios, print_regrets):
             table(methods)

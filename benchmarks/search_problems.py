@@ -97,8 +97,6 @@ def network(rng: np.random.Generator, inputs: int, hidden: int = 32) -> Callable
     return lambda at: np.tanh(np.tanh((2 * at - 1) @ first + shift) @ second) @ last
 
 
-# -- mat -----------------------------------------------------------------------------------------------------
-
 MAT_RATIOS = (0.5, 1.0, 2.0, 4.0)
 MAT_LAYERS = 12
 
@@ -133,9 +131,6 @@ def _mat() -> Problem:
     )
 
 
-# -- net27 ---------------------------------------------------------------------------------------------------
-
-
 def _net27() -> Problem:
     rng = np.random.default_rng(27)
     layers = [
@@ -165,9 +160,6 @@ def _net27() -> Problem:
         }
 
     return Problem("net27", space, ("latency_ms",), quality, metrics)
-
-
-# -- hier ----------------------------------------------------------------------------------------------------
 
 
 def made_up_quality(space: SearchSpace, seed: int) -> Callable[[Codes], Floats]:
@@ -201,9 +193,6 @@ def _hier() -> Problem:
     limits = tuple(Condition(name, "<=", float(round(value))) for name, value in within.items())
     noise = {QUALITY: 0.0008}
     return Problem("hier", space, ("macs",), made_up_quality(space, 3), metrics, limits, noise)
-
-
-# -- mixed50 -------------------------------------------------------------------------------------------------
 
 
 def _mixed_choices(rng: np.random.Generator) -> list[Choice]:
@@ -240,7 +229,6 @@ def _mixed50() -> Problem:
 PROBLEMS: Mapping[str, Callable[[], Problem]] = {
     "mat": _mat, "net27": _net27, "hier": _hier, "mixed50": _mixed50
 }  # fmt: skip
-HELD_BACK = ("net27", "mixed50")
 
 
 def additive_share(made: Problem, count: int = 20_000) -> float:

@@ -4,7 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from functools import cache, lru_cache
 from multiprocessing import get_context
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import search_methods as methods
-from search_problems import PROBLEMS, Floats, Problem, problem
+from search_problems import Floats, Problem, problem
 from search_real import REAL, real
 from search_reference import Reference, reference
 
@@ -134,7 +134,9 @@ def outcomes(wanted: Sequence[Task], folder: Path, processes: int) -> list[Outco
     left = [task for task in wanted if task not in known]
     context = get_context("spawn")
     with ProcessPoolExecutor(processes, context) as pool, path.open("a", encoding="utf-8") as file:
-        for number, outcome in enumerate(pool.map(run, left, [folder] * len(left)), start=1):
+        running = [pool.submit(run, task, folder) for task in left]
+        for number, done in enumerate(as_completed(running), start=1):
+            outcome = done.result()
             file.write(json.dumps(asdict(outcome)) + "\n")
             file.flush()
             known[outcome.task] = outcome
@@ -146,6 +148,3 @@ def _read(path: Path) -> Iterable[Outcome]:
     if path.exists():
         for line in path.read_text(encoding="utf-8").splitlines():
             yield Outcome(**json.loads(line))
-
-
-ALL = (*PROBLEMS, REAL)
