@@ -40,9 +40,8 @@ def print_curves(args: argparse.Namespace, problems: Sequence[str]) -> None:
         kind = "exact" if best.exact else "the best that long searches found"
         size = f"{made.space.size:.3g} architectures, {len(made.space.choices)} choices"
         print(f"\n## {name}: {size}; front of {len(best.front)}, {kind}")
-        print(
-            f"\nA sum over the choices explains {100 * additive_share(made):.1f} % of the variance of quality."
-        )
+        share = 100 * additive_share(made)
+        print(f"\nA sum over the choices explains {share:.1f} % of the variance of quality.")
         methods = by_method(found, name)
         for table in (print_volumes, print_ratios, print_regrets):
             table(methods)

@@ -18,7 +18,7 @@ from nas.config import load_config
 from nas.jobs import create
 from nas.store import Job, Store
 from search_spaces import Architecture
-from search_spaces._errors import NotFoundError
+from search_spaces._errors import NotFoundError, UsageError
 from supernet import _evaluate
 
 JOB = "search-benchmark"
@@ -48,18 +48,22 @@ class Clock(StageClock):
 
 
 def quickstart(folder: Path) -> tuple[Store, Job]:
-    """The finished job of the folder's store; it runs first where there is none."""
+    """The finished job of the folder's store; it runs first where there is none.
+
+    One that was interrupted goes on, but then nobody knows what its search cost in all.
+    """
     store = Store.open(f"sqlite:///{folder / 'quickstart.db'}")
     try:
         job = store.job(JOB)
     except NotFoundError:
-        job = create(store, load_config(EXAMPLE), name=JOB)
-    if job.state != "succeeded":
-        _run(store, job, folder)
+        _timed_run(store, create(store, load_config(EXAMPLE), name=JOB), folder)
+    else:
+        if job.state != "succeeded":
+            pipeline.run(store, job, progress=StageClock())
     return store, store.job(JOB)
 
 
-def _run(store: Store, job: Job, folder: Path) -> None:
+def _timed_run(store: Store, job: Job, folder: Path) -> None:
     times = folder / "times"
     times.mkdir(exist_ok=True)
     for path in times.glob("times-*.json"):
@@ -74,11 +78,19 @@ def _run(store: Store, job: Job, folder: Path) -> None:
 
 
 def print_overhead(folder: Path) -> None:
-    """CPU seconds of the quickstart's search: evaluations, starting the processes, and all the rest."""
+    """CPU seconds of the quickstart's search: evaluations, starting the processes, and all the rest.
+
+    Raises UsageError where the job of the folder was interrupted.
+    """
     store, job = quickstart(folder)
     with store:
         count = len(store.evaluations(job, SEARCH))
-    told = json.loads((folder / "overhead.json").read_text(encoding="utf-8"))
+    path = folder / "overhead.json"
+    if not path.exists():
+        raise UsageError(
+            f"The job of {folder} was interrupted: its times are not known.", "Take a new folder."
+        )
+    told = json.loads(path.read_text(encoding="utf-8"))
     whole, inside = told["seconds"][SEARCH], told["evaluating"][SEARCH]
     rest = whole - inside["start"] - inside["evaluation"]
     running = whole - inside["start"]
