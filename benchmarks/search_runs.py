@@ -108,8 +108,8 @@ def _searched(made: Problem, method: methods.Method, task: Task) -> tuple[np.nda
 @cache
 def _warm(method: str) -> None:
     """Once in a process a short search, after which all that the method imports is there."""
-    if method not in methods.ENDS:
-        made = problem("mat")
+    made = problem("mat")
+    if method in methods.names(made) and method not in methods.ENDS:
         _searched(made, methods.build(method, made, 0, WARM_UP), Task("mat", method, 0, WARM_UP))
 
 
