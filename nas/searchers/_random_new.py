@@ -31,8 +31,8 @@ class RandomNew:
 
     def __call__(self, seen: Collection[Architecture], rng: np.random.Generator) -> Architecture:
         """Not in `seen`. Raises SpaceExhausted when none is left or found."""
-        if self._feasible is not None:
-            archs = self._lazily(rng.permutation(self._feasible))
+        if self.listed is not None:
+            archs = self._lazily(rng.permutation(self.listed))
         else:
             archs = chain(
                 self.allowed(self._space.sample_choices(rng, DRAWS)),
@@ -49,7 +49,7 @@ class RandomNew:
         return self._lazily(codes[self._problem.feasible(codes)])
 
     @cached_property
-    def _feasible(self) -> Codes | None:
+    def listed(self) -> Codes | None:
         """All feasible architectures of a space that is small enough to be listed."""
         if not self._space.listable:
             return None

@@ -50,5 +50,6 @@ class _InOrder(DistinctSampler):
 
     @cached_property
     def _order(self) -> list[Architecture]:
-        assert self._feasible is not None, "only spaces that can be listed come here"
-        return [*self._start, *self._lazily(self._feasible)]
+        listed = self._random.listed
+        assert listed is not None, "only spaces that can be listed come here"
+        return [*self._random.start, *self._space.decode(listed)]
