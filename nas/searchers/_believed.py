@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -110,7 +110,7 @@ class Believed:
         return np.stack(columns, axis=1).astype(np.float64).reshape(len(codes), len(self.signs))
 
 
-def _known(problem: SearchProblem, codes: Codes) -> Mapping[str, Floats]:
+def _known(problem: SearchProblem, codes: Codes) -> Mapping[str, Any]:
     tell = problem.known or problem.metrics or problem.space.costs
     return tell(codes)
 
