@@ -7,7 +7,7 @@ stand-alone networks, their extraction not timed. `one by one`: `correct` for ea
 every eighth. `halves`, `siblings`: `correct` for all with steps that are kept, as in the processes of a
 search; `anew` makes the steps, too.
 
-    python benchmarks/evaluation.py > benchmarks/evaluation.md
+    python benchmarks/evaluation.py --images 64 --rounds 3
 """
 
 import argparse
