@@ -80,7 +80,7 @@ def summary(opened: "Store", job: "Job") -> dict[str, Any]:
     measured = opened.measurements(job)
     predictor = opened.predictor(job)
     used = dict.fromkeys([m.device_id for m in measured] + ([predictor.device_id] if predictor else []))
-    searched = opened.stage(job, "search")
+    search = opened.stage(job, "search")
     planned = job.config.get("search", {}).get("evaluations")
     return {
         "job": job.name,
@@ -101,7 +101,7 @@ def summary(opened: "Store", job: "Job") -> dict[str, Any]:
         ],
         "devices": [{"name": names[i], "fingerprint": devices[i].fingerprint} for i in used],
         "hypervolume": curve[-1].data.get("hypervolume") if curve else None,
-        "reproducibility": ((searched and searched.result) or {}).get("reproducibility") or None,
+        "reproducibility": ((search and search.result) or {}).get("reproducibility") or None,
         "config": job.config,
         "provenance": job.provenance,
     }

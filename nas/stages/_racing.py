@@ -117,7 +117,7 @@ class Race:
         counts = np.zeros(len(archs), dtype=np.int64)
         alive, start = np.arange(len(archs)), 0
         for rung, stop in enumerate(self._seen):
-            found = self._evaluator.correct([archs[i] for i in alive], "search", slice(start, stop))
+            found = self._evaluator.correct([archs[i] for i in alive.tolist()], "search", slice(start, stop))
             hits[alive, start:stop], counts[alive], start = found, stop, stop
             if stop < self.images:
                 leads = self._leads(hits[alive, :stop], costs[alive])
@@ -137,7 +137,7 @@ class Race:
         rivals = _Rivals(hits, values, costs)
         if stop in self._fronts:
             rivals = rivals.joined(self._fronts[stop])
-        cheap = (rivals.costs[None, :, :] <= costs[:, None, :]).all(axis=2)
+        cheap: Hits = np.all(rivals.costs[None, :, :] <= costs[:, None, :], axis=2)
         cheap[np.arange(count), np.arange(count)] = False
         best = np.where(cheap, rivals.values, -np.inf).argmax(axis=1)
         ahead = torch.from_numpy(hits.T.astype(np.float64) - rivals.hits[best].T)

@@ -202,7 +202,7 @@ def _ask(study: optuna.Study, space: SearchSpace, count: int) -> list[optuna.Tri
 def _tell(
     study: optuna.Study, objectives: Objectives, trial: optuna.Trial, row: NewEvaluation | Evaluation
 ) -> None:
-    told = [row.objectives.get(name) for name in objectives.names]
+    told: list[Any] = [row.objectives.get(name) for name in objectives.names]
     if row.stderr is not None and math.isfinite(row.stderr):
         trial.set_user_attr(searchers.STDERR, {QUALITY: row.stderr})
     if any(value is None or not math.isfinite(value) for value in told):

@@ -127,10 +127,7 @@ class Results(Database):
         query = query.where((h.job_id == job.id) & (h.split == split) & (h.weights == "inherited"))
         with self.read() as connection:
             rows = connection.execute(query.order_by(h.id)).all()
-        return {
-            row.key: np.unpackbits(np.frombuffer(row.bits, np.uint8), count=row.count).astype(np.bool_)
-            for row in rows
-        }
+        return {row.key: _unpacked(row.bits, row.count) for row in rows}
 
     def add_events(self, lease: Lease, events: Iterable[NewEvent]) -> None:
         """Events in one transaction; one with a step that is there already stays as it is."""
@@ -155,6 +152,11 @@ class Results(Database):
 def _hits_row(job_id: int, subnet_id: int, new: NewEvaluation, hits: NDArray[np.bool_]) -> dict[str, Any]:
     row = {"job_id": job_id, "subnet_id": subnet_id, "split": new.split, "weights": new.weights}
     return {**row, "count": len(hits), "bits": np.packbits(hits).tobytes()}
+
+
+def _unpacked(bits: bytes, count: int) -> NDArray[np.bool_]:
+    packed: NDArray[np.uint8] = np.frombuffer(bits, dtype=np.uint8)
+    return np.unpackbits(packed, count=count).astype(np.bool_)
 
 
 def _evaluation_row(job_id: int, subnet_id: int, new: NewEvaluation) -> dict[str, Any]:

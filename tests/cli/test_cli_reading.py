@@ -85,6 +85,23 @@ def test_show(run_nas: Nas) -> None:
     assert run_nas("show", "first", "--config").out == "supernet:\n  family: matformer\n"
 
 
+@pytest.mark.parametrize(("tau", "is_noise"), [(0.39, True), (0.4, False)])
+def test_show_says_when_the_ranking_is_noise(
+    run_nas: Nas, store_url: str, tau: float, is_noise: bool
+) -> None:
+    score = {"tau": tau, "low": None, "high": None, "count": 9}
+    told = {"images": [5, 5], "ranking": score, "predictor": score | {"tau": 0.8}}
+    with Store.open(store_url) as store:
+        with store.acquire(store.create_job("a", config={}, seed=0, provenance={})) as lease:
+            store.begin_stage(lease, "search", "key")
+            store.finish_stage(lease, "search", {"reproducibility": told})
+            lease.finish("succeeded")
+        out = run_nas("show", "a", "--store", store_url).out
+    assert ("the ranking is noise" in out) == is_noise
+    assert f"between halves of the search split {tau:.2f}" in out
+    assert "0.80 (9 subnets: too few for an interval) on images that its labels did not use" in out
+
+
 def test_an_interrupted_job_is_shown_as_such(
     run_nas: Nas, store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
