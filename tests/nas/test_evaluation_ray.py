@@ -72,9 +72,9 @@ def test_a_worker_and_a_node_that_die_cost_nothing_but_time(tmp_path: Path, clus
         wait_for_all(pool)
         (node,) = cluster.worker_nodes
         cluster.remove_node(node, allow_graceful=False)
+        (left,) = actors(1)
         assert [hits.tolist() for hits in pool.correct(archs, "search")] == expected
         assert len(told) == 1
-        (left,) = actors(1)
         os.kill(left.pid, signal.SIGKILL)
         assert [hits.tolist() for hits in pool.correct(archs, "search")] == expected
         assert len(told) == 2
