@@ -6,7 +6,7 @@ racing. Fronts are compared by the report split, which no search sees: hypervolu
 hypervolume that the front was believed to have less that.
 
     python benchmarks/fidelity.py --seeds 10 --table table.npz
-    python benchmarks/fidelity.py --seeds 10 --made 0       # a made truth in place of the supernet: no training
+    python benchmarks/fidelity.py --seeds 10 --made 0       # a made truth: no training
 """
 
 import argparse

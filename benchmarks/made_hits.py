@@ -1,7 +1,7 @@
 """Which images the subnets of a space would classify right, were their accuracies these: a made truth.
 
-Accuracy grows with the MACs and with what each option does by itself; images differ in difficulty, and share it
-where they share a source item.
+Accuracy grows with the MACs and with what each option does by itself; images differ in difficulty, and share
+it where they share a source item.
 """
 
 import numpy as np
