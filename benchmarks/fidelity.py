@@ -6,6 +6,7 @@ racing. Fronts are compared by the report split, which no search sees: hypervolu
 hypervolume that the front was believed to have less that.
 
     python benchmarks/fidelity.py --seeds 10 --table table.npz
+    python benchmarks/fidelity.py --seeds 10 --made 0       # a made truth: no training
 """
 
 import argparse
@@ -20,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from made_hits import SPLITS, made_hits
 from numpy.typing import NDArray
 
 import supernet
@@ -42,7 +44,6 @@ from supernet._evaluate import correct
 from supernet._train import Training
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "quickstart.yaml"
-SPLITS = ("search", "report")
 BATCH = 256
 
 
@@ -140,12 +141,16 @@ def main() -> None:
     parser.add_argument("--rates", nargs="+", type=float, default=[0.1], help="settings of search.racing")
     parser.add_argument("--evaluations", type=int, default=200)
     parser.add_argument("--table", type=Path, help="where the evaluations of all subnets are kept")
+    parser.add_argument("--made", type=int, metavar="SEED", help="a made truth, and no supernet")
     options = parser.parse_args()
     torch.set_num_threads(1)
     config = load_config(EXAMPLE, environment={})
     data = datasets.build(config.data.name, **config.data.options)
     space = resolve(config, data)
-    hits = tabulated(config, data, space, options.table)
+    made = options.made is not None
+    hits = (
+        made_hits(space, data, seed=options.made) if made else tabulated(config, data, space, options.table)
+    )
     table = Table({arch: i for i, arch in enumerate(space.decode(space.all_codes()))}, hits)
     objectives = Objectives(("accuracy", "macs"), space, NoLatency())  # type: ignore[arg-type]
     print("searcher   racing  images      true front      believed - true  CPU ms a subnet")

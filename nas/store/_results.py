@@ -127,7 +127,7 @@ class Results(Database):
         query = query.where((h.job_id == job.id) & (h.split == split) & (h.weights == "inherited"))
         with self.read() as connection:
             rows = connection.execute(query.order_by(h.id)).all()
-        return {row.key: _unpacked(row.bits, row.count) for row in rows}
+        return {key: _unpacked(bits, count) for key, count, bits in rows}
 
     def add_events(self, lease: Lease, events: Iterable[NewEvent]) -> None:
         """Events in one transaction; one with a step that is there already stays as it is."""
