@@ -52,7 +52,7 @@ class SubnetSearch(Searcher):
     """
 
     def __init__(
-        self, problem: SearchProblem, searcher: str = "nsga2", *, metric: Names, mode: Names, **options: Any
+        self, problem: SearchProblem, searcher: str = "surrogate", *, metric: Names, mode: Names, **options: Any
     ) -> None:
         self._metrics, modes = _named(metric, mode)
         several: Any = list(self._metrics), list(modes)  # Ray takes lists, too, and says so in words only
@@ -157,7 +157,7 @@ class SubnetSearch(Searcher):
 
 
 def optuna_search(
-    problem: SearchProblem, searcher: str = "nsga2", *, metric: Names, mode: Names, **options: Any
+    problem: SearchProblem, searcher: str = "surrogate", *, metric: Names, mode: Names, **options: Any
 ) -> OptunaSearch:
     """A searcher of ours under Ray's own `OptunaSearch`; arguments and errors as of `SubnetSearch`."""
     metrics, modes = _named(metric, mode)

@@ -18,13 +18,14 @@ class Step:
 
     name: in the first architecture that needed it.  macs: for one image.  chunks: of a feed-forward network
     that has siblings, the neurons that each next wider option adds; they give what `run` gives, up to
-    rounding.
+    rounding.  params: that it keeps, at most.
     """
 
     name: str
     run: Callable[[Any], Any]
     macs: int
     chunks: Sequence[Any] = ()
+    params: int = 0
 
 
 class Steps:
@@ -32,6 +33,7 @@ class Steps:
 
     make: all steps of an architecture.  siblings: from a value to what has `output(chunks)`, the value behind
     the step with these chunks; asked for in the order of their numbers.
+    params: that the steps made so far keep, at most.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class Steps:
         self._paths: dict[Architecture, tuple[Hashable, ...]] = {}
         self._first: dict[Hashable, Architecture] = {}
         self._made: dict[Hashable, Step] = {}
+        self.params = 0
 
     def path(self, arch: Architecture) -> tuple[Hashable, ...]:
         """The keys of an architecture's steps in order."""
@@ -59,7 +62,9 @@ class Steps:
         if key not in self._made:
             arch = self._first[key]
             for other, step in zip(self.path(arch), self._make(self._supernet, arch), strict=True):
-                self._made.setdefault(other, step)
+                if other not in self._made:
+                    self._made[other] = step
+                    self.params += step.params
         return self._made[key]
 
 
@@ -73,12 +78,16 @@ def shared_steps(supernet: Supernet) -> Steps:
 
 def _running(supernet: Supernet, arch: Architecture) -> Iterator[Step]:
     named = list(supernet.steps(arch))
-    macs = step_macs([name for name, _ in named], supernet.space.layers(arch))
+    names, layers = [name for name, _ in named], supernet.space.layers(arch)
+    macs = step_macs(names, layers)
+    params = dict.fromkeys(names, 0)
+    for name, layer in attributed(names, layers):
+        params[name] += layer.params
     for name, run in named:
         chunks: tuple[Chunk, ...] = ()
         if isinstance(run, FeedForward):
             chunks = tuple(divided(run.block, sibling_widths(supernet, arch, name)))
-        yield Step(name, run, macs[name], chunks)
+        yield Step(name, run, macs[name], chunks, params[name])
 
 
 def sibling_widths(supernet: Supernet, arch: Architecture, step: str) -> Sequence[int]:

@@ -21,6 +21,7 @@ from supernet._probe import Probing, probe
 from supernet._steps import shared_steps
 
 PROBED = 64
+MOST_KEPT = 8  # times the supernet's weights, by all steps of its architectures
 
 
 class EvaluationWorker:
@@ -41,6 +42,7 @@ class EvaluationWorker:
         self._weights = b""
         self._net = net.to(setup.torch_device).eval()
         self._steps = shared_steps(self._net)
+        self._most_params = MOST_KEPT * sum(weight.numel() for weight in self._net.shared.parameters())
         self._cache = PrefixCache(setup.cache_mib * 2**20) if setup.cache_mib else None
         self._data = datasets.build(setup.data_name, **setup.data_options)
         if self._data.digest != setup.data_digest:
@@ -51,6 +53,8 @@ class EvaluationWorker:
 
     def correct(self, archs: Sequence[Architecture], split: str, images: slice) -> Hits:
         """Which examples of one batch each architecture classifies right: (architectures, examples)."""
+        if self._steps.params > self._most_params:
+            self._steps = shared_steps(self._net)
         hits = correct(
             self._net,
             archs,

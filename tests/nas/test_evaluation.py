@@ -96,3 +96,20 @@ def test_other_data_than_the_job_has_are_refused(tmp_path: Path):
         pytest.raises(JobFailedError, match="is not the one that the job has"),
     ):
         pool.correct([net.space.largest], "search")
+
+
+def test_steps_are_made_anew_before_they_hold_too_many_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    net, setup = made(tmp_path)
+    archs = [net.space.largest, net.space.smallest]
+    with evaluating_here(), EvaluationPool(setup, workers=1, warn=ignored) as pool:
+        kept = [hits.tolist() for hits in pool.correct(archs, "search")]
+        worker = pool._workers[0]._worker
+        steps = worker._steps
+        assert 0 < steps.params <= worker._most_params
+        pool.correct(archs, "search")
+        assert worker._steps is steps
+        monkeypatch.setattr(worker, "_most_params", steps.params - 1)
+        assert [hits.tolist() for hits in pool.correct(archs, "search")] == kept
+        assert worker._steps is not steps

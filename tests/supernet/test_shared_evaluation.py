@@ -150,3 +150,10 @@ def test_activations_are_let_go_when_all_have_taken_them(siblings: bool) -> None
     descent._computed = noted  # type: ignore[method-assign]
     outputs(descent, net.example_input(2), [net.space.largest])
     assert max(alive) == 1
+
+
+def test_steps_tell_how_many_weights_they_keep(net: Supernet) -> None:
+    steps = shared_steps(net)
+    for key in steps.path(net.space.largest):
+        assert steps[key].params >= 0
+    assert steps.params == net.space.cost(net.space.largest).params
