@@ -52,7 +52,13 @@ class SubnetSearch(Searcher):
     """
 
     def __init__(
-        self, problem: SearchProblem, searcher: str = "surrogate", *, metric: Names, mode: Names, **options: Any
+        self,
+        problem: SearchProblem,
+        searcher: str = "surrogate",
+        *,
+        metric: Names,
+        mode: Names,
+        **options: Any,
     ) -> None:
         self._metrics, modes = _named(metric, mode)
         several: Any = list(self._metrics), list(modes)  # Ray takes lists, too, and says so in words only
