@@ -8,7 +8,7 @@ single transaction, into the tables of the installed Optuna.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -23,6 +23,7 @@ from sqlalchemy.exc import IntegrityError
 from nas._optuna_storage import parsed, written
 from nas.config import JobConfig
 from nas.extraction import space_of
+from nas.searchers import STDERR
 from nas.searchers._distinct import distributions, parameters
 from nas.stages._objectives import QUALITY
 from nas.store import Evaluation, Job, Store
@@ -136,7 +137,7 @@ def _told(evaluation: Evaluation, objectives: Sequence[str]) -> list[float] | No
 
 def _trial_row(study: int, number: int, evaluation: Evaluation, told: list[float] | None) -> Row:
     """A trial that took no time: the store knows when an evaluation was written, not when it began."""
-    moment: datetime = evaluation.created_at.astimezone(UTC).replace(tzinfo=None)
+    moment: datetime = evaluation.created_at.astimezone().replace(tzinfo=None)  # Optuna has local times
     state = TrialState.FAIL if told is None else TrialState.COMPLETE
     row = {"study_id": study, "number": number, "state": state}
     return row | {"datetime_start": moment, "datetime_complete": moment}
@@ -167,6 +168,8 @@ def _attribute_rows(evaluation: Evaluation) -> list[Row]:
     subnet = evaluation.subnet
     known = {"subnet": subnet.key, "params": subnet.params, "macs": subnet.macs}
     known |= {name: getattr(evaluation, name) for name in ("stderr", "count", "batch", "reason")}
+    if evaluation.stderr is not None:
+        known[STDERR] = {evaluation.metric: evaluation.stderr}
     return [
         {"key": key, "value_json": json.dumps(value)} for key, value in known.items() if value is not None
     ]

@@ -60,11 +60,12 @@ class SubnetSearch(Searcher):
         mode: Names,
         **options: Any,
     ) -> None:
-        self._metrics, modes = _named(metric, mode)
-        several: Any = list(self._metrics), list(modes)  # Ray takes lists, too, and says so in words only
+        self._metrics, self._modes = _named(metric, mode)
+        # Ray takes lists, too, and says so in words only.
+        several: Any = list(self._metrics), list(self._modes)
         super().__init__(*several)
         self._problem, self._searcher, self._options = problem, searcher, options
-        self._directions = [DIRECTIONS[mode] for mode in modes]
+        self._directions = [DIRECTIONS[mode] for mode in self._modes]
         self._begin([])
 
     def suggest(self, trial_id: str) -> Any:
@@ -97,18 +98,23 @@ class SubnetSearch(Searcher):
         return {
             "version": VERSION,
             "space": self._problem.space.name,
+            "space options": json.loads(json.dumps(dict(self._problem.space.options))),
             "searcher": self._searcher,
+            "options": json.loads(json.dumps(self._options)),
+            "seed": self._problem.seed,
             "metrics": list(self._metrics),
+            "modes": list(self._modes),
             "events": [dict(event) for event in self._events],
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Goes on from a state of the same search.
 
-        Raises ConflictError for one of another version, space or searcher, or with other metrics.
+        Raises ConflictError for one of another version, space, searcher or seed, or with other options,
+        metrics or modes.
         """
         own = self.get_state()
-        for name in ("version", "space", "searcher", "metrics"):
+        for name in (name for name in own if name != "events"):
             if state.get(name) != own[name]:
                 raise ConflictError(
                     f"The saved search has {name} {state.get(name)!r}; this one has {own[name]!r}.",

@@ -60,13 +60,16 @@ def fit(
     stderr: standard errors (n,) of the qualities. They say how the noise of one evaluation compares with that
     of another; how much noise there is in all is learned from the qualities.
     kind: `auto` is `gp` up to MOST_POINTS points and MOST_CHOICES choices, above it `ridge`.
-    Raises UsageError for fewer than two, and for qualities or standard errors that are not finite.
+    Raises UsageError for fewer than two, for qualities or standard errors that are not finite, and for an
+    unknown kind.
     """
     if kind == "auto":
         small = len(codes) <= MOST_POINTS and len(space.choices) <= MOST_CHOICES
         kind = "gp" if small else "ridge"
     if kind == "gp":
         return AccuracyEnsemble.fit(space, codes, quality, stderr=stderr)
+    if kind != "ridge":
+        raise UsageError(f"There is no accuracy predictor '{kind}': auto, gp or ridge.")
     from predictors._ridge import Ridge  # noqa: PLC0415 - scikit-learn takes a second to import
 
     quality, noises = checked(codes, quality, stderr)

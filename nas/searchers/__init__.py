@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-STDERR = "stderr"  # user attribute of a trial: standard errors of its values, by name of the objective
+STDERR = "stderrs"  # user attribute of a trial: standard errors of its values, by name of the objective
 
 
 class SpaceExhausted(Exception):

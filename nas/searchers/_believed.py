@@ -7,11 +7,12 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 from optuna.study import Study, StudyDirection
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from nas.searchers import STDERR, SearchProblem
 from nas.searchers._proposed import Proposed
 from predictors import accuracy
+from search_spaces._errors import UsageError
 from search_spaces._space import Codes
 
 Floats = NDArray[np.float64]
@@ -35,13 +36,17 @@ class Told:
     @classmethod
     def before(cls, study: Study, first: int, problem: SearchProblem, proposed: Proposed) -> Self:
         """The trials with numbers below `first` that `proposed` knows."""
+        if problem.objectives and len(problem.objectives) != len(study.directions):
+            raise UsageError(
+                f"The study has {len(study.directions)} directions for {len(problem.objectives)} objectives."
+            )
         signs = np.array([1.0 if d == StudyDirection.MINIMIZE else -1.0 for d in study.directions])
         trials = [t for t in study.get_trials(deepcopy=False)[:first] if t.number in proposed.codes]
         trials.sort(key=lambda trial: trial.number)
-        done = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+        done = [t for t in trials if t.state == TrialState.COMPLETE and np.isfinite(t.values).all()]
         running = [trial for trial in trials if not trial.state.is_finished()]
         names = problem.objectives or (None,) * len(signs)
-        told = [trial.user_attrs.get(STDERR, {}) for trial in done]
+        told = [_stderrs(trial) for trial in done]
         return cls(
             _codes(proposed, [trial.number for trial in done], problem),
             np.array([trial.values for trial in done]).reshape(len(done), len(signs)) * signs,
@@ -49,6 +54,11 @@ class Told:
             _codes(proposed, [trial.number for trial in running], problem),
             signs,
         )
+
+
+def _stderrs(trial: FrozenTrial) -> Mapping[str | None, float]:
+    told = trial.user_attrs.get(STDERR)
+    return told if isinstance(told, Mapping) else {}
 
 
 def _codes(proposed: Proposed, numbers: list[int], problem: SearchProblem) -> Codes:

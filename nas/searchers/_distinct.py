@@ -11,7 +11,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from nas.searchers import SearchProblem
-from nas.searchers._proposed import Proposed
+from nas.searchers._proposed import ONE_AT_A_TIME, Proposed
 from nas.searchers._random_new import RandomNew
 from search_spaces import Architecture, SearchSpace
 from search_spaces._repair import changed, repaired
@@ -79,6 +79,14 @@ class DistinctSampler(BaseSampler):
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
+        with ONE_AT_A_TIME:
+            arch = self._answer(study, trial, search_space)
+            self._proposed.note(trial, arch)
+        return parameters(self._space, arch)
+
+    def _answer(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> Architecture:
         seen = self._proposed.before(study, trial)
         rng = np.random.default_rng([self._problem.seed, trial.number])
         inner = self._inner(int(rng.integers(2**31)))
@@ -86,8 +94,8 @@ class DistinctSampler(BaseSampler):
         ask = partial(self._from_inner, inner, study, trial, several, rng)
         first = ask() if self._always else None
         if trial.number < len(self._problem.history):
-            return parameters(self._space, self._problem.history[trial.number])
-        return parameters(self._space, self._choose(first, ask, seen, rng))
+            return self._problem.history[trial.number]
+        return self._choose(first, ask, seen, rng)
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution

@@ -86,8 +86,10 @@ def batch(values: Floats, archive: Floats, count: int) -> list[int]:
     """The places of at most `count` rows of `values`, each the one that adds most hypervolume to the others.
 
     values, archive: objectives (n, objectives), minimised; what is chosen, and what is there already. Rows
-    that add nothing are not chosen.
+    that add nothing are not chosen; of one objective the best rows are, though only the first adds anything.
     """
+    if values.shape[1] == 1:
+        return best(values, count)
     considered = best(values, CONSIDERED) if len(values) else []
     front = archive[moocore.is_nondominated(archive)] if len(archive) else archive
     both = np.concatenate([values[considered], front])

@@ -1,5 +1,6 @@
 """What a study has proposed so far, without reading all of its trials for each new one."""
 
+import threading
 import weakref
 from collections.abc import Mapping
 
@@ -8,9 +9,13 @@ from optuna.trial import FrozenTrial
 
 from search_spaces import Architecture, SearchSpace
 
+ONE_AT_A_TIME = threading.RLock()  # answers to a study that is optimised by several threads
+
 
 class Proposed:
     """The architectures of a study's trials. A trial's parameters never change once all are there.
+
+    Until then a trial counts as what was answered (`note`): Optuna writes parameters down one by one.
 
     codes: the bytes of the codes of each, by the number of its trial.
     numbers: the number of the (first) trial of each, by these bytes.
@@ -46,15 +51,18 @@ class Proposed:
         for place in unread:
             other = trials[place]
             if other.number != trial.number and other.params.keys() >= self._names:
-                self._add(other)
+                values = {choice.name: other.params[choice.name] for choice in self._space.choices}
+                self._add(other.number, self._space.architecture(values))
             elif not other.state.is_finished():
                 self._open.append(place)
         return self._seen
 
-    def _add(self, trial: FrozenTrial) -> None:
-        values = {choice.name: trial.params[choice.name] for choice in self._space.choices}
-        arch = self._space.architecture(values)
+    def note(self, trial: FrozenTrial, arch: Architecture) -> None:
+        """What is being answered; `before` has been asked about the same trial."""
+        self._add(trial.number, arch)
+
+    def _add(self, number: int, arch: Architecture) -> None:
         key = self._space.encode([arch])[0].tobytes()
         self._seen[arch] = None
-        self.codes[trial.number] = key
-        self.numbers.setdefault(key, trial.number)
+        self.codes[number] = key
+        self.numbers.setdefault(key, number)

@@ -26,6 +26,8 @@ def best(values: NDArray[np.float64], count: int) -> list[int]:
 
     By non-dominated front, and within one those first that are farthest from their neighbours.
     """
+    if not len(values):
+        return []
     ranks = moocore.pareto_rank(values)
     chosen: list[int] = []
     for rank in range(int(ranks.max()) + 1):

@@ -95,6 +95,8 @@ class _Local(InnerSampler):
         proposed = self._neighbours.proposed
         proposed.before(study, trial)
         done, values = finished(study, trial.number)
+        ours = [other.number in proposed.codes for other in done]
+        done, values = [other for other, own in zip(done, ours, strict=True) if own], values[ours]
         numbers, first = [other.number for other in done], 0
         while first < len(done):
             places = first + np.flatnonzero(moocore.is_nondominated(values[first:]))

@@ -9,7 +9,7 @@ Ours, after the loops of LINAS (Cummings et al. 2022) and MSuNAS (Lu et al. 2020
 """
 
 from collections.abc import Collection
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from optuna.distributions import BaseDistribution
@@ -22,11 +22,12 @@ from nas.searchers._believed import Believed, Told
 from nas.searchers._distinct import distributions, parameters
 from nas.searchers._inner_search import CONSIDERED, POPULATION, batch, explored, unknown
 from nas.searchers._policy import one_thread
-from nas.searchers._proposed import Proposed
+from nas.searchers._proposed import ONE_AT_A_TIME, Proposed
 from nas.searchers._random_new import RandomNew
 from nas.searchers._selection import best
 from predictors import accuracy
 from search_spaces import Architecture
+from search_spaces._errors import UsageError, did_you_mean
 from search_spaces._repair import repaired
 from search_spaces._space import Codes
 
@@ -40,9 +41,15 @@ def build(
 ) -> BaseSampler:
     """The surrogate-assisted search.
 
-    initial: architectures before the first model, those of `problem.start` among them; by default INITIAL, or
-    a quarter of a smaller budget.  model: see `predictors.accuracy.fit`.
+    initial: architectures before the first model, to the nearest batch, those of `problem.start` among them;
+    by default INITIAL, or a quarter of a smaller budget.  model: see `predictors.accuracy.fit`.
+    Raises UsageError for options that are none.
     """
+    if initial is not None and (type(initial) is not int or initial < 1):
+        raise UsageError(f"The option 'initial' of 'surrogate' must be a number from 1, not {initial!r}.")
+    if model not in get_args(accuracy.Kind):
+        hint = did_you_mean(str(model), get_args(accuracy.Kind))
+        raise UsageError(f"The option 'model' of 'surrogate' cannot be {model!r}.", hint)
     if initial is None:
         initial = min(INITIAL, int(INITIAL_SHARE * (problem.budget or 4 * INITIAL)))
     return SurrogateSampler(problem, initial=max(initial, accuracy.LEAST), model=model)
@@ -51,8 +58,8 @@ def build(
 class SurrogateSampler(BaseSampler):
     """Proposals come in lots of `problem.batch`, which begin at the multiples of it.
 
-    A lot depends on the seed and on the trials before it only: a study that is rebuilt goes on as if it had
-    never stopped, without repeating the fits of the past.
+    A lot depends on the seed and on what was told when its first trial was asked for: a study that is rebuilt
+    by asking and telling in the same order goes on as if it had never stopped, and repeats at most one fit.
     """
 
     def __init__(self, problem: SearchProblem, *, initial: int, model: accuracy.Kind) -> None:
@@ -72,17 +79,22 @@ class SurrogateSampler(BaseSampler):
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        if trial.number < len(self._problem.history):
-            return parameters(self._space, self._problem.history[trial.number])
-        seen = self._proposed.before(study, trial)
+        with ONE_AT_A_TIME:
+            arch = self._answer(study, trial)
+            self._proposed.note(trial, arch)
+        return parameters(self._space, arch)
+
+    def _answer(self, study: Study, trial: FrozenTrial) -> Architecture:
+        seen, history = self._proposed.before(study, trial), self._problem.history
         first = trial.number - trial.number % self._problem.batch
-        if first not in self._lots:
+        if first not in self._lots and first + self._problem.batch > len(history):
             self._lots = {first: self._lot(study, first)}
+        if trial.number < len(history):
+            return history[trial.number]
         for arch in self._lots[first]:
             if arch not in seen:
-                return parameters(self._space, arch)
-        rng = np.random.default_rng([self._problem.seed, trial.number, 1])
-        return parameters(self._space, self._random(seen, rng))
+                return arch
+        return self._random(seen, np.random.default_rng([self._problem.seed, trial.number, 1]))
 
     def _lot(self, study: Study, first: int) -> list[Architecture]:
         """What is proposed from trial `first` on; may be less than a batch, and hold what is known."""
@@ -118,6 +130,7 @@ class SurrogateSampler(BaseSampler):
             possible = believed.possible(codes[others])
             there = np.concatenate([archive, values[chosen]])
             hoped = batch(possible, there, left)
-            hoped += [place for place in range(len(others)) if place not in hoped][: left - len(hoped)]
+            likely = [place for place in best(possible, len(others)) if place not in hoped]
+            hoped += likely[: left - len(hoped)]
             chosen += [others[place] for place in hoped]
         return codes[chosen]

@@ -16,6 +16,7 @@ from running import Nas
 import nas
 import search_spaces
 from nas import optuna_study
+from nas.searchers import STDERR
 from nas.searchers._distinct import architecture, distributions
 from nas.store import NewEvaluation, NewSubnet, Store
 from search_spaces._errors import ConflictError, UsageError
@@ -66,6 +67,7 @@ def test_optuna_reads_the_search_as_it_was(run_nas: Nas, filled: str, storage: s
         assert architecture(space, trial.params).key == evaluation.subnet.key
         assert trial.user_attrs["subnet"] == evaluation.subnet.key
         assert trial.user_attrs["stderr"] == evaluation.stderr
+        assert trial.user_attrs[STDERR] == {"accuracy": evaluation.stderr}
         assert trial.datetime_complete.astimezone() == evaluation.created_at
     assert len(study.best_trials) >= 2
     assert left_in(storage) == ["optuna.db"]

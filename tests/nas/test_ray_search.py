@@ -145,18 +145,21 @@ def test_the_state_is_json_that_people_can_read(wide, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "metric", "space", "message"),
+    ("name", "metric", "space", "own", "message"),
     [
-        ("local", METRICS, "matformer", "searcher 'nsga2'; this one has 'local'"),
-        ("nsga2", ["top1", "macs"], "matformer", "metrics"),
-        ("nsga2", METRICS, "vit_resnas_tiny", "space 'matformer'"),
+        ("local", METRICS, "matformer", {}, "searcher 'surrogate'; this one has 'local'"),
+        ("surrogate", ["top1", "macs"], "matformer", {}, "metrics"),
+        ("surrogate", METRICS, "vit_resnas_tiny", {}, "space 'matformer'"),
+        ("surrogate", METRICS, "matformer", {"mode": ["min", "max"]}, "modes"),
+        ("surrogate", METRICS, "matformer", {"initial": 3}, "options {}"),
     ],
 )
 def test_the_state_of_another_search_is_refused(
-    wide, name: str, metric: Sequence[str], space: str, message: str
+    wide, name: str, metric: Sequence[str], space: str, own: dict[str, Any], message: str
 ) -> None:
     state = SubnetSearch(problem(wide), metric=METRICS, mode=MODES).get_state()
-    other = SubnetSearch(problem(search_spaces.get(space)), name, metric=metric, mode=MODES)
+    settings = {"metric": metric, "mode": MODES} | own
+    other = SubnetSearch(problem(search_spaces.get(space)), name, **settings)
     with pytest.raises(ConflictError, match=message):
         other.set_state(state)
     with pytest.raises(ConflictError, match="version"):

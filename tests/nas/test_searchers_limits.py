@@ -1,6 +1,7 @@
 """No infeasible and no repeated evaluation, for every searcher, family, limit and kind of objectives."""
 
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import optuna
@@ -13,6 +14,7 @@ from nas import searchers
 from nas.conditions import Condition, distance
 from nas.searchers import SearchProblem, SpaceExhausted
 from nas.searchers._distinct import architecture, distributions
+from predictors import accuracy
 from search_spaces import Architecture, SearchSpace
 from search_spaces._registry import names
 from search_spaces._space import Codes
@@ -20,13 +22,17 @@ from search_spaces._space import Codes
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 BATCH, BATCHES = 6, 4
 # The models of these take long; batches of each, the first of which need no model.
-DEAR = {"generative": 4, "gp": 2, "surrogate": 4}
+DEAR = {"generative": 4, "gp": 3, "surrogate": 4}
+OPTIONS = {"surrogate": {"initial": BATCH}}
 DRAWN = 400
+OBJECTIVES = ("accuracy", "macs", "params")
 CHEAP = [name for name in searchers.names() if name not in DEAR]
 FAMILIES = [name for name in search_spaces.names() if name in names("search_spaces")]
 
 
-def limited(space: SearchSpace, metric: str, low: float, width: float, seed: int) -> SearchProblem:
+def limited(
+    space: SearchSpace, metric: str, low: float, width: float, seed: int, count: int
+) -> SearchProblem:
     """A window of a cost, between two quantiles of random architectures: something is always inside."""
     drawn = space.costs(space.sample_choices(np.random.default_rng(0), DRAWN))[metric]
     ends = np.quantile(drawn, [low * (1 - width), low * (1 - width) + width], method="nearest")
@@ -36,9 +42,17 @@ def limited(space: SearchSpace, metric: str, low: float, width: float, seed: int
         costs = space.costs(codes)
         return distance(limits, {metric: costs[metric]}, len(codes))
 
-    start = tuple(space.uniform(3))
     return SearchProblem(
-        space, lambda codes: outside(codes) == 0, start, BATCH, seed, outside=outside, limits=limits
+        space,
+        lambda codes: outside(codes) == 0,
+        tuple(space.uniform(3)),
+        BATCH,
+        seed,
+        outside=outside,
+        limits=limits,
+        objectives=OBJECTIVES[:count],
+        known=lambda codes: {name: space.costs(codes)[name] for name in ("macs", "params")},
+        batch=BATCH,
     )
 
 
@@ -52,7 +66,9 @@ def values(space: SearchSpace, arch: Architecture, count: int) -> list[float]:
 def searched(name: str, problem: SearchProblem, directions: list[Any]) -> list[Architecture]:
     """What is proposed in some batches, or until nothing is left; one trial of each batch fails."""
     space = problem.space
-    study = optuna.create_study(directions=directions, sampler=searchers.build(name, problem))
+    study = optuna.create_study(
+        directions=directions, sampler=searchers.build(name, problem, **OPTIONS.get(name, {}))
+    )
     found: list[Architecture] = []
     for _ in range(DEAR.get(name, BATCHES)):
         trials = []
@@ -71,7 +87,7 @@ def searched(name: str, problem: SearchProblem, directions: list[Any]) -> list[A
 def check(name: str, family: str, low: float, width: float, seed: int, directions: list[Any]) -> None:
     space = search_spaces.get(family)
     metric = "macs" if seed % 2 else "params"
-    problem = limited(space, metric, low, width, seed)
+    problem = limited(space, metric, low, width, seed, len(directions))
     found = searched(name, problem, directions)
     assert len(found) == len(set(found))
     assert problem.feasible(space.encode(found)).all()
@@ -99,5 +115,11 @@ def test_proposals_are_new_and_within_the_limits(
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("name", [name for name in searchers.names() if name in DEAR])
-def test_proposals_of_models_are_new_and_within_the_limits(name: str, family: str) -> None:
-    check(name, family, 0.4, 0.2, 1, ["maximize", "minimize"])
+@pytest.mark.parametrize("directions", [["maximize"], ["maximize", "minimize"]])
+def test_proposals_of_models_are_new_and_within_the_limits(
+    name: str, family: str, directions: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fitted = Mock(wraps=accuracy.fit)
+    monkeypatch.setattr(accuracy, "fit", fitted)
+    check(name, family, 0.4, 0.2, 1, directions)
+    assert name != "surrogate" or fitted.called

@@ -1,8 +1,11 @@
 """The surrogate searcher: what it models and what it takes as known, how it goes on, how soon it is good."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
+from unittest.mock import Mock
 
 import moocore
 import numpy as np
@@ -11,10 +14,12 @@ import pytest
 
 import search_spaces
 from nas import searchers
-from nas.searchers import STDERR, SearchProblem
+from nas.searchers import STDERR, SearchProblem, SpaceExhausted, surrogate
 from nas.searchers._distinct import architecture, distributions
+from nas.searchers._inner_search import batch
 from predictors import accuracy
 from search_spaces import Architecture, SearchSpace
+from search_spaces._errors import UsageError
 from search_spaces._space import Codes
 
 Floats = np.ndarray
@@ -56,10 +61,10 @@ def problem(space: SearchSpace, names: Sequence[str], *, seed: int = 0, budget: 
     )
 
 
-def study_of(problem: SearchProblem, name: str = "surrogate") -> optuna.Study:
+def study_of(problem: SearchProblem, name: str = "surrogate", **options: Any) -> optuna.Study:
     return optuna.create_study(
         directions=[DIRECTIONS[objective] for objective in problem.objectives],
-        sampler=searchers.build(name, problem),
+        sampler=searchers.build(name, problem, **options),
     )
 
 
@@ -120,13 +125,94 @@ def test_costs_are_known_and_only_the_rest_is_modelled(space, monkeypatch) -> No
     assert len(modelled) == 2 * 2
 
 
-def test_what_is_being_evaluated_is_not_proposed_and_counts(space) -> None:
+def test_what_is_being_evaluated_is_not_proposed_and_counts(space, monkeypatch) -> None:
     """A second batch, asked for while the first one runs, is another one and no copy of its neighbourhood."""
     asked = problem(space, ["accuracy", "macs"])
     study = study_of(asked)
     known = goes_on(study, asked, 4)
+    archives: list[int] = []
+
+    def noted(values: Floats, archive: Floats, count: int) -> list[int]:
+        archives.append(len(archive))
+        return batch(values, archive, count)
+
+    monkeypatch.setattr(surrogate, "batch", noted)
     running = [architecture(space, study.ask(distributions(space)).params) for _ in range(2 * BATCH)]
     assert len({*known, *running}) == 6 * BATCH
+    assert sorted({*archives}) == [4 * BATCH, 4 * BATCH + 6, 5 * BATCH, 5 * BATCH + 6]
+
+
+def test_a_space_is_exhausted_by_the_model(monkeypatch) -> None:
+    tiny = search_spaces.get("matformer", depth=[1, 2])
+    few = replace(problem(tiny, ["accuracy", "macs"]), feasible=lambda codes: codes[:, 0] == 0)
+    fitted = Mock(wraps=accuracy.fit)
+    monkeypatch.setattr(accuracy, "fit", fitted)
+    everything = set(tiny.decode(tiny.all_codes()[few.feasible(tiny.all_codes())]))
+    study = study_of(few, initial=BATCH)
+    found: list[Architecture] = []
+    for _ in everything:
+        trial = study.ask(distributions(tiny))
+        found.append(architecture(tiny, trial.params))
+        told = values(tiny, tiny.encode(found[-1:]))
+        study.tell(trial, [float(told[name][0]) for name in few.objectives])
+    with pytest.raises(SpaceExhausted):
+        study.ask(distributions(tiny))
+    assert fitted.called
+    assert len(found) == len(everything)
+    assert set(found) == everything
+
+
+@pytest.mark.parametrize("name", ["surrogate", "random", "local"])
+def test_threads_of_one_study_are_never_given_the_same(space, name: str) -> None:
+    asked = problem(space, ["accuracy"])
+    study = study_of(asked, name)
+
+    def objective(trial: optuna.Trial) -> float:
+        chosen = {c.name: trial.suggest_categorical(c.name, c.options) for c in space.choices}
+        return float(values(space, space.encode([architecture(space, chosen)]))["accuracy"][0])
+
+    study.optimize(objective, n_trials=5 * BATCH, n_jobs=4)
+    assert len({architecture(space, trial.params) for trial in study.trials}) == 5 * BATCH
+
+
+def test_one_objective_leaves_a_part_of_the_batch_to_what_is_possible(space, monkeypatch) -> None:
+    asked = problem(space, ["accuracy"])
+    study = study_of(asked)
+    goes_on(study, asked, 4)
+    asked_for: list[int] = []
+
+    def noted(values: Floats, archive: Floats, count: int) -> list[int]:
+        asked_for.append(count)
+        return batch(values, archive, count)
+
+    monkeypatch.setattr(surrogate, "batch", noted)
+    goes_on(study, asked, 1)
+    assert asked_for == [BATCH - BATCH // 4, BATCH // 4]
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf])
+def test_values_that_are_not_finite_teach_nothing(space, value: float) -> None:
+    asked = problem(space, ["accuracy"])
+    study = study_of(asked)
+    study.tell(study.ask(distributions(space)), value)
+    goes_on(study, asked, 5)
+    assert all(np.isfinite(trial.value) for trial in study.trials[1:])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"initial": 0}, "'initial'"), ({"initial": "x"}, "'initial'"), ({"model": "gpp"}, "'model'")],
+)
+def test_options_that_are_none(space, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        searchers.build("surrogate", problem(space, ["accuracy"]), **options)
+
+
+def test_a_study_with_other_directions_than_objectives(space) -> None:
+    asked = problem(space, ["accuracy", "macs"])
+    study = optuna.create_study(sampler=searchers.build("surrogate", asked))
+    with pytest.raises(UsageError, match="1 directions for 2 objectives"):
+        study.ask(distributions(space))
 
 
 def test_standard_errors_reach_the_model(space, monkeypatch) -> None:
