@@ -163,7 +163,8 @@ class SearchConfig(Section):
     """How many subnets are evaluated, in what batches, on how many images (null: all) and reported.
 
     racing: subnets are evaluated on growing parts of the images and stop when they are clearly worse than the
-    front; this is the probability with which one that is not worse may be stopped. null: all see all images.
+    front; this is the probability with which one that is not worse is taken to be. Besides, at most half of a
+    batch goes on after each part. null: all see all images.
     options: of the searcher's `build`.
     latency_margin: a limit on latency or peak memory holds for the prediction plus so many of its standard
     deviations.

@@ -18,7 +18,6 @@ from scipy.linalg import cho_factor, cho_solve, eigh, solve_triangular
 from scipy.special import softmax
 
 from predictors._accuracy_kernels import Floats, Kernel, Metric, matern, mixed, one_hot, owners
-from predictors._metrics import rank_correlation
 from predictors._relevance import relevances
 from search_spaces import SearchSpace
 from search_spaces._errors import UsageError
@@ -31,7 +30,6 @@ MEMBERS, LEAST_SHARE = 5, 0.01
 MOST_COMPARED = 200  # points on which kernels are compared
 LEAST = 2
 MOST_POINTS, MOST_CHOICES = 1500, 100  # of a Gaussian process, whose cost is cubic in the points
-FOLDS = 5  # of architectures, each predicted by a model of the others
 FLOOR = 0.1  # of an evaluation's variance, as a share of the mean one: that of 100 % accuracy is 0
 
 Kind = Literal["auto", "gp", "ridge"]
@@ -74,30 +72,6 @@ def fit(
 
     quality, noises = checked(codes, quality, stderr)
     return Ridge.fit(space, codes, quality, noises)
-
-
-def held_out_score(
-    space: SearchSpace,
-    codes: Codes,
-    quality: Floats,
-    held_out: Floats,
-    *,
-    stderr: Floats | None = None,
-    kind: Kind = "auto",
-    folds: int = FOLDS,
-) -> float:
-    """Kendall's tau of predictions and qualities that share no architecture and no image with the labels.
-
-    quality: of the architectures (n,) on some images, the labels.  held_out: on images apart from those (n,).
-    Raises UsageError as `fit` does.
-    """
-    fold = np.arange(len(codes)) % min(folds, max(len(codes), 1))
-    predicted = np.empty(len(codes))
-    for left in (fold == number for number in range(fold.max(initial=-1) + 1)):
-        known = None if stderr is None else stderr[~left]
-        predictor = fit(space, codes[~left], quality[~left], stderr=known, kind=kind)
-        predicted[left] = predictor.mean(codes[left])
-    return rank_correlation(predicted, held_out)
 
 
 def checked(codes: Codes, quality: Floats, stderr: Floats | None) -> tuple[Floats, Floats]:

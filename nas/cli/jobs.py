@@ -101,7 +101,7 @@ def summary(opened: "Store", job: "Job") -> dict[str, Any]:
         ],
         "devices": [{"name": names[i], "fingerprint": devices[i].fingerprint} for i in used],
         "hypervolume": curve[-1].data.get("hypervolume") if curve else None,
-        "reproducibility": ((search and search.result) or {}).get("reproducibility") or None,
+        "reproducibility": ((search and search.result) or {}).get("reproducibility"),
         "config": job.config,
         "provenance": job.provenance,
     }
@@ -169,14 +169,14 @@ def _scored(score: dict[str, Any]) -> str:
 def _reproduced(told: dict[str, Any] | None) -> dict[str, str]:
     """How far the search split ranks subnets, and how well their predictor does on images it has not seen."""
     if not told:
-        return {}
+        return {} if told is None else {"ranking": "not known: too few subnets saw all images"}
     from nas.agreement import Agreement
 
     words = {}
     if told["ranking"]:
         tau = Agreement(**told["ranking"])
         noise = f": the ranking is noise (below {NOISE})" if tau.tau < NOISE else ""
-        words["ranking"] = f"Kendall's tau between halves of the search split {tau}{noise}"
+        words["ranking"] = f"Kendall's tau {tau} between halves of the search split{noise}"
     if told["predictor"]:
         score = Agreement(**told["predictor"])
         words["accuracy predictor"] = f"Kendall's tau {score} on images that its labels did not use"

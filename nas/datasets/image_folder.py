@@ -223,9 +223,7 @@ def _digest(
     image_size: int,
     normal: tuple[list[float], list[float]],
 ) -> str:
-    files = sorted(
-        (file.relative, file.size, file.label, name) for name, part in splits.items() for file in part
-    )
+    files = [(file.relative, file.size, file.label, name) for name, part in splits.items() for file in part]
     return hashlib.sha256(json.dumps([classes, files, image_size, normal]).encode()).hexdigest()
 
 

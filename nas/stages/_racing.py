@@ -10,6 +10,7 @@ arm identification" (2016), for the halving. The paired test is that of matched 
 and Min (2005), with standard errors that respect shared source items.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -69,12 +70,16 @@ class _Rivals:
         return _Rivals(self.hits[best], self.values[best], self.costs[best])
 
 
+def _finite(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
+
+
 class Race:
     """Evaluates batches on the search split, each against the front of all before; nothing in it is random.
 
     seen: images after each rung (`rungs`); a single one evaluates all of a batch on all of it.
     rate: the probability with which a subnet as good as the best that costs no more is taken for clearly
-    worse in some rung.
+    worse in some rung. (Halving stops others, too, which are not said to be worse.)
     sources: ids (images, k) of the items that images were made from; None: they share none.
     """
 
@@ -99,7 +104,7 @@ class Race:
         """What a batch was told to be, which later ones are raced against."""
         for stop in self._seen:
             there = [(h, told) for h, told in zip(hits, objectives, strict=True) if len(h) >= stop]
-            there = [(h, told) for h, told in there if None not in told.values()]
+            there = [(h, told) for h, told in there if all(map(_finite, told.values()))]
             if not there:
                 continue
             values = np.array([told[QUALITY] for _, told in there], dtype=np.float64)

@@ -23,6 +23,7 @@ Floats = NDArray[np.float64]
 
 FOLDS = 5
 FEWEST = 10  # subnets that have seen all images
+FEWEST_IMAGES = 16  # of a half
 
 
 def reproducibility(run: Run, space: SearchSpace, data: DataSet) -> dict[str, Any]:
@@ -30,7 +31,7 @@ def reproducibility(run: Run, space: SearchSpace, data: DataSet) -> dict[str, An
 
     ranking: between the qualities of the same subnets on either half.  predictor: between qualities on one
     half and what a predictor of accuracy says that was fitted to other subnets on the other half.
-    Only subnets that have seen all images are ranked. Empty where they are too few.
+    Only subnets that have seen all images are ranked. Empty where they, or the images, are too few.
     """
     kept = run.store.hits(run.lease.job, "search")
     rows = [e for e in run.store.evaluations(run.lease.job, "search") if e.state == "ok"]
@@ -49,6 +50,8 @@ def scores(space: SearchSpace, codes: Codes, hits: Sequence[Hits], sources: Tens
     """As `reproducibility`, of subnets (codes (n, choices)) with their hits on the first images."""
     images = max(map(len, hits))
     first, second = halves(images, sources)
+    if min(first.sum(), second.sum()) < FEWEST_IMAGES:
+        return {}
     whole = np.array([len(seen) == images for seen in hits])
     table = np.array([seen for seen in hits if len(seen) == images])
     ours, others = table[:, first].mean(axis=1), table[:, second].mean(axis=1)

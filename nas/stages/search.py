@@ -99,7 +99,7 @@ class _Evaluated:
         return rows
 
     def _optimised(self, row: NewEvaluation | Evaluation) -> dict[str, float | None]:
-        return {name: row.objectives.get(name) for name in self._objectives.names}
+        return {name: row.objectives.get(name) for name in (QUALITY, *self._objectives.names)}
 
     def _show(self) -> None:
         run = self._run
@@ -114,7 +114,7 @@ def _race(run: Run, data: DataSet, pool: Evaluator, *, from_start: bool) -> Race
     """from_start: whether it is kept which images all subnets so far classify right, as a race needs."""
     section, images = run.config.search, data.sizes["search"]
     images = images if section.images is None else min(section.images, images)
-    rate = section.racing if from_start else None
+    rate = section.racing if from_start and QUALITY in run.config.objectives else None
     seen = (images,) if rate is None else rungs(images)
     return Race(pool, seen, rate=rate or 0.5, sources=data.sources("search"))
 

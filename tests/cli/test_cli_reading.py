@@ -98,8 +98,18 @@ def test_show_says_when_the_ranking_is_noise(
             lease.finish("succeeded")
         out = run_nas("show", "a", "--store", store_url).out
     assert ("the ranking is noise" in out) == is_noise
-    assert f"between halves of the search split {tau:.2f}" in out
+    assert f"Kendall's tau {tau:.2f} (9 subnets" in out
     assert "0.80 (9 subnets: too few for an interval) on images that its labels did not use" in out
+
+
+def test_show_says_when_a_ranking_is_not_known(run_nas: Nas, store_url: str) -> None:
+    with Store.open(store_url) as store:
+        with store.acquire(store.create_job("a", config={}, seed=0, provenance={})) as lease:
+            store.begin_stage(lease, "search", "key")
+            store.finish_stage(lease, "search", {"reproducibility": {}})
+            lease.finish("succeeded")
+        out = run_nas("show", "a", "--store", store_url).out
+    assert "not known: too few subnets saw all images" in out
 
 
 def test_an_interrupted_job_is_shown_as_such(

@@ -115,7 +115,7 @@ def test_at_most_half_a_quarter_and_so_on_of_a_batch_go_on() -> None:
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.3])
-def test_equals_are_stopped_no_more_often_than_stated(rate: float) -> None:
+def test_equals_alone_are_stopped_no_more_often_than_stated(rate: float) -> None:
     stopped = 0
     for seed in range(150):
         hits = table(np.array([0.7, 0.7]), seed=seed)
@@ -259,6 +259,13 @@ def test_halves_share_no_source() -> None:
     assert min(first.sum(), second.sum()) > 40
     even, odd = halves(7, None)
     assert (even.sum(), odd.sum(), (even & odd).any()) == (4, 3, False)
+
+
+def test_a_handful_of_images_ranks_nothing() -> None:
+    codes = SPACE.all_codes()
+    assert scores(SPACE, codes, [row[:31] for row in table(QUALITY)], None) == {}
+    sources = torch.tensor([[0, 1], [1, 2], [2, 0]]).repeat(40, 1)
+    assert scores(SPACE, codes, [row[:120] for row in table(QUALITY)], sources) == {}
 
 
 def test_a_ranking_of_equals_is_noise_and_a_clear_one_is_not() -> None:

@@ -16,10 +16,10 @@ from ray.tune.search import ConcurrencyLimiter, Searcher
 
 import search_spaces
 from nas import searchers
+from nas._ray import own_ray
 from nas.ray_search import SubnetSearch, architecture, optuna_search
 from nas.searchers import SearchProblem
 from nas.searchers._distinct import distributions
-from nas.stages._ray_tune import _environment, _ray
 from search_spaces import Architecture, SearchSpace
 from search_spaces._errors import ConflictError, NotFoundError, UsageError
 from search_spaces._space import Codes
@@ -137,10 +137,13 @@ def test_the_state_is_json_that_people_can_read(wide, tmp_path: Path) -> None:
         {"asked": "t0", "architecture": architecture(wide, config).to_dict()},
         {"told": "t0", "values": [0.5, 7.0]},
     ]
-    assert {name: state[name] for name in ("space", "searcher", "metrics")} == {
+    assert {name: state[name] for name in ("space", "searcher", "metrics", "modes", "seed", "options")} == {
         "space": "matformer",
         "searcher": "random",
         "metrics": METRICS,
+        "modes": MODES,
+        "seed": 0,
+        "options": {},
     }
 
 
@@ -247,7 +250,7 @@ def test_tune_runs_both(tiny) -> None:
         tune.report({"accuracy": cost.params**-0.5, "macs": cost.macs})
 
     left = int(below(tiny, 0.5, tiny.all_codes()).sum())
-    with tempfile.TemporaryDirectory(prefix="nas-") as folder, _environment(), _ray(1, Path(folder)):
+    with tempfile.TemporaryDirectory(prefix="nas-") as folder, own_ray(1, Path(folder), hint=""):
         for name, make in MAKERS.items():
             search = make(problem(tiny, share=0.5), "nsga2", metric=METRICS, mode=MODES)
             tuner = tune.Tuner(

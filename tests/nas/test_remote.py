@@ -338,7 +338,7 @@ def test_a_stage_measures_on_an_agent_as_it_does_here(store: Store, lease: Lease
         {"devices": {"pi": {"backend": "remote"}}, "predictor": {"rounds": 2, "max_rounds": 2}}, where="x"
     )
     run = Run(store, lease, config, Silent(), threading.Event())
-    target = _measuring.build_device(run)
+    target = _measuring.build_device(run, "pi")
     assert target == there
     assert (there.batch, there.fingerprint()) == (2, FINGERPRINT)
     with serving(store.url):

@@ -89,7 +89,7 @@ def run_search(store: Store, name: str, job: JobConfig, pool: Pool) -> Shown:
     shown = Shown()
     with store.acquire(row) as lease:
         run = Run(store, lease, job, shown, threading.Event())
-        objectives = Objectives(("accuracy", "macs"), SPACE, NoLatency())  # type: ignore[arg-type]
+        objectives = Objectives(job.objectives, SPACE, NoLatency())  # type: ignore[arg-type]
         try:
             search(run, objectives, Data(), pool)  # type: ignore[arg-type]
             lease.finish("succeeded")
@@ -145,6 +145,15 @@ def test_only_feasible_ones_are_evaluated(store: Store):
     archs = [arch for batch in pool.asked for arch in batch]
     assert len(set(archs)) == len(archs) == feasible < SPACE.size
     assert all(SPACE.cost(arch).macs <= limit for arch in archs)
+
+
+def test_objectives_without_accuracy_are_searched_without_a_race(store: Store):
+    pool = Pool()
+    run_search(store, "costs", config(objectives=["params", "macs"]), pool)
+    assert len(stored(store, "costs")) == SPACE.size == sum(map(len, pool.asked))
+    again = Pool()
+    run_search(store, "costs", config(objectives=["params", "macs"]), again)
+    assert again.asked == []
 
 
 @pytest.mark.parametrize("stop", [0, 1, 3])

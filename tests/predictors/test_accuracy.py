@@ -129,13 +129,3 @@ def test_a_choice_counts_by_how_much_it_matters(space) -> None:
     assert relevance.mean() == pytest.approx(1)
     assert relevance.argmax() == 0
     assert relevance[0] > 3
-
-
-def test_a_score_on_other_images_sees_through_the_noise_of_the_labels(space) -> None:
-    """Noise of the images that all architectures share is learned, and worth nothing on others."""
-    codes = drawn(space, 120, 0)
-    of_these, of_others = additive(space, codes, seed=1), additive(space, codes, seed=2)
-    assert accuracy.held_out_score(space, codes, of_these, of_these) > 0.8
-    assert abs(accuracy.held_out_score(space, codes, of_these, of_others)) < 0.6
-    with pytest.raises(UsageError, match="teach nothing"):
-        accuracy.held_out_score(space, codes[:2], of_these[:2], of_others[:2])
