@@ -18,7 +18,7 @@ class Step:
 
     name: in the first architecture that needed it.  macs: for one image.  chunks: of a feed-forward network
     that has siblings, the neurons that each next wider option adds; they give what `run` gives, up to
-    rounding.  params: that it keeps, at most.
+    rounding.  params: that it keeps, about.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Steps:
 
     make: all steps of an architecture.  siblings: from a value to what has `output(chunks)`, the value behind
     the step with these chunks; asked for in the order of their numbers.
-    params: that the steps made so far keep, at most.
+    params: that the steps made so far keep, about: half a block keeps the other half, too.
     """
 
     def __init__(

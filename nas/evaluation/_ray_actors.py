@@ -7,7 +7,7 @@ room; until then the others do its work.
 import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -88,7 +88,8 @@ class _Actor:
         return passed_on(reference.future(), _in_our_words)
 
     def end(self, *, at_once: bool) -> None:
-        ray.kill(self._actor)
+        with suppress(Exception):  # of whatever kind: a cluster that is gone has ended it
+            ray.kill(self._actor)
 
 
 def _in_our_words(error: BaseException) -> BaseException:
