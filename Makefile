@@ -5,12 +5,13 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 
-.PHONY: help install quickstart test lint types clean
+.PHONY: help install quickstart test test-all lint types clean
 
 help:
 	@echo "make quickstart  install into $(VENV) and run examples/quickstart.yaml to its Pareto front"
 	@echo "make install     install into $(VENV) only (PYTHON=... chooses the Python, 3.11 or newer)"
 	@echo "make test        the quick tests"
+	@echo "make test-all    all tests, about 40 minutes on two cores; the browser's need chromium and chromium-driver"
 	@echo "make lint types  ruff and the import contracts; mypy"
 	@echo "make clean       remove $(VENV) and what the tools left behind"
 
@@ -30,6 +31,9 @@ quickstart: $(STAMP)
 
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -n 2 --dist loadfile
+
+test-all: $(STAMP)
+	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -n 2 --dist loadfile -m "not gpu" --timeout 1800
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check

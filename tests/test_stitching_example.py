@@ -12,7 +12,7 @@ WANTED = 3
 GAP = 0.05
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(1500)
 def test_at_least_three_stitches_of_the_front_lie_between_the_anchors(tmp_path: Path) -> None:
     """Over three seeds of the benchmark there were 4, 5 and 5, and the anchors 13 to 21 points apart."""

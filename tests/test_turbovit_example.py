@@ -14,7 +14,7 @@ EXAMPLE = Path(__file__).parents[1] / "examples" / "turbovit.yaml"
 SHORTER = ("train.steps=800", "search.evaluations=64", "search.finalists=8")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(1500)
 def test_the_generator_of_the_example_answers_requests(tmp_path: Path) -> None:
     config = load_config(EXAMPLE, SHORTER, environment={})

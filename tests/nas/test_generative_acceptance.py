@@ -26,7 +26,7 @@ from search_spaces import SearchSpace
 BUDGET = 128  # 2.4 % of the space; 5 % would be 268
 SEEDS = range(10)
 # Seeds of which learned generators are looked at.
-LEARNED = (3, pytest.param(0, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.slow))
+LEARNED = (3, pytest.param(0, marks=pytest.mark.long), pytest.param(4, marks=pytest.mark.long))
 NOISE = 0.01  # of the range of qualities: what counts as the same
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -83,7 +83,7 @@ def requests(learner: Learner, budgets: np.ndarray, metric: str = "macs") -> np.
     return np.where(wanted, budgets[:, None], 1.0)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_regret_is_within_a_hundredth_long_before_a_twentieth_is_evaluated(kind: str) -> None:
     assert 0.05 * len(truth(kind, 0).codes) >= BUDGET
@@ -91,7 +91,7 @@ def test_the_regret_is_within_a_hundredth_long_before_a_twentieth_is_evaluated(k
     assert max(last) <= 0.01
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
 def test_never_worse_than_random_search_and_regularised_evolution(kind: str) -> None:
     ours = np.array([regrets(generated(kind, seed)[0])[-1] for seed in SEEDS])
@@ -102,7 +102,7 @@ def test_never_worse_than_random_search_and_regularised_evolution(kind: str) -> 
     assert ours.mean() < 0.2 * np.mean([regrets(random_search(truth(kind, s), BUDGET))[-1] for s in SEEDS])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_relaxing_a_limit_never_hurts() -> None:
     """Qualities of all searches on the scale of the whole space."""
     for seed in range(3):
