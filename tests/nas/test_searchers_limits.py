@@ -122,4 +122,5 @@ def test_proposals_of_models_are_new_and_within_the_limits(
     fitted = Mock(wraps=accuracy.fit)
     monkeypatch.setattr(accuracy, "fit", fitted)
     check(name, family, 0.4, 0.2, 1, directions)
-    assert name != "surrogate" or fitted.called
+    few = family == "stitching"  # within its limits not enough for a second batch
+    assert name != "surrogate" or few or fitted.called
