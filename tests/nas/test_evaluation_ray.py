@@ -90,11 +90,6 @@ def test_a_worker_and_a_node_that_die_cost_nothing_but_time(tmp_path: Path, clus
         pytest.raises(JobFailedError, match="is not the one that the job has"),
     ):
         pool.correct(archs, "search")
-    with (
-        ray_pool(setup, workers=2, address=cluster.address, warn=told.append) as pool,
-        pytest.raises(JobFailedError, match="Ray has 1 CPUs; 2 workers with 1 threads need 2"),
-    ):
-        pool.correct(archs, "search")
 
 
 @pytest.mark.slow
@@ -120,3 +115,12 @@ def test_all_actors_have_a_place_on_a_gpu(tmp_path: Path, workers: int, there: i
     assert there * int(1 / share) >= workers
     with pytest.raises(JobFailedError, match="Ray finds none"):
         _gpus_of_each(setup, workers, 0)
+
+
+def test_a_cluster_that_is_too_small_is_told(tmp_path: Path):
+    from nas.evaluation._ray_actors import _check_room  # noqa: PLC0415 - imports ray
+
+    _, setup = made(tmp_path)
+    _check_room(setup, 2, 2.0)
+    with pytest.raises(JobFailedError, match="Ray has 1 CPUs; 2 workers with 1 threads need 2"):
+        _check_room(setup, 2, 1.0)

@@ -241,7 +241,7 @@ def test_a_limiter_asks_for_batches(wide) -> None:
     assert len({architecture(wide, config) for config in configs[:3]}) == 3
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_tune_runs_both(tiny) -> None:
     """More samples are asked for than there are architectures within the limit."""
 
