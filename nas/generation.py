@@ -15,7 +15,7 @@ from nas.config import JobConfig
 from nas.extraction import space_of
 from nas.searchers import generative
 from nas.searchers._learner import Learner, make_learner
-from nas.searchers._policy import one_thread
+from nas.searchers._one_thread import one_thread
 from nas.spaces import exact_metrics
 from nas.stages._objectives import QUALITY, Objectives, values_of
 from nas.stages.latency import stored_latencies

@@ -4,14 +4,12 @@ Shapes: B architectures, C choices of the space, T options of all choices togeth
 consists of (budgets, and weights where there are several objectives).
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from search_spaces import Architecture, SearchSpace
@@ -38,21 +36,6 @@ class Policy(Protocol):
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Takes what `tensors` gave; raises RuntimeError for those of another space."""
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """One thread for torch, NumPy and SciPy.
-
-    More would change the last bits of sums, and with them what a search proposes that is resumed elsewhere.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with threadpool_limits(1):
-            yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def prototype_logits(space: SearchSpace, prototype: Architecture) -> list[Floats]:

@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from nas.searchers._distinct import InnerSampler, architecture, parameters
 from nas.searchers._learner import Learner
-from nas.searchers._policy import one_thread
+from nas.searchers._one_thread import one_thread
 from nas.searchers._requirements import over
 from search_spaces._repair import changed
 from search_spaces._space import Codes

@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial
 
 from nas.searchers import SearchProblem
 from nas.searchers._distinct import DistinctSampler, InnerSampler
-from nas.searchers._policy import one_thread
+from nas.searchers._one_thread import one_thread
 
 TRIES = 1  # asked again, it finds the same maximum
 

@@ -21,7 +21,7 @@ from nas.searchers import SearchProblem
 from nas.searchers._believed import Believed, Told
 from nas.searchers._distinct import distributions, parameters
 from nas.searchers._inner_search import CONSIDERED, POPULATION, batch, explored, unknown
-from nas.searchers._policy import one_thread
+from nas.searchers._one_thread import one_thread
 from nas.searchers._proposed import ONE_AT_A_TIME, Proposed
 from nas.searchers._random_new import RandomNew
 from nas.searchers._selection import best
