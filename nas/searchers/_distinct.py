@@ -12,12 +12,11 @@ from optuna.trial import FrozenTrial
 
 from nas.searchers import SearchProblem
 from nas.searchers._proposed import ONE_AT_A_TIME, Proposed
-from nas.searchers._random_new import RandomNew
+from nas.searchers._random_new import MOVED, RandomNew
 from search_spaces import Architecture, SearchSpace
 from search_spaces._repair import changed, repaired
 
 TRIES = 64
-MOVED = 64
 
 
 def distributions(space: SearchSpace) -> dict[str, BaseDistribution]:

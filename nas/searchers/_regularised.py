@@ -5,18 +5,13 @@ Source: Real, Aggarwal, Huang and Le, "Regularized Evolution for Image Classifie
 distance; no architecture comes twice; children of a batch have the parents that were finished before it.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
-from optuna.distributions import BaseDistribution
 from optuna.study import Study
-from optuna.trial import FrozenTrial
 
 from nas.searchers import SearchProblem
-from nas.searchers._distinct import InnerSampler, architecture, parameters
-from nas.searchers._selection import LOT, best, finished, first_within
+from nas.searchers._distinct import architecture
+from nas.searchers._selection import LOT, Evolving, best, finished
 from search_spaces._errors import UsageError
 from search_spaces._repair import changed
 from search_spaces._space import Codes
@@ -48,19 +43,12 @@ def ageing(budget: int | None, population: int | None, tournament: int | None) -
     return Ageing(population, max(2, population // 4) if tournament is None else tournament)
 
 
-class Regularised(InnerSampler):
-    """Proposals of one trial; whether they are new, `DistinctSampler` sees to."""
+class Regularised(Evolving):
+    """Of living ones the winner of a tournament has a lot of children."""
 
     def __init__(self, problem: SearchProblem, sizes: Ageing, seed: int) -> None:
-        self._problem, self._sizes, self._space = problem, sizes, problem.space
-        self._rng = np.random.default_rng(seed)
-
-    def sample_relative(
-        self, study: Study, trial: FrozenTrial, search_space: Mapping[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        lot = self._lot(study, trial.number)
-        arch = self._space.decode(first_within(self._problem, lot, self._rng)[None])[0]
-        return {name: value for name, value in parameters(self._space, arch).items() if name in search_space}
+        super().__init__(problem, seed)
+        self._sizes = sizes
 
     def _lot(self, study: Study, number: int) -> Codes:
         """LOT children (LOT, choices) of one parent; random ones until the population is complete."""

@@ -1,16 +1,41 @@
 """What evolution has in common, whatever its scheme: who is better, and which child is proposed."""
 
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
 import moocore
 import numpy as np
 from numpy.typing import NDArray
+from optuna.distributions import BaseDistribution
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from nas.searchers import SearchProblem
+from nas.searchers._distinct import InnerSampler, parameters
 from search_spaces._repair import repaired
 from search_spaces._space import Codes
 
 LOT = 128  # children that are drawn at once; the first that keeps the limits is proposed
+
+
+class Evolving(InnerSampler):
+    """Proposals of one trial: the first of a lot within the limits; `DistinctSampler` sees that it is new."""
+
+    def __init__(self, problem: SearchProblem, seed: int) -> None:
+        self._problem, self._space = problem, problem.space
+        self._rng = np.random.default_rng(seed)
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: Mapping[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        lot = self._lot(study, trial.number)
+        arch = self._space.decode(first_within(self._problem, lot, self._rng)[None])[0]
+        return {name: value for name, value in parameters(self._space, arch).items() if name in search_space}
+
+    @abstractmethod
+    def _lot(self, study: Study, number: int) -> Codes:
+        """LOT architectures (LOT, choices) of the kind that this trial is to propose."""
 
 
 def finished(study: Study, before: int) -> tuple[list[FrozenTrial], NDArray[np.float64]]:

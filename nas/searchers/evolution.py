@@ -11,21 +11,17 @@ fronts, sparse regions first; and no architecture comes twice.
 `_regularised.py` has another scheme.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
-from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.study import Study
-from optuna.trial import FrozenTrial
 
 from nas.searchers import SearchProblem
-from nas.searchers._distinct import DistinctSampler, InnerSampler, architecture, parameters
+from nas.searchers._distinct import DistinctSampler, architecture
 from nas.searchers._regularised import Regularised, ageing
-from nas.searchers._selection import LOT, best, finished, first_within
+from nas.searchers._selection import LOT, Evolving, best, finished
 from search_spaces._errors import UsageError, did_you_mean
 from search_spaces._space import INACTIVE, Codes
 
@@ -98,19 +94,12 @@ def build(
     return DistinctSampler(problem, partial(_Evolution, problem, published), always=False)
 
 
-class _Evolution(InnerSampler):
-    """Proposals of one trial; whether they are new, `DistinctSampler` sees to."""
+class _Evolution(Evolving):
+    """Mutants of the best so far, then children of two of them."""
 
     def __init__(self, problem: SearchProblem, scheme: Scheme, seed: int) -> None:
-        self._problem, self._scheme, self._space = problem, scheme, problem.space
-        self._rng = np.random.default_rng(seed)
-
-    def sample_relative(
-        self, study: Study, trial: FrozenTrial, search_space: Mapping[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        lot = self._lot(study, trial.number)
-        arch = self._space.decode(first_within(self._problem, lot, self._rng)[None])[0]
-        return {name: value for name, value in parameters(self._space, arch).items() if name in search_space}
+        super().__init__(problem, seed)
+        self._scheme = scheme
 
     def _lot(self, study: Study, number: int) -> Codes:
         """LOT architectures (LOT, choices) of the kind that this trial is to propose."""
