@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 import torch
+from no_latency import NoLatency
 from numpy.typing import NDArray
 
 import search_spaces
@@ -153,21 +154,6 @@ def test_the_quality_of_a_stopped_one_knows_how_hard_its_images_were() -> None:
     assert everything.value == hits[0].mean()
 
 
-class NoLatency:
-    """The latency of a job whose objectives do not name it."""
-
-    def metrics(self, codes: Any) -> dict[str, Any]:
-        return {"latency_ms": np.ones(len(codes))}
-
-    bounds = metrics
-
-    def intervals(self, codes: Any) -> dict[str, Any]:
-        return {}
-
-    def named(self, metric: str) -> str:
-        return metric
-
-
 class Data:
     """As much of a data set as the stage looks at."""
 
@@ -211,7 +197,7 @@ def test_an_interrupted_search_goes_on_as_if_nothing_had_been(store: Store) -> N
         assert run_search(store, name, Looked(hits)) == whole
 
 
-def test_racing_looks_at_fewer_images_and_finds_the_same_kind_of_front(store: Store) -> None:
+def test_racing_looks_at_fewer_images(store: Store) -> None:
     hits = table(QUALITY)
     raced, full = Looked(hits), Looked(hits)
     run_search(store, "raced", raced)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from no_latency import NoLatency
 
 import search_spaces
 from nas import searchers
@@ -26,21 +27,6 @@ SPACE = search_spaces.get(
     "matformer", image_size=(8, 8), patch_size=4, in_chans=1, num_classes=10, embed_dim=(16,), num_heads=(2,)
 )
 MACS = sorted(SPACE.costs(SPACE.all_codes())["macs"].tolist())
-
-
-class NoLatency:
-    """The latency of a job whose objectives do not name it."""
-
-    def metrics(self, codes: Codes) -> dict[str, Any]:
-        return {"latency_ms": np.ones(len(codes))}
-
-    bounds = metrics
-
-    def intervals(self, codes: Codes) -> dict[str, Any]:
-        return {}
-
-    def named(self, metric: str) -> str:
-        return metric
 
 
 class Data:
