@@ -136,7 +136,7 @@ def _cpu(runs: Sequence[Outcome], count: int) -> str:
     """A search that ends before shows what it took to its end, and where that is."""
     if not runs:
         return "–"
-    end = min(count, runs[0].evaluations)
+    end = min(count, *(run.evaluations for run in runs))
     spent = [1e3 * run.cpu_s[-(-end // BATCH) - 1] / end for run in runs]
     note = "" if end == count else f" (to {end})"
     return f"{np.mean(spent):.1f}, worst {max(spent):.1f}{note}"
