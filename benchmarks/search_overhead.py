@@ -1,4 +1,4 @@
-"""The quickstart run once with its evaluations timed, for `search.py`: what the search costs beside them.
+"""The quickstart run with its evaluations timed, for `search.py`: what searching costs beside them.
 
 Processes of the pool are spawned: each imports the script again, and with it this module, whose last lines
 have the evaluations of that process timed.
@@ -22,6 +22,7 @@ from search_spaces._errors import NotFoundError, UsageError
 from supernet import _evaluate
 
 JOB = "search-benchmark"
+JOBS = {"search-benchmark": (), "search-benchmark-whole": ("search.racing=null",)}  # jobs and their settings
 FOLDER = "NAS_BENCHMARK_TIMES"  # variable of the environment: where processes write what they have spent
 SEARCH = "search"
 
@@ -47,20 +48,20 @@ class Clock(StageClock):
         return {key: sum(times[key] for times in each) for key in ("start", "evaluation", "calls")}
 
 
-def quickstart(folder: Path) -> tuple[Store, Job]:
-    """The finished job of the folder's store; it runs first where there is none.
+def quickstart(folder: Path, name: str = JOB) -> tuple[Store, Job]:
+    """The finished job of that name in the folder's store; it runs first where there is none.
 
     One that was interrupted goes on, but then nobody knows what its search cost in all.
     """
     store = Store.open(f"sqlite:///{folder / 'quickstart.db'}")
     try:
-        job = store.job(JOB)
+        job = store.job(name)
     except NotFoundError:
-        _timed_run(store, create(store, load_config(EXAMPLE), name=JOB), folder)
+        _timed_run(store, create(store, load_config(EXAMPLE, JOBS[name]), name=name), folder)
     else:
         if job.state != "succeeded":
             pipeline.run(store, job, progress=StageClock())
-    return store, store.job(JOB)
+    return store, store.job(name)
 
 
 def _timed_run(store: Store, job: Job, folder: Path) -> None:
@@ -74,7 +75,11 @@ def _timed_run(store: Store, job: Job, folder: Path) -> None:
     clock.stage("end")
     del os.environ[FOLDER]
     told = {"seconds": clock.seconds, "evaluating": clock.evaluating}
-    (folder / "overhead.json").write_text(json.dumps(told), encoding="utf-8")
+    _times(folder, job.name).write_text(json.dumps(told), encoding="utf-8")
+
+
+def _times(folder: Path, name: str) -> Path:
+    return folder / f"overhead-{name}.json"
 
 
 def print_overhead(folder: Path) -> None:
@@ -82,25 +87,29 @@ def print_overhead(folder: Path) -> None:
 
     Raises UsageError where the job of the folder was interrupted.
     """
-    store, job = quickstart(folder)
-    with store:
-        count = len(store.evaluations(job, SEARCH))
-    path = folder / "overhead.json"
-    if not path.exists():
-        raise UsageError(
-            f"The job of {folder} was interrupted: its times are not known.", "Take a new folder."
-        )
-    told = json.loads(path.read_text(encoding="utf-8"))
-    whole, inside = told["seconds"][SEARCH], told["evaluating"][SEARCH]
-    rest = whole - inside["start"] - inside["evaluation"]
-    running = whole - inside["start"]
-    print(f"\nThe quickstart's search: {count} subnets, CPU seconds of all its processes\n")
-    print("| forward passes | the rest | share of the rest | starting the pool | the rest, ms a subnet |")
-    print("|---|---|---|---|---|")
+    print("\nThe quickstart's search, CPU seconds of all its processes\n")
     print(
-        f"| {inside['evaluation']:.1f} | {rest:.2f} | {100 * rest / running:.1f} % | {inside['start']:.1f} "
-        f"| {1e3 * rest / count:.1f} |"
+        "| racing | subnets | forward passes | the rest | share of the rest, % | share of the whole job, % "
+        "| starting the pool | the rest, ms a subnet |"
     )
+    print("|---|---|---|---|---|---|---|---|")
+    for name in JOBS:
+        store, job = quickstart(folder, name)
+        with store:
+            count = len(store.evaluations(job, SEARCH))
+        if not _times(folder, name).exists():
+            raise UsageError(
+                f"The job of {folder} was interrupted: its times are not known.", "Take a new folder."
+            )
+        told = json.loads(_times(folder, name).read_text(encoding="utf-8"))
+        search, inside = told["seconds"][SEARCH], told["evaluating"][SEARCH]
+        forward, running = inside["evaluation"], search - inside["start"]
+        rest, job_seconds = running - forward, sum(told["seconds"].values())
+        print(
+            f"| {'on' if name == JOB else 'off'} | {count} | {forward:.1f} | {rest:.2f} "
+            f"| {100 * rest / running:.1f} | {100 * rest / job_seconds:.1f} | {inside['start']:.1f} "
+            f"| {1e3 * rest / count:.1f} |"
+        )
 
 
 def _timed(folder: Path) -> None:

@@ -98,9 +98,10 @@ def batch(values: Floats, archive: Floats, count: int) -> list[int]:
     low, high = (end(both[moocore.is_nondominated(both)], axis=0) for end in (np.min, np.max))
     span = np.where(high > low, high - low, 1.0)
     rows, taken = (values - low) / span, (front - low) / span
+    beaten = np.all(front[None, :, :] <= values[considered][:, None, :], axis=2).any(axis=1)
     reference = np.full(values.shape[1], REFERENCE)
     volume = float(moocore.hypervolume(taken, ref=reference)) if len(taken) else 0.0
-    bounds = [(-np.inf, place) for place in considered]
+    bounds = [(-np.inf, place) for place, lost in zip(considered, beaten, strict=True) if not lost]
     chosen: list[int] = []
     while bounds and len(chosen) < count:
         _, place = heapq.heappop(bounds)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from nas.searchers._one_thread import one_thread
 from nas.stages._objectives import QUALITY, Objectives, values_of
 from nas.store import Evaluation
 from predictors import accuracy
@@ -23,5 +24,6 @@ def believed(objectives: Objectives, evaluations: Sequence[Evaluation]) -> Float
     codes = space.encode([space.architecture(e.subnet.architecture) for e in evaluations])
     errors = [e.stderr for e in evaluations if e.stderr is not None]
     known = np.array(errors) if len(errors) == len(evaluations) else None
-    values[:, place] = accuracy.fit(space, codes, values[:, place], stderr=known).mean(codes)
+    with one_thread():
+        values[:, place] = accuracy.fit(space, codes, values[:, place], stderr=known).mean(codes)
     return values

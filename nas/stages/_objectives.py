@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from nas.spaces import exact_metrics
 from nas.stages.latency import Latency
-from nas.store import Evaluation
+from nas.store import Evaluation, NewEvaluation
 from search_spaces import SearchSpace
 from search_spaces._space import Codes
 
@@ -82,7 +82,9 @@ class Objectives:
         return told
 
 
-def values_of(objectives: Objectives, evaluations: Sequence[Evaluation]) -> NDArray[np.float64]:
-    """Objective values `(n, objectives)` of evaluations that succeeded."""
-    rows = [[e.objectives[name] for name in objectives.names] for e in evaluations]
+def values_of(
+    objectives: Objectives, evaluations: Sequence[Evaluation | NewEvaluation]
+) -> NDArray[np.float64]:
+    """Objective values `(n, objectives)`, finite where the evaluation succeeded."""
+    rows = [[e.objectives.get(name) for name in objectives.names] for e in evaluations]
     return np.array(rows, dtype=np.float64).reshape(len(rows), len(objectives.names))

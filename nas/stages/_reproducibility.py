@@ -12,6 +12,7 @@ from torch import Tensor
 from nas.agreement import agreement
 from nas.datasets import DataSet
 from nas.evaluation import Hits
+from nas.searchers._one_thread import one_thread
 from nas.stages._estimates import whole_qualities
 from nas.stages._run import Run
 from predictors import accuracy
@@ -59,7 +60,8 @@ def scores(space: SearchSpace, codes: Codes, hits: Sequence[Hits], sources: Tens
     ranking = agreement([(ours.tolist(), others.tolist())])
     found["ranking"] = ranking and ranking.to_dict()
     labels, errors = _labels(hits, first, table[:, first].mean(axis=0), sources)
-    told = _predicted(space, codes, labels, errors)[whole]
+    with one_thread():
+        told = _predicted(space, codes, labels, errors)[whole]
     score = agreement([(told.tolist(), others.tolist())])
     return found | {"predictor": score and score.to_dict()}
 

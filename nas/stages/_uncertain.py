@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import moocore
 import numpy as np
+from numpy.typing import NDArray
 
 from nas.stages._measuring import build_device, measure, stored
 from nas.stages._objectives import Objectives, values_of
@@ -32,18 +33,20 @@ def measured_where_uncertain(
     objectives: Objectives,
     archs: Sequence[Architecture],
     rows: Sequence[NewEvaluation],
+    earlier: NDArray[np.float64],
 ) -> list[NewEvaluation]:
     """The rows, with measured latencies for those that no other beats and whose interval is wide.
 
     Wide: half of it is more than `search.measure_above` of the prediction. What is measured is what the
     searcher is told, and stays with the evaluation: a resumed search sees the same. With several devices each
     is measured on where its own interval is wide, if its latency is an objective.
+    earlier: objective values (n, objectives) of what was evaluated before.
     """
     threshold, told = run.config.search.measure_above, list(rows)
     optimised = [one for one in objectives.latencies if one.named("latency_ms") in objectives.names]
     if threshold is None or not optimised:
         return told
-    front = _front(run, objectives, rows)
+    front = _front(objectives, rows, earlier)
     for latency in optimised:
         wide = {i: width for i in front if (width := _half_width(rows[i], latency)) > threshold}
         wanted = [archs[i] for i in sorted(wide, key=lambda i: -wide[i])[:MOST]]
@@ -76,14 +79,12 @@ def _half_width(row: NewEvaluation, latency: Latency) -> float:
     return high / predicted - 1
 
 
-def _front(run: Run, objectives: Objectives, rows: Sequence[NewEvaluation]) -> list[int]:
+def _front(objectives: Objectives, rows: Sequence[NewEvaluation], earlier: NDArray[np.float64]) -> list[int]:
     """The rows that no other and no earlier evaluation beats, as things look by the predictions."""
-    names = objectives.names
-    told = np.array([[row.objectives.get(name) for name in names] for row in rows], dtype=np.float64)
+    told = values_of(objectives, rows)
     good = np.flatnonzero(np.isfinite(told).all(axis=1))
     if not len(good):
         return []
-    done = [e for e in run.store.evaluations(run.lease.job, "search") if e.state == "ok"]
-    points = objectives.minimised(np.concatenate([told[good], values_of(objectives, done)]))
+    points = objectives.minimised(np.concatenate([told[good], earlier]))
     best = moocore.is_nondominated(points, keep_weakly=True)[: len(good)]
     return [int(i) for i in good[best]]

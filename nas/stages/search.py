@@ -79,8 +79,10 @@ class _Evaluated:
         self.told, self.batch = len(stored), (stored[-1].batch or 0) + 1 if stored else 0
         hits = run.store.hits(run.lease.job, "search")
         self._race = _race(run, data, pool, from_start=len(hits) == len(stored))
-        done = [e for e in stored if e.state == "ok" and e.subnet.key in hits]
+        good = [e for e in stored if e.state == "ok"]
+        done = [e for e in good if e.subnet.key in hits]
         self._race.remember([hits[e.subnet.key] for e in done], [self._optimised(e) for e in done])
+        self._values = values_of(objectives, good)
         if stored:
             self._show()  # a crash may have come between the last batch and its point
 
@@ -90,10 +92,12 @@ class _Evaluated:
         costs = self._objectives.costs(self._objectives.space.encode(archs))
         raced = self._race.run(archs, self._objectives.costs_alone(costs))
         rows = _rows(self._objectives, archs, raced, costs, batch=self.batch, position=self.told)
-        rows = measured_where_uncertain(self._run, self._objectives, archs, rows)
+        rows = measured_where_uncertain(self._run, self._objectives, archs, rows, self._values)
         hits = {arch.key: one.hits for arch, one in zip(archs, raced, strict=True)}
         self._run.store.add_evaluations(self._run.lease, rows, hits)
         self._race.remember([one.hits for one in raced], [self._optimised(row) for row in rows])
+        new = values_of(self._objectives, [row for row in rows if row.succeeded])
+        self._values = np.concatenate([self._values, new])
         self.told, self.batch = self.told + len(rows), self.batch + 1
         self._show()
         return rows
@@ -102,9 +106,7 @@ class _Evaluated:
         return {name: row.objectives.get(name) for name in (QUALITY, *self._objectives.names)}
 
     def _show(self) -> None:
-        run = self._run
-        done = [e for e in run.store.evaluations(run.lease.job, "search") if e.state == "ok"]
-        volume = self._objectives.hypervolume(values_of(self._objectives, done))
+        run, volume = self._run, self._objectives.hypervolume(self._values)
         data = {"evaluations": self.told, "hypervolume": volume}
         run.store.add_events(run.lease, [NewEvent("hypervolume", data, stage="search", step=self.told)])
         run.progress.update(self.told, self.total, hypervolume=round(volume, 4))
@@ -160,7 +162,7 @@ def _feasible(config: JobConfig, objectives: Objectives, codes: Codes) -> NDArra
 
 def _outside(config: JobConfig, objectives: Objectives, codes: Codes) -> NDArray[np.float64]:
     """How far architectures are from keeping the hard limits, exact or predicted; 0: they do."""
-    return distance(config.limits, objectives.bounds(codes), len(codes))
+    return distance(config.limits, objectives.bounds(codes) if config.limits else {}, len(codes))
 
 
 def problem(
@@ -190,10 +192,10 @@ def problem(
 
 
 def _ask(study: optuna.Study, space: SearchSpace, count: int) -> list[optuna.Trial]:
-    trials: list[optuna.Trial] = []
+    trials, choices = list[optuna.Trial](), distributions(space)
     for _ in range(count):
         try:
-            trials.append(study.ask(distributions(space)))
+            trials.append(study.ask(choices))
         except SpaceExhausted:
             break
     return trials

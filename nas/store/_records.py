@@ -1,5 +1,6 @@
 """The rows of the store as values; `New...` are rows that have no id yet."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -79,6 +80,12 @@ class NewEvaluation:
     position: int | None = None
     objectives: Mapping[str, float | None] = field(default_factory=dict)
     reason: str | None = None
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether the value is there and finite, and every objective that is there."""
+        told = [self.value, *(value for value in self.objectives.values() if value is not None)]
+        return all(value is not None and math.isfinite(value) for value in told)
 
 
 @dataclass(frozen=True)

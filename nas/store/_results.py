@@ -161,13 +161,13 @@ def _unpacked(bits: bytes, count: int) -> NDArray[np.bool_]:
 
 def _evaluation_row(job_id: int, subnet_id: int, new: NewEvaluation) -> dict[str, Any]:
     objectives = {name: finite(told) for name, told in new.objectives.items()}
-    value = finite(new.value)
+    value = finite(new.value) if new.succeeded else None
     reason = new.reason
-    if value is None:
+    if finite(new.value) is None:
         reason = reason or f"{new.metric} is {'missing' if new.value is None else new.value}"
     for name, objective in objectives.items():
         if objective is None and new.objectives[name] is not None:
-            value, reason = None, reason or f"{name} is {new.objectives[name]}"
+            reason = reason or f"{name} is {new.objectives[name]}"
     row = {name: getattr(new, name) for name in ("split", "weights", "metric", "count", "batch", "position")}
     row |= {"job_id": job_id, "subnet_id": subnet_id, "objectives": objectives, "created_at": now()}
     row |= {"state": "failed" if value is None else "ok", "value": value, "stderr": finite(new.stderr)}
