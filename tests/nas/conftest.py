@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+import search_spaces
 from nas.store import Lease, Store
+from search_spaces import SearchSpace
 
 
 @pytest.fixture(scope="session")
@@ -30,3 +32,15 @@ def lease(store: Store) -> Iterator[Lease]:
     """The right to write to an empty job of that store."""
     with store.acquire(store.create_job("job", config={}, seed=0, provenance={})) as held:
         yield held
+
+
+@pytest.fixture(scope="session")
+def wide() -> SearchSpace:
+    """The embedded space, 3060 architectures."""
+    return search_spaces.get("matformer")
+
+
+@pytest.fixture(scope="session")
+def tiny() -> SearchSpace:
+    """12 architectures."""
+    return search_spaces.get("matformer", embed_dim=(16, 32), num_heads=(2,), depth=(1, 2), mlp_ratio=(1, 2))

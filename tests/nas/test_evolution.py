@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
+from searching import search
 
 import search_spaces
 from nas import searchers
@@ -36,19 +37,6 @@ def window(space: SearchSpace, low: float, high: float, *, guided: bool = True, 
         outside=outside if guided else None,
         **more,
     )
-
-
-def search(
-    problem: SearchProblem, count: int, values: Any, directions: list[str], **options: Any
-) -> list[Architecture]:
-    sampler = searchers.build("evolution", problem, **options)
-    study = optuna.create_study(directions=directions, sampler=sampler)
-    found = []
-    for _ in range(count):
-        trial = study.ask(distributions(problem.space))
-        found.append(architecture(problem.space, trial.params))
-        study.tell(trial, values(found[-1]))
-    return found
 
 
 def everything(space: SearchSpace, **more: Any) -> SearchProblem:
@@ -105,7 +93,7 @@ def test_an_iteration_is_mutants_and_then_crossovers_of_the_best_so_far() -> Non
     def loss(arch: Architecture) -> float:
         return float(abs(space.cost(arch).macs - 1.1e10))
 
-    found = search(everything(space), 30 + 2 * 16, loss, ["minimize"], **SIZES)
+    found = search("evolution", everything(space), 30 + 2 * 16, loss, ["minimize"], **SIZES)
     for start in (30, 46):
         parents = sorted(found[:start], key=loss)[: SIZES["parents"]]
         mutants, crossovers = found[start : start + 10], found[start + 10 : start + 16]
@@ -155,6 +143,7 @@ def test_the_published_window_of_the_tiny_search(guided: bool) -> None:
     space = search_spaces.get("vit_resnas_tiny")
     low, high = 0.975 * 1_794_400_000, 1_794_400_000
     found = search(
+        "evolution",
         window(space, low, high, guided=guided),
         80,
         lambda arch: space.cost(arch).params,
@@ -190,7 +179,7 @@ def test_an_empty_window_ends_at_once() -> None:
     least = space.cost(space.smallest).macs
     start = time.process_time()
     with pytest.raises(SpaceExhausted, match="No feasible architecture"):
-        search(window(space, least + 1, least + 2), 1, lambda arch: 0.0, ["minimize"])
+        search("evolution", window(space, least + 1, least + 2), 1, lambda arch: 0.0, ["minimize"])
     assert time.process_time() - start < 20
 
 
@@ -206,7 +195,7 @@ def test_it_is_better_than_random_at_what_it_was_made_for() -> None:
     gains = []
     for seed in range(3):
         problem = window(space, 0.975 * 1.7944e9, 1.7944e9, seed=seed, budget=150)
-        found = search(problem, 150, quality, ["maximize"])
+        found = search("evolution", problem, 150, quality, ["maximize"])
         rng = np.random.default_rng(100 + seed)
         drawn = space.sample_choices(rng, 20_000)
         drawn = drawn[problem.feasible(drawn)][:150]

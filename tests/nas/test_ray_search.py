@@ -35,17 +35,6 @@ def maker(request: pytest.FixtureRequest) -> Any:
     return partial(MAKERS[request.param], metric=METRICS, mode=MODES)
 
 
-@pytest.fixture(scope="module")
-def wide() -> SearchSpace:
-    return search_spaces.get("matformer")
-
-
-@pytest.fixture(scope="module")
-def tiny() -> SearchSpace:
-    """12 architectures."""
-    return search_spaces.get("matformer", embed_dim=(16, 32), num_heads=(2,), depth=(1, 2), mlp_ratio=(1, 2))
-
-
 def below(space: SearchSpace, share: float, codes: Codes) -> np.ndarray:
     """Whether the MACs keep a share of the largest ones."""
     keeps: np.ndarray = space.costs(codes)["macs"] <= share * space.cost(space.largest).macs

@@ -40,18 +40,6 @@ def searcher(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-@pytest.fixture(scope="module")
-def wide() -> SearchSpace:
-    """The embedded space, 3060 architectures."""
-    return search_spaces.get("matformer")
-
-
-@pytest.fixture(scope="module")
-def tiny() -> SearchSpace:
-    """12 architectures."""
-    return search_spaces.get("matformer", embed_dim=(16, 32), num_heads=(2,), depth=(1, 2), mlp_ratio=(1, 2))
-
-
 def anything(codes: Codes) -> np.ndarray:
     return np.ones(len(codes), dtype=bool)
 

@@ -1,13 +1,13 @@
 """What is particular to single searchers: order, neighbourhood, ageing, reference points."""
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import moocore
 import numpy as np
 import optuna
 import pytest
+from searching import Values, search
 
 import search_spaces
 from nas import searchers
@@ -21,26 +21,12 @@ from search_spaces._errors import UsageError
 from search_spaces._space import INACTIVE
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
-Values = Callable[[Architecture], list[float]]
 
 
 def problem(space: SearchSpace, **more: Any) -> SearchProblem:
     return SearchProblem(
         space, lambda codes: np.ones(len(codes), dtype=bool), more.pop("start", ()), 16, 0, **more
     )
-
-
-def search(
-    name: str, problem: SearchProblem, count: int, values: Values, directions: list[Any], **options: Any
-) -> list[Architecture]:
-    sampler = searchers.build(name, problem, **options)
-    study = optuna.create_study(directions=directions, sampler=sampler)
-    found = []
-    for _ in range(count):
-        trial = study.ask(distributions(problem.space))
-        found.append(architecture(problem.space, trial.params))
-        study.tell(trial, values(found[-1]))
-    return found
 
 
 def distance(space: SearchSpace, a: Architecture, b: Architecture) -> int:
