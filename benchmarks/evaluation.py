@@ -98,12 +98,12 @@ def speedups(spent: Mapping[str, list[float]], way: str, counted: float) -> str:
 def deviation(net: Supernet, archs: Sequence[Architecture], x: Tensor, *, siblings: bool) -> float:
     """The largest deviation of logits from the extracted networks', of the largest logit."""
     descent = Descent(shared_steps(net), siblings=siblings, cache=None)
-    worst = 0.0
+    found = []
     with torch.inference_mode():
         for arch, logits in descent.run(x, archs, batch=None):
             alone = net.extract(arch)(x)
-            worst = max(worst, float((logits - alone).abs().max() / alone.abs().max()))
-    return worst
+            found.append((logits - alone).abs().max() / alone.abs().max())
+    return float(torch.stack(found).max())
 
 
 def row(name: str, net: Supernet, archs: Sequence[Architecture], images: int, rounds: int) -> str:
