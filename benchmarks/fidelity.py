@@ -2,8 +2,9 @@
 
 The supernet of the quickstart is trained and all its subnets are evaluated once on both held-out splits.
 Searches then look their evaluations up, through the job's own stage, with the same seeds with and without
-racing. Fronts are compared by the report split, which no search sees: hypervolume of the finalists, and the
-hypervolume that the front was believed to have less that.
+racing, and with as many images as racing looks at but the same ones for every subnet ("first"). Fronts are
+compared by the report split, which no search sees: hypervolume of the finalists, with the standard error that
+these images leave in one front's, and the hypervolume that the front was believed to have less that.
 
     python benchmarks/fidelity.py --seeds 10 --table table.npz
     python benchmarks/fidelity.py --seeds 10 --made 0       # a made truth: no training
@@ -41,6 +42,7 @@ from nas.store import Store
 from search_spaces import Architecture, SearchSpace
 from search_spaces._space import Codes
 from supernet._evaluate import correct
+from supernet._standard_errors import MeanErrors
 from supernet._train import Training
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "quickstart.yaml"
@@ -102,10 +104,14 @@ def tabulated(config: JobConfig, data: DataSet, space: SearchSpace, file: Path |
 
 @dataclass(frozen=True)
 class Outcome:
-    """Of one search: share of the images, its front by the report split and as believed, CPU seconds."""
+    """Of one search: share of the images, its front by the report split and as believed, CPU seconds.
+
+    stderr: of `true`, over the images of the report split.
+    """
 
     share: float
     true: float
+    stderr: float
     believed: float
     seconds: float
     reproducibility: dict[str, Any]
@@ -127,18 +133,31 @@ def searched(config: JobConfig, data: DataSet, objectives: Objectives, table: Ta
     share = table.seen / (len(rows) * data.sizes["search"])
     finalists = choose(objectives, rows, config.search.finalists)
     archs = [objectives.space.architecture(row.subnet.architecture) for row in finalists]
-    values = values_of(objectives, finalists)
-    values[:, 0] = [hits.mean() for hits in table.correct(archs, "report")]
+    values, hits = values_of(objectives, finalists), np.array(table.correct(archs, "report"))
+    values[:, 0] = hits.mean(axis=1)
     told = stage.result if stage is not None and stage.result is not None else {}
     hoped = objectives.hypervolume(believed(objectives, rows))
-    return Outcome(share, objectives.hypervolume(values), hoped, seconds, told["reproducibility"])
+    true, stderr = objectives.hypervolume(values), volume_error(objectives, values, hits, data)
+    return Outcome(share, true, stderr, hoped, seconds, told["reproducibility"])
+
+
+def volume_error(objectives: Objectives, values: NDArray[np.float64], hits: Hits, data: DataSet) -> float:
+    """The standard error of a front's hypervolume over the images that tell its accuracies.
+
+    To first order: the volume is a weighted sum of the accuracies, and therefore a mean over the images.
+    """
+    step, volume = 1e-6, objectives.hypervolume(values)
+    raised = values + step * np.eye(len(values))[:, :, None] * (np.arange(values.shape[1]) == 0)
+    weights = np.array([objectives.hypervolume(one) - volume for one in raised]) / step
+    by_image = torch.from_numpy(weights @ hits)[:, None]
+    return float(MeanErrors.over(len(by_image), data.sources("report")).of_means(by_image)[0])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--searchers", nargs="+", default=["surrogate", "random"])
-    parser.add_argument("--rates", nargs="+", type=float, default=[0.1], help="settings of search.racing")
+    parser.add_argument("--rate", type=float, default=0.1, help="search.racing")
     parser.add_argument("--evaluations", type=int, default=200)
     parser.add_argument("--table", type=Path, help="where the evaluations of all subnets are kept")
     parser.add_argument("--made", type=int, metavar="SEED", help="a made truth, and no supernet")
@@ -153,16 +172,21 @@ def main() -> None:
     )
     table = Table({arch: i for i, arch in enumerate(space.decode(space.all_codes()))}, hits)
     objectives = Objectives(("accuracy", "macs"), space, NoLatency())  # type: ignore[arg-type]
-    print("searcher   racing  images      true front      believed - true  CPU ms a subnet")
+    print(
+        "searcher   way     images         true front ± its error; less whole      believed less true  CPU ms"
+    )
     for searcher in options.searchers:
-        fronts: dict[float | None, NDArray[np.float64]] = {}
-        for racing in (None, *options.rates):
-            found = [
-                _one(config, data, objectives, table, searcher, racing, seed, options.evaluations)
-                for seed in range(options.seeds)
-            ]
-            fronts[racing] = np.array([one.true for one in found])
-            _show(searcher, racing, found, fronts, options.evaluations)
+        section = {"searcher": searcher, "evaluations": options.evaluations, "measure_above": None}
+
+        def run(way: str, section: dict[str, Any], whole: Sequence[Outcome] = ()) -> list[Outcome]:
+            found = [_one(config, data, objectives, table, section, seed) for seed in range(options.seeds)]
+            _show(way, found, whole or found, section)
+            return found
+
+        whole = run("whole", section | {"racing": None})
+        raced = run("racing", section | {"racing": options.rate}, whole)
+        images = round(np.mean([one.share for one in raced]) * data.sizes["search"])
+        run("first", section | {"racing": None, "images": images}, whole)
 
 
 def _one(
@@ -170,36 +194,29 @@ def _one(
     data: DataSet,
     objectives: Objectives,
     table: Table,
-    searcher: str,
-    racing: float | None,
+    section: dict[str, Any],
     seed: int,
-    evaluations: int,
 ) -> Outcome:
-    section = {"searcher": searcher, "racing": racing, "evaluations": evaluations, "measure_above": None}
     tree = merged(config) | {"seed": seed, "objectives": list(objectives.names)}
     job = JobConfig.model_validate(tree | {"search": tree["search"] | section}, strict=False)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(None):
         return searched(job, data, objectives, table, Path(folder))
 
 
-def _show(
-    searcher: str,
-    racing: float | None,
-    found: Sequence[Outcome],
-    fronts: dict[float | None, NDArray[np.float64]],
-    evaluations: int,
-) -> None:
+def _show(way: str, found: Sequence[Outcome], whole: Sequence[Outcome], section: dict[str, Any]) -> None:
+    """A line of the table. whole: the searches of the same seeds with all images."""
     share = np.array([one.share for one in found])
-    hoped = np.array([one.believed - one.true for one in found])
-    front, whole = fronts[racing], fronts[None]
-    apart = front - whole
+    front, error = (np.mean([getattr(one, name) for one in found]) for name in ("true", "stderr"))
+    apart = np.array([one.true - other.true for one, other in zip(found, whole, strict=True)])
     spread = apart.std(ddof=1) / np.sqrt(len(apart)) if len(apart) > 1 else np.nan
     print(
-        f"{searcher:10} {racing or 'off':6} {share.mean():6.3f} ± {share.std():.3f}  "
-        f"{front.mean():.4f} ({apart.mean():+.4f} ± {spread:.4f})  {hoped.mean():+.4f}  "
-        f"{1e3 * np.mean([one.seconds for one in found]) / evaluations:.1f}"
+        f"{section['searcher']:10} {way:6} {share.mean():6.3f} ± {share.std():.3f}  "
+        f"{front:.4f} ± {error:.4f}; {apart.mean():+.4f} ± {spread:.4f}  "
+        f"{np.mean([one.believed - one.true for one in found]):+.4f}  "
+        f"{1e3 * np.mean([one.seconds for one in found]) / section['evaluations']:.1f}",
+        flush=True,
     )
-    if racing is None:
+    if way == "whole":
         print("  ", found[0].reproducibility)
 
 
