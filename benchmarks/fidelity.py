@@ -35,10 +35,11 @@ from nas.spaces import resolve
 from nas.stages._beliefs import believed
 from nas.stages._objectives import Objectives, values_of
 from nas.stages._run import Run
+from nas.stages._seen_more import show_more
 from nas.stages.finalists import choose
 from nas.stages.search import search
 from nas.stages.train import recipe, strategy
-from nas.store import Store
+from nas.store import Evaluation, Store
 from search_spaces import Architecture, SearchSpace
 from search_spaces._space import Codes
 from supernet._evaluate import correct
@@ -126,12 +127,18 @@ def searched(config: JobConfig, data: DataSet, objectives: Objectives, table: Ta
             run = Run(store, lease, config, Silent(), threading.Event())
             begun = time.process_time()
             search(run, objectives, data, table)
+
+            def chosen() -> list[Evaluation]:
+                return choose(objectives, store.evaluations(job, "search"), config.search.finalists)
+
+            if config.search.racing is not None:
+                show_more(run, objectives, data, table, chosen)
             seconds = time.process_time() - begun
             lease.finish("succeeded")
+            finalists = chosen()
         rows = [row for row in store.evaluations(job, "search") if row.state == "ok"]
         stage = store.stage(job, "search")
     share = table.seen / (len(rows) * data.sizes["search"])
-    finalists = choose(objectives, rows, config.search.finalists)
     archs = [objectives.space.architecture(row.subnet.architecture) for row in finalists]
     values, hits = values_of(objectives, finalists), np.array(table.correct(archs, "report"))
     values[:, 0] = hits.mean(axis=1)

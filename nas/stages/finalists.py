@@ -13,6 +13,7 @@ from nas.stages._measuring import build_device, measure
 from nas.stages._objectives import Objectives
 from nas.stages._qualities import qualities
 from nas.stages._run import Run, subnet_row
+from nas.stages._seen_more import show_more
 from nas.store import Evaluation, NewEvaluation
 from search_spaces import Architecture
 from search_spaces._errors import JobFailedError
@@ -49,9 +50,15 @@ def choose(objectives: Objectives, evaluations: Sequence[Evaluation], count: int
 
 def _report(run: Run, objectives: Objectives, data: DataSet, pool: Evaluator) -> dict[str, Any]:
     space = objectives.space
-    evaluations = run.store.evaluations(run.lease.job, "search")
-    keeping = [e for e in evaluations if _keeps_when_measured(run, objectives, e)]
-    found = choose(objectives, keeping, run.config.search.finalists)
+
+    def chosen() -> list[Evaluation]:
+        evaluations = run.store.evaluations(run.lease.job, "search")
+        keeping = [e for e in evaluations if _keeps_when_measured(run, objectives, e)]
+        return choose(objectives, keeping, run.config.search.finalists)
+
+    if run.config.search.racing is not None:
+        show_more(run, objectives, data, pool, chosen)
+    found = chosen()
     if not found:
         raise JobFailedError("No subnet was evaluated with success.", "`nas show JOB` tells why they failed.")
     archs = [space.architecture(e.subnet.architecture) for e in found]

@@ -1,12 +1,13 @@
 """What a job finds out: subnets, their qualities, events."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
+from sqlalchemy.engine import Connection
 
 from nas.store import _tables as t
 from nas.store._database import Database, fetch
@@ -71,14 +72,26 @@ class Results(Database):
 
         hits: which of the split's first examples a subnet classifies right, by its key, if that is kept.
         """
+        with lease.write() as connection:
+            batch = list(evaluations)
+            ids = subnet_ids(connection, lease.job.id, (new.subnet for new in batch))
+            _insert(connection, lease.job.id, ids, batch, hits)
+
+    def replace_evaluations(
+        self, lease: Lease, evaluations: Iterable[NewEvaluation], hits: Mapping[str, NDArray[np.bool_]]
+    ) -> None:
+        """A batch in place of the evaluations with the same subnet, split, weights and metric.
+
+        hits: as of `add_evaluations`; what was kept before is replaced, too.
+        """
         batch = list(evaluations)
         with lease.write() as connection:
             ids = subnet_ids(connection, lease.job.id, (new.subnet for new in batch))
-            rows = [_evaluation_row(lease.job.id, ids[new.subnet.key], new) for new in batch]
-            insert_missing(connection, t.evaluations, rows)
-            kept = [new for new in batch if new.subnet.key in hits]
-            rows = [_hits_row(lease.job.id, ids[n.subnet.key], n, hits[n.subnet.key]) for n in kept]
-            insert_missing(connection, t.hits, rows)
+            for new in batch:
+                key = {"subnet_id": ids[new.subnet.key], "split": new.split, "weights": new.weights}
+                connection.execute(sa.delete(t.evaluations).filter_by(**key, metric=new.metric))
+                connection.execute(sa.delete(t.hits).filter_by(**key))
+            _insert(connection, lease.job.id, ids, batch, hits)
 
     def replace_evaluation(
         self, lease: Lease, new: NewEvaluation, *, stage: str, key: str, result: Mapping[str, Any]
@@ -157,6 +170,20 @@ def _hits_row(job_id: int, subnet_id: int, new: NewEvaluation, hits: NDArray[np.
 def _unpacked(bits: bytes, count: int) -> NDArray[np.bool_]:
     packed: NDArray[np.uint8] = np.frombuffer(bits, dtype=np.uint8)
     return np.unpackbits(packed, count=count).astype(np.bool_)
+
+
+def _insert(
+    connection: Connection,
+    job_id: int,
+    ids: Mapping[str, int],
+    batch: Sequence[NewEvaluation],
+    hits: Mapping[str, NDArray[np.bool_]],
+) -> None:
+    rows = [_evaluation_row(job_id, ids[new.subnet.key], new) for new in batch]
+    insert_missing(connection, t.evaluations, rows)
+    kept = [new for new in batch if new.subnet.key in hits]
+    rows = [_hits_row(job_id, ids[n.subnet.key], n, hits[n.subnet.key]) for n in kept]
+    insert_missing(connection, t.hits, rows)
 
 
 def _evaluation_row(job_id: int, subnet_id: int, new: NewEvaluation) -> dict[str, Any]:

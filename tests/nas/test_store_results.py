@@ -91,6 +91,22 @@ def test_what_was_evaluated_stays_as_it_is(store, lease):
     assert [(e.position, e.value) for e in store.evaluations(lease.job)] == [(0, 0.5), (2, 0.7)]
 
 
+def test_a_batch_takes_the_place_of_what_was_told_before(store, lease):
+    hits = {subnet(n).key: np.arange(4) < n for n in (1, 2)}
+    first = [NewEvaluation(subnet(n), n / 4, count=4, batch=0, position=n) for n in (1, 2)]
+    store.add_evaluations(lease, [*first, NewEvaluation(subnet(1), 0.9, split="report")], hits)
+    more = {subnet(1).key: np.ones(8, dtype=bool)}
+    store.replace_evaluations(lease, [NewEvaluation(subnet(1), 1.0, count=8, batch=0, position=1)], more)
+    told = [(e.subnet.key, e.value, e.count) for e in store.evaluations(lease.job, "search")]
+    assert told == [(subnet(1).key, 1.0, 8), (subnet(2).key, 0.5, 4)]
+    assert [e.value for e in store.evaluations(lease.job, "report")] == [0.9]
+    kept = store.hits(lease.job, "search")
+    assert {key: seen.tolist() for key, seen in kept.items()} == {
+        subnet(1).key: [True] * 8,
+        subnet(2).key: [True, True, False, False],
+    }
+
+
 def test_a_batch_is_written_whole_or_not_at_all(store, lease):
     broken = NewEvaluation(NewSubnet("b", {}, 1, 1), 0.5, split=None)
     with pytest.raises(Exception, match="NOT NULL"):
