@@ -49,7 +49,7 @@ RIVALS: dict[str, Callable[[Tabulated, int], Floats]] = {
     "random": random_search,
     "regularised evolution": regularised_evolution,
     "`evolution`": lambda truth, budget: searched("evolution", truth, budget)[0],
-    "`nsga2` (default)": lambda truth, budget: searched("nsga2", truth, budget)[0],
+    "`nsga2`": lambda truth, budget: searched("nsga2", truth, budget)[0],
     "`generative`, factorised": lambda truth, budget: searched(
         "generative", truth, budget, generator="factorised"
     )[0],
