@@ -272,13 +272,22 @@ def test_too_few_measured_subnets_fail_the_job_with_their_number(
 
 @pytest.fixture
 def uncertain(store: Store, space: SearchSpace) -> Iterator[Callable[..., list[NewEvaluation]]]:
-    """What becomes of a batch of two when the first one's latency is as uncertain as asked."""
+    """What becomes of a batch of two when the first one's latency is as uncertain as asked.
+
+    best: accuracy and latency of the best that was evaluated before.
+    """
     with running(store, config()) as run:
         fitted = latency(run, space)
         sample = {m.subnet.key for m in store.measurements(run.lease.job, "sample")}
         archs = [arch for arch in space.decode(pool(space, seed=0)) if arch.key not in sample][:2]
 
-        def told(half_width: float, *, above: float | None, quality: float = 0.5) -> list[NewEvaluation]:
+        def told(
+            half_width: float,
+            *,
+            above: float | None,
+            quality: float = 0.5,
+            best: tuple[float, float] = (0.1, 9.0),
+        ) -> list[NewEvaluation]:
             wide = Latency(fitted.device, Sure(half_width / 1.6449), memory=None)  # type: ignore[arg-type]
             search = run.config.search.model_copy(update={"measure_above": above})
             asked = replace(run, config=run.config.model_copy(update={"search": search}))
@@ -290,7 +299,7 @@ def uncertain(store: Store, space: SearchSpace) -> Iterator[Callable[..., list[N
                 for arch, value in zip(archs, (quality, 0.4), strict=True)
             ]
             rows = _uncertain.with_intervals(objectives, archs, rows)
-            return _uncertain.measured_where_uncertain(asked, objectives, archs, rows)
+            return _uncertain.measured_where_uncertain(asked, objectives, archs, rows, np.array([best]))
 
         yield told
 
@@ -314,6 +323,7 @@ def test_a_front_member_with_a_wide_interval_is_measured(store: Store, uncertain
 def test_sure_predictions_and_failed_subnets_are_not_measured(store: Store, uncertain: Any) -> None:
     uncertain(0.05, above=0.1)
     uncertain(0.9, above=None)
+    uncertain(0.2, above=0.1, best=(0.6, 1.0))  # which beats both
     assert searched(store) == 0
     _, other = uncertain(0.2, above=0.1, quality=float("nan"))
     measured = store.measurements(store.job("job"), "search")
