@@ -1,12 +1,13 @@
 """Subnets near the front see more images at the end: which, how many, and that it goes on after a Ctrl-C."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pytest
-from raced import ARCHS, IMAGES, QUALITY, Data, Looked, rows_of, run_search, running, table
+from raced import ARCHS, IMAGES, QUALITY, Data, Hits, Looked, rows_of, run_search, running, table
 
-from nas.stages import _seen_more
+from nas.stages import _seen_more, finalists
 from nas.stages.finalists import choose
 from nas.store import Evaluation, Store
 
@@ -64,6 +65,31 @@ def test_what_is_interrupted_goes_on_where_it_was(store: Store, monkeypatch: pyt
     for stop in (1, 2):
         assert show(store, "stopped", Looked(hits, stop)) != whole
     assert show(store, "stopped", Looked(hits)) == whole
+
+
+class WithReport(Looked):
+    """Looks up the report split, too, which is the search split here."""
+
+    def correct(self, archs: Sequence[Any], split: str, images: slice | None = None) -> list[Hits]:
+        return super().correct(archs, "search", images or slice(0, IMAGES))
+
+
+@pytest.mark.parametrize("racing", [0.1, None])
+def test_the_stage_shows_more_before_it_chooses(
+    store: Store, monkeypatch: pytest.MonkeyPatch, racing: float | None
+) -> None:
+    monkeypatch.setattr(_seen_more, "SHARE", 1.0)
+    monkeypatch.setattr(finalists, "build_device", lambda *_: None)
+    monkeypatch.setattr(finalists, "measure", lambda *_, **__: {})
+    before = run_search(store, "job", Looked(table(QUALITY)), racing=racing)
+    pool = WithReport(table(QUALITY))
+    with running(store, "job", racing=racing) as (run, objectives):
+        finalists.report(run, objectives, Data(), pool)  # type: ignore[arg-type]
+    reported = {one.subnet.key for one in store.evaluations(store.job("job"), "report")}
+    after = rows_of(store, "job")
+    assert len(reported) > 4
+    assert {after[key][3] for key in reported} == {IMAGES}
+    assert (after != before) == (racing is not None)
 
 
 def test_nobody_sees_more_than_all(store: Store) -> None:
