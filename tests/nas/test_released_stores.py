@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from flask.testing import FlaskClient
 from safetensors import safe_open
 
 from dashboards.app import create_app
@@ -22,6 +23,12 @@ STORES = Path(__file__).parent.parent / "released_stores"
 SCHEMAS = sorted(file.name.partition(".")[0] for file in STORES.glob("*.tar.xz"))
 FAMILIES = ("autoformer", "matformer", "stitching", "turbovit", "vit_resnas")
 STOPPED = {"stopped-in-search": "supernet", "stopped-in-training": "checkpoint"}  # job -> what it has saved
+REFUSED = pytest.param(
+    "0001",
+    marks=pytest.mark.xfail(
+        reason="fingerprints have gained fields since, and the state of predictors has another version"
+    ),
+)
 HOST = {"Host": "127.0.0.1:8050"}
 
 
@@ -34,10 +41,10 @@ class Opened:
         self.schema, self.file, self._capsys = schema, folder / "store.sqlite", capsys
         self.url = f"sqlite:///{self.file}"
 
-    def nas(self, *words: object, code: int = 0) -> str:
+    def nas(self, *words: object, code: int = 0, stored: bool = True) -> str:
         """What `nas` prints on stdout, or on stderr if it has to end with another code than 0."""
         self._capsys.readouterr()
-        ended = main([*map(str, words), "--store", self.url, *([] if code else ["--quiet"])])
+        ended = main([*map(str, words), *(["--store", self.url] if stored else [])])
         streams = self._capsys.readouterr()
         assert ended == code, streams.err
         return streams.err if code else streams.out
@@ -145,12 +152,14 @@ def test_every_family_is_extracted(upgraded: Opened, tmp_path: Path) -> None:
 def test_what_is_extracted_runs_and_is_timed(upgraded: Opened, tmp_path: Path) -> None:
     for job in FAMILIES:
         upgraded.told("extract", job, "--knee", "-o", tmp_path / job)
-        upgraded._capsys.readouterr()
-        assert main(["measure", str(tmp_path / job), "--batch", "2", "--json"]) == 0
-        assert json.loads(upgraded._capsys.readouterr().out)["measured_ms"] > 0
+        told = json.loads(upgraded.nas("measure", tmp_path / job, "--batch", 2, "--json", stored=False))
+        assert told["measured_ms"] > 0
 
 
 def test_latency_is_predicted_and_architectures_are_generated(upgraded: Opened) -> None:
+    if upgraded.schema == "0001":  # its predictors are of a kind whose state is not read any more
+        assert "start the job anew" in upgraded.nas("generate", "autoformer", code=2)
+        return
     for job in FAMILIES:
         subnet = upgraded.told("front", job)["front"][0]["subnet"]
         assert upgraded.told("predict", job, subnet)["latency"]["predicted_ms"] > 0
@@ -159,6 +168,7 @@ def test_latency_is_predicted_and_architectures_are_generated(upgraded: Opened) 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("job", STOPPED)
+@pytest.mark.parametrize("released", [REFUSED, *SCHEMAS[1:]], indirect=True)
 def test_a_stopped_job_goes_on_and_nothing_is_done_twice(
     released: Opened, job: str, here: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -167,7 +177,9 @@ def test_a_stopped_job_goes_on_and_nothing_is_done_twice(
     released.nas("db", "upgrade")
     before = stages(released, job)
     number = released.told("show", job)["id"]
-    saved = {file: file.read_bytes() for file in tmp_path.glob(f"store.artifacts/job-{number}/{STOPPED[job]}*")}
+    saved = {
+        file: file.read_bytes() for file in tmp_path.glob(f"store.artifacts/job-{number}/{STOPPED[job]}*")
+    }
     assert saved
     assert released.told("resume", job)["front"]
     after, shown = stages(released, job), released.told("show", job)
@@ -209,30 +221,38 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return fingerprint
 
 
+@pytest.mark.slow
 def test_every_page_of_the_dashboard_answers(upgraded: Opened) -> None:
     client = create_app(upgraded.url).server.test_client()
     assert client.get("/", headers=HOST).status_code == 200
     callbacks = client.get("/_dash-dependencies", headers=HOST).get_json()
+    for_all = [c for c in callbacks if not c["prevent_initial_call"] and not is_for(c, "job")]
+    of_a_job = [c for c in callbacks if not c["prevent_initial_call"] and is_for(c, "job")]
+    assert for_all
+    assert of_a_job
     jobs = upgraded.told("ls")
-    assert len(jobs) == 7
+    for path in ("/", "/devices", "/device/1", *(f"/job/{job['name']}" for job in jobs)):
+        answers(client, for_all[:1] if "job" in path else for_all, {"url.pathname": path, "device.data": 1})
     for job in jobs:
-        for search in ("", f"?subnet={subnet_of(upgraded, job['name'])}"):
-            values = {"url.pathname": f"/job/{job['name']}", "url.search": search}
-            values |= {"job.data": job["id"], "device.data": 1}
-            for callback in callbacks:
-                answer = client.post("/_dash-update-component", json=asked(callback, values), headers=HOST)
-                assert answer.status_code in (200, 204), (job["name"], callback["output"])
-    for path in ("/", "/devices", "/device/1"):
-        callback = next(c for c in callbacks if c["output"] == "page.children")
-        answer = client.post(
-            "/_dash-update-component", json=asked(callback, {"url.pathname": path}), headers=HOST
-        )
-        assert "No such page" not in answer.get_data(as_text=True)
+        search = f"?subnet={chosen}" if (chosen := subnet_of(upgraded, job["name"])) else ""
+        answers(client, of_a_job, {"job.data": job["id"], "url.search": search})
+
+
+def is_for(callback: Mapping[str, Any], name: str) -> bool:
+    return any(part["id"] == name for part in [*callback["inputs"], *callback["state"]])
+
+
+def answers(client: FlaskClient, callbacks: list[dict[str, Any]], values: Mapping[str, Any]) -> None:
+    for callback in callbacks:
+        answer = client.post("/_dash-update-component", json=asked(callback, values), headers=HOST)
+        assert answer.status_code == 200, (values, callback["output"])
+        assert "No such" not in answer.get_data(as_text=True)
 
 
 def subnet_of(released: Opened, job: str) -> str:
-    query = "SELECT s.key FROM subnets s JOIN jobs j ON j.id = s.job_id WHERE j.name = ? LIMIT 1"
-    return str(released.rows(query, job)[0][0])
+    """A subnet that was evaluated; of a job that has none, nothing."""
+    front = released.told("front", job)["front"] if job in FAMILIES else []
+    return str(front[0]["subnet"]) if front else ""
 
 
 def asked(callback: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
