@@ -1,7 +1,7 @@
 """Makes the stores of this folder: `python tests/released_stores/make.py [SCHEMA ...]`, all without a schema.
 
-Each is filled (`fill.py`) by the code of its time, which is checked out for as long as that takes. Only a store
-whose schema is new has to be made: what was released does not change.
+Each is filled (`fill.py`) by the code of its time, which is checked out for as long as that takes. Only a
+store whose schema is new has to be made: what was released does not change.
 """
 
 import io
