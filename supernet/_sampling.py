@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search_spaces import Architecture, SearchSpace
+from search_spaces._choices import Choice
 from search_spaces._errors import UsageError
 from supernet._resource_groups import Groups
 
@@ -137,19 +138,25 @@ class MultiArchitectural(Interleaved):
     Every choice hands its options out in random order, none twice before all have been used. Source: Liao et
     al., "Searching for Efficient Multi-Stage Vision Transformers" (arXiv 2109.00642), multi-architectural
     sampling; there with masks in one pass, here sliced, one after the other.
+    at_once: how many of them differ so, drawn apart from the next ones (the released training: two, on each
+    of eight GPUs); None: all.
     """
 
     paths: int = 4
+    at_once: int | None = None
 
     def draw(self, space: SearchSpace, rng: np.random.Generator) -> list[Architecture]:
-        columns = [_dealt(len(choice.options), self.paths, rng) for choice in space.choices]
-        return space.decode(space.canonical(np.stack(columns, axis=1)))
+        size = self.at_once or self.paths
+        counts = [min(size, self.paths - begin) for begin in range(0, self.paths, size)]
+        lots = [np.stack([_dealt(choice, n, rng) for choice in space.choices], axis=1) for n in counts]
+        return space.decode(space.canonical(np.concatenate(lots)))
 
 
-def _dealt(options: int, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """`count` of the numbers below `options`, in rounds that use each of them once."""
-    rounds = -(-count // options)
-    return np.concatenate([rng.permutation(options) for _ in range(rounds)])[:count]
+def _dealt(choice: Choice, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """The places of `count` options, in rounds that use each of them once, or as often as it counts."""
+    entries = np.repeat(np.arange(len(choice.options)), choice.copies or 1)
+    rounds = -(-count // len(entries))
+    return np.concatenate([entries[rng.permutation(len(entries))] for _ in range(rounds)])[:count]
 
 
 def _random(space: SearchSpace, rng: np.random.Generator, count: int) -> list[Architecture]:
