@@ -7,6 +7,8 @@ Ours: boxes and blends are drawn for each image, boxes cover any share, and no i
 `published_mixup` follows the released rule.
 """
 
+from collections.abc import Callable
+from itertools import pairwise
 from typing import Any, Self
 
 import numpy as np
@@ -80,7 +82,7 @@ def published_mixup(
 ) -> Lesson:
     """As `patch_mixup`, by the released rule: one box and one blend a half, partners that may be the image.
 
-    There a half is that of a GPU's 128 images, here that of what this process sees of a step.
+    There a half is that of a GPU's 128 images, here that of a lot (`MultiArchitectural.at_once`).
     """
     half, rest = len(images) // 2, len(images) - len(images) // 2
     partners = np.concatenate([rng.permutation(half), half + rng.permutation(rest)])
@@ -88,6 +90,14 @@ def published_mixup(
     own[:half] = ~published_box(rng, grid)
     own[half:] = rng.beta(BLEND, BLEND)
     return _mixed(images, labels, partners, own, classes)
+
+
+def in_lots(mix: Callable[..., Lesson], images: Tensor, labels: Tensor, lots: int, **how: Any) -> Lesson:
+    """The blocks into which a batch falls, each mixed apart by `mix`, which takes `how`, too."""
+    ends = [len(images) * i // lots for i in range(lots + 1)]
+    parts = [mix(images[a:b], labels[a:b], **how) for a, b in pairwise(ends)]
+    fields = zip(*((part.images, part.labels, part.patch_labels) for part in parts), strict=True)
+    return Lesson(*(torch.cat(tensors) if lots > 1 else tensors[0] for tensors in fields))
 
 
 def published_box(rng: np.random.Generator, grid: tuple[int, int]) -> NDArray[np.bool_]:

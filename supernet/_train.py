@@ -24,7 +24,7 @@ from supernet._distributed import average_gradients, rank, world
 from supernet._lesson import Lesson
 from supernet._nested import Nested
 from supernet._parameter_groups import parameter_groups, trained_parameters
-from supernet._patch_mixup import PatchHead, patch_mixup, published_mixup
+from supernet._patch_mixup import PatchHead, in_lots, patch_mixup, published_mixup
 from supernet._recipe import Recipe
 from supernet._sampling import Strategy
 
@@ -192,7 +192,7 @@ class Training:
             return Lesson(x, labels)
         rng = np.random.default_rng([self.seed, abs(step), rank(), MIXING])
         mix = published_mixup if self.recipe.patch_mixup == "published" else patch_mixup
-        return mix(x, labels, grid=head.grid, classes=head.classes, rng=rng)
+        return in_lots(mix, x, labels, self.strategy.lots, grid=head.grid, classes=head.classes, rng=rng)
 
     def _lesson(self, x: Tensor, labels: Tensor) -> Lesson:
         """The batch, mixed if it is to be, and what the teacher says of it."""

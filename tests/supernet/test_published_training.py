@@ -150,6 +150,22 @@ def test_the_next_two_are_drawn_apart_from_the_first() -> None:
     assert close(alike, 0.25, 0.44, len(archs))  # of four options
 
 
+def test_each_lot_has_its_own_block_of_the_batch_and_its_own_mixing() -> None:
+    strategy = MultiArchitectural(4, at_once=2)
+    shares = [list(range(16))[part] for part in strategy.share(16, 4)]
+    assert shares == [[0, 2, 4, 6], [1, 3, 5, 7], [8, 10, 12, 14], [9, 11, 13, 15]]
+    assert [list(range(6))[part] for part in strategy.share(6, 1)] == [[0, 1, 2, 3, 4, 5]]
+    trained = training(patch_mixup="published")
+    own = torch.arange(16, dtype=torch.float64)[:, None, None, None].expand(16, 1, 8, 16)
+    images = trained.mixed(own, torch.arange(16), 0).images
+    for block, lowest, highest in ((images[:8], 0, 7), (images[8:], 8, 15)):
+        assert block.min() >= lowest
+        assert block.max() <= highest
+    whole = MultiArchitectural(4)
+    assert whole.lots == 1
+    assert [list(range(8))[part] for part in whole.share(8, 4)] == [[0, 4], [1, 5], [2, 6], [3, 7]]
+
+
 def test_other_choices_widen_as_before() -> None:
     space = search_spaces.get("vit_resnas_tiny")
     for step in (0, 7, 8, 15, 29):
