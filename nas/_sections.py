@@ -57,10 +57,14 @@ class SamplingConfig(Section):
     """Which subnets a training step draws; `smallest` and `largest` are shares of the steps.
 
     paths: of `multi_architectural` and `resource_constrained`, whose subnets share the batch.
+    at_once, blocks_twice: of `multi_architectural`: how many subnets are drawn so that they differ, and then
+    the next ones (null: all of a step); whether a block is there counts as four options, yes and no twice
+    each, where options are dealt out and where a widening lets them in. The released training: 2 and true.
     bins, gap_gmacs: of `resource_constrained`, which draws uniformly over groups of like cost: exact levels,
     or `bins` intervals of MACs, or groups by an absolute gap.
     """
 
+    LATER = frozenset({"at_once", "blocks_twice"})
     strategy: Literal[
         "single_path", "sandwich", "weighted", "joint", "multi_architectural", "resource_constrained"
     ] = "single_path"
@@ -71,6 +75,8 @@ class SamplingConfig(Section):
     distill: bool = False
     distill_after: Share = 0.4
     paths: Count = 4
+    at_once: Count | None = None
+    blocks_twice: bool = False
     bins: Count | None = None
     gap_gmacs: Positive | None = None
 
@@ -85,6 +91,13 @@ class SamplingConfig(Section):
         grouped = self.bins is not None or self.gap_gmacs is not None
         if grouped and self.strategy != "resource_constrained":
             raise ValueError(f"bins and gap_gmacs belong to resource_constrained, not to {self.strategy}")
+        dealt = self.at_once is not None or self.blocks_twice
+        if dealt and self.strategy != "multi_architectural":
+            raise ValueError(
+                f"at_once and blocks_twice belong to multi_architectural, not to {self.strategy}"
+            )
+        if self.at_once is not None and self.paths % self.at_once:
+            raise ValueError(f"paths ({self.paths}) must be a multiple of at_once ({self.at_once})")
         if self.distill and self.splits_batch:
             raise ValueError(
                 f"distill cannot be combined with {self.strategy}, whose subnets see different images; "
@@ -112,14 +125,20 @@ class TeacherConfig(Section):
 class TrainConfig(Section):
     """How the shared weights are trained; `threads: 0` takes all cores.
 
+    recipe: whose values hold where nothing is said: the family's `own` or, where they are known, those
+    `published` with the authors' code.
     largest_first: the share of the steps, at the start, in which only the largest subnet is trained.
     lr_scale: first part of a shared parameter's name -> factor on its learning rate; 0 keeps it as it is.
     widening: the share of the steps, behind largest_first, over which smaller and smaller options are let in.
     sort_every: steps after which neurons and heads are sorted by weight, while that lasts; null: never.
-    patch_mixup: mixed images with a label for every patch; for families that have such labels.
+    patch_mixup: mixed images with a label for every patch, for families that have such labels; `published`
+    draws boxes, blends and partners as the release of ViT-ResNAS does.
+    decay_also: weight decay holds for these, too: position embeddings, tokens, tables of relative positions.
+    init_std: standard deviation of fresh linear layers; null: by the number of their inputs.
     """
 
-    LATER = frozenset({"widening", "sort_every", "patch_mixup"})
+    LATER = frozenset({"widening", "sort_every", "patch_mixup", "decay_also", "init_std", "recipe"})
+    recipe: Literal["own", "published"] = "own"
     steps: Count = 2000
     batch_size: Count = 64
     lr: Positive = 3e-3
@@ -132,7 +151,9 @@ class TrainConfig(Section):
     largest_first: Share = 0.25
     widening: Share = 0.0
     sort_every: Count | None = None
-    patch_mixup: bool = False
+    patch_mixup: bool | Literal["published"] = False
+    decay_also: Annotated[tuple[Literal["positions", "tokens", "relative_positions"], ...], AList] = ()
+    init_std: Annotated[float, Field(gt=0, le=1)] | None = None
     sampling: SamplingConfig = SamplingConfig()
     teacher: TeacherConfig | None = None
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None

@@ -22,10 +22,13 @@ class Section(BaseModel):
     def inputs(self, **options: Any) -> dict[str, Any]:
         """Plain data by which a stage knows what its result was made from.
 
-        A later field that is not used leaves no trace in it, so that the results of older jobs stay valid.
+        A later field that is not used leaves no trace in it, nor in a section inside it, so that the results
+        of older jobs stay valid.
         options: of `model_dump`.
         """
         dumped = self.model_dump(mode="json", **options)
+        inner = {name: value for name in dumped if isinstance(value := getattr(self, name), Section)}
+        dumped |= {name: value.inputs() for name, value in inner.items()}
         unused = {name for name in self.LATER if getattr(self, name) == type(self).model_fields[name].default}
         return {name: value for name, value in dumped.items() if name not in unused}
 

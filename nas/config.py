@@ -6,7 +6,7 @@ Precedence: defaults < file < environment (`NAS_SEARCH__EVALUATIONS=100`) < `--s
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import (
     AfterValidator,
@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from nas import _yaml
+from nas._family_training import family_training
 from nas._init_sections import AnchorsInit, CheckpointInit, TimmInit, TrainedAnchor
 from nas._latency_sections import REMOTE, STORED, DeviceConfig, PredictorConfig
 from nas._problems import problems_error
@@ -34,7 +35,7 @@ from nas._sections import (
 from nas._strict import AList, Section
 from nas.conditions import Condition
 from search_spaces._errors import UsageError, did_you_mean
-from search_spaces._registry import load, names
+from search_spaces._registry import names
 
 __all__ = [
     "REMOTE",
@@ -132,14 +133,22 @@ class JobConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _family_trains_so(cls, value: Any) -> Any:
-        """Puts the family's own training defaults (`TRAINING` of its space) below what the file says."""
-        if not isinstance(value, dict) or not isinstance(value.get("supernet"), dict):
+        """Puts the training defaults of the family or its authors below what the file says."""
+        if not isinstance(value, dict) or not isinstance(value.get("supernet", {}), dict):
             return value
-        family = value["supernet"].get("family")
+        given, train = value.get("supernet", {}), value.get("train")
+        family = given.get("family", SupernetConfig.model_fields["family"].default)
         if not isinstance(family, str) or family not in names("search_spaces"):
             return value
-        own = getattr(load("search_spaces", family), "TRAINING", {})
-        return {**value, "train": _under(own, value.get("train"))} if own else value
+        published = isinstance(train, dict) and train.get("recipe") == "published"
+        own = family_training(family, published=published, fresh=given.get("init") in (None, "scratch"))
+        return {**value, "train": _under(own, train)} if own else value
+
+    @model_validator(mode="after")
+    def _fresh_weights(self) -> Self:
+        if self.train.init_std is not None and self.supernet.init != "scratch":
+            raise ValueError("train.init_std is for fresh weights, and supernet.init names others")
+        return self
 
     @field_validator("devices")
     @classmethod

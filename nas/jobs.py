@@ -202,6 +202,7 @@ def _check_searcher(config: JobConfig, space: SearchSpace) -> None:
         budget=config.search.evaluations,
         metrics=lambda codes: exact_metrics(space, codes) | dict.fromkeys(predicted, np.zeros(len(codes))),
         objectives=config.objectives,
+        limits=config.limits,
     )
     searchers.build(config.search.searcher, anything, **config.search.options)
 

@@ -15,11 +15,18 @@ class Choice:
     """One elastic dimension: options from smallest to largest, active only under the condition `needs`.
 
     needs: (name of an earlier choice, its values under which this one exists), or None for always.
+    copies: how often each option counts where a training deals them out; empty: each once.
     """
 
     name: str
     options: tuple[Option, ...]
     needs: tuple[str, tuple[Option, ...]] | None = None
+    copies: tuple[int, ...] = ()
+
+    @property
+    def yes_or_no(self) -> bool:
+        """Whether it decides that something, such as a block, is there at all."""
+        return all(type(option) is bool for option in self.options)
 
 
 @dataclass(frozen=True, slots=True)

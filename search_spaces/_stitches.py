@@ -8,6 +8,7 @@ Backbones" (arXiv 2307.00154); the order of members, and with it the published i
 
 import itertools
 import re
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self, TypeAlias
@@ -97,7 +98,9 @@ def v1(
     layers = {pair: _layers(pair, anchors, kernel, stride, lengthening=lengthening) for pair in pairs}
     cuts = {pair: list(itertools.chain.from_iterable(layers[pair])) for pair in pairs}
     members = [_whole(i, stages) for i, stages in enumerate(anchors)]
-    members += [_joined(anchors, cut) for pair in pairs for cut in cuts[pair]]
+    # The release counts members stage by stage, then pair by pair. The order of layers names stored weights.
+    every = [cut for pair in pairs for cut in cuts[pair]]
+    members += [_joined(anchors, cut) for cut in sorted(every, key=lambda cut: _stage(anchors[cut.end], cut))]
     for a, b, c in itertools.combinations(range(len(anchors)), 3) if chains else ():
         if (a, b) in cuts and (b, c) in cuts:
             members += _two_cuts(anchors, cuts[a, b], cuts[b, c])
@@ -192,6 +195,11 @@ def _stages(front: Stages, end: Stages) -> Iterator[tuple[int, int, int, int]]:
         : max(1, len(front) - 1)
     ]:
         yield j0, k0, *depths
+
+
+def _stage(end: Stages, cut: Cut) -> int:
+    """The stage of the end, and with it of the front, in which a cut lies."""
+    return bisect_right(list(itertools.accumulate(end)), cut.first)
 
 
 def _two_cuts(anchors: Sequence[Stages], first: Iterable[Cut], second: Sequence[Cut]) -> list[Stitch]:

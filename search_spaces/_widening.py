@@ -1,26 +1,43 @@
 """Progressive widening: a space begins with its largest options and lets in the smaller ones by and by."""
 
+from dataclasses import replace
 from functools import lru_cache
 
+from search_spaces._choices import Choice
 from search_spaces._restriction import restricted
 from search_spaces._space import SearchSpace
 
 
-def widened(space: SearchSpace, step: int, steps: int) -> SearchSpace:
+def widened(space: SearchSpace, step: int, steps: int, *, blocks_twice: bool = False) -> SearchSpace:
     """The space at `step` of a widening by `steps`: of K options the largest 1 + step (K - 1) // steps.
 
     From step `steps` on it is the whole space.
-    Source: the released training of ViT-ResNAS (Liao et al., arXiv 2109.00642). There a block counts as four
-    options, two of each kind, so that blocks are left out from two thirds of the widening on; here, as every
-    second option of two, from its end on.
+    blocks_twice: whether a block is there counts as four options, yes and no twice each, here and where
+    options are dealt out; blocks are then left out from two thirds of the widening on, and not from its end.
+    Source: the released training of ViT-ResNAS (Liao et al., arXiv 2109.00642), with `blocks_twice`.
     """
-    if step >= steps:
+    if step >= steps and not blocks_twice:
         return space
-    return _with_largest(space, tuple(1 + step * (len(c.options) - 1) // steps for c in space.choices))
+    entries = (len(c.options) * (2 if blocks_twice and c.yes_or_no else 1) for c in space.choices)
+    let_in = tuple(n if step >= steps else 1 + step * (n - 1) // steps for n in entries)
+    return _with_largest(space, let_in, blocks_twice)
 
 
 @lru_cache(64)
-def _with_largest(space: SearchSpace, counts: tuple[int, ...]) -> SearchSpace:
-    """The space with so many of the largest options of each choice."""
-    options = {c.name: c.options[-count:] for c, count in zip(space.choices, counts, strict=True)}
-    return restricted(space, options)
+def _with_largest(space: SearchSpace, counts: tuple[int, ...], blocks_twice: bool) -> SearchSpace:
+    """The space with so many of the largest entries of each choice."""
+    kept = {
+        c.name: _doubled(c, count) if blocks_twice and c.yes_or_no else replace(c, options=c.options[-count:])
+        for c, count in zip(space.choices, counts, strict=True)
+    }
+    narrow = restricted(space, {name: choice.options for name, choice in kept.items()})
+    choices = tuple(replace(choice, copies=kept[choice.name].copies) for choice in narrow.choices)
+    return replace(narrow, choices=choices)
+
+
+def _doubled(choice: Choice, count: int) -> Choice:
+    """With the last `count` of its options, each of which is there twice."""
+    entries = [i for i in range(len(choice.options)) for _ in range(2)][-count:]
+    kept = sorted(set(entries))
+    copies = tuple(entries.count(i) for i in kept)
+    return replace(choice, options=tuple(choice.options[i] for i in kept), copies=copies)

@@ -51,6 +51,16 @@ PUBLISHED: Mapping[str, Mapping[str, Any]] = {
         "num_heads": [9, 9, 9, 9, 9, 10, 9, 9, 10, 9, 10, 9, 9, 10],
     },
 }
+# What the released training says of settings that are here, too (see docs/vit_resnas.md).
+PUBLISHED_TRAINING: Mapping[str, Any] = {
+    "lr": 1e-3,
+    "betas": (0.9, 0.999),
+    "label_smoothing": 0.1,
+    "largest_first": 0.0,
+    "decay_also": ("relative_positions",),
+    "init_std": 0.02,
+    "sampling": {"strategy": "single_path", "smallest": 0.0, "largest": 0.0},
+}
 
 
 def build(

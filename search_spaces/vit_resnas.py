@@ -107,6 +107,18 @@ PUBLISHED: Mapping[str, Mapping[str, Any]] = {
         ],
     },
 }
+# What the released training says of settings that are here, too (see docs/vit_resnas.md).
+PUBLISHED_TRAINING: Mapping[str, Any] = {
+    "lr": 1e-3,
+    "betas": (0.9, 0.999),
+    "label_smoothing": 0.1,
+    "largest_first": 0.0,
+    "widening": 0.25,
+    "patch_mixup": "published",
+    "decay_also": ("positions",),
+    "init_std": 0.02,
+    "sampling": {"strategy": "multi_architectural", "at_once": 2, "blocks_twice": True},
+}
 
 
 @dataclass(frozen=True)

@@ -56,8 +56,11 @@ def inherited(net: Supernet, arch: Architecture) -> Alone:
     return Alone(net, arch, net.extract(arch))
 
 
-def from_scratch(net: Supernet, arch: Architecture, *, seed: int) -> Alone:
-    """The architecture with fresh weights, on the CPU; the same seed gives the same ones."""
+def from_scratch(net: Supernet, arch: Architecture, *, seed: int, std: float | None = None) -> Alone:
+    """The architecture with fresh weights, on the CPU; the same seed gives the same ones.
+
+    std: of linear layers, see `init_weights`.
+    """
     module = net.plain(arch)
-    init_weights(module, torch.Generator().manual_seed(seed))
+    init_weights(module, torch.Generator().manual_seed(seed), std=std)
     return Alone(net, arch, module)

@@ -1,13 +1,14 @@
 """Which shared parameters are trained, how fast, and which of them decay."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from torch import nn
 
 from search_spaces._errors import UsageError, did_you_mean
 
-EXEMPT = ("pos_embed", "_token", "_table")  # ends of names
+# What does not decay unless a recipe says so, by the ends of names.
+EXEMPT = {"positions": "pos_embed", "tokens": "_token", "relative_positions": "_table"}
 
 
 def trained_parameters(shared: nn.Module, lr_scale: Mapping[str, float]) -> dict[str, nn.Parameter]:
@@ -34,15 +35,21 @@ def trained_parameters(shared: nn.Module, lr_scale: Mapping[str, float]) -> dict
 
 
 def parameter_groups(
-    parameters: Mapping[str, nn.Parameter], *, weight_decay: float, lr_scale: Mapping[str, float]
+    parameters: Mapping[str, nn.Parameter],
+    *,
+    weight_decay: float,
+    lr_scale: Mapping[str, float],
+    decay_also: Collection[str] = (),
 ) -> list[dict[str, Any]]:
     """Groups for an optimiser, each with its `lr_scale`.
 
-    Weight decay for matrices and kernels only: not for norms, biases, tokens and positions.
+    Weight decay for matrices and kernels only: not for norms and biases, and not for tokens and positions
+    but for those in `decay_also`, keys of EXEMPT.
     """
+    exempt = tuple(end for kind, end in EXEMPT.items() if kind not in decay_also)
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in parameters.items():
-        decays = parameter.ndim >= 2 and not name.endswith(EXEMPT)
+        decays = parameter.ndim >= 2 and not name.endswith(exempt)
         scale = lr_scale.get(name.partition(".")[0], 1.0)
         groups.setdefault((scale, weight_decay if decays else 0.0), []).append(parameter)
     return [

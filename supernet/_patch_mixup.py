@@ -3,9 +3,12 @@
 The first half of a batch gets parts of other images, cut along the patches of the network's last stage, so
 that every patch has a class of its own; the second half is blended with other images as a whole.
 Source: Liao, Karaman and Sze, "Searching for Efficient Multi-Stage Vision Transformers" (arXiv 2109.00642).
-Ours: boxes and blends are drawn for each image, and not once for the half.
+Ours: boxes and blends are drawn for each image, boxes cover any share, and no image is its own partner.
+`published_mixup` follows the released rule.
 """
 
+from collections.abc import Callable
+from itertools import pairwise
 from typing import Any, Self
 
 import numpy as np
@@ -29,15 +32,20 @@ class PatchHead(nn.Module):
     grid: rows and columns of the patches.
     """
 
-    def __init__(self, dim: int, classes: int, grid: tuple[int, int], *, seed: int) -> None:
+    def __init__(
+        self, dim: int, classes: int, grid: tuple[int, int], *, seed: int, std: float | None = None
+    ) -> None:
         super().__init__()
         self.grid, self.classes = grid, classes
         self.patch_head = nn.Linear(dim, classes)
-        init_weights(self, torch.Generator().manual_seed(seed))
+        init_weights(self, torch.Generator().manual_seed(seed), std=std)
 
     @classmethod
-    def of(cls, supernet: Supernet, *, seed: int) -> Self:
-        """The one for a supernet. Raises UsageError for a family whose networks give no patches."""
+    def of(cls, supernet: Supernet, *, seed: int, std: float | None = None) -> Self:
+        """The one for a supernet; `std` of its weights as in `init_weights`.
+
+        Raises UsageError for a family whose networks give no patches.
+        """
         whole: Any = supernet.shared
         if not hasattr(whole, "with_patches"):
             raise UsageError(
@@ -45,7 +53,7 @@ class PatchHead(nn.Module):
                 "Set train.patch_mixup: false; the networks of vit_resnas have.",
             )
         head: nn.Linear = whole.head
-        own = cls(head.in_features, head.out_features, whole.patch_grid, seed=seed)
+        own = cls(head.in_features, head.out_features, whole.patch_grid, seed=seed, std=std)
         return own.to(head.weight.device)
 
     def forward(self, patches: Tensor) -> Tensor:
@@ -61,11 +69,65 @@ def patch_mixup(
 
     labels: (B,).  grid: rows and columns of the patches that have labels; they divide the images' sides.
     """
-    half = len(images) // 2
-    partners = np.concatenate([_shifted(rng, half), half + _shifted(rng, len(images) - half)])
+    half, rest = len(images) // 2, len(images) - len(images) // 2
+    partners = np.concatenate([_shifted(rng, half), half + _shifted(rng, rest)])
     cut = _boxes(rng, half, grid)
-    blend = rng.beta(BLEND, BLEND, size=(len(images) - half, 1, 1))
-    own = np.concatenate([~cut, np.broadcast_to(blend, (len(images) - half, *grid))]).astype(np.float32)
+    blend = rng.beta(BLEND, BLEND, size=(rest, 1, 1))
+    own = np.concatenate([~cut, np.broadcast_to(blend, (rest, *grid))])
+    return _mixed(images, labels, partners, own, classes)
+
+
+def published_mixup(
+    images: Tensor, labels: Tensor, *, grid: tuple[int, int], classes: int, rng: np.random.Generator
+) -> Lesson:
+    """As `patch_mixup`, by the released rule: one box and one blend a half, partners that may be the image.
+
+    There a half is that of a GPU's 128 images, here that of a lot (`MultiArchitectural.at_once`).
+    """
+    half, rest = len(images) // 2, len(images) - len(images) // 2
+    partners = np.concatenate([rng.permutation(half), half + rng.permutation(rest)])
+    own = np.empty((len(images), *grid))
+    own[:half] = ~published_box(rng, grid)
+    own[half:] = rng.beta(BLEND, BLEND)
+    return _mixed(images, labels, partners, own, classes)
+
+
+def in_lots(mix: Callable[..., Lesson], images: Tensor, labels: Tensor, lots: int, **how: Any) -> Lesson:
+    """The blocks into which a batch falls, each mixed apart by `mix`, which takes `how`, too."""
+    ends = [len(images) * i // lots for i in range(lots + 1)]
+    parts = [mix(images[a:b], labels[a:b], **how) for a, b in pairwise(ends)]
+    fields = zip(*((part.images, part.labels, part.patch_labels) for part in parts), strict=True)
+    return Lesson(*(torch.cat(tensors) if lots > 1 else tensors[0] for tensors in fields))
+
+
+def published_box(rng: np.random.Generator, grid: tuple[int, int]) -> NDArray[np.bool_]:
+    """A rectangle of patches (rows, columns) by the released rule, with its bounds as they are there.
+
+    Its area is uniform below the whole, its height uniform below the last but one row; a box that leaves a
+    row or column free never reaches the last one.
+    """
+    rows, columns = grid
+    area = int(rows * columns * rng.random())
+    high = _below(rng, 1, max(1, min(rows, area) - 1))
+    wide = area // high
+    if wide > columns:
+        high, wide = area // columns, columns
+    top, left = _below(rng, 0, rows - high), _below(rng, 0, columns - wide)
+    box = np.zeros(grid, dtype=np.bool_)
+    box[top : top + high, left : left + wide] = True
+    return box
+
+
+def _below(rng: np.random.Generator, low: int, high: int) -> int:
+    """A random whole number from `low` to `high - 1`, or `low` where there is none."""
+    return int(rng.integers(low, max(high, low + 1)))
+
+
+def _mixed(
+    images: Tensor, labels: Tensor, partners: NDArray[np.int64], own: NDArray[Any], classes: int
+) -> Lesson:
+    """Of every image the share `own` (B, rows, columns) in each patch, the rest from its partner (B,)."""
+    grid, own = own.shape[1:], own.astype(np.float32)
     share = torch.from_numpy(own).to(images.device)[:, None]  # of its own in every patch: B 1 R S
     height, width = (side // cells for side, cells in zip(images.shape[2:], grid, strict=True))
     pixels = share.repeat_interleave(height, 2).repeat_interleave(width, 3).to(images.dtype)

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +23,11 @@ class Recipe:
     in.
     sort_every: steps after which neurons and heads are sorted by the size of their weights, while that lasts;
     None: never.
-    patch_mixup: images are mixed, and every patch learns its class through a head that is then thrown away.
+    patch_mixup: images are mixed, and every patch learns its class through a head that is then thrown away;
+    `published` mixes them by the released rule (`supernet/_patch_mixup.py`).
+    decay_also: what weight decay holds for beside matrices and kernels, keys of `_parameter_groups.EXEMPT`.
+    blocks_twice: whether a block is there counts as four options (`search_spaces/_widening.py`).
+    init_std: of fresh linear layers; None: by their inputs (`supernet/_init.py`).
     precision: `fp32`, `bf16` (autocast) or `auto` (bf16 on a GPU).
     """
 
@@ -43,8 +48,17 @@ class Recipe:
     lr_scale: Mapping[str, float] = field(default_factory=dict)
     widening: float = 0.0
     sort_every: int | None = None
-    patch_mixup: bool = False
+    patch_mixup: bool | Literal["published"] = False
     precision: str = "auto"
+    decay_also: tuple[str, ...] = ()
+    blocks_twice: bool = False
+    init_std: float | None = None
+
+    def inputs(self) -> dict[str, Any]:
+        """Every number of it; of what older trainings did not have only what is used."""
+        later = ("decay_also", "blocks_twice", "init_std")
+        unused = {f.name for f in fields(self) if f.name in later and getattr(self, f.name) == f.default}
+        return {name: value for name, value in asdict(self).items() if name not in unused}
 
     def learning_rate(self, step: int) -> float:
         """Of optimiser step `step`, counted from 0."""

@@ -7,18 +7,23 @@ would have drawn.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from search_spaces import Architecture, SearchSpace
+from search_spaces._choices import Choice
 from search_spaces._errors import UsageError
+from search_spaces._space import Codes
 from supernet._resource_groups import Groups
 
 
 class OnWholeBatch:
     """Every architecture of a step sees all examples of the batch."""
+
+    lots = 1
 
     def share(self, count: int, archs: int) -> Sequence[slice]:
         return [slice(None)] * archs
@@ -27,20 +32,36 @@ class OnWholeBatch:
 class InBlocks:
     """Each sees its own share: one architecture's examples, then the next one's."""
 
+    lots = 1
+
     def share(self, count: int, archs: int) -> Sequence[slice]:
         ends = [count * i // archs for i in range(archs + 1)]
         return [slice(*ends[i : i + 2]) for i in range(archs)]
 
 
 class Interleaved:
-    """Each sees its own share, dealt out in turns: the halves of a batch may be mixed unlike."""
+    """Each sees its own share, dealt out in turns: the halves of a batch may be mixed unlike.
+
+    With several lots each lot of architectures has its own block of the batch, dealt out inside.
+    """
+
+    lots = 1
 
     def share(self, count: int, archs: int) -> Sequence[slice]:
-        return [slice(i, None, archs) for i in range(archs)]
+        lots = min(self.lots, archs)
+        ends = [count * i // lots for i in range(lots + 1)]
+        each = archs // lots
+        return [slice(start + i, end, each) for start, end in pairwise(ends) for i in range(each)]
 
 
 class Strategy(Protocol):
-    """Draws the architectures of one step; with distillation the first one teaches the others."""
+    """Draws the architectures of one step; with distillation the first one teaches the others.
+
+    lots: into how many blocks, one behind the other, a batch falls that may be mixed apart from each other.
+    """
+
+    @property
+    def lots(self) -> int: ...
 
     def share(self, count: int, archs: int) -> Sequence[slice]:
         """Which of the `count` examples of a batch each of the architectures sees."""
@@ -137,19 +158,30 @@ class MultiArchitectural(Interleaved):
     Every choice hands its options out in random order, none twice before all have been used. Source: Liao et
     al., "Searching for Efficient Multi-Stage Vision Transformers" (arXiv 2109.00642), multi-architectural
     sampling; there with masks in one pass, here sliced, one after the other.
+    at_once: how many of them differ so, drawn apart from the next ones, with a block of the batch of their
+    own (the released training: two, on each of eight GPUs); None: all. It divides `paths`.
     """
 
     paths: int = 4
+    at_once: int | None = None
+
+    @property
+    def lots(self) -> int:  # type: ignore[override]
+        return 1 if self.at_once is None else self.paths // self.at_once
 
     def draw(self, space: SearchSpace, rng: np.random.Generator) -> list[Architecture]:
-        columns = [_dealt(len(choice.options), self.paths, rng) for choice in space.choices]
-        return space.decode(space.canonical(np.stack(columns, axis=1)))
+        drawn = [self._lot(space, rng, self.paths // self.lots) for _ in range(self.lots)]
+        return space.decode(space.canonical(np.concatenate(drawn)))
+
+    def _lot(self, space: SearchSpace, rng: np.random.Generator, count: int) -> Codes:
+        return np.stack([_dealt(choice, count, rng) for choice in space.choices], axis=1)
 
 
-def _dealt(options: int, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """`count` of the numbers below `options`, in rounds that use each of them once."""
-    rounds = -(-count // options)
-    return np.concatenate([rng.permutation(options) for _ in range(rounds)])[:count]
+def _dealt(choice: Choice, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """The places of `count` options, in rounds that use each of them once, or as often as it counts."""
+    entries = np.repeat(np.arange(len(choice.options)), choice.copies or 1)
+    rounds = -(-count // len(entries))
+    return np.concatenate([entries[rng.permutation(len(entries))] for _ in range(rounds)])[:count]
 
 
 def _random(space: SearchSpace, rng: np.random.Generator, count: int) -> list[Architecture]:

@@ -24,7 +24,7 @@ from supernet._distributed import average_gradients, rank, world
 from supernet._lesson import Lesson
 from supernet._nested import Nested
 from supernet._parameter_groups import parameter_groups, trained_parameters
-from supernet._patch_mixup import PatchHead, patch_mixup
+from supernet._patch_mixup import PatchHead, in_lots, patch_mixup, published_mixup
 from supernet._recipe import Recipe
 from supernet._sampling import Strategy
 
@@ -65,11 +65,18 @@ class Training:
         self.step = 0
         self._teacher = None if teacher is None else teacher.eval()
         self._parameters = trained_parameters(supernet.shared, recipe.lr_scale)
-        self._patch_head = PatchHead.of(supernet, seed=seed) if recipe.patch_mixup else None
+        self._patch_head = (
+            PatchHead.of(supernet, seed=seed, std=recipe.init_std) if recipe.patch_mixup else None
+        )
         self._learning = self._parameters | dict(
             self._patch_head.named_parameters() if self._patch_head else ()
         )
-        groups = parameter_groups(self._learning, weight_decay=recipe.weight_decay, lr_scale=recipe.lr_scale)
+        groups = parameter_groups(
+            self._learning,
+            weight_decay=recipe.weight_decay,
+            lr_scale=recipe.lr_scale,
+            decay_also=recipe.decay_also,
+        )
         self._optimizer = torch.optim.AdamW(groups, betas=recipe.betas, fused=True)
         self._ema = (
             {name: p.detach().clone() for name, p in self._parameters.items()}
@@ -169,7 +176,8 @@ class Training:
             return [space.largest]
         begin, takes = self._widening
         rng = np.random.default_rng([self.seed, self.step])
-        archs = self.strategy.draw(widened(space, self.step - begin, takes), rng)
+        space = widened(space, self.step - begin, takes, blocks_twice=self.recipe.blocks_twice)
+        archs = self.strategy.draw(space, rng)
         if not self.supernet.frozen.isdisjoint(archs):
             raise UsageError(
                 "The sampling strategy draws subnets that keep the weights they came with.",
@@ -183,7 +191,8 @@ class Training:
         if head is None:
             return Lesson(x, labels)
         rng = np.random.default_rng([self.seed, abs(step), rank(), MIXING])
-        return patch_mixup(x, labels, grid=head.grid, classes=head.classes, rng=rng)
+        mix = published_mixup if self.recipe.patch_mixup == "published" else patch_mixup
+        return in_lots(mix, x, labels, self.strategy.lots, grid=head.grid, classes=head.classes, rng=rng)
 
     def _lesson(self, x: Tensor, labels: Tensor) -> Lesson:
         """The batch, mixed if it is to be, and what the teacher says of it."""

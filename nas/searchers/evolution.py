@@ -4,8 +4,9 @@ A random population begins. Then every iteration takes the best evaluated archit
 found, as parents of as many mutants and crossovers. All of them keep the hard limits, such as a window of
 costs.
 Source: Liao, Karaman and Sze, "Searching for Efficient Multi-Stage Vision Transformers" (arXiv 2109.00642),
-the released search. Ours: the random population draws every choice uniformly, where the release begins with
-the largest heads and FFNs and prunes; with several objectives the best are those of the first non-dominated
+the released search. Ours: the random population draws every choice uniformly, unless `first` says that it is
+pruned as in the release (`_pruned.py`); a block that comes back has heads and neurons drawn anew, where the
+release keeps those that it had; with several objectives the best are those of the first non-dominated
 fronts, sparse regions first; and no architecture comes twice.
 
 `_regularised.py` has another scheme.
@@ -20,6 +21,7 @@ from optuna.study import Study
 
 from nas.searchers import SearchProblem
 from nas.searchers._distinct import DistinctSampler, architecture
+from nas.searchers._pruned import Pruned
 from nas.searchers._regularised import Regularised, ageing
 from nas.searchers._selection import LOT, Evolving, best, finished
 from search_spaces._errors import UsageError, did_you_mean
@@ -30,6 +32,7 @@ PUBLISHED_EVALUATIONS = 3350  # 500, and 19 times 75 + 75
 LEAST = 4  # of each, where a small budget shrinks them
 MUTATION = 0.3
 SCHEMES = ("vit_resnas", "regularised")
+FIRST = ("uniform", "pruned")
 
 
 @dataclass(frozen=True)
@@ -64,13 +67,15 @@ def build(
     mutants: int | None = None,
     crossovers: int | None = None,
     mutation: float | None = None,
+    first: str | None = None,
     population: int | None = None,
     tournament: int | None = None,
 ) -> BaseSampler:
     """Evolution by the scheme of ViT-ResNAS, or `regularised` (see `_regularised.py`).
 
     Of the first, sizes are the published ones (500, 75, 75, 75) where the budget is the published 3,350 or
-    more; a smaller budget shrinks all of them alike. population, tournament: sizes of the second.
+    more; a smaller budget shrinks all of them alike. first: whether the first population is drawn `uniform`
+    (the default), or `pruned` into the limits as in the release. population, tournament: sizes of the second.
     Raises UsageError for sizes that are impossible, and for those of the other scheme.
     """
     vit_resnas = {"initial": initial, "parents": parents, "mutants": mutants, "crossovers": crossovers}
@@ -79,7 +84,7 @@ def build(
         raise UsageError(
             f"search.options.scheme = {scheme!r} is unknown.", did_you_mean(str(scheme), SCHEMES)
         )
-    others = regularised if scheme == SCHEMES[0] else vit_resnas | {"mutation": mutation}
+    others = regularised if scheme == SCHEMES[0] else vit_resnas | {"mutation": mutation, "first": first}
     for name in (name for name, value in others.items() if value is not None):
         raise UsageError(f"search.options.{name} is no option of evolution by the scheme '{scheme}'.")
     if scheme == SCHEMES[1]:
@@ -91,15 +96,22 @@ def build(
         for name, size in vit_resnas.items()
     }
     published = Scheme(**shrunk, mutation=MUTATION if mutation is None else mutation)
-    return DistinctSampler(problem, partial(_Evolution, problem, published), always=False)
+    begins = _first(problem, FIRST[0] if first is None else first)
+    return DistinctSampler(problem, partial(_Evolution, problem, published, begins), always=False)
+
+
+def _first(problem: SearchProblem, how: str) -> Pruned | None:
+    if how not in FIRST:
+        raise UsageError(f"search.options.first = {how!r} is unknown.", did_you_mean(str(how), FIRST))
+    return Pruned(problem) if how == "pruned" else None
 
 
 class _Evolution(Evolving):
     """Mutants of the best so far, then children of two of them."""
 
-    def __init__(self, problem: SearchProblem, scheme: Scheme, seed: int) -> None:
+    def __init__(self, problem: SearchProblem, scheme: Scheme, begins: Pruned | None, seed: int) -> None:
         super().__init__(problem, seed)
-        self._scheme = scheme
+        self._scheme, self._begins = scheme, begins
 
     def _lot(self, study: Study, number: int) -> Codes:
         """LOT architectures (LOT, choices) of the kind that this trial is to propose."""
@@ -108,7 +120,8 @@ class _Evolution(Evolving):
         before = scheme.initial + iteration * (scheme.mutants + scheme.crossovers)
         parents = self._parents(study, before) if iteration >= 0 else self._space.encode([])
         if len(parents) < 2:
-            return self._space.sample_choices(rng, LOT)
+            pruned = self._space.encode([]) if self._begins is None else self._begins(rng)
+            return pruned if len(pruned) else self._space.sample_choices(rng, LOT)
         if place < scheme.mutants:
             return self._mutants(parents[rng.integers(len(parents), size=LOT)])
         fathers = rng.integers(len(parents), size=LOT)

@@ -98,7 +98,7 @@ def trials_of(run: Run, supernet: Artifact, arch: Architecture, how: Retraining)
 
 def _name(run: Run, supernet: Artifact, arch: Architecture, how: Retraining, lr: float) -> str:
     begins = None if how.from_scratch else supernet.sha256
-    numbers = asdict(recipe_of(run.config, how, lr)) | {"seed": run.config.seed}
+    numbers = recipe_of(run.config, how, lr).inputs() | {"seed": run.config.seed}
     text = json.dumps([arch.to_dict(), begins, numbers], sort_keys=True, default=str)
     return f"{arch.key}-{hashlib.sha256(text.encode()).hexdigest()[:DIGITS]}"
 
@@ -114,6 +114,7 @@ def recipe_of(config: JobConfig, how: Retraining, lr: float) -> Recipe:
         warmup=train.warmup if as_long else min(train.warmup, int(LONGEST_WARMUP * how.steps)),
         largest_first=0.0,
         widening=0.0,
+        blocks_twice=False,
         sort_every=None,
         distill=False,
         lr_scale={},
@@ -125,7 +126,7 @@ def training_of(
 ) -> Training:
     """The training at its first step, on the device; `net` may be elsewhere."""
     alone = (
-        from_scratch(net, trial.arch, seed=config.seed)
+        from_scratch(net, trial.arch, seed=config.seed, std=config.train.init_std)
         if trial.how.from_scratch
         else inherited(net, trial.arch)
     ).to(device)

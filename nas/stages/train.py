@@ -18,6 +18,8 @@ from nas.store import Artifact
 from search_spaces import SearchSpace
 from search_spaces._errors import UsageError
 from supernet._base import Supernet
+from supernet._init import init_weights
+from supernet._nested import Nested
 from supernet._recipe import Recipe
 from supernet._resource_groups import GIGA, bin_groups, collapsed, gap_groups, level_groups
 from supernet._sampling import (
@@ -87,7 +89,7 @@ def strategy(config: SamplingConfig, net: Supernet) -> Strategy:
             "Use resource_constrained, or set supernet.space.originals: false.",
         )
     if config.strategy == "multi_architectural":
-        return MultiArchitectural(config.paths)
+        return MultiArchitectural(config.paths, config.at_once)
     if config.strategy == "single_path":
         return SinglePath(config.smallest, config.largest)
     if config.strategy == "sandwich":
@@ -119,6 +121,9 @@ def recipe(config: JobConfig) -> Recipe:
         widening=train.widening,
         sort_every=train.sort_every,
         patch_mixup=train.patch_mixup,
+        decay_also=train.decay_also,
+        blocks_twice=train.sampling.blocks_twice,
+        init_std=train.init_std,
         **{f"teacher_{name}": value for name, value in taught.items()},
     )
 
@@ -126,7 +131,7 @@ def recipe(config: JobConfig) -> Recipe:
 def _begin(run: Run, space: SearchSpace, data: DataSet) -> Training:
     config = run.config
     torch.set_num_threads(config.train.threads or torch.get_num_threads())
-    net = supernet.build(space, seed=config.seed).to(torch_device(config))
+    net = _fresh(space, config).to(torch_device(config))
     gap = config.train.sampling.gap_gmacs
     if gap is not None and (warning := collapsed(space, gap * GIGA, leave_out=net.frozen)):
         run.warn(warning)
@@ -138,6 +143,19 @@ def _begin(run: Run, space: SearchSpace, data: DataSet) -> Training:
         seed=config.seed,
         teacher=teacher.to(torch_device(config)) if teacher else None,
     )
+
+
+def _fresh(space: SearchSpace, config: JobConfig) -> Supernet:
+    """The supernet before any training or loading of weights."""
+    net = supernet.build(space, seed=config.seed)
+    if (std := config.train.init_std) is not None:
+        if not isinstance(net, Nested):
+            raise UsageError(
+                f"Networks of family '{space.family}' do not begin with fresh weights.",
+                "Set train.init_std: null.",
+            )
+        init_weights(net.shared, torch.Generator().manual_seed(config.seed), std=std)
+    return net
 
 
 def _start(run: Run, net: Supernet, data: DataSet, anchors: Mapping[int, Artifact]) -> None:

@@ -1,4 +1,4 @@
-"""Costs: the tables equal the sums over layers, exactly, and the counts that were published come out."""
+"""Costs: the tables equal the sums over layers, exactly, and ViTs have their known parameters."""
 
 import numpy as np
 import pytest
@@ -65,7 +65,7 @@ def test_counts_beyond_a_double_are_exact() -> None:
         ("matformer_vit_l16", {"xl": 304_326_632, "l": 203_614_184, "m": 153_257_960, "s": 128_079_848}),
     ],
 )
-def test_published_parameter_counts(variant: str, counts: dict[str, int]) -> None:
+def test_parameters_at_the_four_granularities(variant: str, counts: dict[str, int]) -> None:
     space = search_spaces.get(variant)
     assert {name: space.cost(space.preset(name)).params for name in counts} == counts
 

@@ -1,4 +1,4 @@
-"""Swin transformers as plain numbers: published counts, places of flat blocks, sizes that do not fit."""
+"""Swin transformers as plain numbers: released counts, places of flat blocks, sizes that do not fit."""
 
 import json
 from dataclasses import asdict
@@ -38,7 +38,7 @@ def all_layers(config: SwinConfig) -> list[Layer]:
     ],
     ids=["T", "S", "B"],
 )
-def test_published_counts(numbers: dict[str, Any], params: int, flops: int):
+def test_counts_of_the_release(numbers: dict[str, Any], params: int, flops: int):
     layers = all_layers(SwinConfig(**numbers))
     normed = sum(layer.output_elements for layer in layers if layer.kind == "norm")
     cost = cost_of(layers)

@@ -1,4 +1,4 @@
-"""The TurboViT spaces against what was published, and against the closed forms written out here."""
+"""The TurboViT spaces: costs of the six Hieras, and the closed forms written out here."""
 
 from typing import Any
 
@@ -33,7 +33,7 @@ def block_of(name: str) -> int:
 
 
 @pytest.mark.parametrize("name", HIERAS)
-def test_published_hieras(name: str) -> None:
+def test_costs_of_the_hieras(name: str) -> None:
     params, rest, attention, norms, gmacs, pooled, first_global = HIERAS[name]
     space = search_spaces.get("hiera")
     layers, cost = space.layers(space.preset(name)), space.cost(space.preset(name))
@@ -103,7 +103,7 @@ def test_the_public_member_of_the_family() -> None:
     } | {12: same(512)}
 
 
-def test_the_published_space() -> None:
+def test_size_of_the_space() -> None:
     space = search_spaces.get("turbovit")
     codes = space.all_codes()
     costs = space.costs(codes)

@@ -1,4 +1,4 @@
-"""The ViT-ResNAS spaces against what was published, and against the closed forms written out here."""
+"""The ViT-ResNAS spaces against counts of the released code, and closed forms written out here."""
 
 from itertools import chain
 from typing import Any
@@ -28,7 +28,7 @@ PATCH_HEAD = 1000  # classes, of the head for patches that only the training has
         (SMALL, "smallest", None, None, 1_470_482_304),
     ],
 )
-def test_published_counts(
+def test_counts_of_the_released_code(
     name: str, preset: str, params: int | None, with_patch_head: int | None, macs: int
 ) -> None:
     space = search_spaces.get(name)
@@ -40,7 +40,7 @@ def test_published_counts(
         assert cost.params + PATCH_HEAD * (int(arch["embed_dim.2"]) + 1) == with_patch_head
 
 
-def test_published_sizes() -> None:
+def test_sizes() -> None:
     assert search_spaces.get(TINY).size == 5**3 * 28**9 * 29**9 == 19_182_900_589_423_791_619_538_944_000
     assert search_spaces.get(SMALL).size == 5**3 * 28**12 * 29**9
     assert f"{search_spaces.get(TINY).size:.3e}" == "1.918e+28"

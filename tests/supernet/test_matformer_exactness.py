@@ -89,16 +89,16 @@ def test_a_cost_counts_the_parameters_of_every_layer_by_name():
 
 
 @pytest.mark.parametrize(
-    ("name", "published"),
+    ("name", "counts"),
     [
         ("matformer_vit_b16", (36_990_184, 44_072_680, 58_237_672, 86_567_656)),
         ("matformer_vit_l16", (128_079_848, 153_257_960, 203_614_184, 304_326_632)),
     ],
 )
-def test_published_counts(name: str, published: tuple[int, ...]):
+def test_parameters_of_space_and_module(name: str, counts: tuple[int, ...]):
     space = search_spaces.get(name)
     vit = vit_config(space)
-    for preset, params in zip(("s", "m", "l", "xl"), published, strict=True):
+    for preset, params in zip(("s", "m", "l", "xl"), counts, strict=True):
         arch = space.preset(preset)
         assert space.cost(arch).params == params
         with torch.device("meta"):

@@ -1,4 +1,4 @@
-"""Groups of like cost: the published ones of SN-Netv2, exact levels, bins, and a gap that is too wide."""
+"""Groups of like cost: those of SN-Netv2's released rule, exact levels, bins, and a gap that is too wide."""
 
 from functools import cache
 from itertools import pairwise

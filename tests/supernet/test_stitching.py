@@ -169,7 +169,7 @@ def test_weights_of_another_width_are_refused_in_one_sentence() -> None:
     assert "\n" not in caught.value.message
 
 
-# -- published sizes, without weights ------------------------------------------------------------------------
+# -- computed sizes, without weights -------------------------------------------------------------------------
 
 NUMEL = {
     "sn_net_v2_deit3_s_l": (11_133_056, 2_089_088, 337_567_312),
@@ -193,17 +193,17 @@ def on_meta(name: str, **options: Any) -> Stitching:
 
 
 @pytest.mark.parametrize("name", NUMEL)
-def test_v2_supernets_have_the_published_sizes(name: str) -> None:
+def test_sizes_of_v2_supernets(name: str) -> None:
     """The release has a layer for the whole small anchor, too, which no member of its space uses."""
     assert counted(on_meta(name, whole_small=True, originals=False)) == NUMEL[name]
 
 
-def test_rank_16_has_the_published_sizes() -> None:
+def test_sizes_at_rank_16() -> None:
     for name, layers in {"sn_net_v2_deit3_s_l": 9_578_624, "sn_net_v2_deit3_b_l": 18_768_128}.items():
         assert counted(on_meta(name, rank=16, whole_small=True, originals=False))[0] == layers
 
 
-def test_the_v1_supernet_has_the_published_size() -> None:
+def test_size_of_the_v1_supernet() -> None:
     layers, trained, together = counted(on_meta("sn_net_deit_ti_s_b", originals=False))
     assert layers == trained == 4_067_712
     assert together == 118_403_448
