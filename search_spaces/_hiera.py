@@ -50,8 +50,8 @@ class HieraConfig:
             raise UsageError(f"patch_kernel = {self.patch_kernel} is even; the stem's kernel has a middle.")
         if type(self.q_pool) is not int or not 0 <= self.q_pool < self.stages:
             raise UsageError(
-                f"q_pool = {short(self.q_pool)} is not from 0 to {self.stages - 1}, the number of transitions "
-                f"between {self.stages} stages."
+                f"q_pool = {short(self.q_pool)} is not from 0 to {self.stages - 1}, the number of "
+                f"transitions between {self.stages} stages."
             )
         if any(side % (self.patch_size * self.unit_side) for side in self.image_size):
             raise UsageError(
