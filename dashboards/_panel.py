@@ -70,8 +70,7 @@ def space_of(store: Store, job: Job) -> SearchSpace:
     stage = store.stage(job, "space")
     if stage is None or not stage.result or "space" not in stage.result:
         raise NASError("The job has not stored its search space.")
-    stored = stage.result["space"]
-    return search_spaces.get(stored["family"], **stored["options"])
+    return search_spaces.described(stage.result["space"])
 
 
 def _pictures(store: Store, job: Job, key: str, architecture: dict[str, Any]) -> list[Component]:

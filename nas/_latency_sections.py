@@ -3,16 +3,16 @@
 from functools import partial
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo, model_validator
 
-from nas._strict import Options, Section, Text, Threads, known_component
+from nas._strict import Options, Section, Text, Threads, by_author, check_option_names, known_component
 from search_spaces._registry import load
 
 REMOTE, STORED = "remote", "stored"  # backends without a file: an agent's device, one that the store knows
 
 
-def _backend(name: str) -> str:
-    return name if name in (REMOTE, STORED) else known_component("predictors.devices", name)
+def _backend(name: str, info: ValidationInfo) -> str:
+    return name if name in (REMOTE, STORED) else known_component("predictors.devices", name, info)
 
 
 PredictorName = Annotated[str, AfterValidator(partial(known_component, "predictors"))]
@@ -40,7 +40,7 @@ class DeviceConfig(Section):
     digest: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
 
     @model_validator(mode="after")
-    def _fits(self) -> Self:
+    def _fits(self, info: ValidationInfo) -> Self:
         if self.agent is not None and self.backend != REMOTE:
             raise ValueError(f"agent belongs to backend: {REMOTE}, not to {self.backend}")
         given = sorted(self.model_fields_set - {"backend"} | set(self.extra))
@@ -48,10 +48,11 @@ class DeviceConfig(Section):
             raise ValueError(
                 f"{', '.join(given)}: a stored device has the options that it was registered with"
             )
-        if self.precision != "fp32" and self.backend not in (REMOTE, STORED):
+        if by_author(info) and self.backend not in (REMOTE, STORED):
             known = getattr(load("predictors.devices", self.backend), "PRECISIONS", None)
             if known is not None and self.precision not in known:
                 raise ValueError(f"precision must be one of {', '.join(known)}, not '{self.precision[:60]}'")
+            check_option_names("predictors.devices", self.backend, ("name", *self.options))
         return self
 
     @property

@@ -3,7 +3,7 @@
 from functools import partial
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo, model_validator
 
 from nas._init_sections import Init
 from nas._ray_address import is_cluster
@@ -18,6 +18,8 @@ from nas._strict import (
     Share,
     Text,
     Threads,
+    by_author,
+    check_option_names,
     known_component,
 )
 
@@ -33,6 +35,12 @@ class DataConfig(Section):
     __pydantic_extra__: Options
 
     name: DataSetName = "digit_pairs"
+
+    @model_validator(mode="after")
+    def _options_known(self, info: ValidationInfo) -> Self:
+        if self.options and by_author(info):  # without any, nothing heavy is imported to look
+            check_option_names("nas.datasets", self.name, self.options)
+        return self
 
     @property
     def options(self) -> dict[str, Any]:
@@ -74,10 +82,10 @@ class SamplingConfig(Section):
     weights: Annotated[tuple[NotNegative, ...], AList] | None = None
     distill: bool = False
     distill_after: Share = 0.4
-    paths: Count = 4
-    at_once: Count | None = None
+    paths: Annotated[int, Field(ge=1, le=1000)] = 4
+    at_once: Annotated[int, Field(ge=1, le=1000)] | None = None
     blocks_twice: bool = False
-    bins: Count | None = None
+    bins: Annotated[int, Field(ge=1, le=100_000)] | None = None
     gap_gmacs: Positive | None = None
 
     @model_validator(mode="after")
@@ -196,14 +204,20 @@ class SearchConfig(Section):
     LATER = frozenset({"options", "latency_margin", "measure_above", "racing"})
     searcher: SearcherName = "surrogate"
     options: Options = {}  # noqa: RUF012 - pydantic copies it
-    evaluations: Count = 200
-    batch: Count = 16
+    evaluations: Annotated[int, Field(ge=1, le=10_000_000)] = 200
+    batch: Annotated[int, Field(ge=1, le=100_000)] = 16
     population: Annotated[int, Field(ge=2, le=1_000_000)] = 32
-    finalists: Count = 16
+    finalists: Annotated[int, Field(ge=1, le=100_000)] = 16
     images: Count | None = None
     racing: Annotated[float, Field(gt=0, lt=0.5)] | None = 0.1
     latency_margin: NotNegative = 1.0
     measure_above: Positive | None = 0.1
+
+    @model_validator(mode="after")
+    def _options_known(self, info: ValidationInfo) -> Self:
+        if self.options and by_author(info):
+            check_option_names("nas.searchers", self.searcher, self.options, given=1)
+        return self
 
 
 def _checked_address(value: str) -> str:

@@ -4,10 +4,23 @@ import math
 from collections.abc import Iterable
 from typing import Annotated, Any, ClassVar, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from search_spaces._errors import did_you_mean
-from search_spaces._registry import names
+from nas._yaml import NO_UNICODE, is_unicode
+from search_spaces._errors import NASError, did_you_mean
+from search_spaces._registry import builder, names, option_problems
+
+AUTHOR: dict[str, Any] = {"author": True}  # context of a validation of what a job's author wrote
 
 
 class Section(BaseModel):
@@ -45,11 +58,37 @@ class Section(BaseModel):
         return {key: item for key, item in value.items() if item is not None or key not in unset}
 
 
-def known_component(package: str, name: str) -> str:
-    """The name of a component of the package, or, with a dot, of somebody's own module."""
+def known_component(package: str, name: str, info: ValidationInfo) -> str:
+    """The name of a component of the package, or, with a dot, of somebody's own module.
+
+    Raises ValueError for an unknown one, and where the job's author named it for a module that is none.
+    """
     if "." not in name and name not in (known := names(package)):
         raise ValueError(f"'{name[:60]}' is unknown. {did_you_mean(name, known)}".strip())
+    if "." in name and by_author(info):
+        try:
+            builder(package, name)
+        except NASError as error:
+            raise ValueError(f"{error.message} {error.hint}".strip()) from error
     return name
+
+
+def by_author(info: ValidationInfo) -> bool:
+    """Whether the job's author wrote this: only then its modules are imported, to see what they take."""
+    return info.context is AUTHOR
+
+
+def check_option_names(package: str, component: str, options: Iterable[str], *, given: int = 0) -> None:
+    """Raises a ValidationError with one problem for each option that the component's `build` cannot take.
+
+    given: how many arguments the caller adds in front of the options.
+    """
+    found = option_problems(package, component, options, given=given)
+    problems = [PydanticCustomError("option", "{text}", {"text": f"{e.message} {e.hint}"}) for e in found]
+    if problems:
+        raise ValidationError.from_exception_data(
+            component, [InitErrorDetails(type=problem, input=None) for problem in problems]
+        )
 
 
 def _plain(value: Any) -> Any:
@@ -61,6 +100,9 @@ def _plain(value: Any) -> Any:
         _plain(item)
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError("must be a finite number")
+    for text in value if isinstance(value, dict) else [value]:
+        if isinstance(text, str) and not is_unicode(text):
+            raise ValueError(NO_UNICODE)
     if value is not None and not isinstance(value, bool | int | float | str | list | dict):
         raise ValueError(
             "must be text (put it in quotes), a number, true, false, null, or lists and sections of these"

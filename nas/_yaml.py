@@ -16,6 +16,7 @@ LARGEST_FILE = 1_000_000  # bytes
 LARGEST_TREE = 10_000  # nodes, with every alias unfolded
 DEEPEST_TREE = 32
 LARGEST_INTEGER = 2**63 - 1
+NO_UNICODE = "is no Unicode: half of a surrogate pair"
 
 _FLOAT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 _TEXT, _FLOAT_TAG, _MERGE = (f"tag:yaml.org,2002:{kind}" for kind in ("str", "float", "merge"))
@@ -49,6 +50,8 @@ class _Loader(yaml.SafeLoader):
                 raise yaml.MarkedYAMLError(
                     problem="an alias inside the value that it names", problem_mark=mark
                 )
+            if isinstance(node, yaml.ScalarNode) and not is_unicode(node.value):
+                raise yaml.MarkedYAMLError(problem=f"text that {NO_UNICODE}", problem_mark=mark)
             self._sizes[id(node)] = size = self._unfolded(node)
             if size > LARGEST_TREE:
                 raise yaml.MarkedYAMLError(problem="aliases that unfold to too much", problem_mark=mark)
@@ -134,6 +137,17 @@ def read_text(text: str, *, where: str) -> Any:
             f"{where}: the character {chr(int(error.character))!a} may not stand in YAML.",
             "Save the file as plain UTF-8 text.",
         ) from None
+
+
+def is_unicode(text: str) -> bool:
+    """Whether it can be stored and sent: text with half of a surrogate pair cannot."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def check_text(text: str, *, where: str) -> None:
+    """Raises UsageError for text that is no Unicode, as bytes of a command line may be."""
+    if not is_unicode(text):
+        raise UsageError(f"{where} {text[:80]!a} {NO_UNICODE}.", "Write it in UTF-8.")
 
 
 def dump(data: Any) -> str:

@@ -11,6 +11,7 @@ from nas.stages._run import graceful_stop
 from nas.store import RequestLease, Store
 from predictors.devices import Device
 from search_spaces._errors import StoreError
+from search_spaces._registry import allow
 
 T = TypeVar("T")
 
@@ -36,6 +37,7 @@ def serve(
     Raises ConflictError for a name that a live agent has, or that stood for a device with another
     fingerprint.
     """
+    allow([str(options.get("backend", ""))])
     device, measured = build_device(name, options), 0
     lease = store.acquire_agent(name, device.fingerprint(), options, replace=replace)
     with lease as agent, graceful_stop() as stop:

@@ -32,7 +32,7 @@ from nas._sections import (
     SupernetConfig,
     TrainConfig,
 )
-from nas._strict import AList, Section
+from nas._strict import AUTHOR, AList, Section
 from nas.conditions import Condition
 from search_spaces._errors import UsageError, did_you_mean
 from search_spaces._registry import names
@@ -203,9 +203,12 @@ def load_config(
 
 
 def checked_config(tree: Mapping[str, Any], *, where: str) -> JobConfig:
-    """The job of a tree of settings. Raises UsageError that lists every problem in `where`."""
+    """The job of a tree of settings; modules of somebody's own that it names are imported.
+
+    Raises UsageError that lists every problem in `where`.
+    """
     try:
-        return JobConfig.model_validate(dict(tree))
+        return JobConfig.model_validate(dict(tree), context=AUTHOR)
     except ValidationError as error:
         raise problems_error(error, JobConfig, where=where) from None
 
@@ -222,6 +225,8 @@ def _from_environment(environment: Mapping[str, str]) -> list[_Setting]:
     """`NAS_SEED`, `NAS_SEARCH__EVALUATIONS`: the parts of a job, and whatever has two underscores."""
     found: list[_Setting] = []
     for name, text in sorted(environment.items()):
+        if name.startswith("NAS_"):
+            _yaml.check_text(name, where="The environment")
         section, *keys = name.removeprefix("NAS_").lower().split("__")
         if not name.startswith("NAS_") or not (keys or section in JobConfig.model_fields):
             continue
@@ -235,6 +240,7 @@ def _from_environment(environment: Mapping[str, str]) -> list[_Setting]:
 def _from_options(overrides: Iterable[str]) -> list[_Setting]:
     found: list[_Setting] = []
     for override in overrides:
+        _yaml.check_text(override, where="--set")
         dotted, equals, text = override.partition("=")
         keys = dotted.strip().split(".")
         if not equals or not all(keys) or len(keys) > _yaml.DEEPEST_TREE:

@@ -16,7 +16,7 @@ from predictors._labels import Row, clean_ms
 from predictors._measurement import Failure, Measurement, measure
 from predictors.devices import Device
 from search_spaces._errors import ConflictError, JobFailedError, NASError, NotFoundError, UsageError
-from search_spaces._registry import names
+from search_spaces._registry import allow, names
 
 WIDTH = 256  # of the network that is measured to try a device out
 ROUNDS = 8
@@ -34,6 +34,7 @@ def add(store: Store, name: str, options: Mapping[str, Any], *, replace: bool = 
     """
     if name in names("predictors.devices"):
         raise UsageError(f"'{name}' is the name of a backend.", "Choose another name for the device.")
+    allow([str(options.get("backend", ""))])
     device = build_device(name, options)
     fingerprint = device.fingerprint()
     with suppress(NotFoundError):

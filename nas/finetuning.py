@@ -7,7 +7,7 @@ from torch import Tensor
 
 from nas import checkpoints, datasets
 from nas.artifacts import verified
-from nas.config import JobConfig
+from nas.components import stored_config
 from nas.datasets import DataSet
 from nas.extraction import load_supernet
 from nas.progress import Progress
@@ -67,7 +67,7 @@ def finetune(
     ConflictError for a job without one, KeyboardInterrupt when a stop was asked for; what was finished is in
     the store then.
     """
-    config = JobConfig.model_validate(job.config, strict=False)
+    config = stored_config(job)
     _check_options(steps, lrs, engine, workers, asha)
     chosen = _chosen(store, job, subnets)
     how = retraining(config, from_scratch=from_scratch, steps=steps, lrs=lrs)

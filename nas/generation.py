@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from nas import checkpoints
 from nas._quantities import conditions_everywhere
+from nas.components import stored_config
 from nas.conditions import KNOWN_BEFORE, Condition, distance, split
 from nas.config import JobConfig
 from nas.extraction import space_of
@@ -135,7 +136,7 @@ def _wanted(
     job: Job, conditions: tuple[Condition, ...], count: int, temperature: float
 ) -> tuple[Condition, ...]:
     """The conditions, on every device that they are about."""
-    devices = JobConfig.model_validate(job.config, strict=False).devices
+    devices = stored_config(job).devices
     for condition in conditions:
         if split(condition.name)[0] not in (*KNOWN_BEFORE, QUALITY):
             raise UsageError(
@@ -152,7 +153,7 @@ def _wanted(
 
 def _learned(store: Store, job: Job) -> tuple[Objectives, Learner, dict[Architecture, float]]:
     """The job's generator with an inquisitor that knows all evaluations, and the quality of these."""
-    config = JobConfig.model_validate(job.config, strict=False)
+    config = stored_config(job)
     stage = store.stage(job, "search")
     if config.search.searcher != "generative":
         raise NotFoundError(

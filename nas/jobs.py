@@ -16,10 +16,12 @@ import supernet
 from nas import datasets, searchers
 from nas._ray_address import check_cluster
 from nas.anchors import load_anchors
+from nas.components import allow_named
 from nas.config import REMOTE, STORED, AnchorsInit, JobConfig, merged
 from nas.extraction import space_of
 from nas.initial import initialise, load_folder
 from nas.measuring import build_device
+from nas.memory_limits import check_batch, check_memory
 from nas.searchers import SearchProblem
 from nas.spaces import check_limits, data_sizes, exact_metrics, resolve
 from nas.stages._latency_fit import MEMORY, check_needs_no_layers, smallest_sample, source_state
@@ -49,9 +51,10 @@ def check(config: JobConfig) -> SearchSpace:
     limits that no subnet keeps, weights that cannot be had. Devices that only a store knows are left to
     `create`.
     """
-    torch_device(config)
+    allow_named(config)
     data = datasets.build(config.data.name, **config.data.options)
     space = resolve(config, data)
+    check_memory(config, space, data, torch_device(config))
     if config.train.teacher is not None:
         load_teacher(config.train.teacher.timm, **data_sizes(data))
     check_limits(space, config.limits, partial(exact_metrics, space))
@@ -86,6 +89,7 @@ def create(store: Store, config: JobConfig, *, name: str | None) -> Job:
     config says, or whose agent does not run, or on which the predictor cannot time single layers, and
     NotFoundError for a `predictor.source` without a predictor.
     """
+    allow_named(config)
     config = resolved(store, config)
     for device_name, device in config.devices.items():
         if device.backend == REMOTE:
@@ -163,6 +167,7 @@ def measure(folder: Path, device_options: dict[str, Any]) -> dict[str, Any]:
     options = {"backend": "torch_cpu", **device_options}
     device = build_device(options.pop("name", options["backend"]), options)
     shape: Any = module.input_shape
+    check_batch("--batch", device.batch, shape)
     example = torch.zeros(device.batch, *shape)
     result = measure_latency(device, {"it": lambda: module}, example, seed=0)["it"]
     if isinstance(result, Failure):

@@ -53,7 +53,7 @@ def execute(
 
     progress: as `measure` calls it.  Raises what `measure` raises, and NASError for an impossible space.
     """
-    space = search_spaces.get(request["space"]["family"], **request["space"]["options"])
+    space = search_spaces.described(request["space"])
     net = supernet.build(space, seed=request["seed"])
     archs = {key: space.architecture(values) for key, values in request["archs"].items()}
     found = measure(

@@ -21,7 +21,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
 
 from nas._optuna_storage import parsed, written
-from nas.config import JobConfig
+from nas.components import as_stored
 from nas.extraction import space_of
 from nas.searchers import STDERR
 from nas.searchers._distinct import distributions, parameters
@@ -59,7 +59,7 @@ def export(store: Store, job: Job, storage: str, *, study: str | None = None) ->
         raise ConflictError(
             f"Job '{job.name}' has not evaluated any subnet yet.", f"`nas show {job.id}` tells how far it is."
         )
-    objectives = JobConfig.model_validate(job.config, strict=False).objectives
+    objectives = as_stored(job.config, where=f"The config of job '{job.name}'").objectives
     with written(url) as connection:
         study_id = _add_study(connection, name, job, objectives)
         _add_trials(connection, study_id, space, objectives, evaluations)

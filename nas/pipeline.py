@@ -5,7 +5,7 @@ from typing import Any
 import search_spaces
 from nas import datasets
 from nas.artifacts import verified
-from nas.config import JobConfig
+from nas.components import stored_config
 from nas.datasets import DataSet
 from nas.evaluation import EvaluationSetup, evaluator
 from nas.progress import Progress
@@ -19,6 +19,7 @@ from nas.stages.search import search
 from nas.stages.train import torch_device, train
 from nas.store import Artifact, Job, Store
 from search_spaces import SearchSpace
+from search_spaces._registry import allow
 
 
 def run(store: Store, job: Job, *, progress: Progress) -> None:
@@ -27,7 +28,7 @@ def run(store: Store, job: Job, *, progress: Progress) -> None:
     Raises JobFailedError when it cannot be finished, ConflictError when it runs elsewhere, KeyboardInterrupt
     when it was asked to stop; in each case everything that was finished is in the store.
     """
-    config = JobConfig.model_validate(job.config, strict=False)
+    config = stored_config(job)
     data = datasets.build(config.data.name, **config.data.options)
     with store.acquire(job) as lease, graceful_stop() as stop:
         run = Run(store, lease, config, progress, stop)
@@ -50,6 +51,7 @@ def _space(run: Run, data: DataSet) -> SearchSpace:
 
     def describe() -> dict[str, Any]:
         space = resolve(run.config, data)
+        allow([space.family])  # the job's own space says so
         return {
             "space": {"family": space.family, "options": dict(space.options), "size": str(space.size)},
             "data": {"name": data.name, "digest": data.digest, "sizes": data.sizes},
@@ -57,7 +59,7 @@ def _space(run: Run, data: DataSet) -> SearchSpace:
 
     stored = run.once("space", {"config": run.config.supernet.inputs()}, describe)
     check_data(run, data)
-    return search_spaces.get(stored["space"]["family"], **stored["space"]["options"])
+    return search_spaces.described(stored["space"])
 
 
 def _setup(run: Run, space: SearchSpace, data: DataSet, weights: Artifact) -> EvaluationSetup:

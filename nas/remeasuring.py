@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from nas.components import stored_config
 from nas.config import JobConfig
 from nas.extraction import space_of
 from nas.progress import Progress
@@ -29,7 +30,7 @@ def measure_on(
     """
     check_finished(store, job)
     device = registered(store, name)
-    config = _with_samples(JobConfig.model_validate(job.config, strict=False), samples)
+    config = _with_samples(stored_config(job), samples)
     row = store.register_device(device.name, device.fingerprint())
     if row.id in (job_devices.own_device(store, job), *job_devices.searched_for(store, job).values()):
         raise ConflictError(

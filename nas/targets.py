@@ -9,6 +9,7 @@ from nas.remote import RemoteDevice
 from nas.store import Agent, Store, changes, digest
 from predictors.devices import Device
 from search_spaces._errors import JobFailedError, NotFoundError, UsageError, did_you_mean
+from search_spaces._registry import trusted
 
 Target: TypeAlias = Device | RemoteDevice
 
@@ -72,6 +73,7 @@ def registered(store: Store, name: str) -> Target:
     if agent is not None:
         return RemoteDevice(name, agent.name, agent.device)
     row = store.device(name)
+    trusted((row.options or {}).get("backend", ""), where=f"The stored device '{name}'")
     device = build_device(name, row.options or {})
     changed = changes(row.fingerprint, device.fingerprint())
     if changed:

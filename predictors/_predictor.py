@@ -11,7 +11,7 @@ from predictors._metrics import Floats
 from predictors.devices import JSON
 from search_spaces import SearchSpace
 from search_spaces._errors import UsageError
-from search_spaces._registry import load
+from search_spaces._registry import builder, trusted
 from search_spaces._space import Codes
 
 BUILD_OPTIONS = ("batch", "element_bytes", "table")  # what saved predictors were built with
@@ -50,7 +50,7 @@ class Predictor(Protocol):
 
 def restored(space: SearchSpace, kind: str, state: dict[str, Any]) -> Predictor:
     """The predictor of a file of this folder that `to_json` wrote; raises what `from_json` raises."""
-    return rebuilt(load("predictors", kind).build, space, state)
+    return rebuilt(builder("predictors", trusted(kind, where="A stored predictor")), space, state)
 
 
 def rebuilt(build: Callable[..., Predictor], space: SearchSpace, state: dict[str, Any]) -> Predictor:

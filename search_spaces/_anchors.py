@@ -6,6 +6,7 @@ from math import prod
 from typing import Any, Protocol, Self, TypeAlias
 
 from search_spaces import _swin, _vit
+from search_spaces._bounds import DEEPEST, MOST, bounded, bounded_depth, positive, short
 from search_spaces._errors import UsageError, did_you_mean
 from search_spaces._layers import Layer
 from search_spaces._stitches import Stages
@@ -13,7 +14,7 @@ from search_spaces._swin import SwinConfig
 from search_spaces._vit import ViTConfig
 
 Layers: TypeAlias = tuple[Layer, ...]
-MOST = 100_000  # of anything that is counted; a slip of the keyboard must not fill the memory
+MOST_ANCHORS = 16
 SHARED = ("image_size", "in_chans", "num_classes")
 
 
@@ -91,13 +92,14 @@ class PlainAnchor:
         `num_heads` and `mlp_hidden` per layer; `head_dim` is the width over the heads unless given.
         """
         values = dict(given)
-        dim = _positive(where, "embed_dim", values.pop("embed_dim", None))
+        dim = positive(f"{where}: embed_dim", values.pop("embed_dim", None))
         depth, ratio = values.pop("depth", None), values.pop("mlp_ratio", 4)
-        if type(ratio) not in (int, float) or not 0 < ratio < MOST:
-            raise UsageError(f"{where}: mlp_ratio = {ratio!r} is not a possible number.")
+        if type(ratio) not in (int, float) or not 0 < ratio <= MOST:
+            raise UsageError(f"{where}: mlp_ratio = {short(ratio)} is not a possible number.")
         heads = values.pop("num_heads", None)
         if not isinstance(heads, list | tuple):
-            heads = [_positive(where, "num_heads", heads)] * _positive(where, "depth", depth)
+            layers = positive(f"{where}: depth", depth, most=DEEPEST)
+            heads = [positive(f"{where}: num_heads", heads)] * layers
         heads = _each_positive(where, "num_heads", heads)
         hidden = values.pop("mlp_hidden", [round(dim * ratio)] * len(heads))
         hidden = _each_positive(where, "mlp_hidden", hidden)
@@ -174,6 +176,7 @@ def read_anchors(given: object, shared: Mapping[str, Any]) -> tuple[Anchor, ...]
         raise UsageError("The stitching space's anchors must be a list of sections, one for each model.")
     if len(given) < 2:
         raise UsageError(f"Stitching takes at least two anchors, not {len(given)}.")
+    bounded("the number of anchors", len(given), most=MOST_ANCHORS)
     anchors = tuple(_read(f"Anchor {i}", dict(shared) | dict(item)) for i, item in enumerate(given))
     _check_alike(anchors)
     return anchors
@@ -224,13 +227,8 @@ def _known(where: str, values: Mapping[str, Any], config: type[Any]) -> dict[str
     return dict(values)
 
 
-def _positive(where: str, name: str, value: object) -> int:
-    if type(value) is not int or not 0 < value < MOST:
-        raise UsageError(f"{where}: {name} = {value!r} is not a positive integer.")
-    return value
-
-
 def _each_positive(where: str, name: str, values: object) -> tuple[int, ...]:
     if not isinstance(values, list | tuple):
-        raise UsageError(f"{where}: {name} = {values!r} is not a list of positive integers.")
-    return tuple(_positive(where, name, value) for value in values)
+        raise UsageError(f"{where}: {name} = {short(values)} is not a list of positive integers.")
+    bounded_depth(f"{where}: the length of {name}", len(values))
+    return tuple(positive(f"{where}: {name}", value) for value in values)

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from search_spaces._architecture import Architecture
+from search_spaces._bounds import DEEPEST, MOST, short
 from search_spaces._choices import Choice, Part
 from search_spaces._errors import UsageError, did_you_mean
 from search_spaces._layers import Layer
@@ -46,15 +47,15 @@ def elastic_vit(
     config = _vit_config(family, vit)
     elastic = {
         "embed_dim": ascending("embed_dim", embed_dim),
-        "depth": ascending("depth", depth),
+        "depth": ascending("depth", depth, most=DEEPEST),
         "num_heads": ascending("num_heads", num_heads),
         "mlp_ratio": ascending("mlp_ratio", mlp_ratio, kinds=(int, float)),
     }
     check_widths(elastic["embed_dim"], elastic["mlp_ratio"])
-    for choice in per_layer:
+    for choice in per_layer if isinstance(per_layer, list | tuple) else (per_layer,):
         if choice not in PER_LAYER:
             raise UsageError(
-                f"'{choice}' cannot be chosen per layer.", f"per_layer takes {', '.join(PER_LAYER)}."
+                f"{short(choice)} cannot be chosen per layer.", f"per_layer takes {', '.join(PER_LAYER)}."
             )
     layer_names = {
         choice: [f"{choice}.{i}" if choice in per_layer else choice for i in range(max(elastic["depth"]))]
@@ -99,15 +100,25 @@ def hidden_features(embed_dim: int, mlp_ratio: float) -> int:
     return round(embed_dim * mlp_ratio)
 
 
-def ascending(name: str, options: object, *, kinds: Sequence[type] = (int,)) -> tuple[Any, ...]:
-    """The options of a choice, one or several. Raises UsageError unless they are positive and ascending."""
+def ascending(
+    name: str, options: object, *, kinds: Sequence[type] = (int,), most: int = MOST
+) -> tuple[Any, ...]:
+    """The options of a choice, one or several.
+
+    Raises UsageError unless they are positive and ascending, and for one above `most`.
+    """
     options = tuple(options) if isinstance(options, list | tuple) else (options,)
     if not options or not all(type(option) in kinds for option in options):
         wanted = "numbers" if float in kinds else "integers"
-        raise UsageError(f"The options of {name} must be {wanted}, not {list(options)}.")
+        raise UsageError(f"The options of {name} must be {wanted}, not {short(list(options))}.")
+    if not all(option <= most for option in options):  # NaN is none, either
+        raise UsageError(
+            f"The options of {name} go up to {short(max(options))}: at most {most:,} is possible."
+        )
     if min(options) <= 0 or not all(a < b for a, b in itertools.pairwise(options)):
         raise UsageError(
-            f"The options of {name} must be positive and ascending without repeats, not {list(options)}."
+            f"The options of {name} must be positive and ascending without repeats, "
+            f"not {short(list(options))}."
         )
     return options
 

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+from search_spaces._bounds import positive, short
 from search_spaces._errors import UsageError
 from search_spaces._layers import Layer, activation, add, attention, conv2d, linear, norm, pool, token
-from search_spaces._vit import check_epsilon
+from search_spaces._vit import check_epsilon, check_image_size
 
 POOLED = 4  # queries of which Q-pooling takes the maximum
 
@@ -41,20 +42,16 @@ class HieraConfig:
     def __post_init__(self) -> None:
         """Raises UsageError for sizes that do not fit together."""
         for name in ("patch_size", "patch_kernel", "in_chans", "num_classes", "stem_dim", "head_dim"):
-            value = getattr(self, name)
-            if (type(value) is not int or value < 1) and not (name == "head_dim" and value is None):
-                raise UsageError(f"{name} = {value!r} is not a positive integer.")
+            if name != "head_dim" or self.head_dim is not None:
+                positive(name, getattr(self, name))
         check_epsilon(self.norm_eps)
-        if len(self.image_size) != 2 or any(type(side) is not int or side < 1 for side in self.image_size):
-            raise UsageError(
-                f"image_size = {self.image_size!r} is not two positive integers (height, width)."
-            )
+        check_image_size(self.image_size)
         if self.patch_kernel % 2 == 0:
             raise UsageError(f"patch_kernel = {self.patch_kernel} is even; the stem's kernel has a middle.")
         if type(self.q_pool) is not int or not 0 <= self.q_pool < self.stages:
             raise UsageError(
-                f"q_pool = {self.q_pool!r} is not from 0 to {self.stages - 1}, the number of transitions "
-                f"between {self.stages} stages."
+                f"q_pool = {short(self.q_pool)} is not from 0 to {self.stages - 1}, the number of "
+                f"transitions between {self.stages} stages."
             )
         if any(side % (self.patch_size * self.unit_side) for side in self.image_size):
             raise UsageError(

@@ -5,10 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
+from search_spaces._bounds import DEEPEST, MOST_STAGES, bounded, bounded_depth, short
 from search_spaces._elastic_vit import ascending, check_widths
 from search_spaces._errors import UsageError, did_you_mean
 from search_spaces._hiera import HieraConfig
-from search_spaces._vit import with_sides
+from search_spaces._vit import check_image_size, with_sides
 
 DOUBLING = ("embed_dim", "num_heads")  # of a flat list's number, in every stage anew
 ELASTIC = ("embed_dim", "depth", "num_heads", "mlp_ratio", "mask_unit_stages", "wide_stem")
@@ -63,6 +64,7 @@ def checked_config(fixed: Mapping[str, Any], base: Mapping[str, Any], stages: in
                 f"The turbovit space has no option '{key}'.", did_you_mean(key, [*known, *ELASTIC])
             )
     given = with_sides({"image_size": (224, 224), **fixed})
+    check_image_size(given["image_size"])
     given.setdefault("patch_size", patch_size_of(given["image_size"]))
     usual = {
         "patch_kernel": kernel_of(given["patch_size"]),
@@ -78,10 +80,13 @@ def checked_depth(depth: object) -> tuple[tuple[int, ...], ...]:
     """Options of every stage's depth. Raises UsageError unless there are at least two stages."""
     if not isinstance(depth, list | tuple) or len(depth) < 2:
         raise UsageError(
-            f"depth = {depth!r} is not a list with the options of each of at least two stages.",
+            f"depth = {short(depth)} is not a list with the options of each of at least two stages.",
             "Four stages are [[1, 2], [1, 2, 3], [4, 6, 8], [1, 2]].",
         )
-    return tuple(ascending(f"depth of stage {s}", options) for s, options in enumerate(depth))
+    bounded("the number of stages", len(depth), most=MOST_STAGES)
+    depths = tuple(ascending(f"depth of stage {s}", options, most=DEEPEST) for s, options in enumerate(depth))
+    bounded_depth("depth over all stages", sum(max(options) for options in depths))
+    return depths
 
 
 def checked_elastic(
@@ -129,7 +134,7 @@ def _numbers(name: str, options: object, stages: int) -> tuple[Any, ...]:
         return ascending(name, options, kinds=kinds)
     if len(options) != stages:
         raise UsageError(
-            f"{name} = {options!r} has not one entry for each of the {stages} stages.",
+            f"{name} = {short(options)} has not one entry for each of the {stages} stages.",
             "Give a list of numbers for the whole network, or a list of lists; depth says how many stages.",
         )
     return tuple(ascending(f"{name} of stage {s}", own, kinds=kinds) for s, own in enumerate(options))
@@ -150,10 +155,10 @@ def _mask_unit_stages(given: object, base: Mapping[str, Any], config: HieraConfi
         usual = tuple(n for n in base[name] if n <= most)
         return usual if config.units > 1 else usual[-1:]
     options = tuple(given) if isinstance(given, list | tuple) else (given,)
-    ascends = all(a < b for a, b in itertools.pairwise(options))
-    if not options or not all(type(n) is int and 0 <= n <= most for n in options) or not ascends:
+    possible = all(type(n) is int and 0 <= n <= most for n in options)
+    if not options or not possible or not all(a < b for a, b in itertools.pairwise(options)):
         raise UsageError(
-            f"mask_unit_stages = {given!r} are not ascending numbers from 0 to {most}.",
+            f"mask_unit_stages = {short(given)} are not ascending numbers from 0 to {most}.",
             "Behind its first block the last of the stages attends to the whole image.",
         )
     if len(options) > 1 and config.units == 1:
@@ -169,7 +174,7 @@ def _wide_stem(given: object, widths: Sequence[int], stem_dim: int) -> tuple[boo
         return (False, True) if max(widths) <= stem_dim else (False,)
     options = tuple(given) if isinstance(given, list | tuple) else (given,)
     if options not in ((False,), (True,), (False, True)) or not all(type(on) is bool for on in options):
-        raise UsageError(f"wide_stem = {given!r} is neither false, nor true, nor [false, true].")
+        raise UsageError(f"wide_stem = {short(given)} is neither false, nor true, nor [false, true].")
     if len(options) == 2 and max(widths) > stem_dim:
         raise UsageError(
             f"A wide stem of stem_dim {stem_dim} channels is narrower than stage 0 with {max(widths)}.",

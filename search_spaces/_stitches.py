@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self, TypeAlias
 
+from search_spaces._bounds import MOST_STITCHES
 from search_spaces._errors import UsageError
 
 Stages: TypeAlias = tuple[int, ...]  # blocks of each stage; a plain transformer has one stage
@@ -97,14 +98,18 @@ def v1(
     pairs = [p for p in itertools.combinations(range(len(anchors)), 2) if not nearest or p[1] - p[0] == 1]
     layers = {pair: _layers(pair, anchors, kernel, stride, lengthening=lengthening) for pair in pairs}
     cuts = {pair: list(itertools.chain.from_iterable(layers[pair])) for pair in pairs}
-    members = [_whole(i, stages) for i, stages in enumerate(anchors)]
     # The release counts members stage by stage, then pair by pair. The order of layers names stored weights.
     every = [cut for pair in pairs for cut in cuts[pair]]
-    members += [_joined(anchors, cut) for cut in sorted(every, key=lambda cut: _stage(anchors[cut.end], cut))]
-    for a, b, c in itertools.combinations(range(len(anchors)), 3) if chains else ():
-        if (a, b) in cuts and (b, c) in cuts:
-            members += _two_cuts(anchors, cuts[a, b], cuts[b, c])
-    return Layout(tuple(members), tuple(itertools.chain.from_iterable(layers.values())))
+    whole = (_whole(i, stages) for i, stages in enumerate(anchors))
+    once = (_joined(anchors, cut) for cut in sorted(every, key=lambda cut: _stage(anchors[cut.end], cut)))
+    twice = (
+        stitch
+        for a, b, c in (itertools.combinations(range(len(anchors)), 3) if chains else ())
+        if (a, b) in cuts and (b, c) in cuts
+        for stitch in _two_cuts(anchors, cuts[a, b], cuts[b, c])
+    )
+    members = _bounded(itertools.chain(whole, once, twice))
+    return Layout(members, tuple(itertools.chain.from_iterable(layers.values())))
 
 
 def v2(anchors: Sequence[Stages], *, whole_small: bool) -> Layout:
@@ -125,14 +130,16 @@ def v2(anchors: Sequence[Stages], *, whole_small: bool) -> Layout:
         )
     there, back = list(_fast_to_slow(small, large)), list(_slow_to_fast(small, large))
     last = Cut(0, 1, sum(small) - 1, sum(large))
-    members: list[Stitch | None] = [_whole(0, small), _whole(1, large)]
-    members += [_joined(anchors, cut) for cut in there]
-    members.append(_joined(anchors, last) if whole_small else None)
-    members += [_joined(anchors, cut) for cut in back]
-    members += _two_cuts(anchors, back, there)
-    members += _two_cuts(anchors, there, back)
+    members: Iterator[Stitch | None] = itertools.chain(
+        (_whole(0, small), _whole(1, large)),
+        (_joined(anchors, cut) for cut in there),
+        (_joined(anchors, last) if whole_small else None,),
+        (_joined(anchors, cut) for cut in back),
+        _two_cuts(anchors, back, there),
+        _two_cuts(anchors, there, back),
+    )
     layers = [*there, *([last] if whole_small else []), *back]
-    return Layout(tuple(members), tuple((cut,) for cut in layers))
+    return Layout(_bounded(members), tuple((cut,) for cut in layers))
 
 
 def window_cuts(depth: int, *, kernel: int, stride: int, lengthening: bool) -> list[list[tuple[int, int]]]:
@@ -140,15 +147,28 @@ def window_cuts(depth: int, *, kernel: int, stride: int, lengthening: bool) -> l
 
     Windows that add no pair are left out.
     """
-    seen: set[tuple[int, int]] = set()
     windows = []
+    seen = 0  # pairs of blocks before this one were in an earlier window, if they are in this one
     for start in range(0, depth, stride):
         ids = range(start, min(start + kernel, depth))
-        new = [(j, k) for j in ids for k in ids if (j, k) not in seen and (lengthening or j < k)]
-        seen.update(new)
+        new = [(j, k) for j in ids for k in ids if max(j, k) >= seen and (lengthening or j < k)]
+        seen = ids.stop
         if new:
             windows.append(new)
+        if seen == depth:
+            break
     return windows
+
+
+def _bounded(members: Iterator[Stitch | None]) -> tuple[Stitch | None, ...]:
+    """All of them. Raises UsageError for more than anybody can use."""
+    found = tuple(itertools.islice(members, MOST_STITCHES + 1))
+    if len(found) > MOST_STITCHES:
+        raise UsageError(
+            f"There are more than {MOST_STITCHES:,} stitches between these anchors.",
+            "Take a smaller kernel, fewer anchors, or leave chains away.",
+        )
+    return found
 
 
 def nearest_cuts(front: int, end: int) -> list[list[tuple[int, int]]]:
@@ -202,9 +222,9 @@ def _stage(end: Stages, cut: Cut) -> int:
     return bisect_right(list(itertools.accumulate(end)), cut.first)
 
 
-def _two_cuts(anchors: Sequence[Stages], first: Iterable[Cut], second: Sequence[Cut]) -> list[Stitch]:
+def _two_cuts(anchors: Sequence[Stages], first: Iterable[Cut], second: Sequence[Cut]) -> Iterator[Stitch]:
     """Stitches with a cut of `first` and then one of `second`, at least one block between them."""
-    return [_joined(anchors, a, b) for a in first for b in second if b.last >= a.first]
+    return (_joined(anchors, a, b) for a in first for b in second if b.last >= a.first)
 
 
 def _whole(index: int, stages: Stages) -> Stitch:

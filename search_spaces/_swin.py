@@ -9,6 +9,7 @@ Source: Liu et al., "Swin Transformer: Hierarchical Vision Transformer using Shi
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from search_spaces._bounds import MOST, MOST_STAGES, bounded, bounded_depth, positive, short
 from search_spaces._errors import UsageError
 from search_spaces._layers import Layer, activation, add, attention, conv2d, linear, norm, pool, token
 from search_spaces._vit import check_epsilon
@@ -40,10 +41,13 @@ class SwinConfig:
         for name in ("image_size", "depths", "num_heads"):
             object.__setattr__(self, name, _positive_tuple(name, getattr(self, name)))
         for name in ("patch_size", "in_chans", "num_classes", "embed_dim", "window_size"):
-            if type(value := getattr(self, name)) is not int or value < 1:
-                raise UsageError(f"{name} = {value!r} is not a positive integer.")
-        if type(self.mlp_ratio) not in (int, float) or not self.embed_dim * self.mlp_ratio >= 1:
-            raise UsageError(f"mlp_ratio = {self.mlp_ratio!r} leaves an FFN without neurons.")
+            positive(name, getattr(self, name))
+        bounded("the number of stages", len(self.depths), most=MOST_STAGES)
+        bounded_depth("depths", sum(self.depths))
+        if type(self.mlp_ratio) not in (int, float) or not 1 / self.embed_dim <= self.mlp_ratio <= MOST:
+            raise UsageError(
+                f"mlp_ratio = {short(self.mlp_ratio)} leaves an FFN without neurons, or is over {MOST:,}."
+            )
         if type(self.qkv_bias) is not bool:
             raise UsageError(f"qkv_bias = {self.qkv_bias!r} is neither true nor false.")
         check_epsilon(self.norm_eps)
@@ -173,5 +177,7 @@ def head_layers(config: SwinConfig) -> tuple[Layer, ...]:
 
 def _positive_tuple(name: str, value: object) -> tuple[int, ...]:
     if not isinstance(value, list | tuple) or not value or any(type(n) is not int or n < 1 for n in value):
-        raise UsageError(f"{name} = {value!r} is not a list of positive integers.")
+        raise UsageError(f"{name} = {short(value)} is not a list of positive integers.")
+    for number in value:
+        positive(name, number)
     return tuple(value)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 from math import log2
 from typing import Any
 
+from search_spaces._bounds import MOST, positive, short
 from search_spaces._errors import UsageError
 from search_spaces._layers import (
     Layer,
@@ -31,7 +32,16 @@ ACTIVATIONS = ("gelu", "gelu_tanh", "quick_gelu", "relu", "silu")
 def check_epsilon(norm_eps: object) -> None:
     """Raises UsageError for what cannot be the epsilon of a norm."""
     if not isinstance(norm_eps, float) or not 0 < norm_eps < 1:
-        raise UsageError(f"norm_eps = {norm_eps!r} is not a number between 0 and 1.")
+        raise UsageError(f"norm_eps = {short(norm_eps)} is not a number between 0 and 1.")
+
+
+def check_image_size(image_size: object) -> None:
+    """Raises UsageError unless these are the sides of an image."""
+    sides = image_size if isinstance(image_size, tuple) else ()
+    if len(sides) != 2 or any(type(side) is not int or side < 1 for side in sides):
+        raise UsageError(f"image_size = {short(image_size)} is not two positive integers (height, width).")
+    for side in sides:
+        positive("image_size", side)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,19 +83,15 @@ class ViTConfig:
     def __post_init__(self) -> None:
         """Raises UsageError for sizes that do not fit together."""
         for name in ("patch_size", "in_chans", "num_classes", "stem_dim", "head_dim"):
-            if type(value := getattr(self, name)) is not int or value < 1:
-                raise UsageError(f"{name} = {value!r} is not a positive integer.")
+            positive(name, getattr(self, name))
         for name in FLAGS:
             if type(value := getattr(self, name)) is not bool:
-                raise UsageError(f"{name} = {value!r} is neither true nor false.")
+                raise UsageError(f"{name} = {short(value)} is neither true nor false.")
         check_epsilon(self.norm_eps)
-        if len(self.image_size) != 2 or any(type(side) is not int or side < 1 for side in self.image_size):
-            raise UsageError(
-                f"image_size = {self.image_size!r} is not two positive integers (height, width)."
-            )
+        check_image_size(self.image_size)
         for name in ("reg_tokens", "rel_pos"):
-            if type(value := getattr(self, name)) is not int or value < 0:
-                raise UsageError(f"{name} = {value!r} is not a whole number of at least 0.")
+            if type(value := getattr(self, name)) is not int or not 0 <= value <= MOST:
+                raise UsageError(f"{name} = {short(value)} is not a whole number from 0 to {MOST:,}.")
         if any(side % self.patch_size for side in self.image_size):
             raise UsageError(
                 f"An image of {self.image_size[0]}x{self.image_size[1]} pixels cannot be cut into patches of "
@@ -93,16 +99,16 @@ class ViTConfig:
                 "Choose a patch_size that divides both sides.",
             )
         if self.stem not in ("patch", "conv"):
-            raise UsageError(f"stem = '{self.stem}' is unknown.", "Options: patch, conv.")
+            raise UsageError(f"stem = {short(self.stem)} is unknown.", "Options: patch, conv.")
         if self.stem == "conv" and (self.patch_size < 2 or log2(self.patch_size) % 1):
             raise UsageError(
                 f"A convolutional stem needs a patch_size of 2, 4, 8, ..., not {self.patch_size}."
             )
         if self.act not in ACTIVATIONS:
-            raise UsageError(f"act = '{self.act}' is unknown.", f"Options: {', '.join(ACTIVATIONS)}.")
+            raise UsageError(f"act = {short(self.act)} is unknown.", f"Options: {', '.join(ACTIVATIONS)}.")
         if self.pool not in ("avg", "token") or (self.pool == "token" and not self.class_token):
             raise UsageError(
-                f"pool = '{self.pool}' is not possible.", "Options: avg; token with class_token: true."
+                f"pool = {short(self.pool)} is not possible.", "Options: avg; token with class_token: true."
             )
 
     @property

@@ -10,9 +10,10 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from search_spaces import _vit
+from search_spaces._bounds import MOST_STAGES, bounded, positive, short
 from search_spaces._errors import UsageError
 from search_spaces._layers import Layer, activation, add, conv2d, linear, norm, pool, token
-from search_spaces._vit import ViTConfig, check_epsilon
+from search_spaces._vit import ViTConfig, check_epsilon, check_image_size
 
 STEMS = ("conv", "patch")
 STEM_NORMS = ("batch", "group")
@@ -41,19 +42,17 @@ class ViTResConfig:
     def __post_init__(self) -> None:
         """Raises UsageError for sizes that do not fit together."""
         for name in ("patch_size", "in_chans", "num_classes", "stem_dim"):
-            if type(value := getattr(self, name)) is not int or value < 1:
-                raise UsageError(f"{name} = {value!r} is not a positive integer.")
+            positive(name, getattr(self, name))
         if not self.head_dim or any(type(dim) is not int or dim < 1 for dim in self.head_dim):
-            raise UsageError(f"head_dim = {self.head_dim!r} is not one positive integer for each stage.")
+            raise UsageError(f"head_dim = {short(self.head_dim)} is not one positive integer for each stage.")
+        bounded("the number of stages", len(self.head_dim), most=MOST_STAGES)
+        bounded("head_dim", max(self.head_dim))
         check_epsilon(self.norm_eps)
-        if len(self.image_size) != 2 or any(type(side) is not int or side < 1 for side in self.image_size):
-            raise UsageError(
-                f"image_size = {self.image_size!r} is not two positive integers (height, width)."
-            )
+        check_image_size(self.image_size)
         for name, known in {"stem": STEMS, "stem_norm": STEM_NORMS}.items():
             if getattr(self, name) not in known:
                 raise UsageError(
-                    f"{name} = {getattr(self, name)!r} is unknown.", f"Options: {', '.join(known)}."
+                    f"{name} = {short(getattr(self, name))} is unknown.", f"Options: {', '.join(known)}."
                 )
         if any(side % self.stride for side in self.image_size):
             raise UsageError(

@@ -14,6 +14,7 @@ from typing import Any
 
 from search_spaces._anchors import NUMBERS, Anchor, Layers, read_anchors
 from search_spaces._architecture import Architecture
+from search_spaces._bounds import MOST, short
 from search_spaces._choices import Choice, Part
 from search_spaces._errors import UsageError, did_you_mean
 from search_spaces._layers import Layer, linear
@@ -209,13 +210,15 @@ class _Pieces:
 def _check_options(options: Mapping[str, Any]) -> None:
     scheme = options["scheme"]
     if scheme not in SCHEMES:
-        raise UsageError(f"scheme = {scheme!r} is unknown.", did_you_mean(str(scheme), SCHEMES))
+        raise UsageError(f"scheme = {short(scheme)} is unknown.", did_you_mean(str(scheme), SCHEMES))
     for name, least in {"kernel": 1, "stride": 1, "rank": 0}.items():
-        if type(options[name]) is not int or options[name] < least:
-            raise UsageError(f"{name} = {options[name]!r} is not a whole number of at least {least}.")
+        if type(options[name]) is not int or not least <= options[name] <= MOST:
+            raise UsageError(
+                f"{name} = {short(options[name])} is not a whole number from {least} to {MOST:,}."
+            )
     for name in ("lengthening", "nearest", "chains", "whole_small", "originals"):
         if type(options[name]) is not bool:
-            raise UsageError(f"{name} = {options[name]!r} is neither true nor false.")
+            raise UsageError(f"{name} = {short(options[name])} is neither true nor false.")
     for other in set(SCHEMES) - {scheme}:
         for name, silent in ONLY[other].items():
             if options[name] != silent:

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from search_spaces._architecture import Architecture
+from search_spaces._bounds import DEEPEST, bounded_depth, positive, short
 from search_spaces._choices import Choice, Part
 from search_spaces._elastic_vit import ascending
 from search_spaces._errors import UsageError, did_you_mean
@@ -154,14 +155,18 @@ def build(
     for option, value in given.items():
         if not isinstance(value, list | tuple) or len(value) != config.stages:
             raise UsageError(
-                f"{option} = {value!r} is not a list with one entry for each of the {config.stages} stages.",
+                f"{option} = {short(value)} is not a list with one entry for each of the {config.stages} "
+                "stages.",
                 "head_dim has one number for each stage; give one entry of each option.",
             )
     elastic: dict[str, tuple[Any, ...]] = {
         option: tuple(ascending(f"{option} of stage {s}", value) for s, value in enumerate(given[option]))
         for option in ("embed_dim", "num_heads", "mlp_hidden")
     }
-    elastic["depth"] = tuple(_count(f"depth of stage {s}", value) for s, value in enumerate(depth))
+    elastic["depth"] = tuple(
+        positive(f"depth of stage {s}", value, most=DEEPEST) for s, value in enumerate(depth)
+    )
+    bounded_depth("depth over all stages", sum(elastic["depth"]))
     elastic["optional"] = tuple(map(_positions, range(config.stages), optional, elastic["depth"]))
     _check_widening(elastic["embed_dim"])
     places = places_of(elastic)
@@ -235,14 +240,8 @@ def _config(fixed: Mapping[str, Any]) -> ViTResConfig:
             )
     head_dim = fixed.get("head_dim", ViTResConfig.head_dim)
     if not isinstance(head_dim, list | tuple):
-        raise UsageError(f"head_dim = {head_dim!r} is not a list with one entry per stage.")
+        raise UsageError(f"head_dim = {short(head_dim)} is not a list with one entry per stage.")
     return ViTResConfig(**with_sides({**fixed, "head_dim": tuple(head_dim)}))
-
-
-def _count(name: str, value: object) -> int:
-    if type(value) is not int or value < 1:
-        raise UsageError(f"{name} = {value!r} is not a positive integer.")
-    return value
 
 
 def _positions(stage: int, positions: object, depth: int) -> tuple[int, ...]:
@@ -250,7 +249,7 @@ def _positions(stage: int, positions: object, depth: int) -> tuple[int, ...]:
         type(p) is int and 0 <= p < depth for p in positions
     ):
         raise UsageError(
-            f"optional of stage {stage} = {positions!r} is not a list of blocks from 0 to {depth - 1}."
+            f"optional of stage {stage} = {short(positions)} is not a list of blocks from 0 to {depth - 1}."
         )
     return tuple(sorted(set(positions)))
 

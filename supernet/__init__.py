@@ -6,7 +6,7 @@
 from typing import TYPE_CHECKING
 
 from search_spaces import SearchSpace
-from search_spaces._registry import load
+from search_spaces._registry import builder
 
 if TYPE_CHECKING:
     from supernet._base import Supernet
@@ -14,5 +14,5 @@ if TYPE_CHECKING:
 
 def build(space: SearchSpace, **options: object) -> "Supernet":
     """A freshly initialised supernet for the space; `options` are the family's (`seed`)."""
-    supernet: Supernet = load(__name__, space.family).build(space, **options)
+    supernet: Supernet = builder(__name__, space.family)(space, **options)
     return supernet

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from search_spaces._bounds import short
 from search_spaces._errors import UsageError
 
 HELD_OUT = 300
@@ -38,8 +39,8 @@ def split_indices(split_seed: int) -> dict[str, Tensor]:
 
     Raises UsageError when `split_seed` is not an integer.
     """
-    if not isinstance(split_seed, int) or isinstance(split_seed, bool):
-        raise UsageError(f"split_seed = {split_seed!r} is not an integer.")
+    if type(split_seed) is not int or not -(2**63) <= split_seed < 2**64:
+        raise UsageError(f"split_seed = {short(split_seed)} is not an integer of 64 bits.")
     order = torch.randperm(len(source_digits()[0]), generator=torch.Generator().manual_seed(split_seed))
     search, report, train = order.split([HELD_OUT, HELD_OUT, len(order) - 2 * HELD_OUT])
     return {"train": train, "search": search, "report": report}

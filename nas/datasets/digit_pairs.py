@@ -10,19 +10,19 @@ from torch import Tensor
 
 from nas.datasets._digits import NOISE, SIDE, augment, digest, source_digits, split_indices
 from nas.datasets._seeds import mixed_seed
-from search_spaces._errors import UsageError
+from search_spaces._bounds import positive
 
 PAIRS = 1800
+MOST_PAIRS = 1_000_000
 EMPTY_SHARE = 0.3
 
 
 def build(*, split_seed: int = 0, pairs: int = PAIRS) -> "DigitPairs":
     """`pairs` fixed pairs for search and report each, from 300 digits of their own; endless ones to train on.
 
-    Raises UsageError when `pairs` is not a positive integer.
+    Raises UsageError when `pairs` is not a positive integer, or above MOST_PAIRS.
     """
-    if not isinstance(pairs, int) or pairs < 1:
-        raise UsageError(f"pairs = {pairs!r} is not a positive integer.")
+    positive("pairs", pairs, most=MOST_PAIRS)
     return DigitPairs(split_seed, pairs)
 
 

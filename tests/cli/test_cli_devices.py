@@ -84,8 +84,15 @@ def test_an_agent_measures_what_is_queued_and_is_listed(run_nas: Nas, filled: st
     ],
 )
 def test_an_error_is_a_sentence_a_hint_and_a_code(
-    run_nas: Nas, filled: str, words: str, code: int, message: str, hint: str
+    run_nas: Nas,
+    filled: str,
+    words: str,
+    code: int,
+    message: str,
+    hint: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("NAS_COMPONENTS", made_device.BACKEND)
     with Store.open(filled) as store:
         device = made_device.build(name="lab", batch=2)
         store.register_device("lab", device.fingerprint(), {"backend": made_device.BACKEND, "batch": 2})

@@ -181,14 +181,14 @@ def test_the_shortest_job_file_and_the_defaults(tmp_path: Path) -> None:
 
 def test_data_options_and_inits(tmp_path: Path) -> None:
     config = load(
-        tmp_path, "data: {name: digits, size: [8, 8]}\nsupernet: {init: {timm: vit, pretrained: false}}"
+        tmp_path, "data: {name: digits, split_seed: 3}\nsupernet: {init: {timm: vit, pretrained: false}}"
     )
-    assert (config.data.name, config.data.options) == ("digits", {"size": [8, 8]})
+    assert (config.data.name, config.data.options) == ("digits", {"split_seed": 3})
     assert config.supernet.init == TimmInit(timm="vit", pretrained=False)
     assert load(tmp_path, "supernet: {init: {checkpoint: runs/a}}").supernet.init == CheckpointInit(
         checkpoint="runs/a"
     )
-    assert load(tmp_path, "data: my.dataset").data.name == "my.dataset"
+    assert load(tmp_path, "data: nas.datasets.digits").data.name == "nas.datasets.digits"
 
 
 def test_numbers_as_people_write_them(tmp_path: Path) -> None:
@@ -209,7 +209,7 @@ def test_precedence(tmp_path: Path) -> None:
     assert (config.search.evaluations, config.search.batch, config.seed) == (20, 5, 7)
     config = load(tmp_path, text, "search.evaluations=30", environment=environment)
     assert (config.search.evaluations, config.search.batch, config.seed) == (30, 5, 7)
-    assert load(tmp_path, "data: digits", "data.size=3").data.options == {"size": 3}
+    assert load(tmp_path, "data: digits", "data.split_seed=3").data.options == {"split_seed": 3}
     assert load(tmp_path, "{}", "objectives=[accuracy, params]").objectives == ("accuracy", "params")
     assert load(tmp_path, "{}", "supernet.space.depth=[1, 2]").supernet.space == {"depth": [1, 2]}
 
@@ -232,10 +232,11 @@ def test_problems_name_the_settings_that_are_not_in_the_file(tmp_path: Path) -> 
 
 def test_the_merged_config_reads_back_as_itself(tmp_path: Path) -> None:
     config = load(
-        tmp_path, "name: '1e3'\ndata: {name: digits, mode: 'no', eps: 1e-9}\nsupernet: {init: {timm: vit}}"
+        tmp_path,
+        "name: '1e3'\ndata: {name: image_folder, root: 'no', report: 1e-9}\nsupernet: {init: {timm: vit}}",
     )
     data = merged(config)
-    assert data["data"] == {"name": "digits", "mode": "no", "eps": 1e-9}
+    assert data["data"] == {"name": "image_folder", "root": "no", "report": 1e-9}
     assert JobConfig.model_validate(json.loads(json.dumps(data))) == config
     assert load(tmp_path, _yaml.dump(data)) == config
     assert yaml.safe_load(_yaml.dump(data))["name"] == "1e3"
