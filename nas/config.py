@@ -28,6 +28,7 @@ from nas._sections import (
     ExecutionConfig,
     SamplingConfig,
     SearchConfig,
+    StoreConfig,
     SupernetConfig,
     TrainConfig,
 )
@@ -48,6 +49,7 @@ __all__ = [
     "PredictorConfig",
     "SamplingConfig",
     "SearchConfig",
+    "StoreConfig",
     "SupernetConfig",
     "TimmInit",
     "TrainConfig",
@@ -128,6 +130,7 @@ class JobConfig(Section):
     predictor: PredictorConfig = PredictorConfig()
     search: SearchConfig = SearchConfig()
     execution: ExecutionConfig = ExecutionConfig()
+    store: StoreConfig = StoreConfig()
 
     @model_validator(mode="before")
     @classmethod
@@ -215,6 +218,8 @@ def _from_environment(environment: Mapping[str, str]) -> list[_Setting]:
     for name, text in sorted(environment.items()):
         section, *keys = name.removeprefix("NAS_").lower().split("__")
         if not name.startswith("NAS_") or not (keys or section in JobConfig.model_fields):
+            continue
+        if name == "NAS_STORE":  # the store's URL, no part of a job
             continue
         if section not in JobConfig.model_fields or not all(keys):
             hint = did_you_mean(section, JobConfig.model_fields)

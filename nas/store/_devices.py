@@ -12,6 +12,7 @@ from nas.store import _tables as t
 from nas.store._database import Database, fetch
 from nas.store._engine import database_seconds, insert_missing
 from nas.store._lease import LEASE_SECONDS, RowLease, held, new_owner, unheld, whose
+from nas.store._patience import again
 from nas.store._records import Agent, Device
 from nas.store._values import changes, checked_name, digest, now
 from search_spaces._errors import ConflictError, NotFoundError, StoreError, did_you_mean
@@ -26,6 +27,7 @@ class AgentLease(RowLease):
         super().__init__(store, t.agents, agent.id, owner)
         self.agent = agent
 
+    @again
     def _left(self, error: BaseException | None) -> None:
         # The time stays, as it tells when the agent was seen last.
         with suppress(ConflictError, StoreError), self._store.write() as connection:
@@ -38,6 +40,7 @@ class AgentLease(RowLease):
 class Devices(Database):
     """The devices and agents of a store."""
 
+    @again
     def register_device(
         self, name: str, fingerprint: Mapping[str, Any], options: Mapping[str, Any] | None = None
     ) -> Device:
@@ -49,11 +52,13 @@ class Devices(Database):
         with self.write() as connection:
             return _registered(connection, name, fingerprint, options)
 
+    @again
     def devices(self) -> list[Device]:
         """All devices, the oldest first."""
         with self.read() as connection:
             return fetch(connection, Device, sa.select(t.devices).order_by(t.devices.c.id))
 
+    @again
     def device(self, name: str) -> Device:
         """The device that was registered last under this name with its options. Raises NotFoundError."""
         with self.read() as connection:
@@ -65,6 +70,7 @@ class Devices(Database):
             raise NotFoundError(f"No device '{name[:60]}' is registered.", hint)
         return found
 
+    @again
     def set_reference(self, device_id: int, reference_ms: float, *, replace: bool = False) -> float:
         """The clean time of the device's calibrator in ms: this one, if there is none or to `replace` it."""
         c = t.devices.c
@@ -73,6 +79,7 @@ class Devices(Database):
             connection.execute(sa.update(t.devices).where(which).values(reference_ms=reference_ms))
             return float(connection.execute(sa.select(c.reference_ms).where(c.id == device_id)).scalar_one())
 
+    @again
     def reference(self, device_id: int) -> float | None:
         """The clean time of the device's calibrator in ms; None until it was measured."""
         with self.read() as connection:
@@ -81,6 +88,7 @@ class Devices(Database):
             )
         return found
 
+    @again
     def agents(self) -> list[Agent]:
         """All agents that were ever there, by name."""
         with self.read() as connection:
@@ -91,6 +99,7 @@ class Devices(Database):
         """One agent, or None."""
         return next((agent for agent in self.agents() if agent.name == name), None)
 
+    @again
     def acquire_agent(
         self,
         name: str,
