@@ -34,7 +34,7 @@ from nas.store._requests import RequestLease, Requests
 from nas.store._results import Results
 from nas.store._schema import backup, database_problems, prepare
 from nas.store._schema import upgrade as upgrade_schema
-from nas.store._values import changes, digest
+from nas.store._values import changes, digest, is_same
 from search_spaces._errors import StoreError
 
 __all__ = [
@@ -65,6 +65,7 @@ __all__ = [
     "check",
     "default_url",
     "digest",
+    "is_same",
     "upgrade",
 ]
 

@@ -14,7 +14,7 @@ from nas.store._engine import database_seconds, insert_missing
 from nas.store._lease import LEASE_SECONDS, RowLease, held, new_owner, unheld, whose
 from nas.store._patience import again
 from nas.store._records import Agent, Device
-from nas.store._values import changes, checked_name, digest, now
+from nas.store._values import changes, checked_name, completed, digest, is_same, now, shared
 from search_spaces._errors import ConflictError, NotFoundError, StoreError, did_you_mean
 
 AGENTS = sa.select(t.agents, database_seconds().label("now"))
@@ -135,9 +135,9 @@ class Devices(Database):
 
 
 def _check_agent(before: Agent, fingerprint: Mapping[str, Any], *, replace: bool) -> None:
-    if replace or before.live or before.device.digest == digest(fingerprint):
-        return
     changed = changes(before.device.fingerprint, fingerprint)
+    if replace or before.live or not changed:
+        return
     raise ConflictError(
         f"Agent '{before.name}' stood for another device: {changed}.",
         "Measurements of the two do not compare: choose another name, or accept the change with --replace.",
@@ -147,19 +147,40 @@ def _check_agent(before: Agent, fingerprint: Mapping[str, Any], *, replace: bool
 def _registered(
     connection: Connection, name: str, fingerprint: Mapping[str, Any], options: Mapping[str, Any] | None
 ) -> Device:
-    c, found = t.devices.c, digest(fingerprint)
-    row = {"name": checked_name(name, what="device"), "digest": found, "fingerprint": fingerprint}
+    c = t.devices.c
+    checked_name(name, what="device")
+    same = _same_device(connection, fingerprint)
+    found = digest(fingerprint) if same is None else same.digest
     before = None if options is None else _named(connection, name)
     moment = now()
     if before is not None and before.digest != found:
         # Whatever the clocks of the hosts say, the last registration has the latest time.
         moment = max(moment, before.created_at + timedelta(microseconds=1))
-    insert_missing(connection, t.devices, [{**row, "created_at": moment, "options": options}])
+    if same is None:
+        row = {"name": name, "digest": found, "fingerprint": fingerprint, "options": options}
+        insert_missing(connection, t.devices, [{**row, "created_at": moment}])
+    else:
+        known = completed(same.fingerprint, fingerprint)
+        connection.execute(sa.update(t.devices).where(c.id == same.id).values(fingerprint=known))
     if options is not None and (before is None or before.digest != found):
         ours = (c.digest == found) & (c.options.is_(None) | (c.name == name))
         values = {"name": name, "options": options, "created_at": moment}
         connection.execute(sa.update(t.devices).where(ours).values(values))
     return fetch(connection, Device, sa.select(t.devices).where(c.digest == found))[0]
+
+
+def _same_device(connection: Connection, fingerprint: Mapping[str, Any]) -> Device | None:
+    """The device that the fingerprint is of, also when one of the two knows more than the other.
+
+    Of several it is the one with which it shares most, or else the oldest.
+    """
+    devices = fetch(connection, Device, sa.select(t.devices).order_by(t.devices.c.id))
+    exact = digest(fingerprint)
+    for device in devices:
+        if exact in (device.digest, digest(device.fingerprint)):
+            return device
+    like = [device for device in devices if is_same(device.fingerprint, fingerprint)]
+    return max(like, key=lambda device: (shared(device.fingerprint, fingerprint), -device.id), default=None)
 
 
 def _named(connection: Connection, name: str) -> Device | None:

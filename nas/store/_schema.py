@@ -1,6 +1,7 @@
 """The schema of a store: which revision it has, how it is upgraded, checked and backed up."""
 
 import sqlite3
+import threading
 from contextlib import closing
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from nas.store._values import now
 from search_spaces._errors import ConflictError, StoreError
 
 MIGRATIONS = Path(__file__).parent / "migrations"
+ALEMBIC = threading.Lock()  # it keeps its state in modules
 MIGRATION_LOCK = 7_031_964  # any number that nobody else uses for an advisory lock in the same database
 OWN_TABLES = frozenset({"alembic_version", "jobs", "evaluations"})
 
@@ -175,7 +177,7 @@ def _migrate(url: str) -> str | None:
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
-    with Database(url) as database, database.write() as connection:
+    with ALEMBIC, Database(url) as database, database.write() as connection:
         if connection.dialect.name == "postgresql":
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(MIGRATION_LOCK)))
         old = stored_revision(connection, shown(url))
