@@ -4,7 +4,7 @@ import sys
 import pytest
 import sqlalchemy as sa
 
-from nas.store import _devices, _lease
+from nas.store import Store, _devices, _lease
 from nas.store import _tables as t
 from search_spaces._errors import ConflictError, NotFoundError, UsageError
 
@@ -19,6 +19,17 @@ store.take_request(agent)
 print("held", flush=True)
 time.sleep(60)
 """
+
+
+@pytest.fixture
+def store_url(any_url):
+    return any_url
+
+
+@pytest.fixture
+def store(store_url):
+    with Store.open(store_url) as opened:
+        yield opened
 
 
 def expire(store, table):
