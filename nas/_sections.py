@@ -249,3 +249,12 @@ class ExecutionConfig(Section):
         if self.engine == "local" and self.address != "local":
             raise ValueError("address is that of a Ray cluster: it needs engine: ray")
         return self
+
+
+class StoreConfig(Section):
+    """What a job does when its store stops answering.
+
+    patience: seconds for which a database server that was there is tried again before the job ends.
+    """
+
+    patience: Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)] = 600.0

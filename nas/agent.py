@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from nas.measuring import build_device, execute
 from nas.stages._run import graceful_stop
-from nas.store import RequestLease, Store
+from nas.store import Patience, RequestLease, Store
 from predictors.devices import Device
 from search_spaces._errors import StoreError
 from search_spaces._registry import allow
@@ -17,6 +17,7 @@ T = TypeVar("T")
 
 POLL_SECONDS = 1.0
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 1.0, 30.0  # while the store does not answer
+PATIENCE_SECONDS = 600.0  # of the store itself, for a server that is restarted
 CHECK_SECONDS = 1.0  # between two looks whether a request that is being measured was cancelled
 
 
@@ -40,7 +41,7 @@ def serve(
     allow([str(options.get("backend", ""))])
     device, measured = build_device(name, options), 0
     lease = store.acquire_agent(name, device.fingerprint(), options, replace=replace)
-    with lease as agent, graceful_stop() as stop:
+    with graceful_stop() as stop, store.patient(Patience(PATIENCE_SECONDS, stop, tell)), lease as agent:
         tell(f"Agent '{name}' measures with {options['backend']} for the jobs in this store.")
         while not stop.is_set():
             request = _patiently(lambda: store.take_request(agent), stop, tell)

@@ -30,13 +30,6 @@ def save(store: Store, lease: Lease, kind: str, tensors: "dict[str, Tensor]", *,
     return store.add_artifact(lease, kind, path, step=step)
 
 
-def remove_orphans(store: Store, lease: Lease) -> None:
-    """Deletes files of the job that no row names: a crash came while they were written."""
-    for path in store.orphans():
-        if path.is_relative_to(store.artifact_root / f"job-{lease.job.id}"):
-            path.unlink(missing_ok=True)
-
-
 def load(store: Store, artifact: Artifact) -> "dict[str, Tensor]":
     """The tensors of an artifact, on the CPU.
 

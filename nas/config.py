@@ -29,6 +29,7 @@ from nas._sections import (
     ExecutionConfig,
     SamplingConfig,
     SearchConfig,
+    StoreConfig,
     SupernetConfig,
     TrainConfig,
 )
@@ -49,6 +50,7 @@ __all__ = [
     "PredictorConfig",
     "SamplingConfig",
     "SearchConfig",
+    "StoreConfig",
     "SupernetConfig",
     "TimmInit",
     "TrainConfig",
@@ -129,6 +131,7 @@ class JobConfig(Section):
     predictor: PredictorConfig = PredictorConfig()
     search: SearchConfig = SearchConfig()
     execution: ExecutionConfig = ExecutionConfig()
+    store: StoreConfig = StoreConfig()
 
     @model_validator(mode="before")
     @classmethod
@@ -229,6 +232,8 @@ def _from_environment(environment: Mapping[str, str]) -> list[_Setting]:
             _yaml.check_text(name, where="The environment")
         section, *keys = name.removeprefix("NAS_").lower().split("__")
         if not name.startswith("NAS_") or not (keys or section in JobConfig.model_fields):
+            continue
+        if name == "NAS_STORE":  # the store's URL, no part of a job
             continue
         if section not in JobConfig.model_fields or not all(keys):
             hint = did_you_mean(section, JobConfig.model_fields)

@@ -81,10 +81,10 @@ def check(config: JobConfig) -> SearchSpace:
     return space
 
 
-def create(store: Store, config: JobConfig, *, name: str | None) -> Job:
+def create(store: Store, config: JobConfig, *, name: str | None, base: str | None = None) -> Job:
     """A queued job of a config that has passed `check`.
 
-    Without a name, the job file's is used, made free by a number.
+    Without a name, the job file's is used, or else `base`, made free by a number.
     Raises ConflictError for a name that is taken, UsageError for devices that the store does not know as the
     config says, or whose agent does not run, or on which the predictor cannot time single layers, and
     NotFoundError for a `predictor.source` without a predictor.
@@ -95,8 +95,10 @@ def create(store: Store, config: JobConfig, *, name: str | None) -> Job:
         if device.backend == REMOTE:
             check_needs_no_layers(config.predictor.name, device_name)
     source_state(store, config)
-    chosen = name or store.free_name(config.name or config.data.name)
-    return store.create_job(chosen, config=merged(config), seed=config.seed, provenance=provenance())
+    row: dict[str, Any] = {"config": merged(config), "seed": config.seed, "provenance": provenance()}
+    if name:
+        return store.create_job(name, **row)
+    return store.create_numbered_job(config.name or base or config.data.name, **row)
 
 
 def provenance() -> dict[str, Any]:

@@ -11,7 +11,7 @@ from nas.evaluation import EvaluationSetup, evaluator
 from nas.progress import Progress
 from nas.spaces import resolve
 from nas.stages._objectives import Objectives
-from nas.stages._run import Run, check_data, graceful_stop
+from nas.stages._run import Run, attempt, check_data
 from nas.stages.anchors import train_anchors
 from nas.stages.finalists import report
 from nas.stages.latency import latencies
@@ -30,8 +30,7 @@ def run(store: Store, job: Job, *, progress: Progress) -> None:
     """
     config = stored_config(job)
     data = datasets.build(config.data.name, **config.data.options)
-    with store.acquire(job) as lease, graceful_stop() as stop:
-        run = Run(store, lease, config, progress, stop)
+    with attempt(store, job, config, progress) as run:
         space = _space(run, data)
         first, *others = latencies(run, space)
         weights = train(run, space, data, train_anchors(run, space, data))
@@ -40,7 +39,7 @@ def run(store: Store, job: Job, *, progress: Progress) -> None:
             objectives = Objectives(config.objectives, space, first, tuple(others))
             search(run, objectives, data, pool)
             report(run, objectives, data, pool)
-        lease.finish("succeeded")
+        run.lease.finish("succeeded")
 
 
 def _space(run: Run, data: DataSet) -> SearchSpace:

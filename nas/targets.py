@@ -1,12 +1,13 @@
 """The devices that job files name: built here, taken by name from the store, or an agent's elsewhere."""
 
 from collections.abc import Mapping
+from itertools import combinations
 from typing import Any, TypeAlias
 
 from nas.config import REMOTE, STORED, DeviceConfig, JobConfig
 from nas.measuring import build_device
 from nas.remote import RemoteDevice
-from nas.store import Agent, Store, changes, digest
+from nas.store import Agent, Store, changes, digest, is_same
 from predictors.devices import Device
 from search_spaces._errors import JobFailedError, NotFoundError, UsageError, did_you_mean
 from search_spaces._registry import trusted
@@ -54,10 +55,8 @@ def check_runs(store: Store, device: Target) -> None:
 
 def check_different(fingerprints: Mapping[str, Mapping[str, Any]]) -> None:
     """Raises UsageError when two devices of a job, by its names for them, have the same fingerprint."""
-    names: dict[str, str] = {}
-    for name, fingerprint in fingerprints.items():
-        other = names.setdefault(digest(fingerprint), name)
-        if other != name:
+    for (other, one), (name, fingerprint) in combinations(fingerprints.items(), 2):
+        if digest(one) == digest(fingerprint) or is_same(one, fingerprint):
             raise UsageError(
                 f"The devices '{other}' and '{name}' are the same one: their latencies do not differ.",
                 "Leave one of them out, or give it another precision, other threads or another batch.",
@@ -128,6 +127,7 @@ def _changed(store: Store, before: str | None, now: Mapping[str, Any]) -> str:
     """How a fingerprint differs from the one with the digest `before`; nothing for the same, or for None."""
     if before in (None, digest(now)):
         return ""
+    # What was found out of it later belongs to the row, whose digest stays.
     known = [row.fingerprint for row in store.devices() if row.digest == before]
     return changes(known[0], now) if known else "that one is not in this store"
 

@@ -3,6 +3,8 @@
 import os
 import shutil
 import sys
+import tempfile
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +13,8 @@ import pytest
 from hypothesis import settings
 
 if TYPE_CHECKING:
+    from postgresql import Server
+
     from nas import JobHandle
 
 # Before anything imports torch, and inherited by the processes that tests start.
@@ -55,6 +59,32 @@ def _one_thread() -> None:
 def store_url(tmp_path: Path) -> str:
     """The URL of a SQLite store that does not exist yet."""
     return f"sqlite:///{tmp_path / 'store.sqlite'}"
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator["Server"]:
+    """A PostgreSQL server of this session's own; skips where none is installed."""
+    pytest.importorskip("psycopg", reason="the extra 'postgres' is not installed")
+    from postgresql import binaries, new_server  # noqa: PLC0415 - imports psycopg
+
+    programs = binaries()
+    if programs is None:
+        pytest.skip("no PostgreSQL server is installed (initdb and pg_ctl)")
+    folder = Path(tempfile.mkdtemp(prefix="nas-pg-"))  # not below pytest's folder, which is root's alone
+    server = new_server(folder, programs)
+    try:
+        yield server
+    finally:
+        server.stop()
+        shutil.rmtree(folder)
+
+
+@pytest.fixture
+def postgresql_url(postgresql: "Server") -> Iterator[str]:
+    """The URL of an empty PostgreSQL database."""
+    name = f"test_{uuid.uuid4().hex}"
+    yield postgresql.create(name)
+    postgresql.drop(name)
 
 
 @pytest.fixture(scope="session")

@@ -41,12 +41,20 @@ def _db(ctx: typer.Context) -> None:
 
 @app.command("upgrade")
 def upgrade(ctx: typer.Context, store: StoreURL = None) -> None:
-    """Bring the store to this version's schema. A SQLite store is backed up first."""
+    """Bring the store to this version's schema. A SQLite file is backed up first, PostgreSQL is not."""
     from nas.store import upgrade as upgrade_store
 
     old, new = upgrade_store(store_url(store))
     words = f"stays at schema {new}" if old == new else f"has schema {new} now (before: {old or 'none'})"
     note(f"The store {words}.", quiet=ctx.obj.quiet)
+
+
+@app.command("adopt")
+def adopt(ctx: typer.Context, store: StoreURL = None) -> None:
+    """Take over the folder of artifact files after the store was moved. Its old place must be gone."""
+    from nas.store import adopt as adopt_folder
+
+    note(f"The files in {adopt_folder(store_url(store))} are this store's.", quiet=ctx.obj.quiet)
 
 
 @app.command("check")

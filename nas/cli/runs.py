@@ -38,7 +38,7 @@ def run(
 
     jobs.check(config)
     with Store.open(store_url(store)) as opened:
-        job = jobs.create(opened, config, name=name or (None if config.name else _free_name(opened, file)))
+        job = jobs.create(opened, config, name=name, base=_base_name(file))
         _run_to_front(opened, job, figure=figure, as_json=as_json, quiet=ctx.obj.quiet)
 
 
@@ -135,9 +135,9 @@ def _finish(opened: "Store", job: "Job", *, figure: Path | None, as_json: bool, 
         emit("\n".join(["", *lines]))
 
 
-def _free_name(opened: "Store", file: Path) -> str:
+def _base_name(file: Path) -> str:
     base = "".join(character for character in file.stem if character.isprintable()).strip(" -")
-    return opened.free_name(base[:100] or "job")
+    return base[:100] or "job"
 
 
 def _word(job: "Job") -> str:

@@ -45,7 +45,7 @@ class Fit:
 
 def fit(run: Run, data: DataSet, job: Fit) -> dict[str, object]:
     """Trains, or finds it trained; the stage's result names the artifact with the weights."""
-    checkpoints.remove_orphans(run.store, run.lease)
+    run.store.remove_orphans(run.lease)
     if (weights := trained(run, job.kind, job.steps)) is not None:
         return _finished(run, job, weights)
     training = job.begin()

@@ -13,7 +13,7 @@ from typing import Any
 from nas.config import JobConfig
 from nas.datasets import DataSet
 from nas.progress import Progress
-from nas.store import Job, Lease, NewEvent, NewSubnet, Stage, Store
+from nas.store import Job, Lease, NewEvent, NewSubnet, Patience, Stage, Store
 from search_spaces import Architecture, SearchSpace
 from search_spaces._errors import ConflictError, JobFailedError, NASError, StoreError
 
@@ -113,17 +113,26 @@ def check_finished(store: Store, job: Job) -> Stage:
 
 
 @contextmanager
+def attempt(store: Store, job: Job, config: JobConfig, progress: Progress) -> Iterator[Run]:
+    """The job in this process's hands, which waits for its store as long as the job file says."""
+    with graceful_stop() as stop:
+        patience = Patience(config.store.patience, stop, progress.warn)
+        with store.patient(patience), store.acquire(job) as lease:
+            yield Run(store, lease, config, progress, stop)
+
+
+@contextmanager
 def after_job(store: Store, job: Job, config: JobConfig, progress: Progress) -> Iterator[Run]:
     """A finished job as ours for a while. It has succeeded, as its front shows, whatever becomes of this.
 
     Also when an earlier call was killed and left it as a running one.
     """
     ended = job.finished_at if job.state == "succeeded" else check_finished(store, job).finished_at
-    with store.acquire(job) as lease, graceful_stop() as stop:
+    with attempt(store, job, config, progress) as run:
         try:
-            yield Run(store, lease, config, progress, stop)
+            yield run
         finally:
-            lease.give_back(replace(job, state="succeeded", error=None, finished_at=ended))
+            run.lease.give_back(replace(job, state="succeeded", error=None, finished_at=ended))
 
 
 def check_data(run: Run, data: DataSet) -> None:

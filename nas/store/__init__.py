@@ -7,9 +7,12 @@ from nas.artifacts import damage
 from nas.store._artifacts import Artifacts
 from nas.store._devices import AgentLease, Devices
 from nas.store._engine import default_url
+from nas.store._errors import ReplacedError
 from nas.store._jobs import Jobs
 from nas.store._lease import Lease
 from nas.store._measurements import Measurements
+from nas.store._patience import Patience
+from nas.store._places import Places
 from nas.store._records import (
     Agent,
     Artifact,
@@ -29,8 +32,10 @@ from nas.store._records import (
 )
 from nas.store._requests import RequestLease, Requests
 from nas.store._results import Results
-from nas.store._schema import backup, database_problems, prepare, upgrade
-from nas.store._values import changes, digest
+from nas.store._schema import backup, database_problems, prepare
+from nas.store._schema import upgrade as upgrade_schema
+from nas.store._values import changes, digest, is_same
+from search_spaces._errors import StoreError
 
 __all__ = [
     "Agent",
@@ -46,22 +51,26 @@ __all__ = [
     "NewEvent",
     "NewMeasurement",
     "NewSubnet",
+    "Patience",
     "Predictor",
+    "ReplacedError",
     "Request",
     "RequestLease",
     "Stage",
     "Store",
     "Subnet",
+    "adopt",
     "backup",
     "changes",
     "check",
     "default_url",
     "digest",
+    "is_same",
     "upgrade",
 ]
 
 
-class Store(Jobs, Devices, Requests, Results, Measurements, Artifacts):
+class Store(Jobs, Devices, Requests, Results, Measurements, Artifacts, Places):
     """An open store; a context manager that closes it."""
 
     @classmethod
@@ -71,7 +80,27 @@ class Store(Jobs, Devices, Requests, Results, Measurements, Artifacts):
         Raises UsageError for a URL that is none, StoreError for a database that cannot be used as it is.
         """
         prepare(url, read_only=read_only)
-        return cls(url, read_only=read_only)
+        store = cls(url, read_only=read_only)
+        try:
+            assert store.identity  # it is this one that is open from now on
+        except BaseException:
+            store.close()
+            raise
+        return store
+
+
+def upgrade(url: str) -> tuple[str | None, str]:
+    """Brings the store to this code's schema, and its folder into its hands; the revisions (old, new).
+
+    A SQLite file is backed up beside itself first. Killed at any moment it leaves the old schema or the new
+    one; the folder is then claimed when a job writes to it.
+    """
+    old, new = upgrade_schema(url)
+    if old not in (None, new):
+        with Store.open(url) as store:
+            if store.all_artifacts():
+                store.own_root()
+    return old, new
 
 
 def check(url: str) -> list[str]:
@@ -84,7 +113,28 @@ def check(url: str) -> list[str]:
             problem = damage(store, artifact)
             problems += [f"the file '{artifact.path}' {problem}"] if problem else []
         problems += [f"no row names the file '{_inner(store, path)}'" for path in store.orphans()]
+        problems += _folder_problems(store)
     return problems
+
+
+def _folder_problems(store: Store) -> list[str]:
+    """What is in the folder, or the folder itself, that is not the store's."""
+    try:
+        store.check_root()
+    except StoreError as error:
+        return [error.message.rstrip(".")]
+    claim, root = store.claim(), store.artifact_root
+    others = [] if claim is None else [path for path in claim.others if (root / path).exists()]
+    return [f"the file '{path}' in the folder may be another store's: no row names it" for path in others]
+
+
+def adopt(url: str) -> Path:
+    """Makes the store's folder its own after a move, or a copy of both; the folder.
+
+    Raises StoreError when it is another store's.
+    """
+    with Store.open(url) as store:
+        return store.adopt()
 
 
 def _inner(store: Store, path: Path) -> str:

@@ -12,8 +12,9 @@ from nas.store import _tables as t
 from nas.store._database import Database, fetch
 from nas.store._engine import database_seconds, insert_missing
 from nas.store._lease import LEASE_SECONDS, RowLease, held, new_owner, unheld, whose
+from nas.store._patience import again
 from nas.store._records import Agent, Device
-from nas.store._values import changes, checked_name, digest, now
+from nas.store._values import changes, checked_name, completed, digest, is_same, now, shared
 from search_spaces._errors import ConflictError, NotFoundError, StoreError, did_you_mean
 
 AGENTS = sa.select(t.agents, database_seconds().label("now"))
@@ -26,6 +27,7 @@ class AgentLease(RowLease):
         super().__init__(store, t.agents, agent.id, owner)
         self.agent = agent
 
+    @again
     def _left(self, error: BaseException | None) -> None:
         # The time stays, as it tells when the agent was seen last.
         with suppress(ConflictError, StoreError), self._store.write() as connection:
@@ -38,6 +40,7 @@ class AgentLease(RowLease):
 class Devices(Database):
     """The devices and agents of a store."""
 
+    @again
     def register_device(
         self, name: str, fingerprint: Mapping[str, Any], options: Mapping[str, Any] | None = None
     ) -> Device:
@@ -49,11 +52,13 @@ class Devices(Database):
         with self.write() as connection:
             return _registered(connection, name, fingerprint, options)
 
+    @again
     def devices(self) -> list[Device]:
         """All devices, the oldest first."""
         with self.read() as connection:
             return fetch(connection, Device, sa.select(t.devices).order_by(t.devices.c.id))
 
+    @again
     def device(self, name: str) -> Device:
         """The device that was registered last under this name with its options. Raises NotFoundError."""
         with self.read() as connection:
@@ -65,6 +70,7 @@ class Devices(Database):
             raise NotFoundError(f"No device '{name[:60]}' is registered.", hint)
         return found
 
+    @again
     def set_reference(self, device_id: int, reference_ms: float, *, replace: bool = False) -> float:
         """The clean time of the device's calibrator in ms: this one, if there is none or to `replace` it."""
         c = t.devices.c
@@ -73,6 +79,7 @@ class Devices(Database):
             connection.execute(sa.update(t.devices).where(which).values(reference_ms=reference_ms))
             return float(connection.execute(sa.select(c.reference_ms).where(c.id == device_id)).scalar_one())
 
+    @again
     def reference(self, device_id: int) -> float | None:
         """The clean time of the device's calibrator in ms; None until it was measured."""
         with self.read() as connection:
@@ -81,6 +88,7 @@ class Devices(Database):
             )
         return found
 
+    @again
     def agents(self) -> list[Agent]:
         """All agents that were ever there, by name."""
         with self.read() as connection:
@@ -91,6 +99,7 @@ class Devices(Database):
         """One agent, or None."""
         return next((agent for agent in self.agents() if agent.name == name), None)
 
+    @again
     def acquire_agent(
         self,
         name: str,
@@ -126,9 +135,9 @@ class Devices(Database):
 
 
 def _check_agent(before: Agent, fingerprint: Mapping[str, Any], *, replace: bool) -> None:
-    if replace or before.live or before.device.digest == digest(fingerprint):
-        return
     changed = changes(before.device.fingerprint, fingerprint)
+    if replace or before.live or not changed:
+        return
     raise ConflictError(
         f"Agent '{before.name}' stood for another device: {changed}.",
         "Measurements of the two do not compare: choose another name, or accept the change with --replace.",
@@ -138,19 +147,40 @@ def _check_agent(before: Agent, fingerprint: Mapping[str, Any], *, replace: bool
 def _registered(
     connection: Connection, name: str, fingerprint: Mapping[str, Any], options: Mapping[str, Any] | None
 ) -> Device:
-    c, found = t.devices.c, digest(fingerprint)
-    row = {"name": checked_name(name, what="device"), "digest": found, "fingerprint": fingerprint}
+    c = t.devices.c
+    checked_name(name, what="device")
+    same = _same_device(connection, fingerprint)
+    found = digest(fingerprint) if same is None else same.digest
     before = None if options is None else _named(connection, name)
     moment = now()
     if before is not None and before.digest != found:
         # Whatever the clocks of the hosts say, the last registration has the latest time.
         moment = max(moment, before.created_at + timedelta(microseconds=1))
-    insert_missing(connection, t.devices, [{**row, "created_at": moment, "options": options}])
+    if same is None:
+        row = {"name": name, "digest": found, "fingerprint": fingerprint, "options": options}
+        insert_missing(connection, t.devices, [{**row, "created_at": moment}])
+    else:
+        known = completed(same.fingerprint, fingerprint)
+        connection.execute(sa.update(t.devices).where(c.id == same.id).values(fingerprint=known))
     if options is not None and (before is None or before.digest != found):
         ours = (c.digest == found) & (c.options.is_(None) | (c.name == name))
         values = {"name": name, "options": options, "created_at": moment}
         connection.execute(sa.update(t.devices).where(ours).values(values))
     return fetch(connection, Device, sa.select(t.devices).where(c.digest == found))[0]
+
+
+def _same_device(connection: Connection, fingerprint: Mapping[str, Any]) -> Device | None:
+    """The device that the fingerprint is of, also when one of the two knows more than the other.
+
+    Of several it is the one with which it shares most, or else the oldest.
+    """
+    devices = fetch(connection, Device, sa.select(t.devices).order_by(t.devices.c.id))
+    exact = digest(fingerprint)
+    for device in devices:
+        if exact in (device.digest, digest(device.fingerprint)):
+            return device
+    like = [device for device in devices if is_same(device.fingerprint, fingerprint)]
+    return max(like, key=lambda device: (shared(device.fingerprint, fingerprint), -device.id), default=None)
 
 
 def _named(connection: Connection, name: str) -> Device | None:

@@ -20,6 +20,14 @@ from sqlalchemy.sql.functions import FunctionElement
 from search_spaces._errors import StoreError, UsageError
 
 BUSY_SECONDS = 60.0
+# A server whose machine is gone closes no connection: without these, libpq waits for hours. Its own words.
+SERVER_ALIVE: Mapping[str, int] = {
+    "connect_timeout": 10,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+}
 WRITES = "nas_writes"  # execution option of a connection that is going to write
 
 
@@ -130,7 +138,9 @@ def make_engine(url: str, *, read_only: bool) -> Engine:
     file = sqlite_file(url)
     if file is None:
         try:
-            engine = sa.create_engine(parse_url(url), pool_pre_ping=True)
+            server = parse_url(url)
+            alive = {name: value for name, value in SERVER_ALIVE.items() if name not in server.query}
+            engine = sa.create_engine(server, pool_pre_ping=True, connect_args=alive)
         except (ImportError, NoSuchModuleError) as error:
             raise StoreError(
                 f"No driver for this store is installed: {error}.", "pip install 'psycopg[binary]'"

@@ -16,6 +16,7 @@ from sqlalchemy.engine import Connection
 from nas.store import _tables as t
 from nas.store._database import Database
 from nas.store._engine import database_seconds
+from nas.store._patience import Waits, again
 from nas.store._records import Job
 from nas.store._values import now
 from search_spaces._errors import ConflictError, NASError, StoreError
@@ -99,6 +100,11 @@ class RowLease:
             self._ended.set()
             self._heart.join(timeout=1.0)
 
+    @property
+    def waits(self) -> Waits:
+        """The store's."""
+        return self._store.waits
+
     def fence(self, connection: Connection) -> None:
         """Renews the lease inside the transaction. Raises ConflictError when another process has the row."""
         self._guarded(connection, lease_until=database_seconds() + LEASE_SECONDS)
@@ -110,12 +116,19 @@ class RowLease:
             self.fence(connection)
             yield connection
 
+    @again
+    def check(self) -> None:
+        """Renews the lease. Raises ConflictError when the row is another's by now."""
+        with self.write():
+            pass
+
     def check_held(self) -> None:
         """Raises ConflictError when a heartbeat has found that the row is another's."""
         if self._lost:
             raise self._conflict()
 
-    def _release(self, **values: object) -> None:
+    @again
+    def _release(self, /, **values: object) -> None:
         """Writes the last values and lets the row go."""
         with self._store.write() as connection:
             self._guarded(connection, owner=None, lease_until=None, **values)
@@ -139,7 +152,7 @@ class RowLease:
     def _beat(self) -> None:
         while not self._ended.wait(BEAT_SECONDS):
             try:
-                with self.write():
+                with self._store.waits.none(), self.write():
                     pass
             except ConflictError:
                 return
@@ -157,6 +170,7 @@ class Lease(RowLease):
         self.job = job
         self.attempt = job.attempt
 
+    @again
     def stop_requested(self) -> bool:
         """Whether somebody asked the job to stop, or it is no longer ours."""
         query = sa.select(t.jobs.c.stop_requested, t.jobs.c.owner).where(t.jobs.c.id == self.job.id)

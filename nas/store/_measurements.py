@@ -10,6 +10,7 @@ from nas.store import _tables as t
 from nas.store._database import Database, fetch
 from nas.store._engine import insert_missing
 from nas.store._lease import Lease
+from nas.store._patience import again
 from nas.store._records import Job, Measurement, NewMeasurement, Predictor
 from nas.store._subnets import nested, subnet_ids, with_subnet
 from nas.store._values import finite, now
@@ -20,6 +21,7 @@ MEASURED = ("latency_ms", "spread_ms", "reference_ms", "stderr_ms", "contention"
 class Measurements(Database):
     """Latencies and predictors of the jobs, written under their leases."""
 
+    @again
     def add_measurements(self, lease: Lease, measurements: Iterable[NewMeasurement]) -> None:
         """Latencies with their subnets, in one transaction; those that are there already stay as they are.
 
@@ -32,6 +34,7 @@ class Measurements(Database):
             _remove_failed(connection, rows)
             insert_missing(connection, t.measurements, rows)
 
+    @again
     def measurements(
         self, job: Job, purpose: str | None = None, *, state: str | None = "ok"
     ) -> list[Measurement]:
@@ -47,6 +50,7 @@ class Measurements(Database):
         with self.read() as connection:
             return [Measurement(**nested(row)) for row in connection.execute(query).mappings()]
 
+    @again
     def put_predictor(
         self,
         lease: Lease,
@@ -67,6 +71,7 @@ class Measurements(Database):
                 connection.execute(sa.insert(t.predictors).values(new))
             return fetch(connection, Predictor, sa.select(t.predictors).where(this))[0]
 
+    @again
     def predictor(
         self, job: Job, device_id: int | None = None, *, metric: str = "latency_ms"
     ) -> Predictor | None:

@@ -111,8 +111,9 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Device:
-    """Where latency is measured; `digest` is the SHA-256 of the canonical fingerprint.
+    """Where latency is measured; `digest` is the SHA-256 of its first canonical fingerprint.
 
+    fingerprint: with what later versions found out besides.
     created_at: when it was first seen, or became what its name stands for.
     options: what its backend's `build` was given, and `backend`; None where nobody has registered it by name.
     reference_ms: clean time of one calibrator pass; None until it was measured.

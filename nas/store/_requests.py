@@ -12,6 +12,7 @@ from nas.store._database import Database
 from nas.store._devices import AgentLease
 from nas.store._engine import database_seconds
 from nas.store._lease import LEASE_SECONDS, Lease, RowLease, held, new_owner, reason
+from nas.store._patience import again
 from nas.store._records import Job, Request
 from nas.store._values import now
 from search_spaces._errors import ConflictError, StoreError
@@ -41,11 +42,6 @@ class RequestLease(RowLease):
         """Queues the request again, as if nobody had begun with it."""
         self._release(state="queued", attempt=self.request.attempt - 1)
 
-    def check(self) -> None:
-        """Raises ConflictError when the request was cancelled or is another's."""
-        with self.write():
-            pass
-
     def _left(self, error: BaseException | None) -> None:
         with suppress(ConflictError, StoreError):
             if isinstance(error, Exception) and not isinstance(error, ConflictError | StoreError):
@@ -60,6 +56,7 @@ class RequestLease(RowLease):
 class Requests(Database):
     """The requests of a store."""
 
+    @again
     def add_request(self, lease: Lease, agent: str, payload: Mapping[str, Any]) -> Request:
         """A new queued request of the job."""
         row = {"job_id": lease.job.id, "agent": agent, "payload": payload, "created_at": now()}
@@ -68,16 +65,19 @@ class Requests(Database):
             row_id = connection.execute(new.returning(t.requests.c.id)).scalar_one()
             return _requests(connection, t.requests.c.id == row_id)[0]
 
+    @again
     def requests(self, job: Job) -> list[Request]:
         """The job's requests, the oldest first."""
         with self.read() as connection:
             return _requests(connection, t.requests.c.job_id == job.id)
 
+    @again
     def request(self, request_id: int) -> Request:
         """One request as it is now."""
         with self.read() as connection:
             return _requests(connection, t.requests.c.id == request_id)[0]
 
+    @again
     def cancel_request(self, lease: Lease, request: Request) -> None:
         """Withdraws a request that has no answer yet; an agent that works on it can no longer write."""
         c = t.requests.c
@@ -86,11 +86,13 @@ class Requests(Database):
             pending = (c.id == request.id) & c.state.in_(PENDING)
             connection.execute(sa.update(t.requests).where(pending).values(values))
 
+    @again
     def fail_abandoned(self, agent: str) -> None:
         """Fails the agent's requests with which `ATTEMPTS` agents have begun and none has ended."""
         with self.write() as connection:
             _fail_abandoned(connection, agent)
 
+    @again
     def take_request(self, agent: AgentLease) -> RequestLease | None:
         """The oldest request of the agent that nobody works on, taken by this process; None without any.
 

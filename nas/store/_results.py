@@ -13,6 +13,7 @@ from nas.store import _tables as t
 from nas.store._database import Database, fetch
 from nas.store._engine import insert_missing
 from nas.store._lease import Lease
+from nas.store._patience import again
 from nas.store._records import (
     Evaluation,
     Event,
@@ -30,17 +31,20 @@ from search_spaces._errors import NotFoundError, UsageError
 class Results(Database):
     """The results of the jobs. Everything that a job writes takes its lease and is fenced."""
 
+    @again
     def add_subnets(self, lease: Lease, subnets: Iterable[NewSubnet]) -> dict[str, int]:
         """The id of every subnet by its key; those the job has already keep theirs."""
         with lease.write() as connection:
             return subnet_ids(connection, lease.job.id, subnets)
 
+    @again
     def subnets(self, job: Job) -> list[Subnet]:
         """The job's subnets in the order in which they came."""
         query = sa.select(t.subnets).where(t.subnets.c.job_id == job.id).order_by(t.subnets.c.id)
         with self.read() as connection:
             return fetch(connection, Subnet, query)
 
+    @again
     def subnet(self, job: Job, key_prefix: str) -> Subnet:
         """The subnet whose key begins so. Raises NotFoundError for none, UsageError for several."""
         c = t.subnets.c
@@ -62,6 +66,7 @@ class Results(Database):
             )
         return found[0]
 
+    @again
     def add_evaluations(
         self,
         lease: Lease,
@@ -77,6 +82,7 @@ class Results(Database):
             ids = subnet_ids(connection, lease.job.id, (new.subnet for new in batch))
             _insert(connection, lease.job.id, ids, batch, hits)
 
+    @again
     def replace_evaluations(
         self, lease: Lease, evaluations: Iterable[NewEvaluation], hits: Mapping[str, NDArray[np.bool_]]
     ) -> None:
@@ -93,6 +99,7 @@ class Results(Database):
                 connection.execute(sa.delete(t.hits).filter_by(**key))
             _insert(connection, lease.job.id, ids, batch, hits)
 
+    @again
     def replace_evaluation(
         self, lease: Lease, new: NewEvaluation, *, stage: str, key: str, result: Mapping[str, Any]
     ) -> None:
@@ -115,6 +122,7 @@ class Results(Database):
             values |= {"job_id": lease.job.id, "name": name, "result": result}
             connection.execute(sa.insert(t.stages).values(values))
 
+    @again
     def evaluations(
         self, job: Job, split: str | None = None, *, weights: str | None = "inherited"
     ) -> list[Evaluation]:
@@ -130,6 +138,7 @@ class Results(Database):
             rows = connection.execute(query.order_by(c.position.is_(None), c.position, c.id)).mappings()
             return [Evaluation(**nested(row)) for row in rows]
 
+    @again
     def hits(self, job: Job, split: str) -> dict[str, NDArray[np.bool_]]:
         """Which of the first examples of a split subnets classify right with inherited weights, by key.
 
@@ -142,6 +151,7 @@ class Results(Database):
             rows = connection.execute(query.order_by(h.id)).all()
         return {key: _unpacked(bits, count) for key, count, bits in rows}
 
+    @again
     def add_events(self, lease: Lease, events: Iterable[NewEvent]) -> None:
         """Events in one transaction; one with a step that is there already stays as it is."""
         shared = {"job_id": lease.job.id, "created_at": now()}
@@ -152,6 +162,7 @@ class Results(Database):
         with lease.write() as connection:
             insert_missing(connection, t.events, rows)
 
+    @again
     def events(self, job: Job, kind: str | None = None) -> list[Event]:
         """The job's events in the order in which they came, of one kind or of all."""
         c = t.events.c

@@ -1,6 +1,7 @@
 """The schema of a store: which revision it has, how it is upgraded, checked and backed up."""
 
 import sqlite3
+import threading
 from contextlib import closing
 from pathlib import Path
 
@@ -10,11 +11,12 @@ from sqlalchemy.engine import Connection
 from nas.artifacts import write_atomic
 from nas.store._database import Database
 from nas.store._engine import connect_sqlite, shown, sqlite_file
-from nas.store._errors import store_error
+from nas.store._errors import os_words, store_error
 from nas.store._values import now
 from search_spaces._errors import ConflictError, StoreError
 
 MIGRATIONS = Path(__file__).parent / "migrations"
+ALEMBIC = threading.Lock()  # it keeps its state in modules
 MIGRATION_LOCK = 7_031_964  # any number that nobody else uses for an advisory lock in the same database
 OWN_TABLES = frozenset({"alembic_version", "jobs", "evaluations"})
 
@@ -35,9 +37,9 @@ def stored_revision(connection: Connection, where: str) -> str | None:
     return revision
 
 
-def refusal(revision: str | None, where: str) -> StoreError | None:
+def refusal(revision: str | None, url: str) -> StoreError | None:
     """Why this code cannot work with a store of that revision; None when it can."""
-    known = revisions()
+    known, where = revisions(), shown(url)
     if revision == known[-1]:
         return None
     if revision is None:
@@ -47,7 +49,9 @@ def refusal(revision: str | None, where: str) -> StoreError | None:
     if revision in known:
         return StoreError(
             f"The store {where} has the older schema {revision}; this version needs {known[-1]}.",
-            "Run `nas db upgrade` (it makes a backup first).",
+            "Back it up with `pg_dump`, then run `nas db upgrade`."
+            if sqlite_file(url) is None
+            else "Run `nas db upgrade` (it makes a backup first).",
         )
     return StoreError(
         f"The store {where} was written by a newer version (schema {revision}, not {known[-1]}).",
@@ -60,7 +64,7 @@ def prepare(url: str, *, read_only: bool) -> None:
     if read_only or _exists(url):
         revision = _revision(url)
         if revision is not None or read_only:
-            if (refused := refusal(revision, shown(url))) is not None:
+            if (refused := refusal(revision, url)) is not None:
                 raise refused
             return
     _migrate(url)
@@ -70,18 +74,13 @@ def upgrade(url: str) -> tuple[str | None, str]:
     """Brings the store to this code's revision; returns (old, new).
 
     A SQLite file is backed up beside itself first. Killed at any moment it leaves the old schema or the new
-    one: all of it is one transaction.
+    one: all of it is one transaction, in which it is found out, too, that nobody else was faster.
     """
     head = revisions()[-1]
     old = _revision(url) if _exists(url) else None
     if old is not None and old not in revisions():
-        raise refusal(old, shown(url)) or AssertionError
-    if old != head:
-        file = sqlite_file(url)
-        if file is not None and old is not None:
-            backup(url, file.with_name(f"{file.stem}.schema-{old}.{now():%Y%m%dT%H%M%S%f}{file.suffix}"))
-        _migrate(url)
-    return old, head
+        raise refusal(old, url) or AssertionError
+    return (old if old == head else _migrate(url)), head
 
 
 def backup(url: str, target: Path) -> None:
@@ -98,20 +97,36 @@ def backup(url: str, target: Path) -> None:
         raise StoreError(f"There is no store {shown(url)}.")
     if not target.parent.is_dir():
         raise StoreError(f"The backup '{target}' cannot be written: there is no such folder.")
-
-    def copy(partial: Path) -> None:
-        with (
-            closing(connect_sqlite(file, read_only=True)) as source,
-            closing(sqlite3.connect(partial)) as copied,
-        ):
-            source.backup(copied)
-
     try:
-        write_atomic(target, copy)
-    except sqlite3.Error as error:
-        raise store_error(error, shown(url)) from error
+        write_atomic(target, lambda partial: _copy(file, partial, url))
     except OSError as error:
-        raise StoreError(f"The backup '{target}' cannot be written: {error.strerror}.") from error
+        raise _no_backup(target, os_words(error)) from error
+    except sqlite3.Error as error:
+        raise _no_backup(target, str(error)) from error
+
+
+def _copy(file: Path, partial: Path, url: str) -> None:
+    """Copies the database. Raises StoreError for a fault of the store, sqlite3.Error for one of the copy."""
+    try:
+        with closing(connect_sqlite(file, read_only=True)) as source:
+            source.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            with closing(sqlite3.connect(partial)) as copied:
+                # An unfinished copy has no use, and its journal would stay when the disk is full.
+                copied.execute("PRAGMA journal_mode=OFF")
+                source.backup(copied)
+    except sqlite3.Error as error:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        # What fails for want of space, or in writing, is the copy: of the store nothing was written.
+        if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY):
+            raise
+        raise store_error(error, shown(url)) from error
+
+
+def _no_backup(target: Path, why: str) -> StoreError:
+    return StoreError(
+        f"The backup '{target}' cannot be written: {why}.",
+        f"Make room in '{target.parent}', then try again: the store is as it was.",
+    )
 
 
 def database_problems(url: str) -> list[str]:
@@ -126,7 +141,7 @@ def database_problems(url: str) -> list[str]:
                 problems += [f"damaged database: {row}" for row in rows if row != "ok"]
                 broken = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
                 problems += [f"row {row[1]} of {row[0]} names a missing row of {row[2]}" for row in broken]
-            refused = refusal(stored_revision(connection, shown(url)), shown(url))
+            refused = refusal(stored_revision(connection, shown(url)), url)
             problems += [refused.message] if refused else []
     except StoreError as error:
         problems.append(error.message)
@@ -148,7 +163,8 @@ def _revision(url: str) -> str | None:
         return stored_revision(connection, shown(url))
 
 
-def _migrate(url: str) -> None:
+def _migrate(url: str) -> str | None:
+    """Brings a store, or an empty database, to the newest revision; returns the one that it had."""
     from alembic import command  # noqa: PLC0415 - alembic is only needed when the schema changes
     from alembic.config import Config  # noqa: PLC0415
 
@@ -161,9 +177,15 @@ def _migrate(url: str) -> None:
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
-    with Database(url) as database, database.write() as connection:
+    with ALEMBIC, Database(url) as database, database.write() as connection:
         if connection.dialect.name == "postgresql":
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(MIGRATION_LOCK)))
-        stored_revision(connection, shown(url))
+        old = stored_revision(connection, shown(url))
+        if old == revisions()[-1]:
+            return old
+        if file is not None and old is not None:
+            # From here on nobody else writes, and who waits for the same finds it done.
+            backup(url, file.with_name(f"{file.stem}.schema-{old}.{now():%Y%m%dT%H%M%S%f}{file.suffix}"))
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+    return old

@@ -64,6 +64,15 @@ def _created() -> sa.Column[datetime]:
     return sa.Column("created_at", UTCDateTime, nullable=False)
 
 
+# One row: which store this is, wherever its database lies.
+store = sa.Table(
+    "store",
+    metadata,
+    _id(),
+    sa.Column("uuid", sa.String(32), nullable=False),
+    _created(),
+)
+
 jobs = sa.Table(
     "jobs",
     metadata,

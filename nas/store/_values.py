@@ -49,9 +49,51 @@ def digest(value: object) -> str:
 
 
 def changes(before: Mapping[str, object], after: Mapping[str, object]) -> str:
-    """What differs between two fingerprints, for people."""
-    pairs = {key: (plain(before.get(key)), plain(after.get(key))) for key in {**after, **before}}
-    return "; ".join(f"{key} was {old!r} and is {new!r}" for key, (old, new) in pairs.items() if old != new)
+    """What differs between two fingerprints, for people; empty where they may be of one device.
+
+    Versions of this program differ in what they look at: only what both know is compared, and of a field that
+    has fields the same. What is missing or None is not known.
+    """
+    found = _differences(dict(before), dict(after), inner=True)
+    return "; ".join(f"{key} was {old!r} and is {new!r}" for key, (old, new) in found.items())
+
+
+def completed(before: Mapping[str, object], after: Mapping[str, object]) -> dict[str, object]:
+    """A fingerprint with what another one of the same device knows besides."""
+    both: dict[str, object] = {**before}
+    for key, new in after.items():
+        old = before.get(key)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            both[key] = {**old, **{inner: value for inner, value in new.items() if old.get(inner) is None}}
+        elif old is None:
+            both[key] = new
+    return both
+
+
+def shared(one: Mapping[str, object], other: Mapping[str, object]) -> int:
+    """How many fields both fingerprints know."""
+    return sum(one[key] is not None and other.get(key) is not None for key in one)
+
+
+def is_same(before: Mapping[str, object], after: Mapping[str, object]) -> bool:
+    """Whether two fingerprints are of one device: they share a backend, and differ in nothing both know."""
+    return "backend" in before and "backend" in after and not changes(before, after)
+
+
+def _differences(
+    before: Mapping[str, object], after: Mapping[str, object], *, inner: bool
+) -> dict[str, tuple[object, object]]:
+    found: dict[str, tuple[object, object]] = {}
+    for key in {**after, **before}:
+        old, new = plain(before.get(key)), plain(after.get(key))
+        if old is None or new is None or old == new:
+            continue
+        if inner and isinstance(old, dict) and isinstance(new, dict):
+            if _differences(old, new, inner=False):
+                found[key] = (old, new)
+        else:
+            found[key] = (old, new)
+    return found
 
 
 def storable_text(text: str) -> str:

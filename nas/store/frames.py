@@ -7,6 +7,7 @@ import sqlalchemy as sa
 
 from nas.store import Evaluation, Job, Store, Subnet
 from nas.store import _tables as t
+from nas.store._patience import again
 from nas.store._values import now
 from nas.store.job_devices import (
     ELSEWHERE,
@@ -42,6 +43,7 @@ DEVICES = ["id", "device", "backend", "cpu", "threads", "batch", "precision", "r
 DEVICES += ["measurements", "failed", "repeatability", "fingerprint", "options", "created_at"]
 
 
+@again
 def jobs(store: Store) -> pd.DataFrame:
     """One row a job, the newest first: its latest stage, its evaluations on the search split, its seconds.
 
@@ -141,6 +143,7 @@ def finalists(store: Store, job: Job, device_id: int | None = None) -> pd.DataFr
     return frame.sort_values(["measured_ms", "quality"], na_position="last", ignore_index=True)
 
 
+@again
 def devices(store: Store) -> pd.DataFrame:
     """One row a device: what it is, its clean calibrator time, and what was measured on it.
 

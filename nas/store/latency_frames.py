@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from nas.store import Job, Predictor, Store, job_devices
 from nas.store import _tables as t
 from nas.store._database import fetch
+from nas.store._patience import again
 
 LATENCY = "latency_ms"
 PREDICTORS = ["job_id", "job", "device_id", "device", "kind", "rung", "why", "count", "mape", "perfect_mape"]
@@ -29,6 +30,7 @@ RAW_COLUMNS = 9  # of a timing, see `predictors._labels.RAW`
 Floats = NDArray[np.float64]
 
 
+@again
 def predictors(store: Store) -> pd.DataFrame:
     """One row a latency predictor, the newest job first; errors and shares are fractions.
 
@@ -55,6 +57,7 @@ def predictors(store: Store) -> pd.DataFrame:
     )
 
 
+@again
 def measured_on(store: Store, job: Job | None = None, *, device_id: int | None = None) -> pd.DataFrame:
     """One row a job and a device that it was measured on, the newest job first, its own device before others.
 

@@ -34,7 +34,7 @@ VERBS += ["stop", "resume", "spaces", "devices", "device-agent"]
 NESTED = [("spaces", v) for v in ("ls", "show", "cost")] + [
     ("devices", v) for v in ("ls", "add", "check", "measure")
 ]
-NESTED += [("db", v) for v in ("upgrade", "check", "backup")]
+NESTED += [("db", v) for v in ("upgrade", "check", "backup", "adopt")]
 
 
 @pytest.mark.parametrize("words", [(), *((verb,) for verb in VERBS), *NESTED], ids=" ".join)

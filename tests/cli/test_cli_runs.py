@@ -27,9 +27,9 @@ BROKEN = [
 ]
 
 
-def create(store: Store, config: JobConfig, *, name: str | None) -> Job:
+def create(store: Store, config: JobConfig, *, name: str | None, base: str | None = None) -> Job:
     """Stands in for `nas.jobs.create`: the job has its results before it runs."""
-    chosen = name or store.free_name(str(config.name))
+    chosen = name or store.free_name(config.name or str(base))
     finished_job(store, chosen)
     return store.job(chosen)
 

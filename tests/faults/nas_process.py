@@ -63,7 +63,7 @@ class Place:
 
     @property
     def artifacts(self) -> Path:
-        return self.folder / "store.artifacts" / "job-1"
+        return self.folder / "store.sqlite.artifacts" / "job-1"
 
     def copied_to(self, folder: Path) -> "Place":
         """The same state once more; only of a store that nobody has open."""

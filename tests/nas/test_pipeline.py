@@ -144,7 +144,7 @@ def bomb(*_: object, **__: object) -> None:
 
 def test_running_a_finished_job_does_nothing(tiny_copy: str, monkeypatch: pytest.MonkeyPatch):
     before = content(tiny_copy)
-    folder = Path(sa.make_url(tiny_copy).database or "").with_suffix(".artifacts")
+    folder = Path(f"{sa.make_url(tiny_copy).database}.artifacts")
     files = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     assert files
     monkeypatch.setattr(_latency_fit, "measure", bomb)

@@ -23,8 +23,8 @@ REFUSED = ["", " ", "x ", "a\0b", "a\nb", "\ud800", "\x1b[31m", "x" * 201]
 
 
 @pytest.fixture
-def url(tmp_path):
-    return f"sqlite:///{tmp_path / 'nas.db'}"
+def url(any_url):
+    return any_url
 
 
 @pytest.fixture
@@ -201,6 +201,7 @@ def pragmas(store):
         return [connection.exec_driver_sql(f"PRAGMA {name}").scalar_one() for name in names]
 
 
+@pytest.mark.parametrize("any_url", ["sqlite"], indirect=True)
 def test_the_settings_of_sqlite(store, url):
     assert pragmas(store) == ["wal", 1, 1, 60_000, 0]
     with Store.open(url, read_only=True) as reader:

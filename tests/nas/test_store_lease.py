@@ -37,8 +37,8 @@ with Store.open(url) as store:
 
 
 @pytest.fixture
-def url(tmp_path):
-    return f"sqlite:///{tmp_path / 'nas.db'}"
+def url(any_url):
+    return any_url
 
 
 @pytest.fixture
@@ -200,6 +200,7 @@ def test_four_processes_write_to_one_new_file_at_once(url):
         assert len(store.jobs()) == 4
 
 
+@pytest.mark.parametrize("any_url", ["sqlite"], indirect=True)
 def test_a_writing_transaction_holds_the_lock_from_its_first_moment(store, job, url, monkeypatch):
     monkeypatch.setattr(_engine, "BUSY_SECONDS", 0.05)
     with Store.open(url) as other, store.write() as connection:

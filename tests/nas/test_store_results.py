@@ -8,8 +8,8 @@ from search_spaces._errors import NotFoundError, UsageError
 
 
 @pytest.fixture
-def store(tmp_path):
-    with Store.open(f"sqlite:///{tmp_path / 'nas.db'}") as opened:
+def store(any_url):
+    with Store.open(any_url) as opened:
         yield opened
 
 

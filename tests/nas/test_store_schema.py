@@ -21,8 +21,8 @@ from search_spaces._errors import ConflictError, NASError, StoreError
 NEXT = """
 import sqlalchemy as sa
 from alembic import op
-revision = "0004"
-down_revision = "0003"
+revision = "0005"
+down_revision = "0004"
 def upgrade():
     op.add_column("jobs", sa.Column("note", sa.Text()))
 """
@@ -52,7 +52,7 @@ def ahead(monkeypatch, tmp_path, text):
     """The code as it will be one revision later."""
     folder = tmp_path / "migrations"
     shutil.copytree(_schema.MIGRATIONS, folder, ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "versions" / "rev_0004.py").write_text(text)
+    (folder / "versions" / "rev_0005.py").write_text(text)
     monkeypatch.setattr(_schema, "MIGRATIONS", folder)
     return folder
 
@@ -103,7 +103,7 @@ def test_a_new_store_is_made_with_its_folder(tmp_path):
     file = tmp_path / "new" / "a b#c?d%e.db"
     with Store.open(sa.URL.create("sqlite", database=str(file)).render_as_string()) as store:
         assert store.jobs() == []
-        assert store.artifact_root == file.with_suffix(".artifacts")
+        assert store.artifact_root == file.with_name(f"{file.name}.artifacts")
     assert file.is_file()
 
 
@@ -148,22 +148,22 @@ def test_an_older_store_asks_for_the_upgrade_which_keeps_its_rows(filled, file, 
             Store.open(filled, read_only=read_only)
         assert "nas db upgrade" in caught.value.hint
     assert "older schema" in check(filled)[0]
-    assert upgrade(filled) == ("0003", "0004")
-    assert upgrade(filled) == ("0004", "0004")
+    assert upgrade(filled) == ("0004", "0005")
+    assert upgrade(filled) == ("0005", "0005")
     with sqlite3.connect(file) as connection:
         assert connection.execute("SELECT name, note FROM jobs").fetchall() == [("job", None)]
     connection.close()
-    (copy,) = tmp_path.glob("nas.schema-0003.*.db")
-    assert revision(copy) == "0003"
+    (copy,) = tmp_path.glob("nas.schema-0004.*.db")
+    assert revision(copy) == "0004"
 
 
 def test_a_filled_store_of_the_first_schema_is_upgraded(url, file, tmp_path, monkeypatch):
     as_it_was(monkeypatch, tmp_path, "0001")
-    Store.open(url).close()
+    _schema.prepare(url, read_only=False)
     fill_first_schema(file)
     monkeypatch.undo()
     assert "older schema" in check(url)[0]
-    assert upgrade(url) == ("0001", "0003")
+    assert upgrade(url) == ("0001", "0004")
     assert check(url) == []
     (copy,) = tmp_path.glob("nas.schema-0001.*.db")
     assert revision(copy) == "0001"
@@ -212,7 +212,7 @@ def test_an_upgrade_that_fails_half_way_leaves_the_old_schema(filled, file, tmp_
     with pytest.raises(RuntimeError, match="half way"):
         upgrade(filled)
     monkeypatch.undo()
-    assert revision(file) == "0003"
+    assert revision(file) == "0004"
     assert check(filled) == []
 
 
@@ -226,7 +226,7 @@ def test_an_upgrade_that_is_killed_leaves_the_old_schema(filled, file, tmp_path,
     assert killed.returncode == -signal.SIGKILL
     monkeypatch.undo()
     assert check(filled) == []
-    assert revision(file) == "0003"
+    assert revision(file) == "0004"
 
 
 def test_what_is_no_store_is_refused_and_left_alone(file, url):
