@@ -1,5 +1,7 @@
 """The main job as a straight line: every stage is one call, and is skipped when the store has its result."""
 
+import threading
+from contextlib import AbstractContextManager
 from typing import Any
 
 import search_spaces
@@ -11,25 +13,28 @@ from nas.evaluation import EvaluationSetup, evaluator
 from nas.progress import Progress
 from nas.spaces import resolve
 from nas.stages._objectives import Objectives
-from nas.stages._run import Run, check_data, graceful_stop
+from nas.stages._run import Run, check_data
+from nas.stages._watchdog import Leave, graceful_stop
 from nas.stages.anchors import train_anchors
 from nas.stages.finalists import report
 from nas.stages.latency import latencies
 from nas.stages.search import search
 from nas.stages.train import torch_device, train
-from nas.store import Artifact, Job, Store
+from nas.store import Artifact, Job, Lease, Store
 from search_spaces import SearchSpace
+from search_spaces._errors import NASError
 
 
-def run(store: Store, job: Job, *, progress: Progress) -> None:
+def run(store: Store, job: Job, *, progress: Progress, end: Leave | None = None) -> None:
     """Runs a job to its front, or goes on where it was left.
 
     Raises JobFailedError when it cannot be finished, ConflictError when it runs elsewhere, KeyboardInterrupt
     when it was asked to stop; in each case everything that was finished is in the store.
+    end: ends the process when what the job is at hangs so that it cannot even be interrupted.
     """
     config = JobConfig.model_validate(job.config, strict=False)
     data = datasets.build(config.data.name, **config.data.options)
-    with store.acquire(job) as lease, graceful_stop() as stop:
+    with store.acquire(job) as lease, _stoppable(lease, end) as stop:
         run = Run(store, lease, config, progress, stop)
         space = _space(run, data)
         first, *others = latencies(run, space)
@@ -40,6 +45,13 @@ def run(store: Store, job: Job, *, progress: Progress) -> None:
             search(run, objectives, data, pool)
             report(run, objectives, data, pool)
         lease.finish("succeeded")
+
+
+def _stoppable(lease: Lease, end: Leave | None) -> AbstractContextManager[threading.Event]:
+    def leave(error: NASError | None) -> None:
+        lease.finish("stopped" if error is None else "failed", None if error is None else error.message)
+
+    return graceful_stop(asked=lease.stop_requested, leave=leave, end=end)
 
 
 def _space(run: Run, data: DataSet) -> SearchSpace:

@@ -23,7 +23,7 @@ from nas.cli import (
     studies,
 )
 from nas.cli._options import Flags
-from nas.cli._output import emit, note
+from nas.cli._output import emit, note_error
 
 EVERYWHERE = ("--quiet", "--debug")
 INTERRUPTED = 130
@@ -115,7 +115,5 @@ def _report(error: Exception) -> int:
         text = " ".join(str(error).split())
         message = f"internal error: {type(error).__name__}{f': {text}' if text else ''}"
         hint, code = "Run again with --debug for the traceback.", INTERNAL
-    note(f"Error: {message}")
-    if hint:
-        note(f"Hint: {hint}")
+    note_error(message, hint)
     return code

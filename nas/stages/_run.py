@@ -2,17 +2,16 @@
 
 import hashlib
 import json
-import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from types import FrameType
 from typing import Any
 
 from nas.config import JobConfig
 from nas.datasets import DataSet
 from nas.progress import Progress
+from nas.stages._watchdog import Leave, graceful_stop
 from nas.store import Job, Lease, NewEvent, NewSubnet, Stage, Store
 from search_spaces import Architecture, SearchSpace
 from search_spaces._errors import ConflictError, JobFailedError, NASError, StoreError
@@ -78,29 +77,6 @@ class Run:
         self.store.add_events(self.lease, [NewEvent("log", {"message": message})])
 
 
-@contextmanager
-def graceful_stop() -> Iterator[threading.Event]:
-    """The first Ctrl-C or SIGTERM sets the event, so that the stage saves what it has; the second interrupts
-    at once.
-    """
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-
-    def ask(signum: int, frame: FrameType | None) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def check_finished(store: Store, job: Job) -> Stage:
     """The stage that ended the job. Raises ConflictError for a job without a front."""
     stage = store.stage(job, "finalists")
@@ -113,17 +89,25 @@ def check_finished(store: Store, job: Job) -> Stage:
 
 
 @contextmanager
-def after_job(store: Store, job: Job, config: JobConfig, progress: Progress) -> Iterator[Run]:
+def after_job(
+    store: Store, job: Job, config: JobConfig, progress: Progress, end: Leave | None = None
+) -> Iterator[Run]:
     """A finished job as ours for a while. It has succeeded, as its front shows, whatever becomes of this.
 
-    Also when an earlier call was killed and left it as a running one.
+    Also when an earlier call was killed and left it as a running one.  end: as of `graceful_stop`.
     """
     ended = job.finished_at if job.state == "succeeded" else check_finished(store, job).finished_at
-    with store.acquire(job) as lease, graceful_stop() as stop:
+    before = replace(job, state="succeeded", error=None, finished_at=ended)
+    with store.acquire(job) as lease:
+
+        def leave(error: NASError | None) -> None:
+            lease.give_back(before)
+
         try:
-            yield Run(store, lease, config, progress, stop)
+            with graceful_stop(asked=lease.stop_requested, leave=leave, end=end) as stop:
+                yield Run(store, lease, config, progress, stop)
         finally:
-            lease.give_back(replace(job, state="succeeded", error=None, finished_at=ended))
+            lease.give_back(before)
 
 
 def check_data(run: Run, data: DataSet) -> None:
