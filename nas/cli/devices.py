@@ -18,14 +18,13 @@ from nas.cli._options import (
     device_options,
     store_url,
 )
-from nas.cli._output import emit, emit_json, emit_pairs, emit_table, end_process, note
+from nas.cli._output import INTERRUPTED, emit, emit_json, emit_pairs, emit_table, end_process, note
 from nas.cli._progress import shown_progress
 
 if TYPE_CHECKING:
     from nas.store import Device as DeviceRow
     from predictors.devices import Device
 
-INTERRUPTED = 130
 INTERRUPTION = "Interrupted; what was measured is saved. The same command goes on."
 DeviceName = Annotated[str, typer.Argument(metavar="NAME", help="What the device is called.")]
 

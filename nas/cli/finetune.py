@@ -6,11 +6,11 @@ from typing import Annotated
 import typer
 
 from nas.cli._options import AsJSON, Figure, JobName, StoreURL, store_url
-from nas.cli._output import end_process, note
+from nas.cli._output import INTERRUPTED, end_process, note
 from nas.cli._progress import shown_progress
 from nas.cli.fronts import check_figure, default_figure, show_front
 
-FAILED, INTERRUPTED = 1, 130
+FAILED = 1
 INTERRUPTION = "Interrupted; every training that was finished is saved. The same command does the others."
 
 

@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nas.cli._options import AsJSON, Figure, JobFile, JobName, Overrides, StoreURL, store_url
-from nas.cli._output import emit, emit_json, end_process, note
+from nas.cli._output import INTERRUPTED, emit, emit_json, end_process, note
 from nas.cli._progress import shown_progress
 from nas.cli.fronts import check_figure, default_figure, show_front
 
 if TYPE_CHECKING:
     from nas.store import Job, Store
-
-INTERRUPTED = 130
 
 
 def run(

@@ -18,8 +18,8 @@ import psutil
 
 from search_spaces._errors import JobFailedError, NASError
 
-GRACE_SECONDS = 4.0  # after a stop, until what still runs is interrupted
-LAST_SECONDS = 7.5  # after a stop, until the process is ended
+GRACE_SECONDS = 3.0  # after a stop, until what still runs is interrupted
+LAST_SECONDS = 6.5  # after a stop, until the process is ended
 RETURN_SECONDS = 10.0  # that what has passed its deadline has to come back when it is interrupted
 LEAVE_SECONDS = 1.5  # for the last words to the store
 ASK_SECONDS = 1.0  # between two questions whether a stop was asked for
