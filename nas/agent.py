@@ -2,15 +2,16 @@
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar
 
 from nas.measuring import build_device, execute
-from nas.stages._run import graceful_stop
+from nas.stages._watchdog import Leave, OverdueError, graceful_stop, within
 from nas.store import Patience, RequestLease, Store
 from predictors.devices import Device
-from search_spaces._errors import StoreError
+from search_spaces._errors import NASError, StoreError
 from search_spaces._registry import allow
 
 T = TypeVar("T")
@@ -29,24 +30,34 @@ def serve(
     once: bool = False,
     replace: bool = False,
     tell: Callable[[str], None],
+    end: Leave | None = None,
 ) -> int:
     """Measures requests until SIGTERM or Ctrl-C; what is not finished then is queued again.
 
     Returns how many requests were measured.
     options: `backend`, and what its `build` takes.  once: leaves when nothing is queued.
     replace: the name may have stood for another device.  tell: told about every request.
+    end: ends the process when a measurement hangs so that it cannot even be interrupted; the request is
+    queued again then, as often as a request may be begun with.
     Raises ConflictError for a name that a live agent has, or that stood for a device with another
     fingerprint.
     """
     allow([str(options.get("backend", ""))])
     device, measured = build_device(name, options), 0
     lease = store.acquire_agent(name, device.fingerprint(), options, replace=replace)
-    with graceful_stop() as stop, store.patient(Patience(PATIENCE_SECONDS, stop, tell)), lease as agent:
+    working: list[RequestLease] = []
+    with (
+        graceful_stop(leave=partial(_leave, working), end=end) as stop,
+        store.patient(Patience(PATIENCE_SECONDS, stop, tell)),
+        lease as agent,
+    ):
         tell(f"Agent '{name}' measures with {options['backend']} for the jobs in this store.")
         while not stop.is_set():
             request = _patiently(lambda: store.take_request(agent), stop, tell)
             if request is not None:
+                working[:] = [request]
                 state = _answer(store, request, agent.agent.device.id, device, stop, tell)
+                working.clear()
                 measured += state == "done"
             elif once:
                 break
@@ -68,15 +79,21 @@ def _answer(
     tell(f"Request {number}: {len(payload.get('archs') or ())} subnets.")
     try:
         with taken:
-            subnets = execute(device, payload, _watch(taken, stop))
+            subnets = execute(device, payload, _watch(taken, stop), within=within)
             _patiently(lambda: taken.finish({"device_id": device_id, "subnets": subnets}), stop, tell)
     except StoreError:
         raise
-    except (Exception, _StoppedError):
+    except (Exception, _StoppedError, OverdueError):
         pass  # the lease has written how it ended
     after = _patiently(lambda: store.request(number), stop, tell)
     tell(f"Request {number}: {after.state}{f': {after.error}' if after.error else ''}.")
     return after.state
+
+
+def _leave(working: Sequence[RequestLease], error: NASError | None) -> None:
+    """Gives back what is being measured: when a stop was asked for as if nobody had begun with it."""
+    for taken in working:
+        taken.give_back(begun=error is not None)
 
 
 def _patiently(attempt: Callable[[], T], stop: threading.Event, tell: Callable[[str], None]) -> T:

@@ -13,6 +13,7 @@ from nas.extraction import load_supernet
 from nas.progress import Progress
 from nas.stages._fit import device_of
 from nas.stages._run import Run, after_job, check_data, check_finished
+from nas.stages._watchdog import Leave
 from nas.stages.retrain import (
     Retraining,
     Trial,
@@ -54,6 +55,7 @@ def finetune(
     engine: str = "local",
     workers: int | None = None,
     asha: bool | None = None,
+    end: Leave | None = None,
 ) -> Outcome:
     """Trains subnets of the job's front by themselves; what was trained alike before is not trained again.
 
@@ -63,6 +65,7 @@ def finetune(
     training diverges is left out.
     engine: `local` trains one after the other in this process; `ray` trains `workers` (2) at a time under
     Ray Tune, and unless `asha` is False stops those learning rates of a subnet early that fall behind.
+    end: as of `pipeline.run`.
     Raises UsageError for impossible numbers, NotFoundError for subnets that are not on the front,
     ConflictError for a job without one, KeyboardInterrupt when a stop was asked for; what was finished is in
     the store then.
@@ -73,7 +76,7 @@ def finetune(
     how = retraining(config, from_scratch=from_scratch, steps=steps, lrs=lrs)
     data = datasets.build(config.data.name, **config.data.options)
     use_threads(config)
-    with after_job(store, job, config, progress) as run:
+    with after_job(store, job, config, progress, end) as run:
         check_data(run, data)
         net = load_supernet(store, job).to(torch_device(config))
         trials = _trials(run, net, chosen, how)

@@ -9,6 +9,7 @@ import search_spaces
 import supernet
 from nas.store import NewMeasurement, NewSubnet
 from predictors._measurement import Failure, Measurement, measure
+from predictors._session import Within, unlimited
 from predictors.devices import Device
 from search_spaces import Architecture, SearchSpace
 from search_spaces._registry import call
@@ -47,11 +48,15 @@ def request(
 
 
 def execute(
-    device: Device, request: Mapping[str, Any], progress: Callable[[int, int], None] | None = None
+    device: Device,
+    request: Mapping[str, Any],
+    progress: Callable[[int, int], None] | None = None,
+    within: Within = unlimited,
 ) -> dict[str, Any]:
     """Measures a request on a device of this host; for each key the fields of a Measurement or a Failure.
 
-    progress: as `measure` calls it.  Raises what `measure` raises, and NASError for an impossible space.
+    progress, within: as `measure` calls them.
+    Raises what `measure` raises, and NASError for an impossible space.
     """
     space = search_spaces.described(request["space"])
     net = supernet.build(space, seed=request["seed"])
@@ -65,6 +70,7 @@ def execute(
         max_rounds=request["max_rounds"],
         reference_ms=request["reference_ms"],
         progress=progress,
+        within=within,
     )
     return {key: asdict(result) for key, result in found.items()}
 

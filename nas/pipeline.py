@@ -12,6 +12,7 @@ from nas.progress import Progress
 from nas.spaces import resolve
 from nas.stages._objectives import Objectives
 from nas.stages._run import Run, attempt, check_data
+from nas.stages._watchdog import Leave
 from nas.stages.anchors import train_anchors
 from nas.stages.finalists import report
 from nas.stages.latency import latencies
@@ -22,15 +23,16 @@ from search_spaces import SearchSpace
 from search_spaces._registry import allow
 
 
-def run(store: Store, job: Job, *, progress: Progress) -> None:
+def run(store: Store, job: Job, *, progress: Progress, end: Leave | None = None) -> None:
     """Runs a job to its front, or goes on where it was left.
 
     Raises JobFailedError when it cannot be finished, ConflictError when it runs elsewhere, KeyboardInterrupt
     when it was asked to stop; in each case everything that was finished is in the store.
+    end: ends the process when what the job is at hangs so that it cannot even be interrupted.
     """
     config = stored_config(job)
     data = datasets.build(config.data.name, **config.data.options)
-    with attempt(store, job, config, progress) as run:
+    with attempt(store, job, config, progress, end=end) as run:
         space = _space(run, data)
         first, *others = latencies(run, space)
         weights = train(run, space, data, train_anchors(run, space, data))

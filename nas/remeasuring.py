@@ -9,6 +9,7 @@ from nas.progress import Progress
 from nas.stages._latency_fit import measure_and_fit, smallest_sample
 from nas.stages._measuring import measure
 from nas.stages._run import Run, after_job, check_finished
+from nas.stages._watchdog import Leave
 from nas.stages.latency import stored_latency
 from nas.store import Job, Store, frames, job_devices
 from nas.targets import Target, check_runs, registered
@@ -18,12 +19,18 @@ from search_spaces._errors import ConflictError, UsageError
 
 
 def measure_on(
-    store: Store, name: str, job: Job, *, progress: Progress, samples: int | None = None
+    store: Store,
+    name: str,
+    job: Job,
+    *,
+    progress: Progress,
+    samples: int | None = None,
+    end: Leave | None = None,
 ) -> dict[str, Any]:
     """Measures the job's sample and its finalists on a registered device, and fits that device's predictor.
 
     samples: of the sample; the job's own number where it is not given. What was measured there before is not
-    measured again.
+    measured again.  end: as of `pipeline.run`.
     Raises NotFoundError for an unknown device, UsageError for one that has changed, an agent that does not
     run, and too small a sample, ConflictError for a job without a front, one that runs, and the job's own
     device; JobFailedError when too few subnets could be measured; KeyboardInterrupt when a stop was asked.
@@ -38,7 +45,7 @@ def measure_on(
             f"`nas front {job.id}` shows it; of a job with several devices --device chooses one.",
         )
     space = space_of(store, job)
-    with after_job(store, job, config, progress) as run:
+    with after_job(store, job, config, progress, end) as run:
         inputs = {"predictor": config.predictor.model_dump(mode="json")}
         stage = job_devices.measured_elsewhere(row.id)
         if run.known(stage, inputs) is None:

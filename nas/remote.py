@@ -6,7 +6,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from nas.measuring import Results, results
+from nas.answers import BadAnswerError, checked_answer, is_useful, salvaged
+from nas.measuring import Results
 from nas.store import Device as DeviceRow
 from nas.store import Lease, Request, Store, changes, digest
 from predictors.devices import JSON
@@ -49,7 +50,7 @@ def measure(
     """
     submitted = submit(store, lease, device, request)
     try:
-        return wait(store, device, submitted, warn=warn, check_stop=check_stop)
+        return wait(store, lease, device, submitted, warn=warn, check_stop=check_stop)
     except BaseException:
         # A process that has lost the job must not take the request from the one that has it now.
         with suppress(ConflictError, StoreError):
@@ -65,7 +66,8 @@ def submit(store: Store, lease: Lease, device: RemoteDevice, request: Mapping[st
     """
     if (agent := store.agent(device.agent)) is not None:
         _check_same(device, agent.device)
-    asked = [earlier for earlier in store.requests(lease.job) if earlier.agent == device.agent]
+    ours = {device.agent} | {agent.name for agent in store.agents() if agent.device.id == device.row.id}
+    asked = [earlier for earlier in store.requests(lease.job) if earlier.agent in ours]
     for earlier in reversed(asked):
         if _matter(earlier.payload) == _matter(request) and _useful(device, earlier):
             return earlier
@@ -76,36 +78,60 @@ def submit(store: Store, lease: Lease, device: RemoteDevice, request: Mapping[st
 
 def wait(
     store: Store,
+    lease: Lease,
     device: RemoteDevice,
     submitted: Request,
     *,
     warn: Callable[[str], None],
     check_stop: Callable[[], None],
 ) -> Results:
-    """The results of a request. Tells once when no agent is there, and again when one has vanished."""
+    """The results of a request. Tells once when no agent is there, and again when one has vanished.
+
+    A bad answer goes back to the queue; after the last attempt its networks have failed.
+    """
     told = False
     while True:
         now = store.request(submitted.id)
         if now.state == "done":
-            return _answer(store, device, now)
+            try:
+                return _answer(store, device, now)
+            except BadAnswerError as error:
+                warn(f"Device '{device.name}' gave a bad answer: {error}.")
+                if store.refuse_answer(lease, now, _another(store, device, now), str(error)):
+                    continue
+                return salvaged(now.result, asked=_keys(now), device_id=device.row.id)
         if now.state in ("failed", "cancelled"):
             reason = (now.error or "the request was cancelled").rstrip(".")
             raise JobFailedError(f"Device '{device.name}' could not measure: {reason}.")
-        agent = store.agent(device.agent)
+        agent = store.agent(now.agent)
         live = agent is not None and agent.live
         if not live and not told:
-            warn(f"Waiting for device '{device.name}': no agent '{device.agent}' is running.")
+            warn(f"Waiting for device '{device.name}': no agent '{now.agent}' is running.")
         told = not live
         if now.state == "running" and not now.live:
-            store.fail_abandoned(device.agent)
+            store.fail_abandoned(now.agent)
         check_stop()
         time.sleep(POLL_SECONDS)
 
 
 def _answer(store: Store, device: RemoteDevice, request: Request) -> Results:
-    result = request.result or {}
-    _check_same(device, next(row for row in store.devices() if row.id == result["device_id"]))
-    return results(result["subnets"])
+    """Raises BadAnswerError, and JobFailedError when the agent stands for another device by now."""
+    try:
+        return checked_answer(request.result, asked=_keys(request), device_id=device.row.id)
+    except BadAnswerError:
+        if (agent := store.agent(request.agent)) is not None:
+            _check_same(device, agent.device)
+        raise
+
+
+def _keys(request: Request) -> list[str]:
+    return list(request.payload["archs"])
+
+
+def _another(store: Store, device: RemoteDevice, request: Request) -> str:
+    """Who is asked next: another live agent of the same device, if there is one."""
+    same = [agent.name for agent in store.agents() if agent.live and agent.device.id == device.row.id]
+    return next((name for name in same if name != request.agent), request.agent)
 
 
 def _check_same(device: RemoteDevice, now: DeviceRow) -> None:
@@ -124,10 +150,8 @@ def _matter(payload: Mapping[str, Any]) -> str:
 
 def _useful(device: RemoteDevice, request: Request) -> bool:
     """Whether it is worth waiting for. Subnets that have all failed are asked for to be tried again, and so
-    are those that the agent measured while it stood for another device.
+    are bad answers and those that the agent measured while it stood for another device.
     """
     if request.state == "done":
-        result = request.result or {}
-        some = any("latency_ms" in told for told in result["subnets"].values())
-        return some and bool(result["device_id"] == device.row.id)
+        return is_useful(request.result, asked=_keys(request), device_id=device.row.id)
     return request.state in ("queued", "running")

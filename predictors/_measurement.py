@@ -12,9 +12,29 @@ from dataclasses import replace
 import numpy as np
 
 from predictors._energy import energy_mj
-from predictors._labels import RAW, Failure, Measurement, Repeatability, clean_ms, labelled, repeatability
-from predictors._session import TIMINGS, Factory, ReferenceFailedError, Session, calibrator_failed
+from predictors._labels import (
+    RAW,
+    Failure,
+    Measurement,
+    Repeatability,
+    Row,
+    clean_ms,
+    labelled,
+    repeatability,
+)
+from predictors._plausible import implausible, plausible_bytes, plausible_mj
+from predictors._session import (
+    EXTRAS,
+    TIMINGS,
+    Factory,
+    ReferenceFailedError,
+    Session,
+    Within,
+    calibrator_failed,
+    unlimited,
+)
 from predictors.devices import Device, Example
+from search_spaces._deadlines import Deadlines
 from search_spaces._errors import UsageError
 
 __all__ = [
@@ -43,6 +63,8 @@ def measure(
     cache_bytes: int = 2**30,
     extras: bool = True,
     progress: Callable[[int, int], None] | None = None,
+    within: Within = unlimited,
+    deadlines: Deadlines | None = None,
 ) -> dict[str, Measurement | Failure]:
     """The latencies of all `subnets` (name -> factory of its module), in their order.
 
@@ -55,6 +77,8 @@ def measure(
     extras: whether memory and energy are told, where the device can; the modules are then built once more.
     progress: called after every visit with the visits done and the most there can be, and after every
         subnet's extras with the same numbers again; may raise to stop.
+    within: a context that raises TimeoutError inside when what it is told of lasts longer than these seconds;
+        a subnet that far exceeds the others (`deadlines`) is a Failure.
     Raises ReferenceFailedError when the calibrator cannot be timed, and UsageError for impossible rounds, an
     impossible `reference_ms` or an example of another batch size than the device's. A subnet that cannot be
     built, prepared or timed in the fewest rounds is a Failure.
@@ -63,7 +87,7 @@ def measure(
     rng = np.random.default_rng(seed)
     done, most = 0, max_rounds * len(subnets)
     with device.session():
-        with _session(device, example, cache_bytes, subnets) as session:
+        with _session(device, example, cache_bytes, subnets, within, deadlines or Deadlines()) as session:
             for turn in range(max_rounds):
                 for position, name in enumerate(session.order(rng)):
                     session.visit(name, subnets[name], (turn, position))
@@ -76,27 +100,40 @@ def measure(
         if extras:
             for name, result in found.items():
                 if isinstance(result, Measurement):
-                    found[name] = _with_extras(result, device, subnets[name], example)
+                    found[name] = _with_extras(result, session, name, subnets[name])
                     if progress:
                         progress(done, most)
     return found
 
 
+def _plausible(found: Measurement) -> Measurement | Failure:
+    """The measurement, unless its numbers cannot be."""
+    reason = implausible(found)
+    return found if reason is None else Failure(reason, found.raw)
+
+
 @contextmanager
 def _session(
-    device: Device, example: Example, cache_bytes: int, subnets: Mapping[str, Factory]
+    device: Device,
+    example: Example,
+    cache_bytes: int,
+    subnets: Mapping[str, Factory],
+    within: Within,
+    deadlines: Deadlines,
 ) -> Iterator[Session]:
     """A session with its calibrator warm; everything prepared in it ends with it."""
     from predictors._calibrator import calibrator, calibrator_example  # noqa: PLC0415 - imports torch
 
     with ExitStack() as stack:
-        try:
-            run = stack.enter_context(device.prepare(calibrator(), calibrator_example()))
-        except Exception as error:
-            raise calibrator_failed(device, error) from error
-        session = Session(device, example, run, stack, cache_bytes, {name: [] for name in subnets})
-        for _ in range(CALIBRATOR_WARM_UP):
-            session.calibrate(1)
+        with within(f"The calibrator on device '{device.name}'", deadlines.seconds("calibrator")):
+            try:
+                run = stack.enter_context(device.prepare(calibrator(), calibrator_example()))
+            except Exception as error:
+                raise calibrator_failed(device, error) from error
+            raw: dict[str, list[Row]] = {name: [] for name in subnets}
+            session = Session(device, example, run, stack, cache_bytes, raw, within, deadlines)
+            for _ in range(CALIBRATOR_WARM_UP):
+                session.calibrate(1)
         yield session
 
 
@@ -104,18 +141,20 @@ def _labels(session: Session, reference_ms: float | None, rounds: int) -> dict[s
     if reference_ms is None:
         reference_ms = clean_ms(session.raw.values())
     return {
-        name: labelled(rows, reference_ms)
+        name: _plausible(labelled(rows, reference_ms))
         if name not in session.failures or len(rows) >= TIMINGS * rounds
         else Failure(session.failures[name].reason, rows)
         for name, rows in session.raw.items()
     }
 
 
-def _with_extras(found: Measurement, device: Device, factory: Factory, example: Example) -> Measurement:
+def _with_extras(found: Measurement, session: Session, name: str, factory: Factory) -> Measurement:
     """What goes wrong here costs no latency, but is told."""
+    device, example = session.device, session.example
     try:
-        found = replace(found, peak_memory_bytes=device.peak_memory(factory(), example))
-        return replace(found, energy_mj=energy_mj(device, factory, example))
+        with session.limited(name, EXTRAS):
+            found = replace(found, peak_memory_bytes=plausible_bytes(device.peak_memory(factory(), example)))
+            return replace(found, energy_mj=plausible_mj(energy_mj(device, factory, example)))
     except Exception as error:
         return replace(found, extras_failure=f"{type(error).__name__}: {error}")
 

@@ -1,8 +1,9 @@
 """A measuring session while it runs: visits to subnets, each run between two timings of the calibrator."""
 
 import math
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING, TypeAlias
@@ -11,12 +12,14 @@ import numpy as np
 
 from predictors._labels import Failure, Row, ratios, relative_error
 from predictors.devices import Device, Example, Run, Timing
+from search_spaces._deadlines import Deadlines
 from search_spaces._errors import JobFailedError
 
 if TYPE_CHECKING:
     from torch import nn
 
 Factory: TypeAlias = "Callable[[], nn.Module]"
+Within: TypeAlias = "Callable[[str, float], AbstractContextManager[None]]"
 
 CALIBRATOR_SHARE = 0.04  # of the run: below it, the machine changes more during the run than the bracket sees
 SHORTEST_CALIBRATION_S = 1e-3  # accelerators pass the calibrator faster than they time it well
@@ -29,6 +32,14 @@ TIMINGS = 2  # in a visit
 BAD_TIMINGS = 5  # of one thing in one visit, after which there is no more trying
 WARM_UP_RUNS = (2, 10)  # of a network just prepared: at least the first, at most the second
 WARM_UP_S = 0.05  # in between, until they have taken so long
+
+
+FIRST, LATER, EXTRAS = "first visit", "later visit", "extras"  # kinds of work with deadlines of their own
+
+
+def unlimited(what: str, seconds: float) -> AbstractContextManager[None]:
+    """It may last as long as it likes."""
+    return nullcontext()
 
 
 class ReferenceFailedError(JobFailedError):
@@ -49,6 +60,8 @@ class Session:
     stack: ExitStack
     free_bytes: int
     raw: dict[str, list[Row]]
+    within: Within = unlimited
+    deadlines: Deadlines = field(default_factory=Deadlines)
     failures: dict[str, Failure] = field(default_factory=dict)
     passes: dict[str, int] = field(default_factory=dict)
     runs: dict[str, int] = field(default_factory=dict)
@@ -67,7 +80,7 @@ class Session:
     def visit(self, name: str, factory: Factory, place: tuple[int, int]) -> None:
         """Two more timings of one subnet; place: the round, and the visit's position in it."""
         try:
-            with ExitStack() as visit:
+            with ExitStack() as visit, self.limited(name, FIRST if name not in self.kept else LATER):
                 new = name not in self.kept
                 run = self._prepare(name, factory, visit) if new else self.kept[name]
                 self._ready(name, run, new=new)
@@ -76,6 +89,14 @@ class Session:
             raise
         except Exception as error:
             self._fail(name, error)
+
+    @contextmanager
+    def limited(self, name: str, kind: str) -> Iterator[None]:
+        """TimeoutError inside where a subnet takes far longer than others of this kind did."""
+        began = time.monotonic()
+        with self.within(f"Subnet {name} on device '{self.device.name}'", self.deadlines.seconds(kind)):
+            yield
+        self.deadlines.took(kind, time.monotonic() - began)
 
     def calibrate(self, passes: int) -> Timing:
         """One timing of the calibrator, the sum over its passes. Raises ReferenceFailedError."""

@@ -63,6 +63,8 @@ class Training:
             )
         self.supernet, self.strategy, self.recipe, self.seed = supernet.train(), strategy, recipe, seed
         self.step = 0
+        self.whole = True  # whether `state` is that of a step, also if this one is interrupted
+        self._remembers = any("running_" in name for name, _ in supernet.shared.named_buffers())
         self._teacher = None if teacher is None else teacher.eval()
         self._parameters = trained_parameters(supernet.shared, recipe.lr_scale)
         self._patch_head = (
@@ -96,10 +98,12 @@ class Training:
                 average.copy_(self._parameters[name].detach())  # weights may have been loaded meanwhile
         end = self.recipe.steps if until is None else min(until, self.recipe.steps)
         while self.step < end:
-            lr = self.recipe.learning_rate(self.step)
+            lr, batch = self.recipe.learning_rate(self.step), batches(self.step * world() + rank())
+            self.whole = False
             self._sort()
-            loss = self._optimise(*batches(self.step * world() + rank()), lr=lr)
-            self.step += 1
+            self.whole = not (self._remembers or self.recipe.sort_every)
+            loss = self._optimise(*batch, lr=lr)
+            self.step, self.whole = self.step + 1, True
             if self.step % LOG_EVERY == 0 or self.step == end:
                 yield {"step": self.step, "loss": self._finite(loss), "lr": lr}
 
@@ -163,6 +167,7 @@ class Training:
         torch.nn.utils.clip_grad_norm_(self._learning.values(), self.recipe.clip)
         for group in self._optimizer.param_groups:
             group["lr"] = lr * group["lr_scale"]
+        self.whole = False
         self._optimizer.step()
         if self._ema is not None and self.recipe.ema is not None:
             torch._foreach_lerp_(

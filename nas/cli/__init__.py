@@ -4,6 +4,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -23,10 +24,9 @@ from nas.cli import (
     studies,
 )
 from nas.cli._options import Flags
-from nas.cli._output import emit, note
+from nas.cli._output import INTERRUPTED, emit, note_error
 
 EVERYWHERE = ("--quiet", "--debug")
-INTERRUPTED = 130
 INTERNAL = 1
 
 app = typer.Typer(
@@ -59,7 +59,20 @@ app.add_typer(database.app, name="db")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command line; returns its exit code: 0 to 5 as `NASError` has them, 130 when interrupted."""
+    """Runs one command line; returns its exit code: 0 to 5 as `NASError` has them, 130 when interrupted.
+
+    The program itself ends at once when it was interrupted: no thread that hangs keeps it.
+    """
+    code = _main(arguments)
+    if code == INTERRUPTED and arguments is None:
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError):
+                stream.flush()
+        os._exit(code)
+    return code
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     flags = Flags(quiet="--quiet" in given, debug="--debug" in given)
     for stream in (sys.stdout, sys.stderr):
@@ -115,7 +128,5 @@ def _report(error: Exception) -> int:
         text = " ".join(str(error).split())
         message = f"internal error: {type(error).__name__}{f': {text}' if text else ''}"
         hint, code = "Run again with --debug for the traceback.", INTERNAL
-    note(f"Error: {message}")
-    if hint:
-        note(f"Hint: {hint}")
+    note_error(message, hint)
     return code

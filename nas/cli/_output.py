@@ -6,9 +6,14 @@ import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
+
+if TYPE_CHECKING:
+    from search_spaces._errors import NASError
+
+INTERRUPTED = 130
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
@@ -31,6 +36,23 @@ def note(text: str, *, quiet: bool = False) -> None:
     """A line for the person in front of the terminal."""
     if not quiet:
         print(clean(text), file=sys.stderr, flush=True)
+
+
+def note_error(message: str, hint: str) -> None:
+    """What went wrong and what to do, on stderr."""
+    note(f"Error: {message}")
+    if hint:
+        note(f"Hint: {hint}")
+
+
+def end_process(stopped: str, error: "NASError | None") -> NoReturn:
+    """Ends this process at once, whatever it is at. stopped: what is said when there is no error."""
+    if error is None:
+        note(stopped)
+    else:
+        note_error(error.message, error.hint)
+    sys.stdout.flush()
+    os._exit(INTERRUPTED if error is None else error.exit_code)
 
 
 def emit_table(

@@ -1,5 +1,6 @@
 """`nas device-agent`: measures on this machine for jobs that run elsewhere."""
 
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -16,7 +17,7 @@ from nas.cli._options import (
     device_options,
     store_url,
 )
-from nas.cli._output import emit_json, note
+from nas.cli._output import emit_json, end_process, note
 
 
 def device_agent(
@@ -41,6 +42,7 @@ def device_agent(
         note(text, quiet=ctx.obj.quiet)
 
     with Store.open(store_url(store)) as opened:
-        measured = serve(opened, name, options, once=once, replace=replace, tell=tell)
+        end = partial(end_process, f"Agent '{name}' has left in the middle of a measurement.")
+        measured = serve(opened, name, options, once=once, replace=replace, tell=tell, end=end)
     if as_json:
         emit_json({"agent": name, "measured": measured})

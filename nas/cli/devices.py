@@ -1,5 +1,6 @@
 """`nas devices`: what can be measured on, how well timings repeat here, a finished job on another device."""
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -17,14 +18,14 @@ from nas.cli._options import (
     device_options,
     store_url,
 )
-from nas.cli._output import emit, emit_json, emit_pairs, emit_table, note
+from nas.cli._output import INTERRUPTED, emit, emit_json, emit_pairs, emit_table, end_process, note
 from nas.cli._progress import shown_progress
 
 if TYPE_CHECKING:
     from nas.store import Device as DeviceRow
     from predictors.devices import Device
 
-INTERRUPTED = 130
+INTERRUPTION = "Interrupted; what was measured is saved. The same command goes on."
 DeviceName = Annotated[str, typer.Argument(metavar="NAME", help="What the device is called.")]
 
 app = typer.Typer(help="What can be measured on.")
@@ -147,9 +148,12 @@ def measure(
         found = opened.job(job)
         try:
             with shown_progress(quiet=ctx.obj.quiet) as progress:
-                data = remeasuring.measure_on(opened, name, found, progress=progress, samples=samples)
+                end = partial(end_process, INTERRUPTION)
+                data = remeasuring.measure_on(
+                    opened, name, found, progress=progress, samples=samples, end=end
+                )
         except KeyboardInterrupt:
-            note("Interrupted; what was measured is saved. The same command goes on.")
+            note(INTERRUPTION)
             raise typer.Exit(INTERRUPTED) from None
     if as_json:
         emit_json(data)

@@ -1,15 +1,17 @@
 """`nas finetune`: subnets of a front trained by themselves."""
 
+from functools import partial
 from typing import Annotated
 
 import typer
 
 from nas.cli._options import AsJSON, Figure, JobName, StoreURL, store_url
-from nas.cli._output import note
+from nas.cli._output import INTERRUPTED, end_process, note
 from nas.cli._progress import shown_progress
 from nas.cli.fronts import check_figure, default_figure, show_front
 
-FAILED, INTERRUPTED = 1, 130
+FAILED = 1
+INTERRUPTION = "Interrupted; every training that was finished is saved. The same command does the others."
 
 
 def finetune(
@@ -71,9 +73,10 @@ def finetune(
                     engine=engine,
                     workers=workers,
                     asha=asha,
+                    end=partial(end_process, INTERRUPTION),
                 )
         except KeyboardInterrupt:
-            note("Interrupted; every training that was finished is saved. The same command does the others.")
+            note(INTERRUPTION)
             raise typer.Exit(INTERRUPTED) from None
         for key, reason in outcome.left_out.items():
             note(f"Subnet {key} is not retrained: {reason}.")

@@ -1,20 +1,19 @@
 """`nas run`, `nas validate`, `nas resume`, `nas stop`: what changes a job."""
 
 import re
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nas.cli._options import AsJSON, Figure, JobFile, JobName, Overrides, StoreURL, store_url
-from nas.cli._output import emit, emit_json, note
+from nas.cli._output import INTERRUPTED, emit, emit_json, end_process, note
 from nas.cli._progress import shown_progress
 from nas.cli.fronts import check_figure, default_figure, show_front
 
 if TYPE_CHECKING:
     from nas.store import Job, Store
-
-INTERRUPTED = 130
 
 
 def run(
@@ -61,7 +60,7 @@ def resume(
 
 
 def stop(ctx: typer.Context, job: JobName, store: StoreURL = None) -> None:
-    """Stop a running job after its current batch. `nas resume` goes on."""
+    """Stop a running job after its current batch, or within 10 seconds. `nas resume` goes on."""
     from nas.store import Store
     from search_spaces._errors import ConflictError
 
@@ -74,7 +73,7 @@ def stop(ctx: typer.Context, job: JobName, store: StoreURL = None) -> None:
             raise ConflictError(f"No process runs job '{found.name}' (state: {state}).", hint)
     with Store.open(url) as opened:
         opened.request_stop(found)
-    note(f"Job '{found.name}' stops after its current batch.", quiet=ctx.obj.quiet)
+    note(f"Job '{found.name}' stops after its current batch, or within 10 seconds.", quiet=ctx.obj.quiet)
 
 
 def validate(
@@ -106,14 +105,15 @@ def _run_to_front(opened: "Store", job: "Job", *, figure: Path | None, as_json: 
     from nas.store._engine import shown
 
     note(f"Job '{job.name}' ({job.id}) in {shown(opened.url)}", quiet=quiet)
+    stopped_words = f"Job '{job.name}' has stopped; its state is saved. Go on with: nas resume {_word(job)}"
     try:
         with shown_progress(quiet=quiet) as progress:
-            pipeline.run(opened, job, progress=progress)
+            pipeline.run(opened, job, progress=progress, end=partial(end_process, stopped_words))
         stopped = opened.job(job.id).state == "stopped"
     except KeyboardInterrupt:
         stopped = True
     if stopped:
-        note(f"Job '{job.name}' has stopped; its state is saved. Go on with: nas resume {_word(job)}")
+        note(stopped_words)
         raise typer.Exit(INTERRUPTED)
     _finish(opened, opened.job(job.id), figure=figure, as_json=as_json, quiet=quiet)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from nas.config import ExecutionConfig
 from nas.evaluation._local import EvaluationPool
 from nas.evaluation._setup import EvaluationSetup
-from nas.evaluation._tasks import Hits
+from nas.evaluation._tasks import Failed, Hits
 from search_spaces import Architecture
 
 if TYPE_CHECKING:
@@ -22,10 +22,12 @@ if TYPE_CHECKING:
 class Evaluator(Protocol):
     """Who evaluates subnets with the shared weights; the answers depend on nothing but the arguments."""
 
-    def correct(self, archs: Sequence[Architecture], split: str, images: slice | None = None) -> list[Hits]:
+    def correct(
+        self, archs: Sequence[Architecture], split: str, images: slice | None = None
+    ) -> list[Hits | Failed]:
         """For each architecture which of the split's examples, or of these of them, it classifies right."""
 
-    def probe(self, archs: Sequence[Architecture]) -> "list[Probing]":
+    def probe(self, archs: Sequence[Architecture]) -> "list[Probing | Failed]":
         """How each network reacts to the first PROBED examples of `search`."""
 
 
@@ -34,8 +36,9 @@ def evaluator(
 ) -> AbstractContextManager[Evaluator]:
     """The processes that the job file asks for, for as long as the context lasts.
 
-    warn: hears of processes that died. What is asked of the evaluator raises JobFailedError when they die
-    again and again, or when Ray does not start, does not answer or is too small.
+    warn: hears of processes that died or hung. A subnet over which they do so again and again is Failed. What
+    is asked of the evaluator raises JobFailedError when none of it can be done, or when Ray does not start,
+    does not answer or is too small.
     """
     if execution.engine == "local":
         return EvaluationPool(setup, workers=execution.workers, warn=warn)
@@ -44,4 +47,4 @@ def evaluator(
     return ray_pool(setup, workers=execution.workers, address=execution.address, warn=warn)
 
 
-__all__ = ["EvaluationPool", "EvaluationSetup", "Evaluator", "Hits", "evaluator"]
+__all__ = ["EvaluationPool", "EvaluationSetup", "Evaluator", "Failed", "Hits", "evaluator"]

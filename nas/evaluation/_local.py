@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas.evaluation._setup import EvaluationSetup
 from nas.evaluation._workers import WorkerDiedError, Workers, passed_on
+from search_spaces._deadlines import Deadlines
 
 if TYPE_CHECKING:
     from nas.evaluation._worker import EvaluationWorker
@@ -21,8 +22,17 @@ if TYPE_CHECKING:
 class EvaluationPool(Workers):
     """An `Evaluator` of `workers` processes; a context manager that ends them."""
 
-    def __init__(self, setup: EvaluationSetup, *, workers: int, warn: Callable[[str], None]) -> None:
-        super().__init__(setup, partial(Process, setup), workers, warn=warn)
+    def __init__(
+        self,
+        setup: EvaluationSetup,
+        *,
+        workers: int,
+        warn: Callable[[str], None],
+        deadlines: Deadlines | None = None,
+    ) -> None:
+        super().__init__(
+            setup, partial(Process, setup), workers, warn=warn, deadlines=deadlines, begin_in_time=True
+        )
 
 
 class Process:

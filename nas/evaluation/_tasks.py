@@ -18,6 +18,13 @@ Hits = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
+class Failed:
+    """Why a subnet could not be evaluated."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Task:
     """Architectures [first, last) on the images [start, stop), all in one block.
 

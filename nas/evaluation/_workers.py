@@ -1,29 +1,40 @@
-"""Spreading tasks over processes that may die: a dead one costs the task that it had, which another does."""
+"""Spreading tasks over processes that may die or hang: it costs the task that one had, which another does.
 
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+A task over which processes die or hang again and again is split, until what is left of it is one subnet.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Self
 
 import numpy as np
 
 from nas.evaluation._setup import EvaluationSetup
-from nas.evaluation._tasks import Hits, tasks
+from nas.evaluation._tasks import Failed, Hits, tasks
 from search_spaces import Architecture
+from search_spaces._deadlines import Deadlines
 from search_spaces._errors import JobFailedError
 
 if TYPE_CHECKING:
     from supernet._probe import Probing
 
-TRIES = 3  # before a task, or starting a process, is given up
+TRIES = 3  # before a task is split or given up, or starting a process
+MOST_IN_ROW = 9  # subnets given up without another's success between
+TICK_SECONDS = 0.5
 BEGIN = "begin"
 
 
 class WorkerDiedError(Exception):
     """A process ended over what it was asked."""
+
+
+class WorkerHungError(WorkerDiedError):
+    """A process did not answer in time, and has been ended."""
 
 
 class Worker(Protocol):
@@ -54,11 +65,26 @@ def passed_on(inner: "Future[Any]", translated: Callable[[BaseException], BaseEx
 
 @dataclass(frozen=True)
 class Call:
-    """A method of an `EvaluationWorker`; `worker`: who had best do it."""
+    """A method of an `EvaluationWorker` for some subnets; `worker`: who had best do it.
+
+    images: to each subnet, which tells with their number how much work it is.
+    """
 
     method: str
-    arguments: tuple[Any, ...]
+    archs: list[Architecture]
+    rest: tuple[Any, ...]
     worker: int
+    images: int = 1
+
+    @property
+    def work(self) -> float:
+        return float(len(self.archs) * self.images)
+
+    def halves(self) -> "list[Call]":
+        """The two, or itself."""
+        middle = (len(self.archs) + 1) // 2
+        parts = (self.archs[:middle], self.archs[middle:])
+        return [replace(self, archs=part) for part in parts if part]
 
 
 class Workers:
@@ -67,6 +93,8 @@ class Workers:
     They are started when something is asked for the first time: a job that has all its results needs none.
     start: a new process.  warn: hears of those that died.
     patience: seconds after which it is an error that none has begun; None: no limit.
+    deadlines: of tasks, by what others took; of starting, too, if it has to `begin_in_time`, which nobody can
+    say of actors that wait for a place.
     """
 
     def __init__(
@@ -77,9 +105,15 @@ class Workers:
         *,
         warn: Callable[[str], None],
         patience: float | None = None,
+        deadlines: Deadlines | None = None,
+        begin_in_time: bool = False,
     ) -> None:
         self._setup, self._start, self._count = setup, start, count
         self._warn, self._patience = warn, patience
+        self._deadlines, self._begin_in_time = deadlines or Deadlines(), begin_in_time
+        self._began: dict[Future[Any], float] = {}
+        self._spent: dict[Future[Any], float] = {}  # seconds since each was asked
+        self._succeeded, self._failed_in_row = 0, 0
         self._workers: dict[int, Worker] = {}
         self._ready: set[int] = set()
         self._beginning: dict[Future[Any], int] = {}
@@ -94,10 +128,12 @@ class Workers:
         for place, worker in self._workers.items():
             worker.end(at_once=error is not None or place not in self._ready)
 
-    def correct(self, archs: Sequence[Architecture], split: str, images: slice | None = None) -> list[Hits]:
+    def correct(
+        self, archs: Sequence[Architecture], split: str, images: slice | None = None
+    ) -> list[Hits | Failed]:
         """For each architecture, in the given order, which examples it classifies right.
 
-        Raises JobFailedError when processes die again and again over the same task.
+        Raises JobFailedError when processes die or hang again and again over whatever they do.
         """
         chosen = range(*(images or slice(None)).indices(self._setup.data_sizes[split]))
         order = sorted(range(len(archs)), key=lambda i: str(archs[i].values))
@@ -105,82 +141,152 @@ class Workers:
         calls = [
             Call(
                 "correct",
-                ([archs[i] for i in order[task.first : task.last]], split, slice(task.start, task.stop)),
+                [archs[i] for i in order[task.first : task.last]],
+                (split, slice(task.start, task.stop)),
                 task.worker,
+                task.stop - task.start,
             )
             for task in cut
         ]
         hits = np.empty((len(archs), len(chosen)), dtype=np.bool_)
+        failed: dict[int, Failed] = {}
         for task, found in zip(cut, self._done(calls), strict=True):
             columns = slice(task.start - chosen.start, task.stop - chosen.start)
-            hits[order[task.first : task.last], columns] = found
-        return list(hits)
+            for i, one in zip(order[task.first : task.last], found, strict=True):
+                if isinstance(one, Failed):
+                    failed[i] = one
+                else:
+                    hits[i, columns] = one
+        return [failed.get(i, hits[i]) for i in range(len(archs))]
 
-    def probe(self, archs: Sequence[Architecture]) -> "list[Probing]":
+    def probe(self, archs: Sequence[Architecture]) -> "list[Probing | Failed]":
         """How each network reacts, with the shared weights, to the first PROBED examples of `search`.
 
         Raises JobFailedError as `correct` does.
         """
         borders = [place * len(archs) // self._count for place in range(self._count + 1)]
         calls = [
-            Call("probe", (list(archs[first:last]),), place)
+            Call("probe", list(archs[first:last]), (), place)
             for place, (first, last) in enumerate(pairwise(borders))
             if first < last
         ]
         return [probing for part in self._done(calls) for probing in part]
 
-    def _done(self, calls: Sequence[Call]) -> list[Any]:
-        """What the calls return, in their order."""
+    def _done(self, calls: Sequence[Call]) -> list[list[Any]]:
+        """What the calls return for each of their subnets, in their order."""
         for place in range(self._count if calls else 0):
             if place not in self._workers:
                 self._begin(place)
-        waiting: list[deque[int]] = [deque() for _ in range(self._count)]
-        for i, one in enumerate(calls):
-            waiting[one.worker].append(i)
-        results: dict[int, Any] = {}
-        deaths: Counter[int] = Counter()
-        doing: dict[Future[Any], tuple[int, int]] = {}
-        while len(results) < len(calls):
+        results: list[dict[Architecture, Any]] = [{} for _ in calls]
+        waiting: list[deque[_Attempt]] = [deque() for _ in range(self._count)]
+        for i, call in enumerate(calls):
+            waiting[call.worker].append(_Attempt(i, call))
+        doing: dict[Future[Any], tuple[int, _Attempt]] = {}
+        while doing or any(waiting):
             for place in sorted(self._ready - {place for place, _ in doing.values()}):
-                if (chosen := _next(waiting, place)) is not None:
-                    call = calls[chosen]
-                    doing[self._workers[place].submit(call.method, *call.arguments)] = place, chosen
-            for future in self._first(doing):
-                place, i = doing.pop(future)
+                if (attempt := _next(waiting, place)) is not None:
+                    call = attempt.call
+                    future = self._workers[place].submit(call.method, call.archs, *call.rest)
+                    doing[future], self._spent[future] = (place, attempt), 0.0
+            for future in self._first({f: self._allowed(a) for f, (_, a) in doing.items()}):
+                place, attempt = doing.pop(future)
+                spent = self._spent.pop(future)
                 try:
-                    results[i] = future.result()
+                    found = future.result() if future.done() else _hung(spent)
                 except WorkerDiedError as error:
-                    deaths[i] += 1
-                    if deaths[i] == TRIES:
-                        raise _given_up("evaluated the same subnets") from error
-                    self._warn("A worker process died while it evaluated subnets: another evaluates these.")
-                    waiting[place].appendleft(i)
                     self._replace(place)
-        return [results[i] for i in range(len(calls))]
+                    results[attempt.number] |= self._again(attempt, error, waiting[place])
+                else:
+                    self._deadlines.took(attempt.call.method, spent, attempt.call.work)
+                    self._succeeded, self._failed_in_row = self._succeeded + 1, 0
+                    results[attempt.number] |= dict(zip(attempt.call.archs, found, strict=True))
+        self._check_some(results)
+        return [[found[arch] for arch in call.archs] for call, found in zip(calls, results, strict=True)]
 
-    def _first(self, doing: Iterable[Future[Any]]) -> list[Future[Any]]:
-        """Waits until something is done; what is done of these. Who has begun is ready from then on."""
-        patience = None if doing else self._patience
-        done, _ = wait([*doing, *self._beginning], timeout=patience, return_when=FIRST_COMPLETED)
-        if not done:
-            raise JobFailedError(
-                f"No worker has begun within {self._patience:g} seconds.",
-                "The Ray cluster may be busy, or have lost its nodes: `ray status` tells.",
-            )
-        for future in [future for future in done if future in self._beginning]:
-            place = self._beginning.pop(future)
+    def _allowed(self, attempt: "_Attempt") -> float:
+        """Seconds that an attempt may take; each one has twice as long as that before."""
+        seconds = self._deadlines.seconds(attempt.call.method, attempt.call.work)
+        return seconds * float(2**attempt.failures)
+
+    def _again(
+        self, attempt: "_Attempt", error: WorkerDiedError, waiting: "deque[_Attempt]"
+    ) -> dict[Architecture, Failed]:
+        """Queues what a process died or hung over, in halves after so many TRIES; what is given up of it."""
+        hung, failures = isinstance(error, WorkerHungError), attempt.failures + 1
+        what = f"has not answered for {error}" if hung else "died"
+        if failures < TRIES:
+            self._warn(f"A worker process {what} while it evaluated subnets: another evaluates these.")
+            waiting.appendleft(replace(attempt, failures=failures))
+            return {}
+        if len(attempt.call.archs) > 1:
+            self._warn(f"A worker process {what} again over the same subnets: they are evaluated in halves.")
+            for half in attempt.call.halves():
+                # What is left alone may be innocent: it has more than one try.
+                waiting.append(_Attempt(attempt.number, half, TRIES - (2 if len(half.archs) == 1 else 1)))
+            return {}
+        reason = f"the processes that evaluated it {'hung' if hung else 'died'}, the last of several"
+        self._warn(f"Subnet {attempt.call.archs[0].key} could not be evaluated: {reason}.")
+        self._failed_in_row += 1
+        if self._failed_in_row >= MOST_IN_ROW:
+            raise _given_up(f"over {MOST_IN_ROW} subnets in a row")
+        return {attempt.call.archs[0]: Failed(reason)}
+
+    def _check_some(self, results: Sequence[Mapping[Architecture, Any]]) -> None:
+        """Raises JobFailedError where nothing can be evaluated at all, so that no subnet is to blame."""
+        told = [one for found in results for one in found.values()]
+        nothing = bool(told) and all(isinstance(one, Failed) for one in told)
+        if nothing and (not self._succeeded or self._failed_in_row >= TRIES):
+            raise _given_up("over every subnet that they were given")
+
+    def _first(self, doing: Mapping[Future[Any], float]) -> list[Future[Any]]:
+        """Waits until something is done, or late; who has begun is ready from then on.
+
+        doing: with the seconds that each may take.
+        """
+        waited = 0.0
+        while True:
+            due = [self._spent, *([self._began] if self._begin_in_time else [])]
+            began = time.monotonic()
+            done, _ = wait([*doing, *self._beginning], timeout=TICK_SECONDS, return_when=FIRST_COMPLETED)
+            # A process that was itself suspended has not waited.
+            tick = min(time.monotonic() - began, 2 * TICK_SECONDS)
+            waited += tick
+            for spent in due:
+                for future in spent:
+                    spent[future] += tick
+            self._welcome({future for future in self._beginning if future in done or self._is_late(future)})
+            over = [f for f, allowed in doing.items() if f in done or self._spent[f] > allowed]
+            if over or done or not (doing or self._beginning):
+                return over
+            if not doing and self._patience is not None and waited > self._patience:
+                raise JobFailedError(
+                    f"No worker has begun within {self._patience:g} seconds.",
+                    "The Ray cluster may be busy, or have lost its nodes: `ray status` tells.",
+                )
+
+    def _is_late(self, beginning: Future[Any]) -> bool:
+        allowed = self._deadlines.seconds(BEGIN)
+        return self._begin_in_time and self._began.get(beginning, 0.0) > allowed
+
+    def _welcome(self, begun: Iterable[Future[Any]]) -> None:
+        """Notes who is ready, and replaces who ended or hung before."""
+        for future in begun:
+            place, spent = self._beginning.pop(future), self._began.pop(future, 0.0)
             try:
-                future.result()
+                _ = future.result() if future.done() else _hung(spent)
             except WorkerDiedError as error:
-                self._warn("A worker process died before it could begin: another is started.")
+                what = (
+                    "did not begin in time" if isinstance(error, WorkerHungError) else "died before it began"
+                )
+                self._warn(f"A worker process {what}: another is started.")
                 self._false_starts += 1
                 if self._false_starts == TRIES:
-                    raise _given_up("began") from error
+                    raise _given_up("before they began") from error
                 self._replace(place)
             else:
+                self._deadlines.took(BEGIN, spent)
                 self._ready.add(place)
                 self._false_starts = 0
-        return [future for future in doing if future in done]
 
     def _replace(self, place: int) -> None:
         """A new process in a dead one's place; others work until it is ready."""
@@ -190,10 +296,24 @@ class Workers:
 
     def _begin(self, place: int) -> None:
         self._workers[place] = self._start()
-        self._beginning[self._workers[place].submit(BEGIN)] = place
+        future = self._workers[place].submit(BEGIN)
+        self._beginning[future], self._began[future] = place, 0.0
 
 
-def _next(waiting: Sequence[deque[int]], place: int) -> int | None:
+@dataclass(frozen=True)
+class _Attempt:
+    """The number of the call of which this is a part, and how often it has failed."""
+
+    number: int
+    call: Call
+    failures: int = 0
+
+
+def _hung(spent: float) -> NoReturn:
+    raise WorkerHungError(f"{spent:.0f} s")
+
+
+def _next(waiting: "Sequence[deque[_Attempt]]", place: int) -> _Attempt | None:
     """A worker's own next task; or the last of who has most left, so that none is idle while others toil."""
     if waiting[place]:
         return waiting[place].popleft()
@@ -201,8 +321,8 @@ def _next(waiting: Sequence[deque[int]], place: int) -> int | None:
     return longest.pop() if longest else None
 
 
-def _given_up(doing: str) -> JobFailedError:
+def _given_up(where: str) -> JobFailedError:
     return JobFailedError(
-        f"A worker process died {TRIES} times while it {doing}.",
-        "It may lack memory: lower execution.workers or search.batch.",
+        f"Worker processes die or hang again and again {where}.",
+        "They may lack memory: lower execution.workers or search.batch. `nas resume` goes on.",
     )

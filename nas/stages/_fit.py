@@ -3,10 +3,12 @@
 Checkpoints are of the training that runs; they are gone when its artifact is there.
 """
 
+import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
+from queue import SimpleQueue
 
 import torch
 from torch import Tensor
@@ -15,6 +17,7 @@ from nas import checkpoints
 from nas.artifacts import damage
 from nas.datasets import DataSet
 from nas.stages._run import Run
+from nas.stages._watchdog import OverdueError, patient
 from nas.store import Artifact, NewEvent
 from search_spaces._errors import JobFailedError
 from supernet._base import Supernet
@@ -59,7 +62,12 @@ def fit(run: Run, data: DataSet, job: Fit) -> dict[str, object]:
 
     with _prefetched(batch) as batches:
         while training.step < job.steps:
-            _advance(run, job, training, batches)
+            try:
+                _advance(run, job, training, batches)
+            except OverdueError:
+                if training.whole:
+                    _checkpoint(run, job, training)
+                raise
             if training.step < job.steps:
                 _checkpoint(run, job, training)
                 run.check_stop()
@@ -98,7 +106,8 @@ def _advance(run: Run, job: Fit, training: Training, batches: Batches) -> None:
 
 
 def _checkpoint(run: Run, job: Fit, training: Training) -> None:
-    checkpoints.save(run.store, run.lease, job.checkpoint, training.state(), step=training.step)
+    with patient():
+        checkpoints.save(run.store, run.lease, job.checkpoint, training.state(), step=training.step)
     for old in run.store.artifacts(run.lease.job, job.checkpoint)[:-KEPT_CHECKPOINTS]:
         run.store.remove_artifact(run.lease, old)
 
@@ -117,14 +126,35 @@ def _resume(run: Run, job: Fit, training: Training) -> bool:
 
 @contextmanager
 def _prefetched(make: Batches) -> Iterator[Batches]:
-    """`make`, with the batch of the next step prepared while the current one is in use."""
+    """`make`, with the batch of the next step prepared while the current one is in use.
+
+    By a thread for which the process does not wait in the end: data may hang.
+    """
+    asked: SimpleQueue[tuple[int, Future[tuple[Tensor, Tensor]]] | None] = SimpleQueue()
     waiting: dict[int, Future[tuple[Tensor, Tensor]]] = {}
 
-    def get(step: int, pool: ThreadPoolExecutor) -> tuple[Tensor, Tensor]:
-        current = waiting.pop(step, None) or pool.submit(make, step)
-        waiting[step + 1] = pool.submit(make, step + 1)
+    def prepare() -> None:
+        while (next_one := asked.get()) is not None:
+            step, batch = next_one
+            try:
+                batch.set_result(make(step))
+            except BaseException as error:
+                batch.set_exception(error)
+
+    def ask(step: int) -> Future[tuple[Tensor, Tensor]]:
+        batch: Future[tuple[Tensor, Tensor]] = Future()
+        asked.put((step, batch))
+        return batch
+
+    def fetch(step: int) -> tuple[Tensor, Tensor]:
+        current = waiting.pop(step, None) or ask(step)
+        waiting[step + 1] = ask(step + 1)
         return current.result()
 
-    with ThreadPoolExecutor(1) as pool:
-        fetch: Callable[[int], tuple[Tensor, Tensor]] = lambda step: get(step, pool)  # noqa: E731
+    thread = threading.Thread(target=prepare, daemon=True)
+    thread.start()
+    try:
         yield fetch
+    finally:
+        asked.put(None)
+    thread.join()

@@ -13,6 +13,7 @@ from nas.remote import RemoteDevice
 from nas.stages._measuring import as_measurements, measure, progress, stored
 from nas.stages._run import Run
 from nas.stages._sampling import FIRST, GROWTH, enough, first_sample, further_sample
+from nas.stages._watchdog import within
 from nas.store import Device as DeviceRow
 from nas.store import Store
 from nas.targets import Target
@@ -113,7 +114,9 @@ def _builder(run: Run, space: SearchSpace, device: Target, workload: Workload) -
     elif times_layers(name):
         module = load("predictors", name)
         layers, shown = module.distinct_layers(space), partial(progress, run)
-        options["table"] = module.tabulate(device, layers, seed=run.config.seed, progress=shown)
+        options["table"] = module.tabulate(
+            device, layers, seed=run.config.seed, progress=shown, within=within
+        )
     return partial(_build, name, options)
 
 

@@ -8,7 +8,7 @@ from typing import Any, TypeGuard
 import optuna
 
 from nas import checkpoints, searchers
-from nas.evaluation import Evaluator
+from nas.evaluation import Evaluator, Failed
 from nas.stages._run import Run
 from nas.store import NewEvent
 from search_spaces import Architecture
@@ -38,10 +38,13 @@ def probe(run: Run, pool: Evaluator, archs: Sequence[Architecture]) -> list[dict
     told = [
         NewEvent("probe", {"subnet": arch.key, **asdict(probing)}, stage=f"search {arch.key}", step=0)
         for arch, probing in zip(archs, probings, strict=True)
+        if not isinstance(probing, Failed)
     ]
     run.store.add_events(run.lease, told)
     return [
-        {name: max(r.bypass, 0.0) for name, r in probing.reactions.items() if _is_known(r.bypass)}
+        {}
+        if isinstance(probing, Failed)
+        else {name: max(r.bypass, 0.0) for name, r in probing.reactions.items() if _is_known(r.bypass)}
         for probing in probings
     ]
 

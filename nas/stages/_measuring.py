@@ -4,14 +4,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from nas import measuring, remote
 from nas.remote import RemoteDevice
 from nas.stages._run import Run, subnet_row
+from nas.stages._watchdog import within
 from nas.store import Device as DeviceRow
 from nas.store import Measurement as MeasurementRow
 from nas.store import changes, job_devices
 from nas.targets import Target, target
-from predictors._measurement import Failure, Measurement
+from predictors._measurement import RAW, Failure, Measurement
+from predictors._plausible import implausible
 from search_spaces import Architecture, SearchSpace
 from search_spaces._errors import JobFailedError
 
@@ -69,7 +73,18 @@ def measure(
 def stored(run: Run, row: DeviceRow, purpose: str, state: str = "ok") -> list[MeasurementRow]:
     """The job's measurements on a device for a purpose, that succeeded or that failed."""
     found = run.store.measurements(run.lease.job, purpose, state=state)
-    return [m for m in found if m.device_id == row.id]
+    return [m for m in found if m.device_id == row.id and (state != "ok" or _is_whole(m))]
+
+
+def _is_whole(row: MeasurementRow) -> bool:
+    """Whether something can be made of its timings; stores of earlier versions may hold others."""
+    if not isinstance(row.raw, list):
+        return False
+    try:
+        found = np.array(row.raw, dtype=np.float64).reshape(-1, len(RAW))
+    except (TypeError, ValueError):
+        return False
+    return implausible(as_measurements([row])[0]) is None and bool((found[:, 4] > 0).all())
 
 
 def as_measurements(rows: Iterable[MeasurementRow]) -> list[Measurement]:
@@ -135,7 +150,7 @@ def _warn_of_extras(run: Run, device: Target, done: Iterable[Measurement]) -> No
 def _here_or_there(run: Run, device: Target, request: Mapping[str, Any]) -> measuring.Results:
     if isinstance(device, RemoteDevice):
         return remote.measure(run.store, run.lease, device, request, warn=run.warn, check_stop=run.check_stop)
-    return measuring.results(measuring.execute(device, request, partial(progress, run)))
+    return measuring.results(measuring.execute(device, request, partial(progress, run), within))
 
 
 def progress(run: Run, done: int, total: int) -> None:

@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nas.evaluation import Evaluator, Hits
+from nas.evaluation import Evaluator, Failed, Hits
 from nas.stages._estimates import whole_qualities
 from nas.stages._objectives import QUALITY
 from search_spaces import Architecture
@@ -32,6 +32,7 @@ from supernet._standard_errors import MeanErrors
 Floats = NDArray[np.float64]
 
 PARTS = (16, 8, 4, 2, 1)  # one over the share of the images after each rung
+NONE: Hits = np.zeros(0, dtype=np.bool_)
 FEWEST = 64  # images of the first rung: below, the normal distribution says little about a few disagreements
 
 
@@ -42,10 +43,16 @@ def rungs(images: int) -> tuple[int, ...]:
 
 @dataclass(frozen=True, eq=False)
 class Raced:
-    """A quality, and the hits on the first images of the split that tell it."""
+    """A quality, and the hits on the first images of the split that tell it; or why there is neither."""
 
-    quality: Quality
+    quality: Quality | None
     hits: Hits
+    reason: str | None = None
+
+    @property
+    def value(self) -> float | None:
+        """The quality alone."""
+        return None if self.quality is None else self.quality.value
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,17 +127,22 @@ class Race:
         """Evaluates a batch. costs: (batch, costs) as they are known before, all minimised."""
         hits = np.zeros((len(archs), self.images), dtype=np.bool_)
         counts = np.zeros(len(archs), dtype=np.int64)
-        alive, start = np.arange(len(archs)), 0
+        alive, start, failed = np.arange(len(archs)), 0, dict[int, Raced]()
         for rung, stop in enumerate(self._seen):
             found = self._evaluator.correct([archs[i] for i in alive.tolist()], "search", slice(start, stop))
-            hits[alive, start:stop], counts[alive], start = found, stop, stop
-            if stop < self.images:
+            told = dict(zip(alive.tolist(), found, strict=True))
+            failed |= {i: Raced(None, NONE, one.reason) for i, one in told.items() if isinstance(one, Failed)}
+            counts[list(failed)], alive = 0, np.array([i for i in told if i not in failed], dtype=np.int64)
+            for i in alive.tolist():
+                hits[i, start:stop] = told[i]
+            counts[alive], start = stop, stop
+            if stop < self.images and len(alive):
                 leads = self._leads(hits[alive, :stop], costs[alive])
                 best = np.argsort(-leads, kind="stable")[: -(-len(archs) // 2 ** (rung + 1))]
                 alive = np.sort(alive[best[leads[best] >= -self._deviations]])
             if not len(alive):
                 break
-        return self._raced(hits, counts)
+        return self._raced(hits, counts, failed)
 
     def _leads(self, hits: Hits, costs: Floats) -> Floats:
         """How far each of a batch is ahead of the best other that costs no more, in standard errors.
@@ -156,10 +168,10 @@ class Race:
         ease: Floats = self._sum / max(self._whole, 1)
         return ease
 
-    def _raced(self, hits: Hits, counts: NDArray[np.int64]) -> list[Raced]:
+    def _raced(self, hits: Hits, counts: NDArray[np.int64], failed: Mapping[int, Raced]) -> list[Raced]:
         whole = hits[counts == self.images]
         ease = (self._sum + whole.sum(axis=0)) / max(self._whole + len(whole), 1)
-        found: dict[int, Raced] = {}
+        found = dict(failed)
         for count in self._seen:
             same = np.flatnonzero(counts == count)
             told = whole_qualities(hits[same, :count], ease, self._errors)

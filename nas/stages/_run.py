@@ -2,17 +2,16 @@
 
 import hashlib
 import json
-import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from types import FrameType
 from typing import Any
 
 from nas.config import JobConfig
 from nas.datasets import DataSet
 from nas.progress import Progress
+from nas.stages._watchdog import Leave, graceful_stop
 from nas.store import Job, Lease, NewEvent, NewSubnet, Patience, Stage, Store
 from search_spaces import Architecture, SearchSpace
 from search_spaces._errors import ConflictError, JobFailedError, NASError, StoreError
@@ -78,29 +77,6 @@ class Run:
         self.store.add_events(self.lease, [NewEvent("log", {"message": message})])
 
 
-@contextmanager
-def graceful_stop() -> Iterator[threading.Event]:
-    """The first Ctrl-C or SIGTERM sets the event, so that the stage saves what it has; the second interrupts
-    at once.
-    """
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-
-    def ask(signum: int, frame: FrameType | None) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def check_finished(store: Store, job: Job) -> Stage:
     """The stage that ended the job. Raises ConflictError for a job without a front."""
     stage = store.stage(job, "finalists")
@@ -112,27 +88,57 @@ def check_finished(store: Store, job: Job) -> Stage:
     return stage
 
 
+def _finish(lease: Lease, error: NASError | None) -> None:
+    lease.finish("stopped" if error is None else "failed", None if error is None else error.message)
+
+
 @contextmanager
-def attempt(store: Store, job: Job, config: JobConfig, progress: Progress) -> Iterator[Run]:
-    """The job in this process's hands, which waits for its store as long as the job file says."""
-    with graceful_stop() as stop:
+def attempt(
+    store: Store,
+    job: Job,
+    config: JobConfig,
+    progress: Progress,
+    *,
+    leave: Callable[[Lease, NASError | None], None] = _finish,
+    end: Leave | None = None,
+) -> Iterator[Run]:
+    """The job in this process's hands, which waits for its store as long as the job file says.
+
+    leave: writes how it ended when the main thread no longer can.  end: as of `graceful_stop`.
+    """
+    held: list[Lease] = []
+
+    def asked() -> bool:
+        return any(lease.stop_requested() for lease in held)
+
+    def last_words(error: NASError | None) -> None:
+        for lease in held:
+            leave(lease, error)
+
+    with graceful_stop(asked=asked, leave=last_words, end=end) as stop:
         patience = Patience(config.store.patience, stop, progress.warn)
         with store.patient(patience), store.acquire(job) as lease:
+            held.append(lease)
             yield Run(store, lease, config, progress, stop)
 
 
 @contextmanager
-def after_job(store: Store, job: Job, config: JobConfig, progress: Progress) -> Iterator[Run]:
+def after_job(
+    store: Store, job: Job, config: JobConfig, progress: Progress, end: Leave | None = None
+) -> Iterator[Run]:
     """A finished job as ours for a while. It has succeeded, as its front shows, whatever becomes of this.
 
-    Also when an earlier call was killed and left it as a running one.
+    Also when an earlier call was killed and left it as a running one.  end: as of `graceful_stop`.
     """
     ended = job.finished_at if job.state == "succeeded" else check_finished(store, job).finished_at
-    with attempt(store, job, config, progress) as run:
+    before = replace(job, state="succeeded", error=None, finished_at=ended)
+    with attempt(
+        store, job, config, progress, leave=lambda lease, _: lease.give_back(before), end=end
+    ) as run:
         try:
             yield run
         finally:
-            run.lease.give_back(replace(job, state="succeeded", error=None, finished_at=ended))
+            run.lease.give_back(before)
 
 
 def check_data(run: Run, data: DataSet) -> None:

@@ -10,7 +10,7 @@ from functools import lru_cache
 import numpy as np
 
 from nas.datasets import DataSet
-from nas.evaluation import Evaluator, Hits
+from nas.evaluation import Evaluator, Failed, Hits
 from nas.stages._estimates import whole_qualities
 from nas.stages._objectives import QUALITY, Objectives
 from nas.stages._racing import rungs
@@ -39,7 +39,8 @@ def show_more(
     images = data.sizes["search"]
     images = min(run.config.search.images or images, images)
     errors = lru_cache(None)(lambda n: MeanErrors.over(n, None if sources is None else sources[:n]))
-    while part := _least_seen(chosen(), hits, images):
+    failed = set[str]()  # they stay as they are
+    while part := _least_seen([one for one in chosen() if one.subnet.key not in failed], hits, images):
         run.check_stop()
         seen = len(hits[part[0].subnet.key])
         stop = next(rung for rung in rungs(images) if rung > seen)
@@ -49,11 +50,14 @@ def show_more(
             return
         archs = [objectives.space.architecture(one.subnet.architecture) for one in part]
         found = pool.correct(archs, "search", slice(seen, stop))
-        for one, new in zip(part, found, strict=True):
+        told = list(zip(part, found, strict=True))
+        failed |= {one.subnet.key for one, new in told if isinstance(new, Failed)}
+        part = [one for one in part if one.subnet.key not in failed]
+        for one, new in ((one, new) for one, new in told if not isinstance(new, Failed)):
             hits[one.subnet.key] = np.concatenate([hits[one.subnet.key], new])
         ease = _ease(hits, images)
-        told = [whole_qualities(hits[one.subnet.key][None], ease, errors)[0] for one in part]
-        rows = [_row(objectives, one, quality) for one, quality in zip(part, told, strict=True)]
+        better = [whole_qualities(hits[one.subnet.key][None], ease, errors)[0] for one in part]
+        rows = [_row(objectives, one, quality) for one, quality in zip(part, better, strict=True)]
         run.store.replace_evaluations(run.lease, rows, hits)
 
 

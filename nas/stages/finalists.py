@@ -7,16 +7,17 @@ import moocore
 import numpy as np
 
 from nas.datasets import DataSet
-from nas.evaluation import Evaluator
+from nas.evaluation import Evaluator, Failed
 from nas.stages._beliefs import believed
 from nas.stages._measuring import build_device, measure
 from nas.stages._objectives import Objectives
 from nas.stages._qualities import qualities
 from nas.stages._run import Run, subnet_row
 from nas.stages._seen_more import show_more
-from nas.store import Evaluation, NewEvaluation
+from nas.store import Evaluation, NewEvaluation, NewSubnet
 from search_spaces import Architecture
 from search_spaces._errors import JobFailedError
+from supernet._evaluate import Quality
 
 
 def report(run: Run, objectives: Objectives, data: DataSet, pool: Evaluator) -> None:
@@ -65,9 +66,7 @@ def _report(run: Run, objectives: Objectives, data: DataSet, pool: Evaluator) ->
     reported = {e.subnet.key for e in run.store.evaluations(run.lease.job, "report")}
     missing = [arch for arch in archs if arch.key not in reported]
     rows = [
-        NewEvaluation(
-            subnet_row(space, arch), quality.value, split="report", stderr=quality.stderr, count=quality.count
-        )
+        _row(subnet_row(space, arch), quality)
         for arch, quality in zip(missing, qualities(pool, data, missing, "report"), strict=True)
     ]
     run.store.add_evaluations(run.lease, rows)
@@ -76,6 +75,12 @@ def _report(run: Run, objectives: Objectives, data: DataSet, pool: Evaluator) ->
         measured = measure(run, space, device, latency.device, archs, purpose="finalist")
         _warn_of_broken_limits(run, latency.named("latency_ms"), measured)
     return {"finalists": len(found)}
+
+
+def _row(subnet: NewSubnet, told: Quality | Failed) -> NewEvaluation:
+    if isinstance(told, Failed):
+        return NewEvaluation(subnet, None, split="report", reason=told.reason)
+    return NewEvaluation(subnet, told.value, split="report", stderr=told.stderr, count=told.count)
 
 
 def _keeps_when_measured(run: Run, objectives: Objectives, evaluation: Evaluation) -> bool:

@@ -78,8 +78,8 @@ class _Evaluated:
         self._run, self._objectives, self.total = run, objectives, total
         self.told, self.batch = len(stored), (stored[-1].batch or 0) + 1 if stored else 0
         hits = run.store.hits(run.lease.job, "search")
-        self._race = _race(run, data, pool, from_start=len(hits) == len(stored))
         good = [e for e in stored if e.state == "ok"]
+        self._race = _race(run, data, pool, from_start=all(e.subnet.key in hits for e in good))
         done = [e for e in good if e.subnet.key in hits]
         self._race.remember([hits[e.subnet.key] for e in done], [self._optimised(e) for e in done])
         self._values = values_of(objectives, good)
@@ -93,7 +93,7 @@ class _Evaluated:
         raced = self._race.run(archs, self._objectives.costs_alone(costs))
         rows = _rows(self._objectives, archs, raced, costs, batch=self.batch, position=self.told)
         rows = measured_where_uncertain(self._run, self._objectives, archs, rows, self._values)
-        hits = {arch.key: one.hits for arch, one in zip(archs, raced, strict=True)}
+        hits = {a.key: one.hits for a, one in zip(archs, raced, strict=True) if one.quality is not None}
         self._run.store.add_evaluations(self._run.lease, rows, hits)
         self._race.remember([one.hits for one in raced], [self._optimised(row) for row in rows])
         new = values_of(self._objectives, [row for row in rows if row.succeeded])
@@ -232,13 +232,13 @@ def _rows(
     rows = [
         NewEvaluation(
             subnet_row(objectives.space, arch),
-            one.quality.value,
-            stderr=one.quality.stderr,
-            count=one.quality.count,
+            one.value,
+            stderr=one.quality.stderr if one.quality else None,
+            count=one.quality.count if one.quality else None,
             batch=batch,
             position=position + i,
-            objectives={QUALITY: one.quality.value}
-            | {name: float(column[i]) for name, column in costs.items()},
+            objectives={QUALITY: one.value} | {name: float(column[i]) for name, column in costs.items()},
+            reason=one.reason,
         )
         for i, (arch, one) in enumerate(zip(archs, raced, strict=True))
     ]

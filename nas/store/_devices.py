@@ -14,7 +14,17 @@ from nas.store._engine import database_seconds, insert_missing
 from nas.store._lease import LEASE_SECONDS, RowLease, held, new_owner, unheld, whose
 from nas.store._patience import again
 from nas.store._records import Agent, Device
-from nas.store._values import changes, checked_name, completed, digest, is_same, now, shared
+from nas.store._values import (
+    DAY_MS,
+    changes,
+    checked_name,
+    completed,
+    digest,
+    is_plausible,
+    is_same,
+    now,
+    shared,
+)
 from search_spaces._errors import ConflictError, NotFoundError, StoreError, did_you_mean
 
 AGENTS = sa.select(t.agents, database_seconds().label("now"))
@@ -74,7 +84,8 @@ class Devices(Database):
     def set_reference(self, device_id: int, reference_ms: float, *, replace: bool = False) -> float:
         """The clean time of the device's calibrator in ms: this one, if there is none or to `replace` it."""
         c = t.devices.c
-        which = (c.id == device_id) & (sa.true() if replace else c.reference_ms.is_(None))
+        unknown = c.reference_ms.is_(None) | (c.reference_ms <= 0) | (c.reference_ms >= DAY_MS)
+        which = (c.id == device_id) & (sa.true() if replace else unknown)
         with self.write() as connection:
             connection.execute(sa.update(t.devices).where(which).values(reference_ms=reference_ms))
             return float(connection.execute(sa.select(c.reference_ms).where(c.id == device_id)).scalar_one())
@@ -86,7 +97,7 @@ class Devices(Database):
             found: float | None = connection.scalar(
                 sa.select(t.devices.c.reference_ms).where(t.devices.c.id == device_id)
             )
-        return found
+        return found if is_plausible(found) else None
 
     @again
     def agents(self) -> list[Agent]:

@@ -13,7 +13,7 @@ from nas.store._lease import Lease
 from nas.store._patience import again
 from nas.store._records import Job, Measurement, NewMeasurement, Predictor
 from nas.store._subnets import nested, subnet_ids, with_subnet
-from nas.store._values import finite, now
+from nas.store._values import DAY_MS, finite, is_plausible, now
 
 MEASURED = ("latency_ms", "spread_ms", "reference_ms", "stderr_ms", "contention", "energy_mj")
 
@@ -40,11 +40,14 @@ class Measurements(Database):
     ) -> list[Measurement]:
         """The job's measurements in the order in which they came, for one purpose or for all.
 
-        state: `ok`, `failed`, or None for both.
+        state: `ok`, `failed`, or None for both. Latencies that earlier versions stored and that cannot be
+        count as not measured.
         """
         c = t.measurements.c
         for_purpose = sa.true() if purpose is None else c.purpose == purpose
         in_state = sa.true() if state is None else c.state == state
+        if state != "failed":
+            in_state &= (c.state == "failed") | plausible(c.latency_ms)
         which = (c.job_id == job.id) & for_purpose & in_state
         query = with_subnet(t.measurements).where(which).order_by(c.id)
         with self.read() as connection:
@@ -87,12 +90,18 @@ class Measurements(Database):
         return found[0] if found else None
 
 
+def plausible(milliseconds: sa.ColumnElement[float]) -> sa.ColumnElement[bool]:
+    """Whether a time is above 0 and below a day; of NULL it is not."""
+    return sa.func.coalesce((milliseconds > 0) & (milliseconds < DAY_MS), sa.false())
+
+
 def _measurement_row(job_id: int, subnet_id: int, new: NewMeasurement) -> dict[str, Any]:
     row = {name: getattr(new, name) for name in ("device_id", "purpose", "rounds", "raw", "memory_bytes")}
     row |= {name: finite(getattr(new, name)) for name in MEASURED}
-    failed, reason = row["latency_ms"] is None, new.reason
+    failed, reason = not is_plausible(row["latency_ms"]), new.reason
     if failed:
         reason = reason or f"its latency is {'missing' if new.latency_ms is None else new.latency_ms}"
+        row["latency_ms"] = None
     row |= {"state": "failed" if failed else "ok", "reason": reason}
     return {**row, "job_id": job_id, "subnet_id": subnet_id, "created_at": now()}
 
@@ -102,4 +111,5 @@ def _remove_failed(connection: Connection, rows: Iterable[Mapping[str, Any]]) ->
     same = [c[name] == sa.bindparam(f"this_{name}") for name in ("subnet_id", "device_id", "purpose")]
     again = [{f"this_{name}": row[name] for name in ("subnet_id", "device_id", "purpose")} for row in rows]
     if again:
-        connection.execute(sa.delete(t.measurements).where((c.state == "failed") & sa.and_(*same)), again)
+        worthless = (c.state == "failed") | sa.not_(plausible(c.latency_ms))
+        connection.execute(sa.delete(t.measurements).where(worthless & sa.and_(*same)), again)

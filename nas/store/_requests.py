@@ -38,9 +38,12 @@ class RequestLease(RowLease):
         """Writes why there is no result."""
         self._release(state="failed", error=error, finished_at=now())
 
-    def give_back(self) -> None:
-        """Queues the request again, as if nobody had begun with it."""
-        self._release(state="queued", attempt=self.request.attempt - 1)
+    def give_back(self, *, begun: bool = False) -> None:
+        """Queues the request again, as if nobody had begun with it unless `begun`."""
+        if begun and self.request.attempt >= ATTEMPTS:
+            self.fail(f"{ATTEMPTS} processes that measured it hung")
+        else:
+            self._release(state="queued", attempt=self.request.attempt - (not begun))
 
     def _left(self, error: BaseException | None) -> None:
         with suppress(ConflictError, StoreError):
@@ -85,6 +88,21 @@ class Requests(Database):
             values = {"state": "cancelled", "owner": None, "lease_until": None, "finished_at": now()}
             pending = (c.id == request.id) & c.state.in_(PENDING)
             connection.execute(sa.update(t.requests).where(pending).values(values))
+
+    @again
+    def refuse_answer(self, lease: Lease, request: Request, agent: str, error: str) -> bool:
+        """Queues a request with a bad answer again, for this agent; False: it has been asked often enough.
+
+        It has failed then; the answer stays, to be looked at.
+        """
+        c, asked_again = t.requests.c, request.attempt < ATTEMPTS
+        values: dict[str, Any] = {"state": "failed", "error": error}
+        if asked_again:
+            values = {"state": "queued", "error": error, "agent": agent, "result": None, "finished_at": None}
+        with lease.write() as connection:
+            answered = (c.id == request.id) & (c.state == "done")
+            connection.execute(sa.update(t.requests).where(answered).values(values))
+        return asked_again
 
     @again
     def fail_abandoned(self, agent: str) -> None:

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from search_spaces._errors import UsageError
 
 LONGEST_NAME = 200
+DAY_MS = 86_400_000.0
 
 
 def now() -> datetime:
@@ -20,6 +21,11 @@ def now() -> datetime:
 def finite(value: float | None) -> float | None:
     """The number, or None for a missing one, NaN and the infinities."""
     return float(value) if value is not None and math.isfinite(value) else None
+
+
+def is_plausible(milliseconds: float | None) -> bool:
+    """Whether something can have taken so long: more than 0, less than a day."""
+    return milliseconds is not None and 0 < milliseconds < DAY_MS
 
 
 def plain(value: object) -> object:

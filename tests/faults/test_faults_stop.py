@@ -46,7 +46,7 @@ def test_a_running_job_has_one_process_and_stops_when_it_is_told(place: Place) -
     assert f"pid {process.pid}" in refused.errors[0]
     assert "nas stop" in refused.err
     told = place.nas("stop", "job")
-    assert (told.code, told.err) == (0, "Job 'job' stops after its current batch.\n")
+    assert (told.code, told.err) == (0, "Job 'job' stops after its current batch, or within 10 seconds.\n")
     ran = ended(process)
     assert (ran.code, ran.errors, ran.err.splitlines()[-1]) == (130, [], STOPPED)
     assert place.state() == ("stopped", None)

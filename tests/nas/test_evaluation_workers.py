@@ -11,8 +11,9 @@ from evaluation_setup import made
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nas.evaluation._tasks import BATCH, tasks
+from nas.evaluation._tasks import BATCH, Failed, tasks
 from nas.evaluation._workers import BEGIN, WorkerDiedError, Workers
+from search_spaces._deadlines import Deadlines
 from search_spaces._errors import JobFailedError
 
 
@@ -108,7 +109,7 @@ def test_a_death_costs_its_task_only(tmp_path: Path):
     assert all(worker.ended for worker in started)
 
 
-def test_a_task_over_which_workers_die_again_and_again_is_given_up(tmp_path: Path):
+def test_a_subnet_over_which_workers_die_again_and_again_fails_alone(tmp_path: Path):
     archs = architectures(tmp_path)
     poison = archs[1]
 
@@ -117,11 +118,100 @@ def test_a_task_over_which_workers_die_again_and_again_is_given_up(tmp_path: Pat
             raise WorkerDiedError
         return [arch.key for arch in arguments[0]] if arguments else None
 
-    pool, started, told = crew(tmp_path, answer)
-    with pool, pytest.raises(JobFailedError, match="died 3 times while it evaluated the same subnets"):
-        pool.probe(archs)
-    assert len(told) == 2
-    assert len(started) == 4
+    pool, _, told = crew(tmp_path, answer)
+    with pool:
+        found = pool.probe(archs)
+    assert [one for one in found if not isinstance(one, Failed)] == [a.key for a in archs if a != poison]
+    assert found[1] == Failed("the processes that evaluated it died, the last of several")
+    assert sum(f"Subnet {poison.key} could not be evaluated" in line for line in told) == 1
+    assert sum("are evaluated in halves" in line for line in told) >= 1
+
+
+def test_workers_that_can_evaluate_nothing_end_the_job(tmp_path: Path):
+    def answer(number: int, method: str, *arguments: Any) -> Any:
+        if method != BEGIN:
+            raise WorkerDiedError
+
+    for count in (1, 2, 40):
+        pool, _, _ = crew(tmp_path, answer)
+        with pool, pytest.raises(JobFailedError, match="die or hang again and again over"):
+            pool.probe(architectures(tmp_path)[:count])
+
+
+def test_workers_that_can_evaluate_nothing_any_more_end_the_job_after_some_subnets(tmp_path: Path):
+    archs = architectures(tmp_path)
+    calls: list[str] = []
+
+    def answer(number: int, method: str, *arguments: Any) -> Any:
+        calls.append(method)
+        if method != BEGIN and len(calls) > 3:
+            raise WorkerDiedError
+        return [arch.key for arch in arguments[0]] if arguments else None
+
+    pool, _, _ = crew(tmp_path, answer, count=1)
+    with pool:
+        assert pool.probe(archs[:2]) == [arch.key for arch in archs[:2]]
+        calls += [BEGIN] * 3
+        assert all(isinstance(one, Failed) for one in pool.probe(archs[2:3]) + pool.probe(archs[3:4]))
+        with pytest.raises(JobFailedError, match="over every subnet that they were given"):
+            pool.probe(archs[4:5])
+
+
+class Hanging(Made):
+    """Does not answer what its function is None for."""
+
+    def submit(self, method: str, *arguments: Any) -> "Future[Any]":
+        done = super().submit(method, *arguments)
+        return Future() if method != BEGIN and done.result() is None else done
+
+
+@pytest.mark.parametrize("hanging", [0, 3])
+def test_a_worker_that_hangs_is_ended_and_another_does_its_task(tmp_path: Path, hanging: int):
+    """hanging: how many of the first workers do; the task is done after as many."""
+    archs = architectures(tmp_path)
+    started: list[Hanging] = []
+
+    def answer(number: int, method: str, *arguments: Any) -> Any:
+        return None if number < hanging or method == BEGIN else [arch.key for arch in arguments[0]]
+
+    def start() -> Hanging:
+        started.append(Hanging(len(started), answer))
+        return started[-1]
+
+    _, setup = made(tmp_path)
+    told: list[str] = []
+    deadlines = Deadlines(shortest=0.01, first=0.01)
+    with Workers(setup, start, 2, warn=told.append, deadlines=deadlines) as pool:
+        assert pool.probe(archs) == [arch.key for arch in archs]
+    assert len(started) == 2 + hanging
+    assert sum("has not answered for" in line for line in told) == hanging
+    assert all(worker.ended for worker in started)
+
+
+def test_a_subnet_over_which_workers_hang_fails_alone(tmp_path: Path):
+    archs = architectures(tmp_path)
+
+    def answer(number: int, method: str, *arguments: Any) -> Any:
+        return None if method == BEGIN or archs[2] in arguments[0] else [arch.key for arch in arguments[0]]
+
+    _, setup = made(tmp_path)
+    deadlines = Deadlines(shortest=0.01, first=0.01)
+    with Workers(
+        setup, lambda: Hanging(0, answer), 2, warn=lambda message: None, deadlines=deadlines
+    ) as pool:
+        found = pool.probe(archs)
+    assert [i for i, one in enumerate(found) if isinstance(one, Failed)] == [2]
+    assert found[2] == Failed("the processes that evaluated it hung, the last of several")
+
+
+def test_deadlines_follow_from_the_slowest_and_the_work():
+    deadlines = Deadlines()
+    assert (deadlines.shortest, deadlines.seconds("x")) == (60.0, 3600.0)
+    deadlines.took("x", 1.0, 10.0)
+    deadlines.took("x", 0.1, 10.0)
+    assert deadlines.seconds("x", 10.0) == 60.0
+    assert deadlines.seconds("x", 1000.0) == pytest.approx(3000.0)
+    assert deadlines.seconds("y") == 3600.0
 
 
 def test_workers_that_never_begin_are_given_up(tmp_path: Path):
@@ -129,7 +219,7 @@ def test_workers_that_never_begin_are_given_up(tmp_path: Path):
         raise WorkerDiedError
 
     pool, _, _ = crew(tmp_path, answer)
-    with pool, pytest.raises(JobFailedError, match="died 3 times while it began"):
+    with pool, pytest.raises(JobFailedError, match="again and again before they began"):
         pool.probe(architectures(tmp_path))
 
 

@@ -1,0 +1,129 @@
+"""What an agent answered, which may be anything: it is checked before anything is made of it.
+
+Nothing of a refused answer is kept, unless it was the last that is asked for: then what is right in it is.
+"""
+
+from collections.abc import Collection, Mapping
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from nas.measuring import Results
+from predictors._labels import RAW
+from predictors._measurement import Failure, Measurement
+from predictors._plausible import DAY_MS, MOST_BYTES, MOST_MJ
+
+MOST_ROUNDS = 1_000_000
+LONGEST_REASON = 500
+MAY_LACK = ("cpu_s", "before_cpu_s", "after_cpu_s")  # columns of devices without CPU time
+
+Model = TypeVar("Model", bound=BaseModel)
+Time = Annotated[float, Field(gt=0, lt=DAY_MS, allow_inf_nan=False)]
+Spread = Annotated[float, Field(ge=0, lt=DAY_MS, allow_inf_nan=False)]
+Cell = Annotated[float, Field(ge=0, lt=DAY_MS, allow_inf_nan=False)] | None
+
+
+class BadAnswerError(Exception):
+    """An answer that cannot be one; its text says why."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", hide_input_in_errors=True)
+
+
+class _Answer(_Strict):
+    device_id: int
+    subnets: dict[str, Any]
+
+
+class _Measured(_Strict):
+    latency_ms: Time
+    spread_ms: Spread
+    stderr_ms: Spread
+    reference_ms: Time
+    rounds: Annotated[int, Field(ge=1, le=MOST_ROUNDS)]
+    raw: Annotated[list[list[Cell]], Field(max_length=MOST_ROUNDS)]
+    contention: Spread
+    peak_memory_bytes: Annotated[int, Field(ge=0, lt=MOST_BYTES)] | None = None
+    energy_mj: Annotated[float, Field(gt=0, lt=MOST_MJ, allow_inf_nan=False)] | None = None
+    extras_failure: str | None = None
+
+
+class _Failed(_Strict):
+    reason: str
+    raw: Annotated[list[list[Cell]], Field(max_length=MOST_ROUNDS)] = []
+
+
+def checked_answer(answer: object, *, asked: Collection[str], device_id: int) -> Results:
+    """The results of a request for the subnets of these keys on a device. Raises BadAnswerError."""
+    told = _told(answer, asked=asked, device_id=device_id)
+    return {key: _result(key, told[key]) for key in asked}
+
+
+def salvaged(answer: object, *, asked: Collection[str], device_id: int) -> Results:
+    """What is right in an answer, and Failures with the reason for all else."""
+    try:
+        told = _told(answer, asked=asked, device_id=device_id)
+    except BadAnswerError as error:
+        return {key: Failure(str(error)) for key in asked}
+    found: Results = {}
+    for key in asked:
+        try:
+            found[key] = _result(key, told[key])
+        except BadAnswerError as error:
+            found[key] = Failure(str(error))
+    return found
+
+
+def is_useful(answer: object, *, asked: Collection[str], device_id: int) -> bool:
+    """Whether it is a good answer that tells a latency at all."""
+    try:
+        found = checked_answer(answer, asked=asked, device_id=device_id)
+    except BadAnswerError:
+        return False
+    return any(isinstance(result, Measurement) for result in found.values())
+
+
+def _told(answer: object, *, asked: Collection[str], device_id: int) -> Mapping[str, object]:
+    """What it says of each subnet, about which it says something of all that were asked and of no other."""
+    whole = _checked(_Answer, answer, "the answer")
+    if whole.device_id != device_id:
+        raise BadAnswerError(f"the answer is of device {str(whole.device_id)[:20]}, not of {device_id}")
+    if others := [key for key in whole.subnets if key not in asked]:
+        raise BadAnswerError(f"the answer tells of a network that was not asked for, {others[0][:40]!a}")
+    if missing := [key for key in asked if key not in whole.subnets]:
+        raise BadAnswerError(f"the answer lacks {len(missing)} of {len(asked)} networks, as {missing[0]}")
+    return whole.subnets
+
+
+def _result(key: str, told: object) -> Measurement | Failure:
+    if isinstance(told, Mapping) and "reason" in told:
+        failed = _checked(_Failed, told, f"the answer about {key}")
+        _check_rows(key, failed.raw)
+        return Failure(failed.reason[:LONGEST_REASON], failed.raw)
+    good = _checked(_Measured, told, f"the answer about {key}")
+    _check_rows(key, good.raw)
+    if len(good.raw) != good.rounds:
+        raise BadAnswerError(f"the answer about {key} has {len(good.raw)} timings of {good.rounds} rounds")
+    return Measurement(**good.model_dump())
+
+
+def _check_rows(key: str, raw: list[list[float | None]]) -> None:
+    for row in raw:
+        if len(row) != len(RAW):
+            raise BadAnswerError(f"the answer about {key} has a timing of {len(row)} numbers, not {len(RAW)}")
+        for name, value in zip(RAW, row, strict=True):
+            if value is None and name in MAY_LACK:
+                continue
+            if value is None or (value <= 0 and name not in ("round", "position")):
+                raise BadAnswerError(f"the answer about {key} has a timing whose {name} is {value}")
+
+
+def _checked(model: type[Model], value: object, what: str) -> Model:
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        place = ".".join(str(part)[:40] for part in first["loc"]).encode("ascii", "backslashreplace").decode()
+        message = f"{what} is none: {f'{place}: ' if place else ''}{first['msg']}"
+        raise BadAnswerError(message[:LONGEST_REASON]) from error

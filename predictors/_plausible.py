@@ -1,0 +1,55 @@
+"""Which numbers a measurement may have; whatever told others is broken."""
+
+import math
+from numbers import Integral, Real
+from typing import TypeGuard
+
+from predictors._labels import Measurement
+
+DAY_MS = 86_400_000.0
+MOST_BYTES = 2**50
+MOST_MJ = 1e12
+
+
+def implausible(found: Measurement) -> str | None:
+    """Why a measurement cannot be one: its times are finite, its latency above 0 and below a day."""
+    if not is_time(found.latency_ms):
+        return f"its latency is {found.latency_ms} ms"
+    if not is_time(found.reference_ms):
+        return f"its calibrator pass takes {found.reference_ms} ms"
+    for name in ("spread_ms", "stderr_ms", "contention"):
+        if not (_is_number(value := getattr(found, name)) and 0 <= value < DAY_MS):
+            return f"its {name} is {value}"
+    return None
+
+
+def is_time(milliseconds: object) -> bool:
+    """Whether it is a finite number of milliseconds above 0 and below a day."""
+    return _is_number(milliseconds) and 0 < milliseconds < DAY_MS
+
+
+def plausible_bytes(peak: object) -> int | None:
+    """Peak memory as it is kept. Raises ValueError for what is none."""
+    if peak is None:
+        return None
+    if isinstance(peak, bool) or not isinstance(peak, Integral) or not 0 <= int(peak) < MOST_BYTES:
+        raise ValueError(f"the device told {str(peak)[:40]} bytes of peak memory")
+    return int(peak)
+
+
+def plausible_mj(energy: object) -> float | None:
+    """Energy in millijoules as it is kept. Raises ValueError for what is none."""
+    if energy is None:
+        return None
+    if not (_is_number(energy) and 0 < energy < MOST_MJ):
+        raise ValueError(f"the device told an energy of {str(energy)[:40]} mJ")
+    return float(energy)
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
