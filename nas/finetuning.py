@@ -2,17 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from torch import Tensor
 
 from nas import checkpoints, datasets
 from nas.artifacts import verified
-from nas.config import JobConfig
+from nas.config import JobConfig, merged
 from nas.datasets import DataSet
 from nas.extraction import load_supernet
+from nas.job_paths import located, with_absolute_paths
 from nas.progress import Progress
+from nas.stages._data import check_data
 from nas.stages._fit import device_of
-from nas.stages._run import Run, after_job, check_data, check_finished
+from nas.stages._run import Run, after_job, check_finished
 from nas.stages.retrain import (
     Retraining,
     Trial,
@@ -67,11 +70,11 @@ def finetune(
     ConflictError for a job without one, KeyboardInterrupt when a stop was asked for; what was finished is in
     the store then.
     """
-    config = JobConfig.model_validate(job.config, strict=False)
+    config = located(JobConfig.model_validate(job.config, strict=False))
     _check_options(steps, lrs, engine, workers, asha)
     chosen = _chosen(store, job, subnets)
     how = retraining(config, from_scratch=from_scratch, steps=steps, lrs=lrs)
-    data = datasets.build(config.data.name, **config.data.options)
+    data = datasets.prepared(config.data.name, config.data.options, progress)
     use_threads(config)
     with after_job(store, job, config, progress) as run:
         check_data(run, data)
@@ -167,7 +170,7 @@ def _train_with_ray(
         run.check_stop()
         run.progress.stage("retraining under Ray Tune")
         setup = Setup(
-            config=run.lease.job.config,
+            config=with_absolute_paths(merged(run.config), Path.cwd()),
             family=net.space.family,
             space_options=dict(net.space.options),
             weights=verified(run.store, run.store.artifacts(run.lease.job, "supernet")[-1]),

@@ -19,6 +19,7 @@ from nas.anchors import load_anchors
 from nas.config import REMOTE, STORED, AnchorsInit, JobConfig, merged
 from nas.extraction import space_of
 from nas.initial import initialise, load_folder
+from nas.job_paths import with_absolute_paths
 from nas.measuring import build_device
 from nas.searchers import SearchProblem
 from nas.spaces import check_limits, data_sizes, exact_metrics, resolve
@@ -87,12 +88,13 @@ def create(store: Store, config: JobConfig, *, name: str | None) -> Job:
     NotFoundError for a `predictor.source` without a predictor.
     """
     config = resolved(store, config)
+    settings = with_absolute_paths(merged(config), Path.cwd())
     for device_name, device in config.devices.items():
         if device.backend == REMOTE:
             check_needs_no_layers(config.predictor.name, device_name)
     source_state(store, config)
     chosen = name or store.free_name(config.name or config.data.name)
-    return store.create_job(chosen, config=merged(config), seed=config.seed, provenance=provenance())
+    return store.create_job(chosen, config=settings, seed=config.seed, provenance=provenance())
 
 
 def provenance() -> dict[str, Any]:

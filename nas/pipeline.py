@@ -8,10 +8,12 @@ from nas.artifacts import verified
 from nas.config import JobConfig
 from nas.datasets import DataSet
 from nas.evaluation import EvaluationSetup, evaluator
+from nas.job_paths import located
 from nas.progress import Progress
 from nas.spaces import resolve
+from nas.stages._data import MANIFEST, check_data, write_manifest
 from nas.stages._objectives import Objectives
-from nas.stages._run import Run, check_data, graceful_stop
+from nas.stages._run import Run, graceful_stop
 from nas.stages.anchors import train_anchors
 from nas.stages.finalists import report
 from nas.stages.latency import latencies
@@ -27,8 +29,8 @@ def run(store: Store, job: Job, *, progress: Progress) -> None:
     Raises JobFailedError when it cannot be finished, ConflictError when it runs elsewhere, KeyboardInterrupt
     when it was asked to stop; in each case everything that was finished is in the store.
     """
-    config = JobConfig.model_validate(job.config, strict=False)
-    data = datasets.build(config.data.name, **config.data.options)
+    config = located(JobConfig.model_validate(job.config, strict=False))
+    data = datasets.prepared(config.data.name, config.data.options, progress)
     with store.acquire(job) as lease, graceful_stop() as stop:
         run = Run(store, lease, config, progress, stop)
         space = _space(run, data)
@@ -52,11 +54,13 @@ def _space(run: Run, data: DataSet) -> SearchSpace:
         space = resolve(run.config, data)
         return {
             "space": {"family": space.family, "options": dict(space.options), "size": str(space.size)},
-            "data": {"name": data.name, "digest": data.digest, "sizes": data.sizes},
+            "data": datasets.described(data),
         }
 
     stored = run.once("space", {"config": run.config.supernet.inputs()}, describe)
     check_data(run, data)
+    if not run.store.artifacts(run.lease.job, MANIFEST):
+        write_manifest(run.store, run.lease, data)
     return search_spaces.get(stored["space"]["family"], **stored["space"]["options"])
 
 

@@ -12,6 +12,7 @@ from nas.cli._progress import shown_progress
 from nas.cli.fronts import check_figure, default_figure, show_front
 
 if TYPE_CHECKING:
+    from nas.config import JobConfig
     from nas.store import Job, Store
 
 INTERRUPTED = 130
@@ -36,6 +37,7 @@ def run(
     from nas import jobs
     from nas.store import Store
 
+    _tell_data(config, quiet=ctx.obj.quiet)
     jobs.check(config)
     with Store.open(store_url(store)) as opened:
         job = jobs.create(opened, config, name=name or (None if config.name else _free_name(opened, file)))
@@ -43,13 +45,28 @@ def run(
 
 
 def resume(
-    ctx: typer.Context, job: JobName, figure: Figure = None, store: StoreURL = None, as_json: AsJSON = False
+    ctx: typer.Context,
+    job: JobName,
+    data_root: Annotated[
+        Path | None,
+        typer.Option(
+            "--data-root", metavar="FOLDER", help="Where the job's data are now, with the same files."
+        ),
+    ] = None,
+    accept_data: Annotated[
+        bool, typer.Option("--accept-data", help="Go on with data that changed; says what that means.")
+    ] = False,
+    figure: Figure = None,
+    store: StoreURL = None,
+    as_json: AsJSON = False,
 ) -> None:
     """Go on with a job where it stopped. Nothing that is finished is done again."""
     from nas.store import Store
 
     url = store_url(store)
     check_figure(figure)
+    if data_root is not None or accept_data:
+        _change_data(url, job, data_root, accept=accept_data, quiet=ctx.obj.quiet)
     with Store.open(url, read_only=True) as opened:
         found = opened.job(job)
         if found.state == "succeeded":
@@ -78,15 +95,20 @@ def stop(ctx: typer.Context, job: JobName, store: StoreURL = None) -> None:
 
 
 def validate(
-    file: JobFile, overrides: Overrides = None, store: StoreURL = None, as_json: AsJSON = False
+    ctx: typer.Context,
+    file: JobFile,
+    overrides: Overrides = None,
+    store: StoreURL = None,
+    as_json: AsJSON = False,
 ) -> None:
-    """Print the whole config of a job file. Or every problem in it."""
+    """Print the whole config of a job file. Or every problem in it, unreadable images included."""
     from nas import _yaml
     from nas.config import REMOTE, STORED, load_config, merged
 
     config = load_config(file, overrides or ())
     from nas import jobs
 
+    _tell_data(config, quiet=ctx.obj.quiet)
     jobs.check(config)
     if any(device.backend in (REMOTE, STORED) for device in config.devices.values()):
         from nas.store import Store
@@ -99,6 +121,25 @@ def validate(
         emit_json(data)
     else:
         emit(_yaml.dump(data).rstrip())
+
+
+def _tell_data(config: "JobConfig", *, quiet: bool) -> None:
+    """One line about the job's data, after every image has been looked at; and what is odd about them."""
+    from nas import datasets
+
+    with shown_progress(quiet=quiet) as progress:
+        data = datasets.prepared(config.data.name, config.data.options, progress)
+    told = datasets.described(data)
+    note("\n".join([datasets.line(told), *told.get("notes", ())]), quiet=quiet)
+
+
+def _change_data(url: str, job: str, root: Path | None, *, accept: bool, quiet: bool) -> None:
+    from nas.changed_data import change_data
+    from nas.store import Store
+
+    with Store.open(url) as opened, shown_progress(quiet=quiet) as progress:
+        message = change_data(opened, opened.job(job), root=root, accept=accept, progress=progress)
+    note(message, quiet=quiet)
 
 
 def _run_to_front(opened: "Store", job: "Job", *, figure: Path | None, as_json: bool, quiet: bool) -> None:

@@ -27,7 +27,7 @@ from nas.regular_files import open_regular
 
 HEADER = "elastiform images 1"
 MOST_THREADS = 16
-AT_ONCE = 256  # files, between two updates
+AT_ONCE = 32  # files, between two updates; so few are read without any
 # Files that changed so shortly before they were read (ns) may change again without a new time.
 JUST_NOW, JUST_NOW_COARSE = 100_000_000, 2_000_000_000
 
@@ -74,14 +74,14 @@ def checked(root: Path, files: Sequence[ImageFile], update: Update, *, threads: 
         with warnings.catch_warnings(), ThreadPoolExecutor(max(threads, _cores())) as pool:
             warnings.simplefilter("ignore")  # of Pillow, about files that are judged here
             for start in range(0, len(left), AT_ONCE):
-                update(start, len(left))
+                if len(left) > AT_ONCE:
+                    update(start, len(left))
                 part = left[start : start + AT_ONCE]
                 for file, one in zip(part, pool.map(_read, [file.path for file in part]), strict=True):
                     found[file.relative] = one
                     stamp = stamps[file.relative]
                     if not one.problem and stamp is not None and _has_settled(stamp):
                         book[file.relative] = _Entry(stamp, one)
-            update(len(left), len(left))
     finally:
         _keep(_place(root), {relative: book[relative] for relative in before if relative in book})
     return found

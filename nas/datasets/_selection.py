@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from nas.datasets._checked import Checked, Update, checked
 from nas.datasets._image_files import ImageFile, split
@@ -52,6 +53,18 @@ class Selection:
     left_out: dict[str, int]
     notes: tuple[str, ...]
     unused: frozenset[str]
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What `nas.datasets.described` tells of them."""
+        counts = Counter(file.label for part in self.splits.values() for file in part)
+        ((largest, most), *_), (*_, (smallest, least)) = counts.most_common(), counts.most_common()
+        return {
+            "smallest": [shown(self.classes[smallest]), least],
+            "largest": [shown(self.classes[largest]), most],
+            "left_out": self.left_out,
+            "notes": list(self.notes),
+        }
 
 
 def select(root: Path, choice: Choice, update: Update, *, threads: int) -> Selection:

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -19,7 +20,7 @@ from torchvision.transforms.v2 import functional as transforms
 
 from nas.datasets._checked import Update
 from nas.datasets._decoding import Scale, UnreadableError, colour, decoded, depths_of
-from nas.datasets._image_digest import digest, former_digest, read_otherwise
+from nas.datasets._image_digest import digest, former_digest, manifest, read_otherwise
 from nas.datasets._image_files import ImageFile
 from nas.datasets._image_options import (
     check_among,
@@ -73,14 +74,14 @@ def build(
     on_bad_image: `refuse` or `skip` what cannot be read.  on_equal_images: `refuse` or `keep` equal ones of
     two classes.  skipped, added: relative paths that a job that has begun does not use; the first keep their
     place in the split.
-    workers: threads that decode.  Raises UsageError for a wrong option, a tree without usable classes, and for
+    workers: threads that decode.  Raises UsageError for a wrong option, a tree without usable classes, or for
     what is refused.
     """
     folder, choice = folder_of(root), choice_of(split_seed, search, report, on_bad_image, on_equal_images)
     size = height_and_width(image_size)
     check_integers(workers=workers)
     check_among("augmentation", augmentation, AUGMENTATIONS)
-    if in_chans not in MODES or isinstance(in_chans, bool):
+    if type(in_chans) is not int or in_chans not in MODES:
         raise UsageError(f"in_chans = {in_chans!r} is neither 3 (colours) nor 1 (grey).")
     normal = _channels("mean", mean, in_chans), _channels("std", std, in_chans)
     if min(normal[1]) <= 0:
@@ -128,12 +129,16 @@ class ImageFolder:
         self.num_classes = len(self.classes)
         self.input_shape = (3 if scale.mode == "RGB" else 1, *size)
         self.sizes = {name: len(files) for name, files in selection.splits.items()}
-        self.selection = selection
+        self.facts = selection.facts
         self.digest = digest(selection, size, normal, scale)
         self.former_digest = former_digest(selection, size, normal)
         self.otherwise = read_otherwise(selection, scale)
         self._splits, self._size, self._normal = selection.splits, size, normal
-        self._scale, self._crop, self._workers = scale, crop, workers
+        self._selection, self._scale, self._crop, self._workers = selection, scale, crop, workers
+
+    def manifest(self) -> list[list[Any]]:
+        """See `DataSet`."""
+        return manifest(self._selection)
 
     def train_batch(self, seed: int, step: int, size: int) -> tuple[Tensor, Tensor]:
         """Images (size, *input_shape), labels (size,): batch `step` over shuffled epochs.

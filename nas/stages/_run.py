@@ -11,11 +11,10 @@ from types import FrameType
 from typing import Any
 
 from nas.config import JobConfig
-from nas.datasets import DataSet
 from nas.progress import Progress
 from nas.store import Job, Lease, NewEvent, NewSubnet, Stage, Store
 from search_spaces import Architecture, SearchSpace
-from search_spaces._errors import ConflictError, JobFailedError, NASError, StoreError
+from search_spaces._errors import ConflictError, NASError, StoreError
 
 
 @dataclass(frozen=True)
@@ -124,16 +123,6 @@ def after_job(store: Store, job: Job, config: JobConfig, progress: Progress) -> 
             yield Run(store, lease, config, progress, stop)
         finally:
             lease.give_back(replace(job, state="succeeded", error=None, finished_at=ended))
-
-
-def check_data(run: Run, data: DataSet) -> None:
-    """Raises JobFailedError when the data are not those with which the job began."""
-    stage = run.store.stage(run.lease.job, "space")
-    if stage is not None and stage.result and stage.result["data"]["digest"] != data.digest:
-        raise JobFailedError(
-            f"The data set '{data.name}' is not what it was when job '{run.lease.job.name}' began.",
-            "Restore the data, or start a new job.",
-        )
 
 
 def subnet_row(space: SearchSpace, arch: Architecture) -> NewSubnet:

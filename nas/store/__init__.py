@@ -5,6 +5,7 @@ from typing import Self
 
 from nas.artifacts import damage
 from nas.store._artifacts import Artifacts
+from nas.store._data_changes import DataChanges
 from nas.store._devices import AgentLease, Devices
 from nas.store._engine import default_url
 from nas.store._jobs import Jobs
@@ -61,7 +62,7 @@ __all__ = [
 ]
 
 
-class Store(Jobs, Devices, Requests, Results, Measurements, Artifacts):
+class Store(Jobs, Devices, Requests, Results, Measurements, Artifacts, DataChanges):
     """An open store; a context manager that closes it."""
 
     @classmethod
