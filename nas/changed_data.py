@@ -1,5 +1,6 @@
 """A job whose data have moved to another folder, or are not all what they were: how it goes on."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,14 +45,14 @@ def change_data(store: Store, job: Job, *, root: Path | None, accept: bool, prog
     if known is not None:
         options |= _left_out(options, known)
         data = datasets.build(config.data.name, **options)
-    forget = _to_be_done_again(known)
-    if job.state == "succeeded" and forget:
+    forget = _to_be_done_again(job, known)
+    if job.state == "succeeded" and "search" in forget:
         raise ConflictError(
-            f"Job '{job.name}' has finished, and images that its results stand on are others{_told(known)}.",
+            f"Job '{job.name}' has finished, and images that it all stands on are others{_told(known)}.",
             "Its front belongs to the data as they were: restore them, or start a new job.",
         )
-    message = f"{_what(job, known, read_otherwise(_digest(done), data))} {_consequences(store, job, known)}"
-    return _changed(store, job, options, data, message, forget)
+    what = _what(job, known, read_otherwise(_digest(done), data))
+    return _changed(store, job, options, data, f"{what} {_consequences(store, job, known, forget)}", forget)
 
 
 def _changed(
@@ -68,7 +69,7 @@ def _changed(
             lease, config=config, described=datasets.described(data), message=message, forget=forget
         )
         write_manifest(store, lease, data)
-        lease.give_back(job)
+        lease.give_back(replace(job, state="stopped") if forget else job)
     return message
 
 
@@ -96,11 +97,15 @@ def _left_out(options: dict[str, Any], known: Differences) -> dict[str, list[str
     return {option: sorted({*options.get(option, ()), *names}) for option, names in lists.items()}
 
 
-def _to_be_done_again(known: Differences | None) -> tuple[str, ...]:
-    """The splits whose evaluations do not count any more; finalists are chosen by the search split."""
-    if known is None or known.in_split("search"):
+def _to_be_done_again(job: Job, known: Differences | None) -> tuple[str, ...]:
+    """The splits whose evaluations do not count any more; finalists are chosen by the search split.
+
+    A finished job's were chosen on images that were the same for all: that stands, whatever became of them.
+    """
+    search, report = (known is None or known.in_split(split) for split in ("search", "report"))
+    if search and (report or job.state != "succeeded"):
         return ("search", "report")
-    return ("report",) if known.in_split("report") else ()
+    return ("report",) if report else ()
 
 
 def _told(known: Differences | None) -> str:
@@ -119,7 +124,7 @@ def _what(job: Job, known: Differences | None, otherwise: str) -> str:
     return f"The data of job '{job.name}' are others: {known or 'files that it does not use'}.{added}"
 
 
-def _consequences(store: Store, job: Job, known: Differences | None) -> str:
+def _consequences(store: Store, job: Job, known: Differences | None, again: tuple[str, ...]) -> str:
     trained = store.stage(job, "train")
     parts = []
     if known is None or known.in_split("train"):
@@ -128,7 +133,6 @@ def _consequences(store: Store, job: Job, known: Differences | None) -> str:
             if trained is not None and trained.state == "done"
             else "The training goes on with the images as they are: nobody can repeat it bit for bit."
         )
-    again = _to_be_done_again(known)
     evaluated = len(store.evaluations(job, "search"))
     if "search" in again and evaluated:
         parts.append(
@@ -137,4 +141,6 @@ def _consequences(store: Store, job: Job, known: Differences | None) -> str:
         )
     elif "report" in again:
         parts.append("The finalists are reported on again.")
+    elif known is not None and known.in_split("search"):
+        parts.append("The front was chosen on the images as they were.")
     return " ".join(parts) or "Nothing that was found depends on them."

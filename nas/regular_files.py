@@ -14,16 +14,6 @@ KINDS = {
 }
 
 
-def check_regular(path: Path) -> None:
-    """Raises OSError, with a sentence, for what is there and is no regular file."""
-    try:
-        mode = os.stat(path).st_mode
-    except FileNotFoundError:
-        return
-    if not stat.S_ISREG(mode):
-        raise OSError(f"'{path}' is {KINDS.get(stat.S_IFMT(mode), 'something else')} and no regular file")
-
-
 def open_regular(path: Path) -> BinaryIO:
     """The file, to be read. Raises OSError as `open` does, and for what is no regular file."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)

@@ -37,8 +37,9 @@ def run(
     from nas import jobs
     from nas.store import Store
 
-    _tell_data(config, quiet=ctx.obj.quiet)
+    told = _data_of(config, quiet=ctx.obj.quiet)
     jobs.check(config)
+    note(told, quiet=ctx.obj.quiet)
     with Store.open(store_url(store)) as opened:
         job = jobs.create(opened, config, name=name or (None if config.name else _free_name(opened, file)))
         _run_to_front(opened, job, figure=figure, as_json=as_json, quiet=ctx.obj.quiet)
@@ -108,8 +109,9 @@ def validate(
     config = load_config(file, overrides or ())
     from nas import jobs
 
-    _tell_data(config, quiet=ctx.obj.quiet)
+    told = _data_of(config, quiet=ctx.obj.quiet)
     jobs.check(config)
+    note(told, quiet=ctx.obj.quiet)
     if any(device.backend in (REMOTE, STORED) for device in config.devices.values()):
         from nas.store import Store
         from nas.targets import resolved
@@ -123,14 +125,14 @@ def validate(
         emit(_yaml.dump(data).rstrip())
 
 
-def _tell_data(config: "JobConfig", *, quiet: bool) -> None:
-    """One line about the job's data, after every image has been looked at; and what is odd about them."""
+def _data_of(config: "JobConfig", *, quiet: bool) -> str:
+    """One line on the job's data, after every image has been looked at; and what is odd."""
     from nas import datasets
 
     with shown_progress(quiet=quiet) as progress:
         data = datasets.prepared(config.data.name, config.data.options, progress)
     told = datasets.described(data)
-    note("\n".join([datasets.line(told), *told.get("notes", ())]), quiet=quiet)
+    return "\n".join([datasets.line(told), *told.get("notes", ())])
 
 
 def _change_data(url: str, job: str, root: Path | None, *, accept: bool, quiet: bool) -> None:

@@ -26,7 +26,7 @@ class DataChanges(Database):
         message: str,
         forget: Sequence[str] = (),
     ) -> None:
-        """Gives the job a config and, unless None, a description of its data; an event of kind `data` says so.
+        """Gives the job a config and, unless None, a description of its data; an event of kind `data` tells.
 
         forget: splits whose evaluations with inherited weights, and the stages made of them, are to be done
         again.
