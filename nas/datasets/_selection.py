@@ -58,10 +58,13 @@ class Selection:
     def facts(self) -> dict[str, Any]:
         """What `nas.datasets.described` tells of them."""
         counts = Counter(file.label for part in self.splits.values() for file in part)
-        ((largest, most), *_), (*_, (smallest, least)) = counts.most_common(), counts.most_common()
+        smallest, largest = (
+            min(counts, key=lambda i: (counts[i], i)),
+            max(counts, key=lambda i: (counts[i], -i)),
+        )
         return {
-            "smallest": [shown(self.classes[smallest]), least],
-            "largest": [shown(self.classes[largest]), most],
+            "smallest": [shown(self.classes[smallest]), counts[smallest]],
+            "largest": [shown(self.classes[largest]), counts[largest]],
             "left_out": self.left_out,
             "notes": list(self.notes),
         }
