@@ -65,7 +65,7 @@ def dark(i: int) -> Image.Image:
 def test_a_pgm_of_sixteen_bits_has_the_range_that_it_names(tmp_path) -> None:
     for i in range(6):
         (tmp_path / "ab"[i % 2]).mkdir(exist_ok=True)
-        values = np.pad(RAMP.astype(">u2") << 4, ((0, 0), (i, i)))
+        values = np.pad(RAMP.astype(np.uint16) << 4, ((0, 0), (i, i))).astype(">u2")
         header = f"P5 {values.shape[1]} {values.shape[0]} 4095\n".encode()
         (tmp_path / "ab"[i % 2] / f"{i}.pgm").write_bytes(header + values.tobytes())
     dataset = image_folder.build(root=str(tmp_path), image_size=8, **EXACT)
@@ -124,9 +124,11 @@ def test_the_first_frame_of_an_animation_is_read(tmp_path) -> None:
 def test_images_may_be_rectangles(tmp_path) -> None:
     image = np.zeros((20, 20, 3), dtype=np.uint8)
     image[5:15] = 255
-    found = build(
-        tmp_path, lambda i: Image.fromarray(np.pad(image, ((0, 0), (i, i), (0, 0)))), image_size=[8, 16]
-    )
+
+    def marked(i: int) -> Image.Image:
+        return Image.fromarray(np.where(np.arange(20)[:, None, None] == 0, np.uint8(i), image))
+
+    found = build(tmp_path, marked, image_size=[8, 16])
     assert found.shape == (2, 3, 8, 16)
     assert found.min() == 1  # the largest box of twice the width is the white middle
     dataset = image_folder.build(root=str(tmp_path), image_size=(16, 8))
@@ -156,8 +158,11 @@ def test_images_may_have_one_channel(tmp_path) -> None:
         {"in_chans": 2},
         {"in_chans": True},
         {"background": "whitish"},
-    ]
-    + [{"background": [0, 0, 300]}, {"on_bad_image": "ignore"}, {"on_equal_images": 1}, {"skipped": "a"}],
+        {"background": [0, 0, 300]},
+        {"on_bad_image": "ignore"},
+        {"on_equal_images": 1},
+        {"skipped": "a"},
+    ],
 )
 def test_a_wrong_option_is_named(tmp_path, options: dict[str, object]) -> None:
     with pytest.raises(UsageError, match=next(iter(options)).replace("image_size", "(image_size|width)")):
