@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from nas.regular_files import open_regular
 from search_spaces._errors import UsageError
 
 LARGEST_FILE = 1_000_000  # bytes
@@ -103,7 +104,7 @@ for _class in (_Loader, _Dumper):
 def read_file(path: Path) -> Any:
     """The document in a file of at most 1 MB. Raises UsageError with line and column for anything else."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             content = file.read(LARGEST_FILE + 1)
     except OSError as error:
         raise UsageError(f"The job file '{path}' cannot be read: {error.strerror or error}.") from None

@@ -35,6 +35,7 @@ from nas._sections import (
 )
 from nas._strict import AUTHOR, AList, Section
 from nas.conditions import Condition
+from nas.job_paths import with_absolute_paths
 from search_spaces._errors import UsageError, did_you_mean
 from search_spaces._registry import names
 
@@ -185,6 +186,7 @@ def load_config(
 ) -> JobConfig:
     """The job of a YAML file under the environment's and the caller's settings (`a.b=c`).
 
+    Relative paths in the file are taken from its folder, those in settings from the current one.
     Raises UsageError that lists every problem with its dotted path.
     """
     tree = _yaml.read_file(path)
@@ -199,10 +201,11 @@ def load_config(
         *_from_environment(os.environ if environment is None else environment),
         *_from_options(overrides),
     ]
+    tree = with_absolute_paths(tree, path.absolute().parent)
     for where, keys, value in settings:
         _put(tree, keys, _yaml.read_text(value, where=where))
     where = f"{path} (with {', '.join(where for where, _, _ in settings)})" if settings else str(path)
-    return checked_config(tree, where=where)
+    return checked_config(with_absolute_paths(tree, Path.cwd()), where=where)
 
 
 def checked_config(tree: Mapping[str, Any], *, where: str) -> JobConfig:

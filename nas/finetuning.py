@@ -2,17 +2,21 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from torch import Tensor
 
 from nas import checkpoints, datasets
 from nas.artifacts import verified
 from nas.components import stored_config
+from nas.config import merged
 from nas.datasets import DataSet
 from nas.extraction import load_supernet
+from nas.job_paths import located, with_absolute_paths
 from nas.progress import Progress
+from nas.stages._data import check_data
 from nas.stages._fit import device_of
-from nas.stages._run import Run, after_job, check_data, check_finished
+from nas.stages._run import Run, after_job, check_finished
 from nas.stages._watchdog import Leave
 from nas.stages.retrain import (
     Retraining,
@@ -70,11 +74,11 @@ def finetune(
     ConflictError for a job without one, KeyboardInterrupt when a stop was asked for; what was finished is in
     the store then.
     """
-    config = stored_config(job)
+    config = located(stored_config(job))
     _check_options(steps, lrs, engine, workers, asha)
     chosen = _chosen(store, job, subnets)
     how = retraining(config, from_scratch=from_scratch, steps=steps, lrs=lrs)
-    data = datasets.build(config.data.name, **config.data.options)
+    data = datasets.prepared(config.data.name, config.data.options, progress)
     use_threads(config)
     with after_job(store, job, config, progress, end) as run:
         check_data(run, data)
@@ -170,7 +174,7 @@ def _train_with_ray(
         run.check_stop()
         run.progress.stage("retraining under Ray Tune")
         setup = Setup(
-            config=run.lease.job.config,
+            config=with_absolute_paths(merged(run.config), Path.cwd()),
             family=net.space.family,
             space_options=dict(net.space.options),
             weights=verified(run.store, run.store.artifacts(run.lease.job, "supernet")[-1]),

@@ -20,6 +20,7 @@ from nas.components import allow_named
 from nas.config import REMOTE, STORED, AnchorsInit, JobConfig, merged
 from nas.extraction import space_of
 from nas.initial import initialise, load_folder
+from nas.job_paths import with_absolute_paths
 from nas.measuring import build_device
 from nas.memory_limits import check_batch, check_memory
 from nas.searchers import SearchProblem
@@ -91,11 +92,12 @@ def create(store: Store, config: JobConfig, *, name: str | None, base: str | Non
     """
     allow_named(config)
     config = resolved(store, config)
+    settings = with_absolute_paths(merged(config), Path.cwd())
     for device_name, device in config.devices.items():
         if device.backend == REMOTE:
             check_needs_no_layers(config.predictor.name, device_name)
     source_state(store, config)
-    row: dict[str, Any] = {"config": merged(config), "seed": config.seed, "provenance": provenance()}
+    row: dict[str, Any] = {"config": settings, "seed": config.seed, "provenance": provenance()}
     if name:
         return store.create_job(name, **row)
     return store.create_numbered_job(config.name or base or config.data.name, **row)

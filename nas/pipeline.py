@@ -8,10 +8,12 @@ from nas.artifacts import verified
 from nas.components import stored_config
 from nas.datasets import DataSet
 from nas.evaluation import EvaluationSetup, evaluator
+from nas.job_paths import located
 from nas.progress import Progress
 from nas.spaces import resolve
+from nas.stages._data import MANIFEST, check_data, write_manifest
 from nas.stages._objectives import Objectives
-from nas.stages._run import Run, attempt, check_data
+from nas.stages._run import Run, attempt
 from nas.stages._watchdog import Leave
 from nas.stages.anchors import train_anchors
 from nas.stages.finalists import report
@@ -30,8 +32,8 @@ def run(store: Store, job: Job, *, progress: Progress, end: Leave | None = None)
     when it was asked to stop; in each case everything that was finished is in the store.
     end: ends the process when what the job is at hangs so that it cannot even be interrupted.
     """
-    config = stored_config(job)
-    data = datasets.build(config.data.name, **config.data.options)
+    config = located(stored_config(job))
+    data = datasets.prepared(config.data.name, config.data.options, progress)
     with attempt(store, job, config, progress, end=end) as run:
         space = _space(run, data)
         first, *others = latencies(run, space)
@@ -55,11 +57,13 @@ def _space(run: Run, data: DataSet) -> SearchSpace:
         allow([space.family])  # the job's own space says so
         return {
             "space": {"family": space.family, "options": dict(space.options), "size": str(space.size)},
-            "data": {"name": data.name, "digest": data.digest, "sizes": data.sizes},
+            "data": datasets.described(data),
         }
 
     stored = run.once("space", {"config": run.config.supernet.inputs()}, describe)
     check_data(run, data)
+    if not run.store.artifacts(run.lease.job, MANIFEST):
+        write_manifest(run.store, run.lease, data)
     return search_spaces.described(stored["space"])
 
 

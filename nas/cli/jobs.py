@@ -80,12 +80,14 @@ def summary(opened: "Store", job: "Job") -> dict[str, Any]:
     measured = opened.measurements(job)
     predictor = opened.predictor(job)
     used = dict.fromkeys([m.device_id for m in measured] + ([predictor.device_id] if predictor else []))
-    search = opened.stage(job, "search")
+    search, space = opened.stage(job, "search"), opened.stage(job, "space")
     planned = job.config.get("search", {}).get("evaluations")
     return {
         "job": job.name,
         **{name: row[name] for name in ("id", "state", "live", "stage", "created_at", "seconds", "error")},
         "progress": {"evaluations": row["evaluations"], "of": planned},
+        "data": ((space and space.result) or {}).get("data"),
+        "data_changes": [event.data["message"] for event in opened.events(job, "data")],
         "stages": stages,
         "counts": {
             "subnets": len(opened.subnets(job)),
@@ -120,6 +122,7 @@ def _emit_summary(data: dict[str, Any]) -> None:
             "job": f"{data['job']} ({data['id']})",
             "state": state_words(data["state"], live=data["live"]),
             **({"error": data["error"]} if data["error"] else {}),
+            **_data_words(data),
             "created": f"{data['created_at']:%Y-%m-%d %H:%M:%S} UTC",
             "time": seconds(data["seconds"]),
             "evaluations": f"{progress['evaluations']} of {progress['of'] or 'unknown'}",
@@ -136,6 +139,16 @@ def _emit_summary(data: dict[str, Any]) -> None:
         emit("")
         rows = [(stage["name"], stage["state"], seconds(stage["seconds"])) for stage in data["stages"]]
         emit_table(("STAGE", "STATE", "TIME"), rows, right=("TIME",))
+
+
+def _data_words(data: dict[str, Any]) -> dict[str, str]:
+    """What the job's data are, and what became of them since it began."""
+    from nas.datasets import line
+
+    told = data["data"]
+    words = [line(told).removeprefix("Data "), *told.get("notes", ())] if told else []
+    lines = words + data["data_changes"]
+    return {"data": "\n".join(lines)} if lines else {}
 
 
 def _predictors(data: dict[str, Any]) -> dict[str, str | None]:

@@ -13,6 +13,7 @@ from nas.cli._progress import shown_progress
 from nas.cli.fronts import check_figure, default_figure, show_front
 
 if TYPE_CHECKING:
+    from nas.config import JobConfig
     from nas.store import Job, Store
 
 
@@ -35,20 +36,37 @@ def run(
     from nas import jobs
     from nas.store import Store
 
+    told = _data_of(config, quiet=ctx.obj.quiet)
     jobs.check(config)
+    note(told, quiet=ctx.obj.quiet)
     with Store.open(store_url(store)) as opened:
         job = jobs.create(opened, config, name=name, base=_base_name(file))
         _run_to_front(opened, job, figure=figure, as_json=as_json, quiet=ctx.obj.quiet)
 
 
 def resume(
-    ctx: typer.Context, job: JobName, figure: Figure = None, store: StoreURL = None, as_json: AsJSON = False
+    ctx: typer.Context,
+    job: JobName,
+    data_root: Annotated[
+        Path | None,
+        typer.Option(
+            "--data-root", metavar="FOLDER", help="Where the job's data are now, with the same files."
+        ),
+    ] = None,
+    accept_data: Annotated[
+        bool, typer.Option("--accept-data", help="Go on with data that changed; says what that means.")
+    ] = False,
+    figure: Figure = None,
+    store: StoreURL = None,
+    as_json: AsJSON = False,
 ) -> None:
     """Go on with a job where it stopped. Nothing that is finished is done again."""
     from nas.store import Store
 
     url = store_url(store)
     check_figure(figure)
+    if data_root is not None or accept_data:
+        _change_data(url, job, data_root, accept=accept_data, quiet=ctx.obj.quiet)
     with Store.open(url, read_only=True) as opened:
         found = opened.job(job)
         if found.state == "succeeded":
@@ -77,16 +95,22 @@ def stop(ctx: typer.Context, job: JobName, store: StoreURL = None) -> None:
 
 
 def validate(
-    file: JobFile, overrides: Overrides = None, store: StoreURL = None, as_json: AsJSON = False
+    ctx: typer.Context,
+    file: JobFile,
+    overrides: Overrides = None,
+    store: StoreURL = None,
+    as_json: AsJSON = False,
 ) -> None:
-    """Print the whole config of a job file. Or every problem in it."""
+    """Print the whole config of a job file. Or every problem in it, unreadable images included."""
     from nas import _yaml
     from nas.config import REMOTE, STORED, load_config, merged
 
     config = load_config(file, overrides or ())
     from nas import jobs
 
+    told = _data_of(config, quiet=ctx.obj.quiet)
     jobs.check(config)
+    note(told, quiet=ctx.obj.quiet)
     if any(device.backend in (REMOTE, STORED) for device in config.devices.values()):
         from nas.store import Store
         from nas.targets import resolved
@@ -98,6 +122,25 @@ def validate(
         emit_json(data)
     else:
         emit(_yaml.dump(data).rstrip())
+
+
+def _data_of(config: "JobConfig", *, quiet: bool) -> str:
+    """One line on the job's data, after every image has been looked at; and what is odd."""
+    from nas import datasets
+
+    with shown_progress(quiet=quiet) as progress:
+        data = datasets.prepared(config.data.name, config.data.options, progress)
+    told = datasets.described(data)
+    return "\n".join([datasets.line(told), *told.get("notes", ())])
+
+
+def _change_data(url: str, job: str, root: Path | None, *, accept: bool, quiet: bool) -> None:
+    from nas.changed_data import change_data
+    from nas.store import Store
+
+    with Store.open(url) as opened, shown_progress(quiet=quiet) as progress:
+        message = change_data(opened, opened.job(job), root=root, accept=accept, progress=progress)
+    note(message, quiet=quiet)
 
 
 def _run_to_front(opened: "Store", job: "Job", *, figure: Path | None, as_json: bool, quiet: bool) -> None:

@@ -4,9 +4,11 @@ A data set is split once into three: `train` teaches the supernet, `search` choo
 how good the chosen ones are.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
+from nas.datasets._description import described, line
+from nas.progress import Progress
 from search_spaces import _registry
 
 if TYPE_CHECKING:
@@ -20,6 +22,10 @@ class DataSet(Protocol):
 
     input_shape: (channels, height, width).  sizes: examples by split name.
     digest: SHA-256 (hex) of what the splits are made of; equal digests mean equal data and equal splits.
+
+    One that is made of files may have more.  former_digest, otherwise: the digest by an older rule, and why
+    jobs of that rule saw other inputs, "" if they did not.  manifest(): a row [name, SHA-256, split, whether
+    it is used] for each file.  facts: what `described` adds.
     """
 
     name: str
@@ -67,4 +73,23 @@ def build(name: str, **options: Any) -> DataSet:
     return dataset
 
 
-__all__ = ["SPLITS", "DataSet", "build", "names"]
+def prepared(name: str, options: Mapping[str, Any], progress: Progress) -> DataSet:
+    """`build`, after the module's `prepare`, if it has one, has shown how far it is with what takes long.
+
+    Raises what `build` raises.
+    """
+    begun: list[int] = []
+
+    def update(done: int, total: int) -> None:
+        if not begun:
+            progress.stage("images")
+        begun.append(done)
+        progress.update(done, total)
+
+    prepare = getattr(_registry.load(__name__, name), "prepare", None)
+    if prepare is not None and "root" in options:
+        prepare(update, **options)
+    return build(name, **options)
+
+
+__all__ = ["SPLITS", "DataSet", "build", "described", "line", "names", "prepared"]

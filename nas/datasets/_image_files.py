@@ -1,18 +1,12 @@
-"""Which files of a folder of class folders belong to which split; nothing is decoded here."""
+"""Which images of a folder of class folders belong to which split."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
 
 from nas.datasets._seeds import mixed_seed
 from search_spaces._errors import UsageError
-
-LAYOUT = (
-    "Expected are root/<class>/<image> folders, or root/train/<class>/<image> and root/val/<class>/<image>."
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,39 +17,6 @@ class ImageFile:
     relative: str
     label: int
     size: int
-
-
-def find(root: Path) -> tuple[tuple[str, ...], dict[str, list[ImageFile]]]:
-    """The class names and the images by folder: `all`, or `train` and `val`; sorted by their relative paths.
-
-    Raises UsageError when the tree does not have the expected layout.
-    """
-    if not root.is_dir():
-        raise UsageError(f"There is no image folder '{root}'.", LAYOUT)
-    try:
-        return _find(root)
-    except OSError as error:
-        raise UsageError(
-            f"The image folder '{root}' cannot be read: {error}.", "Check its links and permissions."
-        ) from error
-
-
-def _find(root: Path) -> tuple[tuple[str, ...], dict[str, list[ImageFile]]]:
-    folders = _folders(root)
-    if "train" not in folders or not _folders(root / "train"):
-        classes = _classes(root)
-        return classes, {"all": _images(root, root, classes)}
-    if "val" not in folders:
-        raise UsageError(
-            f"The image folder '{root}' has a 'train' folder of classes but no 'val' folder.", LAYOUT
-        )
-    classes, val_classes = _classes(root / "train"), _classes(root / "val")
-    if odd := sorted(set(classes) ^ set(val_classes)):
-        missing = "val" if odd[0] in classes else "train"
-        raise UsageError(
-            f"Class '{odd[0]}' of the image folder '{root}' has no folder in '{missing}'.", LAYOUT
-        )
-    return classes, {part: _images(root, root / part, classes) for part in ("train", "val")}
 
 
 def split(
@@ -101,38 +62,3 @@ def _mixed(images: list[ImageFile], seed: int) -> list[ImageFile]:
     """In an order of which every first part is a sample of the whole: searches look at parts."""
     generator = torch.Generator().manual_seed(mixed_seed(seed, -1))
     return [images[i] for i in torch.randperm(len(images), generator=generator).tolist()]
-
-
-def _folders(root: Path) -> list[str]:
-    return sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-
-
-def _classes(root: Path) -> tuple[str, ...]:
-    classes = tuple(_folders(root)) if root.is_dir() else ()
-    if not classes:
-        raise UsageError(f"The image folder '{root}' has no class folders.", LAYOUT)
-    if len(classes) < 2:
-        raise UsageError(
-            f"The image folder '{root}' has only one class folder ('{classes[0]}'); at least 2 are needed.",
-            LAYOUT,
-        )
-    return classes
-
-
-def _images(root: Path, folder: Path, classes: tuple[str, ...]) -> list[ImageFile]:
-    numbers = {name: label for label, name in enumerate(classes)}
-    found = make_dataset(str(folder), numbers, extensions=IMG_EXTENSIONS, allow_empty=True)
-    images = list(_described(root, ((Path(path), label) for path, label in found)))
-    empty = sorted(set(numbers.values()) - {image.label for image in images})
-    if empty:
-        raise UsageError(
-            f"The class folder '{folder / classes[empty[0]]}' has no images.",
-            f"Images are files that end in {', '.join(IMG_EXTENSIONS)}.",
-        )
-    return sorted(images, key=lambda image: image.relative)
-
-
-def _described(root: Path, found: Iterable[tuple[Path, int]]) -> Iterable[ImageFile]:
-    for path, label in found:
-        if not path.name.startswith("."):
-            yield ImageFile(path, path.relative_to(root).as_posix(), label, path.stat().st_size)

@@ -4,27 +4,42 @@ Layout `root/<class>/<image>`, divided by file into train, search and report; or
 and `root/val/<class>/<image>`, where the images of `val` are divided into search and report.
 """
 
-import hashlib
-import json
 import math
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
-from nas.datasets._image_files import ImageFile, find, split
+from nas.datasets._checked import Update
+from nas.datasets._decoding import Scale, UnreadableError, colour, decoded, depths_of
+from nas.datasets._image_digest import digest, former_digest, manifest, read_otherwise
+from nas.datasets._image_files import ImageFile
+from nas.datasets._image_options import (
+    check_among,
+    check_integers,
+    choice_of,
+    folder_of,
+    height_and_width,
+    is_number,
+    names_in,
+)
+from nas.datasets._scan import shown
 from nas.datasets._seeds import mixed_seed
-from search_spaces._errors import UsageError
+from nas.datasets._selection import Selection, look, select
+from search_spaces._errors import JobFailedError, UsageError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 AUGMENTATIONS = ("crop", "none")
+MODES = {1: "L", 3: "RGB"}
 AREAS = (0.08, 1.0)
 RATIOS = (3 / 4, 4 / 3)
 TRIES = 10
@@ -35,84 +50,100 @@ Box = tuple[int, int, int, int]
 def build(
     *,
     root: str,
-    image_size: int = 64,
+    image_size: int | Sequence[int] = 64,
+    in_chans: int = 3,
     split_seed: int = 0,
     search: float = 0.1,
     report: float = 0.1,
     mean: Sequence[float] = IMAGENET_MEAN,
     std: Sequence[float] = IMAGENET_STD,
     augmentation: str = "crop",
+    background: str | Sequence[int] = "white",
+    on_bad_image: str = "refuse",
+    on_equal_images: str = "refuse",
+    skipped: Sequence[str] = (),
+    added: Sequence[str] = (),
     workers: int = 2,
 ) -> "ImageFolder":
-    """The images below `root` as RGB squares of `image_size` pixels, normalised by `mean` and `std`.
+    """The images below `root` in `image_size` pixels, a side or [height, width], normalised by `mean`, `std`.
 
-    search, report: shares of the images of each class (with `train` and `val` folders: their proportion in
-    `val`).
+    in_chans: 3 for RGB, 1 for grey.  search, report: shares of the images of each class (with `train` and
+    `val` folders: their proportion in `val`).
     augmentation: `crop` is a random resized crop and a horizontal flip, `none` the centre crop that search
-    and report get.
-    workers: threads that decode.  Raises UsageError for a wrong option and for a tree without usable classes.
+    and report get.  background: on which transparent images are blended.
+    on_bad_image: `refuse` or `skip` what cannot be read.  on_equal_images: `refuse` or `keep` equal ones of
+    two classes.  skipped, added: relative paths that a job that has begun does not use; the first keep their
+    place in the split.
+    workers: threads that decode.  Raises UsageError for a wrong option, a tree without usable classes, or for
+    what is refused.
     """
-    if not isinstance(root, str | Path):
-        raise UsageError(
-            f"root = {root!r} is not a path.", "Give the folder that holds one folder per class."
-        )
-    _check_integers(image_size=image_size, workers=workers)
-    if not isinstance(split_seed, int) or isinstance(split_seed, bool):
-        raise UsageError(f"split_seed = {split_seed!r} is not an integer.")
-    if not all(_is_number(share) and 0 < share < 1 for share in (search, report)) or search + report >= 1:
-        raise UsageError(
-            f"search = {search!r} and report = {report!r} are not possible shares of the images.",
-            "Both are positive, and together they leave a rest to train on (sum below 1).",
-        )
-    if augmentation not in AUGMENTATIONS:
-        raise UsageError(
-            f"augmentation = {augmentation!r} is unknown.", f"Options: {', '.join(AUGMENTATIONS)}."
-        )
-    normal = _channels("mean", mean), _channels("std", std)
+    folder, choice = folder_of(root), choice_of(split_seed, search, report, on_bad_image, on_equal_images)
+    size = height_and_width(image_size)
+    check_integers(workers=workers)
+    check_among("augmentation", augmentation, AUGMENTATIONS)
+    if type(in_chans) is not int or in_chans not in MODES:
+        raise UsageError(f"in_chans = {in_chans!r} is neither 3 (colours) nor 1 (grey).")
+    normal = _channels("mean", mean, in_chans), _channels("std", std, in_chans)
     if min(normal[1]) <= 0:
         raise UsageError(f"std = {list(normal[1])} has a value that is not positive.")
-    classes, groups = find(Path(root).expanduser())
-    splits = split(groups, seed=split_seed, search=search, report=report)
-    return ImageFolder(classes, splits, image_size, normal, crop=augmentation == "crop", workers=workers)
+    choice = replace(choice, skipped=names_in("skipped", skipped), added=names_in("added", added))
+    ground = colour(background)
+    selection = select(folder, choice, lambda done, total: None, threads=workers)
+    depths = depths_of(
+        selection.contents[f.relative].look for part in selection.splits.values() for f in part
+    )
+    scale = Scale(depths, ground, MODES[in_chans])
+    return ImageFolder(selection, size, normal, scale, crop=augmentation == "crop", workers=workers)
+
+
+def prepare(update: Update, *, root: str, workers: int = 2, **others: object) -> None:
+    """Reads and decodes every image that no data set has looked at before, so that `build` need not.
+
+    update: hears how many are done, of how many.  Raises UsageError as `build` does for the folder.
+    """
+    check_integers(workers=workers)
+    look(folder_of(root), update, threads=workers)
 
 
 class ImageFolder:
     """Images that are read from their files when they are needed; only the list of files is held in memory.
 
-    digest: SHA-256 over the sorted relative paths with their file sizes and splits, the class names and the
-    options that shape an input. It does not read the pixels: a file that is overwritten by another image of
-    the same size in bytes goes unnoticed.
+    digest: SHA-256 over the relative paths with the hashes of their contents and their splits, the class
+    names and the options that shape an input.  former_digest: by the rule of jobs before version 0.2, which
+    had the sizes of the files.  otherwise: what those read otherwise, in words, if anything.
     """
 
     name = "image_folder"
 
     def __init__(
         self,
-        classes: tuple[str, ...],
-        splits: dict[str, list[ImageFile]],
-        image_size: int,
+        selection: Selection,
+        size: tuple[int, int],
         normal: tuple[list[float], list[float]],
+        scale: Scale,
         *,
         crop: bool,
         workers: int,
     ) -> None:
-        self.classes = classes
-        self.num_classes = len(classes)
-        self.input_shape = (3, image_size, image_size)
-        self.sizes = {name: len(files) for name, files in splits.items()}
-        self.digest = _digest(classes, splits, image_size, normal)
-        self._splits, self._side, self._normal, self._crop, self._workers = (
-            splits,
-            image_size,
-            normal,
-            crop,
-            workers,
-        )
+        self.classes = selection.classes
+        self.num_classes = len(self.classes)
+        self.input_shape = (3 if scale.mode == "RGB" else 1, *size)
+        self.sizes = {name: len(files) for name, files in selection.splits.items()}
+        self.facts = selection.facts
+        self.digest = digest(selection, size, normal, scale)
+        self.former_digest = former_digest(selection, size, normal)
+        self.otherwise = read_otherwise(selection, scale)
+        self._splits, self._size, self._normal = selection.splits, size, normal
+        self._selection, self._scale, self._crop, self._workers = selection, scale, crop, workers
+
+    def manifest(self) -> list[list[Any]]:
+        """See `DataSet`."""
+        return manifest(self._selection)
 
     def train_batch(self, seed: int, step: int, size: int) -> tuple[Tensor, Tensor]:
-        """Images (size, 3, image_size, image_size), labels (size,): batch `step` over shuffled epochs.
+        """Images (size, *input_shape), labels (size,): batch `step` over shuffled epochs.
 
-        Raises UsageError for an image that cannot be decoded.
+        Raises JobFailedError for an image that cannot be decoded any more.
         """
         chosen = self._chosen(seed, step, size)
         if not self._crop:
@@ -123,13 +154,13 @@ class ImageFolder:
         return self._load(chosen, [self._augmented(draw) for draw in draws.tolist()])
 
     def clean_batch(self, seed: int, step: int, size: int) -> Tensor:
-        """Centre crops of the images that `train_batch` takes; raises UsageError as it does."""
+        """Centre crops of the images that `train_batch` takes; raises JobFailedError as it does."""
         return self._load(self._chosen(seed, step, size), [self._centre] * size)[0]
 
     def batches(self, split: str, size: int, images: slice | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """The split, decoded batch by batch: `report` in the order of its paths, `search` in a mixed one.
 
-        Raises UsageError for a bad image.
+        Raises JobFailedError for an image that cannot be decoded any more.
         """
         files = self._splits[split][images or slice(None)]
         for start in range(0, len(files), size):
@@ -150,44 +181,49 @@ class ImageFolder:
         self, files: list[ImageFile], shapes: list[Callable[[Image.Image], Image.Image]]
     ) -> tuple[Tensor, Tensor]:
         def pixels(file: ImageFile, shape: Callable[[Image.Image], Image.Image]) -> Tensor:
-            tensor: Tensor = transforms.pil_to_tensor(shape(_decoded(file.path)))
+            tensor: Tensor = transforms.pil_to_tensor(shape(_decoded(file.path, self._scale)))
             return tensor
 
-        with ThreadPoolExecutor(self._workers) as pool:
+        with warnings.catch_warnings(), ThreadPoolExecutor(self._workers) as pool:
+            warnings.simplefilter("ignore")  # of Pillow, about files that were judged when the job began
             images = torch.stack(list(pool.map(pixels, files, shapes)))
         mean, std = self._normal
         inputs = transforms.normalize(transforms.to_dtype(images, torch.float32, scale=True), mean, std)
         return inputs, torch.tensor([file.label for file in files])
 
     def _centre(self, image: Image.Image) -> Image.Image:
-        width, height = image.size
-        side = min(width, height)
-        return self._resized(image, ((height - side) // 2, (width - side) // 2, side, side))
+        (width, height), (h, w) = image.size, self._size
+        high, wide = min(height, max(1, width * h // w)), min(width, max(1, height * w // h))
+        return self._resized(image, ((height - high) // 2, (width - wide) // 2, high, wide))
 
     def _augmented(self, draw: list[list[float]]) -> Callable[[Image.Image], Image.Image]:
         *tries, (flip, *_) = draw
 
         def shape(image: Image.Image) -> Image.Image:
-            cropped = self._resized(image, crop_box(image.height, image.width, tries))
+            cropped = self._resized(image, crop_box(image.height, image.width, tries, shape=self._size))
             flipped: Image.Image = transforms.horizontal_flip(cropped) if flip < 0.5 else cropped
             return flipped
 
         return shape
 
     def _resized(self, image: Image.Image, box: Box) -> Image.Image:
-        resized: Image.Image = transforms.resized_crop(image, *box, [self._side, self._side])
+        resized: Image.Image = transforms.resized_crop(image, *box, list(self._size))
         return resized
 
 
-def crop_box(height: int, width: int, tries: Sequence[Sequence[float]]) -> Box:
+def crop_box(
+    height: int, width: int, tries: Sequence[Sequence[float]], *, shape: tuple[int, int] = (1, 1)
+) -> Box:
     """Top, left, height, width of a random crop: the first that fits of `tries`, four numbers in [0, 1) each.
+
+    shape: height and width of what becomes of it, from whose proportions the crop's differ by RATIOS.
 
     Source: torchvision's RandomResizedCrop (which draws from the global generator); the whole image where no
     try fits.
     """
     for area, ratio, top, left in tries:
         pixels = height * width * (AREAS[0] + (AREAS[1] - AREAS[0]) * area)
-        aspect = RATIOS[0] * (RATIOS[1] / RATIOS[0]) ** ratio
+        aspect = RATIOS[0] * (RATIOS[1] / RATIOS[0]) ** ratio * (shape[1] / shape[0])
         h, w = round(math.sqrt(pixels / aspect)), round(math.sqrt(pixels * aspect))
         if 0 < h <= height and 0 < w <= width:
             return int(top * (height - h + 1)), int(left * (width - w + 1)), h, w
@@ -202,44 +238,27 @@ def _epoch_order(seed: int, epoch: int, count: int) -> list[int]:
     return order
 
 
-def _decoded(path: Path) -> Image.Image:
-    """The image as RGB; 16-bit greyscale is scaled down, transparency is dropped."""
+def _decoded(path: Path, scale: Scale | None = None) -> Image.Image:
+    """The image as the scale has it. Raises JobFailedError: all were readable when the data set was built."""
     try:
-        with Image.open(path) as image:
-            if image.mode.startswith("I;16"):
-                return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
-            return (
-                image.convert("RGBA").convert("RGB") if "transparency" in image.info else image.convert("RGB")
-            )
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UsageError(
-            f"The image '{path}' cannot be read: {error}.", "Repair the file or remove it from the folder."
+        return decoded(path, scale)
+    except UnreadableError as error:
+        raise JobFailedError(
+            f"The image '{shown(path)}' cannot be read: {error}.",
+            "Repair the file and go on with `nas resume JOB`, or remove it: `nas resume JOB --accept-data`.",
         ) from error
 
 
-def _digest(
-    classes: tuple[str, ...],
-    splits: dict[str, list[ImageFile]],
-    image_size: int,
-    normal: tuple[list[float], list[float]],
-) -> str:
-    files = [(file.relative, file.size, file.label, name) for name, part in splits.items() for file in part]
-    return hashlib.sha256(json.dumps([classes, files, image_size, normal]).encode()).hexdigest()
-
-
-def _check_integers(**options: object) -> None:
-    for name, value in options.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise UsageError(f"{name} = {value!r} is not a positive integer.")
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _channels(name: str, values: object) -> list[float]:
-    if not isinstance(values, list | tuple) or len(values) != 3 or not all(map(_is_number, values)):
+def _channels(name: str, values: object, in_chans: int) -> list[float]:
+    """One number for each channel; those of three colours make their mean for grey, as timm does it."""
+    if (
+        not isinstance(values, list | tuple)
+        or len(values) not in (3, in_chans)
+        or not all(map(is_number, values))
+    ):
         raise UsageError(
-            f"{name} = {values!r} is not a list of 3 numbers.", "Give one for each of red, green and blue."
+            f"{name} = {values!r} is not a list of {in_chans if in_chans == 3 else '1 or 3'} numbers.",
+            "Give one for each of red, green and blue.",
         )
-    return [float(value) for value in values]
+    numbers = [float(value) for value in values]
+    return numbers if len(numbers) == in_chans else [sum(numbers) / len(numbers)]

@@ -9,12 +9,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from nas.config import JobConfig
-from nas.datasets import DataSet
 from nas.progress import Progress
 from nas.stages._watchdog import Leave, graceful_stop
 from nas.store import Job, Lease, NewEvent, NewSubnet, Patience, Stage, Store
 from search_spaces import Architecture, SearchSpace
-from search_spaces._errors import ConflictError, JobFailedError, NASError, StoreError
+from search_spaces._errors import ConflictError, NASError, StoreError
 
 
 @dataclass(frozen=True)
@@ -139,16 +138,6 @@ def after_job(
             yield run
         finally:
             run.lease.give_back(before)
-
-
-def check_data(run: Run, data: DataSet) -> None:
-    """Raises JobFailedError when the data are not those with which the job began."""
-    stage = run.store.stage(run.lease.job, "space")
-    if stage is not None and stage.result and stage.result["data"]["digest"] != data.digest:
-        raise JobFailedError(
-            f"The data set '{data.name}' is not what it was when job '{run.lease.job.name}' began.",
-            "Restore the data, or start a new job.",
-        )
 
 
 def subnet_row(space: SearchSpace, arch: Architecture) -> NewSubnet:

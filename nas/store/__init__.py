@@ -5,6 +5,7 @@ from typing import Self
 
 from nas.artifacts import damage
 from nas.store._artifacts import Artifacts
+from nas.store._data_changes import DataChanges
 from nas.store._devices import AgentLease, Devices
 from nas.store._engine import default_url
 from nas.store._errors import ReplacedError
@@ -70,7 +71,7 @@ __all__ = [
 ]
 
 
-class Store(Jobs, Devices, Requests, Results, Measurements, Artifacts, Places):
+class Store(Jobs, Devices, Requests, Results, Measurements, Artifacts, DataChanges, Places):
     """An open store; a context manager that closes it."""
 
     @classmethod

@@ -15,9 +15,9 @@ def save(path: Path, *, seed: int, size: tuple[int, int] = (20, 24), mode: str =
     Image.fromarray(pixels).convert(mode).save(path)
 
 
-def make_tree(root: Path, *, per_class: int = 10, classes: tuple[str, ...] = CLASSES) -> Path:
-    """`per_class` different images of each class."""
+def make_tree(root: Path, *, per_class: int = 10, classes: tuple[str, ...] = CLASSES, seed: int = 0) -> Path:
+    """`per_class` different images of each class; another seed: other images."""
     for label, name in enumerate(classes):
         for i in range(per_class):
-            save(root / name / f"{i}.png", seed=1000 * label + i)
+            save(root / name / f"{i}.png", seed=1_000_000 * seed + 1000 * label + i)
     return root

@@ -186,7 +186,7 @@ def test_data_options_and_inits(tmp_path: Path) -> None:
     assert (config.data.name, config.data.options) == ("digits", {"split_seed": 3})
     assert config.supernet.init == TimmInit(timm="vit", pretrained=False)
     assert load(tmp_path, "supernet: {init: {checkpoint: runs/a}}").supernet.init == CheckpointInit(
-        checkpoint="runs/a"
+        checkpoint=str(tmp_path / "runs" / "a")
     )
     assert load(tmp_path, "data: nas.datasets.digits").data.name == "nas.datasets.digits"
 

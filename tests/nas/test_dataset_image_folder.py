@@ -2,6 +2,7 @@
 
 import shutil
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,13 @@ def files(dataset: image_folder.ImageFolder) -> dict[str, set[str]]:
 
 def pixels(dataset: image_folder.ImageFolder, split: str) -> torch.Tensor:
     return torch.cat([inputs for inputs, _ in dataset.batches(split, 7)])
+
+
+def save_all(root: Path, make: Callable[[int], Image.Image]) -> None:
+    """Three images each of classes a and b; `make` gets 0 to 5, so that no two need to be equal."""
+    for i in range(6):
+        (root / "ab"[i % 2]).mkdir(exist_ok=True)
+        make(i).save(root / "ab"[i % 2] / f"{i}.png")
 
 
 def test_the_split_is_by_file_and_the_same_in_every_class(tree) -> None:
@@ -70,7 +78,7 @@ def test_the_digest_notices_a_changed_file_and_a_changed_option(tree) -> None:
 
 def test_train_and_val_folders_are_kept_apart(tmp_path) -> None:
     make_tree(tmp_path / "train", per_class=4)
-    make_tree(tmp_path / "val", per_class=6)
+    make_tree(tmp_path / "val", per_class=6, seed=1)
     dataset = image_folder.build(root=str(tmp_path))
     found = files(dataset)
     assert dataset.sizes == {"train": 12, "search": 9, "report": 9}
@@ -93,11 +101,8 @@ def test_an_epoch_shows_every_image_once_in_a_new_order(tree) -> None:
 
 
 def test_crops_are_flipped_about_half_of_the_time_and_differ(tmp_path) -> None:
-    ramp = np.repeat(np.arange(64, dtype=np.uint8)[None, :, None] * 4, 64, axis=0).repeat(3, axis=2)
-    for name in ("a", "b"):
-        for i in range(3):
-            (tmp_path / name).mkdir(exist_ok=True)
-            Image.fromarray(ramp).save(tmp_path / name / f"{i}.png")
+    ramp = np.repeat(np.arange(64, dtype=np.uint8)[None, :, None] * 3, 64, axis=0).repeat(3, axis=2)
+    save_all(tmp_path, lambda i: Image.fromarray(ramp + i))
     dataset = image_folder.build(root=str(tmp_path), image_size=8, **EXACT | {"augmentation": "crop"})
     inputs, _ = dataset.train_batch(0, 0, 100)
     rises = (inputs[:, 0, 0, -1] > inputs[:, 0, 0, 0]).float().mean()
@@ -141,7 +146,9 @@ def test_batches_read_no_more_than_they_give(tree, monkeypatch) -> None:
     dataset = image_folder.build(root=str(tree), search=0.4)
     read: list[Path] = []
     decoded = image_folder._decoded
-    monkeypatch.setattr(image_folder, "_decoded", lambda path: read.append(path) or decoded(path))
+    monkeypatch.setattr(
+        image_folder, "_decoded", lambda path, scale: read.append(path) or decoded(path, scale)
+    )
     batches = dataset.batches("search", 5)
     assert read == []
     next(batches)
@@ -159,18 +166,14 @@ def test_pixels_are_normalised(tree) -> None:
 def test_the_centre_of_an_image_is_kept(tmp_path) -> None:
     image = np.zeros((10, 30, 3), dtype=np.uint8)
     image[:, 10:20] = 255
-    for name in ("a", "b"):
-        for i in range(3):
-            (tmp_path / name).mkdir(exist_ok=True)
-            Image.fromarray(image).save(tmp_path / name / f"{i}.png")
+    save_all(tmp_path, lambda i: Image.fromarray(np.pad(image, ((0, 0), (i, i), (0, 0)))))
     assert pixels(image_folder.build(root=str(tmp_path), image_size=10, **EXACT), "search").min() == 1
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "LA", "1"])
 def test_every_kind_of_image_becomes_rgb(tmp_path, mode: str) -> None:
-    for name in ("a", "b"):
-        for i in range(3):
-            save(tmp_path / name / f"{i}.png", seed=i, mode=mode)
+    for i in range(6):
+        save(tmp_path / "ab"[i % 2] / f"{i}.png", seed=i, mode=mode)
     dataset = image_folder.build(root=str(tmp_path), image_size=24, **EXACT)
     grey = pixels(dataset, "search")
     assert grey.shape == (2, 3, 24, 24)
@@ -179,21 +182,22 @@ def test_every_kind_of_image_becomes_rgb(tmp_path, mode: str) -> None:
 
 
 def test_a_palette_with_transparency_is_read_without_a_warning(tmp_path) -> None:
-    for name in ("a", "b"):
-        for i in range(3):
-            (tmp_path / name).mkdir(exist_ok=True)
-            image = Image.new("P", (8, 8), 1)
-            image.putpalette([0, 0, 0, 255, 0, 0])
-            image.save(tmp_path / name / f"{i}.png", transparency=bytes([0, 128]))
-    red = pixels(image_folder.build(root=str(tmp_path), image_size=8, **EXACT), "search")
-    assert red.mean(dim=(0, 2, 3)).tolist() == [1, 0, 0]
+    def half_red(i: int) -> Image.Image:
+        image = Image.new("P", (8 + i, 8), 1)
+        image.putpalette([0, 0, 0, 255, 0, 0])
+        image.info["transparency"] = bytes([0, 128])
+        return image
+
+    save_all(tmp_path, half_red)
+    options = {"root": str(tmp_path), "image_size": 8} | EXACT
+    on_white = pixels(image_folder.build(**options), "search").mean(dim=(0, 2, 3))
+    torch.testing.assert_close(on_white, torch.tensor([1, 127 / 255, 127 / 255]))
+    on_black = pixels(image_folder.build(**options, background="black"), "search").mean(dim=(0, 2, 3))
+    torch.testing.assert_close(on_black, torch.tensor([128 / 255, 0, 0]))
 
 
 def test_sixteen_bits_are_scaled_and_not_clipped(tmp_path) -> None:
-    for name in ("a", "b"):
-        for i in range(3):
-            (tmp_path / name).mkdir(exist_ok=True)
-            Image.fromarray(np.full((8, 8), 51 << 8, dtype=np.uint16)).save(tmp_path / name / f"{i}.png")
+    save_all(tmp_path, lambda i: Image.fromarray(np.full((8, 8 + i), 51 << 8, dtype=np.uint16)))
     grey = pixels(image_folder.build(root=str(tmp_path), image_size=8, **EXACT), "search")
     torch.testing.assert_close(grey, torch.full_like(grey, 0.2))
 

@@ -9,7 +9,7 @@ from image_trees import CLASSES, make_tree
 
 from nas import datasets
 from nas.datasets import image_folder
-from search_spaces._errors import UsageError
+from search_spaces._errors import JobFailedError, UsageError
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def only_train(root: Path) -> None:
 
 def other_classes_in_val(root: Path) -> None:
     only_train(root)
-    make_tree(root / "val", classes=("ant", "bee"))
+    make_tree(root / "val", classes=("ant", "bee"), seed=1)
 
 
 def broken_link(root: Path) -> None:
@@ -78,13 +78,13 @@ def test_a_tree_that_cannot_be_used_is_one_sentence(tree, damage, message: str) 
 
 
 @pytest.mark.parametrize("content", [b"", b"not an image", None])
-def test_a_broken_image_is_named(tree, content: bytes | None) -> None:
+def test_an_image_that_breaks_later_is_named(tree, content: bytes | None) -> None:
     dataset = image_folder.build(root=str(tree))
     for path in tree.rglob("*.png"):
         whole = path.read_bytes()
         path.write_bytes(whole[: len(whole) // 2] if content is None else content)
     for read in (lambda: dataset.train_batch(0, 0, 2), lambda: next(dataset.batches("search", 2))):
-        with pytest.raises(UsageError, match=r"The image '.*\d\.png' cannot be read") as caught:
+        with pytest.raises(JobFailedError, match=r"The image '.*\d\.png' cannot be read") as caught:
             read()
         assert "remove it" in caught.value.hint
 

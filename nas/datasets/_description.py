@@ -1,0 +1,34 @@
+"""What a data set is made of, as plain data and as the one line with which a job begins."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nas.datasets import DataSet
+
+MOST_REASONS = 6
+
+
+def described(data: "DataSet") -> dict[str, Any]:
+    """name, digest, sizes (images by split), classes (how many), and the data set's `facts`, if it has any.
+
+    facts: smallest and largest ([class, images]), left_out (files by reason), notes (sentences).
+    """
+    facts: dict[str, Any] = getattr(data, "facts", {})
+    told = {"name": data.name, "digest": data.digest, "sizes": data.sizes, "classes": data.num_classes}
+    return told | facts
+
+
+def line(told: dict[str, Any]) -> str:
+    """`described` in one line; also of jobs that knew less."""
+    sizes = told.get("sizes", {})
+    images = ", ".join(f"{sizes[name]:,} {name}" for name in ("train", "search", "report") if name in sizes)
+    parts = [f"{told['classes']} classes"] if "classes" in told else []
+    parts += [f"images: {images}"] if images else []
+    if "smallest" in told:
+        (small, least), (large, most) = told["smallest"], told["largest"]
+        parts.append(f"from {least:,} ({small}) to {most:,} ({large}) a class")
+    if left_out := told.get("left_out"):
+        reasons = sorted(left_out.items(), key=lambda item: (-item[1], item[0]))
+        some = ", ".join(f"{count:,} {reason}" for reason, count in reasons[:MOST_REASONS])
+        parts.append(f"left out: {some}{', ...' if len(reasons) > MOST_REASONS else ''}")
+    return f"Data {told['name']}: {'; '.join(parts)}."
