@@ -7,15 +7,17 @@ from dash import Dash, Input, Output, State
 from dash.development.base_component import Component
 
 from dashboards import _devices as devices
+from dashboards._opened import OpenedStore
 from dashboards._pages import LIVE_STATES
 from nas.store import Store, frames, latency_frames
 
 
-def explore_devices(app: Dash, store: Store) -> None:
+def explore_devices(app: Dash, opened: OpenedStore) -> None:
     """The list of devices and the page of one."""
 
     @app.callback(Output("devices", "children"), Input("devices-clock", "n_intervals"))
     def show_devices(_ticks: int | None) -> Component:
+        store = opened.get()
         return devices.devices_table(frames.devices(store), latency_frames.agents(store))
 
     @app.callback(
@@ -28,7 +30,7 @@ def explore_devices(app: Dash, store: Store) -> None:
         State("device", "data"),
     )
     def show_device(_ticks: int | None, search: str | None, device_id: int) -> tuple[Any, ...]:
-        return device_parts(store, device_id, search)
+        return device_parts(opened.get(), device_id, search)
 
 
 def device_parts(store: Store, device_id: int, search: str | None = None) -> tuple[Any, ...]:

@@ -29,7 +29,7 @@ class Facts:
 def subnet_facts(store: Store, job: Job, key: str, device_id: int | None = None) -> Facts | None:
     """The facts of the job's subnet with this key on a device, by default its own; None without any."""
     finalists = frames.finalists(store, job, device_id)
-    searched = frames.evaluations(store, job, device_id)
+    searched = frames.evaluations(store, job, device_id, key=key)
     final, tried = finalists[finalists["subnet"] == key], searched[searched["subnet"] == key]
     own = job_devices.own_device(store, job)
     shown = own if device_id is None else device_id

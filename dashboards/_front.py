@@ -48,21 +48,23 @@ def front_figure(
     *,
     job: str = "",
     selected: str | None = None,
+    searched: int | None = None,
 ) -> go.Figure:
     """Quality on the report split against measured latency, over the subnets that the search looked at.
 
     finalists, evaluations: as `nas.store.frames` gives them. selected: the key of the subnet to be ringed.
+    searched: how many subnets the search looked at, where `evaluations` are some of them to be drawn.
     Every point carries its subnet's key as `customdata`.
     """
     title = "Quality against latency" + (f" of {escaped(job)}" if job else "")
     known = _known(finalists)
-    searched = _searched(evaluations)
-    if known.empty and searched.empty:
+    tried = _searched(evaluations)
+    if known.empty and tried.empty:
         return empty(title, "No subnet has been evaluated yet.")
     figure = go.Figure()
     metric = str(known["metric"].iloc[0]) if len(known) else "quality"
-    if len(searched):
-        figure.add_trace(_dots(searched, metric))
+    if len(tried):
+        figure.add_trace(_dots(tried, metric, searched))
     best = front_rows(known)
     for i, (device, rows) in enumerate(known.groupby("device")):
         on_front = rows["subnet"].isin(best.loc[best["device"] == device, "subnet"])
@@ -74,10 +76,10 @@ def front_figure(
         again = known.dropna(subset=[weights])
         if len(again):
             figure.add_trace(_retrained(again, weights, index=i))
-    ring = _ring(known, searched, selected)
+    ring = _ring(known, tried, selected)
     if ring is not None:
         figure.add_trace(ring)
-    dots = "; dots: search split, predicted" if len(searched) else ""
+    dots = "; dots: search split, predicted" if len(tried) else ""
     framed(figure, title, f"quality on the report split, latency measured{dots}")
     figure.update_xaxes(type="log", title="latency in ms (log scale)", tickformat="~g")
     figure.update_yaxes(title=escaped(metric), tickformat=".0%" if is_share(metric) else None)
@@ -97,14 +99,18 @@ def _searched(evaluations: pd.DataFrame | None) -> pd.DataFrame:
     return evaluations.dropna(subset=["latency_ms", "value"])
 
 
-def _dots(searched: pd.DataFrame, metric: str) -> go.Scatter:
-    """The subnets of the search, thinned out evenly beyond MOST_DOTS (SVG draws no more at ease)."""
-    shown = searched.iloc[:: -(-len(searched) // MOST_DOTS)]
-    count = f"{len(shown):,} of {len(searched):,}" if len(shown) < len(searched) else f"{len(searched):,}"
+def _dots(searched: pd.DataFrame, metric: str, total: int | None) -> go.Scatter:
+    """The subnets of the search, thinned out evenly beyond MOST_DOTS (SVG draws no more at ease).
+
+    total: how many there are, where `searched` has been thinned out already.
+    """
+    shown = searched if total is not None else searched.iloc[:: -(-len(searched) // MOST_DOTS)]
+    total = len(searched) if total is None else total
+    count = f"{len(shown):,} of {total:,}" if len(shown) < total else f"{total:,}"
     texts = [
         f"<b>{escaped(row['subnet'])}</b>"
         f"<br>{escaped(metric)} {quality(row['value'], row['stderr'], metric)} on the search split"
-        f"<br>{milliseconds(row['latency_ms'])} predicted<br>{escaped(words(row['architecture']))}"
+        f"<br>{milliseconds(row['latency_ms'])} predicted{_architecture_text(row['architecture'])}"
         for row in shown.to_dict("records")
     ]
     return go.Scatter(
@@ -117,6 +123,11 @@ def _dots(searched: pd.DataFrame, metric: str) -> go.Scatter:
         marker={"size": 5, "color": GREY, "opacity": 0.4},
         name=f"searched: predicted latency, search split ({count} subnets)",
     )
+
+
+def _architecture_text(architecture: Mapping[str, Any] | None) -> str:
+    """A line of its own; nothing where it was not read."""
+    return f"<br>{escaped(words(architecture))}" if architecture is not None else ""
 
 
 def _device_traces(

@@ -33,9 +33,17 @@ def shell() -> Component:
                     html.Nav([dcc.Link("Jobs", href="/"), dcc.Link("Devices", href="/devices")]),
                 ]
             ),
+            dcc.Store(id="store-identity"),
+            dcc.Interval(id="store-clock", interval=REFRESH_MS),
+            html.Div(id="store-alert", role="alert"),
             html.Main(id="page"),
         ]
     )
+
+
+def store_alert(message: str, hint: str) -> list[Component]:
+    """What is wrong with the store that all pages show."""
+    return [html.P([html.Strong(message), f" {hint}"], className="error")]
 
 
 def job_link(job_id: int, name: str) -> str:
@@ -130,6 +138,7 @@ def job_page(job: Job) -> list[Component]:
     """The frame of a job's page; callbacks fill it, and its clock fills it anew while the job runs."""
     return [
         dcc.Store(id="job", data=job.id),
+        dcc.Store(id="job-version"),
         dcc.Interval(id="job-clock", interval=REFRESH_MS),
         html.Div(id="job-head"),
         html.Div([chart("front", tools=True), html.Aside(id="panel")], className="explorer"),

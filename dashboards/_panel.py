@@ -23,7 +23,7 @@ from search_spaces.stitching import FAMILY, stitch_of
 
 def hint(store: Store, job: Job) -> list[Component]:
     """The panel before anything is chosen."""
-    if frames.evaluations(store, job).empty and frames.finalists(store, job).empty:
+    if not frames.has_evaluations(store, job):
         return [html.H2("No subnet yet"), html.P("The search of this job has not evaluated any.")]
     return [
         html.H2("Choose a subnet"),

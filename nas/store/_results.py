@@ -124,16 +124,28 @@ class Results(Database):
 
     @again
     def evaluations(
-        self, job: Job, split: str | None = None, *, weights: str | None = "inherited"
+        self,
+        job: Job,
+        split: str | None = None,
+        *,
+        weights: str | None = "inherited",
+        key: str | None = None,
+        reported: bool = False,
     ) -> list[Evaluation]:
         """The job's evaluations by position (those without one last), of one split or of all.
 
         weights: `inherited`, or what retraining made of a subnet (`finetuned`, `scratch`), or None for all.
+        key: only those of this subnet.  reported: only those of subnets that the report split has seen.
         """
         c = t.evaluations.c
         of_split = sa.true() if split is None else c.split == split
         with_weights = sa.true() if weights is None else c.weights == weights
         query = with_subnet(t.evaluations).where((c.job_id == job.id) & of_split & with_weights)
+        if key is not None:
+            query = query.where((t.subnets.c.key == key) & (t.subnets.c.job_id == job.id))
+        if reported:
+            seen = sa.select(c.subnet_id).where((c.job_id == job.id) & (c.split == "report"))
+            query = query.where(c.subnet_id.in_(seen))
         with self.read() as connection:
             rows = connection.execute(query.order_by(c.position.is_(None), c.position, c.id)).mappings()
             return [Evaluation(**nested(row)) for row in rows]

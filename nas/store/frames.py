@@ -1,5 +1,6 @@
 """The store as pandas frames, for figures, tables and the front; an empty frame has its columns too."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -44,16 +45,32 @@ DEVICES += ["measurements", "failed", "repeatability", "fingerprint", "options",
 
 
 @again
-def jobs(store: Store) -> pd.DataFrame:
+def evaluation_counts(store: Store) -> dict[int, int]:
+    """How many subnets each job has evaluated on the search split, by the job's id."""
+    search = sa.select(t.evaluations.c.job_id, sa.func.count()).where(
+        (t.evaluations.c.split == "search") & (t.evaluations.c.weights == "inherited")
+    )
+    with store.read() as connection:
+        return {row[0]: row[1] for row in connection.execute(search.group_by(t.evaluations.c.job_id))}
+
+
+@again
+def has_evaluations(store: Store, job: Job) -> bool:
+    """Whether any subnet was evaluated, on the search split or the report split."""
+    c = t.evaluations.c
+    with store.read() as connection:
+        return connection.scalar(sa.select(c.id).where(c.job_id == job.id).limit(1)) is not None
+
+
+@again
+def jobs(store: Store, counts: Mapping[int, int] | None = None) -> pd.DataFrame:
     """One row a job, the newest first: its latest stage, its evaluations on the search split, its seconds.
 
     `live` says whether a process holds the job: one that is running and not live was interrupted.
+    counts: as of `evaluation_counts`, where they are known.
     """
+    counts = evaluation_counts(store) if counts is None else counts
     with store.read() as connection:
-        search = sa.select(t.evaluations.c.job_id, sa.func.count()).where(
-            (t.evaluations.c.split == "search") & (t.evaluations.c.weights == "inherited")
-        )
-        counts = {row[0]: row[1] for row in connection.execute(search.group_by(t.evaluations.c.job_id))}
         begun = sa.select(t.stages.c.job_id, t.stages.c.name).order_by(t.stages.c.started_at, t.stages.c.id)
         stages = [row for row in connection.execute(begun) if _of_the_job(row.name)]
     latest = {row.job_id: row.name for row in stages}
@@ -74,11 +91,13 @@ def jobs(store: Store) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=JOBS)
 
 
-def evaluations(store: Store, job: Job, device_id: int | None = None) -> pd.DataFrame:
+def evaluations(
+    store: Store, job: Job, device_id: int | None = None, *, key: str | None = None
+) -> pd.DataFrame:
     """One row an evaluation on the search split, by position, with a column for each objective.
 
     What is told of each of several devices is there with its plain name, too, of one of them: by default the
-    first.
+    first.  key: only those of this subnet.
     """
     device = searched_name(store, job, device_id)
     rows = [
@@ -92,7 +111,7 @@ def evaluations(store: Store, job: Job, device_id: int | None = None) -> pd.Data
             "position": evaluation.position,
             "state": evaluation.state,
         }
-        for evaluation in store.evaluations(job, "search")
+        for evaluation in store.evaluations(job, "search", key=key)
     ]
     return _ordered(rows, EVALUATIONS)
 
@@ -112,7 +131,7 @@ def finalists(store: Store, job: Job, device_id: int | None = None) -> pd.DataFr
     device = searched_name(store, job, asked)
     by_search = asked == own or device is not None
     told = {} if by_search else _predicted(store, job, asked)
-    searched = {(e.subnet.id, e.metric): e for e in store.evaluations(job, "search")}
+    searched = {(e.subnet.id, e.metric): e for e in store.evaluations(job, "search", reported=True)}
     retrained = {
         (e.subnet.id, e.metric, weights): e
         for weights in RETRAINED

@@ -231,7 +231,7 @@ def test_a_space_that_cannot_be_built_costs_only_the_layers(store_url: str) -> N
             broken = '{"space": {"family": "somebodys.module", "options": {}}}'
             connection.execute(sa.text("UPDATE stages SET result = :r WHERE name = 'space'"), {"r": broken})
         text = words(_panel.subnet_panel(store, store.job("j"), key))
-    assert "The layers cannot be shown. The module 'somebodys.module' cannot be imported" in text
+    assert "The layers cannot be shown. The stored search space names the module 'somebodys.module'" in text
     assert "nas extract j" in text
 
 
