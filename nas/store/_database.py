@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,6 +44,7 @@ class Database:
         self.read_only = read_only
         self.artifact_root = artifact_root(url)
         self._engine: Engine = make_engine(url, read_only=read_only)
+        weakref.finalize(self, self._engine.dispose)  # one that nobody closes ends with its last user
 
     def __enter__(self) -> Self:
         return self
