@@ -5,15 +5,16 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 
-.PHONY: help install quickstart test test-all lint types clean
+.PHONY: help install quickstart test test-all test-python lint types clean
 
 help:
 	@echo "make quickstart  install into $(VENV) and run examples/quickstart.yaml to its Pareto front"
 	@echo "make install     install into $(VENV) only (PYTHON=... chooses the Python, 3.11 or newer)"
 	@echo "make test        the quick tests"
+	@echo "make test-python PYTHON=...  the quick tests with another Python, in an environment of its own"
 	@echo "make test-all    all tests, about 40 minutes on two cores; the browser's need chromium and chromium-driver"
 	@echo "make lint types  ruff and the import contracts; mypy"
-	@echo "make clean       remove $(VENV) and what the tools left behind"
+	@echo "make clean       remove $(VENV), those of test-python and what the tools left behind"
 
 install: $(STAMP)
 
@@ -35,6 +36,12 @@ test: $(STAMP)
 test-all: $(STAMP)
 	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -n 2 --dist loadfile -m "not gpu" --timeout 1800
 
+# A make of its own, so that the environment is installed and kept by the same rule.
+test-python:
+	@version=$$("$(PYTHON)" -c 'import sys; print("%d.%d" % sys.version_info[:2])') || { \
+	  echo "error: '$(PYTHON)' is no Python. Try: make test-python PYTHON=/path/to/python3.13" >&2; exit 1; }; \
+	$(MAKE) --no-print-directory test VENV="$(VENV)-python$$version" PYTHON="$(PYTHON)"
+
 lint: $(STAMP)
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
@@ -44,4 +51,4 @@ types: $(STAMP)
 	$(VENV)/bin/mypy
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-python* build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -11,6 +11,7 @@ from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
 from sqlalchemy.engine import URL, Connection, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.pool import NullPool
 
 from search_spaces._errors import ConflictError, StoreError, UsageError
 
@@ -93,7 +94,8 @@ def _storage(url: URL, named: URL) -> RDBStorage:
             f"The database {_shown(named)} holds tables that are not Optuna's.", "Name another database."
         )
     try:
-        return RDBStorage(url.render_as_string(hide_password=False))
+        # Without a pool: a storage that cannot be made would leave its connections behind.
+        return RDBStorage(url.render_as_string(hide_password=False), engine_kwargs={"poolclass": NullPool})
     except RuntimeError:
         raise StoreError(
             f"The storage {_shown(named)} was made by another version of Optuna.",

@@ -24,6 +24,7 @@ RETURN_SECONDS = 10.0  # that what has passed its deadline has to come back when
 LEAVE_SECONDS = 1.5  # for the last words to the store
 ASK_SECONDS = 1.0  # between two questions whether a stop was asked for
 TICK_SECONDS = 0.1
+JOIN_SECONDS = 5.0  # a thread that asks a store that does not answer is left behind
 STOPS = (signal.SIGINT, signal.SIGTERM)
 INTERRUPT = signal.SIGURG  # ours: nobody sends it, and by default it is ignored
 
@@ -78,7 +79,7 @@ class Watchdog:
             for number, handler in before.items():
                 signal.signal(number, handler)
             for thread in self._threads:
-                thread.join(ASK_SECONDS)
+                thread.join(JOIN_SECONDS)
             os.close(self._mouth)
             os.close(self._ears)
 

@@ -1,6 +1,7 @@
 """The connection to one store: transactions for reading, transactions for writing."""
 
 import sqlite3
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
@@ -43,6 +44,7 @@ class Database:
         self._answered = False
         self._identity: str | None = None
         self._inode: int | None = None
+        weakref.finalize(self, self._engine.dispose)  # one that nobody closes ends with its last user
 
     def __enter__(self) -> Self:
         return self

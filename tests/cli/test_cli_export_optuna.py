@@ -3,15 +3,18 @@
 import json
 import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 
 import optuna
 import pytest
 import sqlalchemy as sa
+from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 from running import Nas
+from sqlalchemy.pool import NullPool
 
 import nas
 import search_spaces
@@ -37,8 +40,13 @@ def left_in(url: str) -> list[str]:
     return sorted(file.name for file in file_of(url).parent.iterdir())
 
 
+def unpooled(url: str) -> RDBStorage:
+    """Somebody's own storage, which keeps no connection that nobody would close."""
+    return RDBStorage(url, engine_kwargs={"poolclass": NullPool})
+
+
 def loaded(url: str, name: str) -> optuna.Study:
-    return optuna.load_study(study_name=name, storage=url)
+    return optuna.load_study(study_name=name, storage=unpooled(url))
 
 
 def refused(run_nas: Nas, code: int, *words: object) -> str:
@@ -83,11 +91,11 @@ def test_the_json_and_another_name(run_nas: Nas, filled: str, storage: str) -> N
 def test_several_studies_share_a_storage_and_optuna_goes_on_with_one(
     run_nas: Nas, filled: str, storage: str
 ) -> None:
-    own = optuna.create_study(study_name="own", storage=storage)
+    own = optuna.create_study(study_name="own", storage=unpooled(storage))
     own.add_trial(optuna.create_trial(value=1.0))
     for name in ("a", "b"):
         assert run_nas("export-optuna", "first", "--storage", storage, "--study", name).code == 0
-    assert sorted(optuna.get_all_study_names(storage)) == ["a", "b", "own"]
+    assert sorted(optuna.get_all_study_names(unpooled(storage))) == ["a", "b", "own"]
     assert [len(loaded(storage, name).trials) for name in ("own", "a", "b")] == [1, 80, 80]
     study = loaded(storage, "b")
     study.tell(study.ask(), [0.5, 1.0])
@@ -142,7 +150,7 @@ def test_what_has_nothing_to_export(run_nas: Nas, filled: str, storage: str) -> 
 
 
 def test_a_study_of_that_name_stays_as_it_is(run_nas: Nas, filled: str, storage: str) -> None:
-    optuna.create_study(study_name="first", storage=storage)
+    optuna.create_study(study_name="first", storage=unpooled(storage))
     before = file_of(storage).read_bytes()
     message = refused(run_nas, 4, "first", "--storage", storage)
     assert "has a study 'first' already" in message
@@ -161,8 +169,8 @@ def test_a_database_of_something_else_is_left_alone(run_nas: Nas, filled: str, s
 
 
 def test_another_version_of_optuna(run_nas: Nas, filled: str, storage: str) -> None:
-    optuna.create_study(storage=storage)
-    with sqlite3.connect(file_of(storage)) as connection:
+    optuna.create_study(storage=unpooled(storage))
+    with closing(sqlite3.connect(file_of(storage))) as connection, connection:
         connection.execute("UPDATE alembic_version SET version_num = 'v1.3.0.a'")
     connection.close()
     assert "another version of Optuna" in refused(run_nas, 5, "first", "--storage", storage)
@@ -176,7 +184,7 @@ def test_a_failure_leaves_nothing_behind(
     run_nas: Nas, filled: str, storage: str, monkeypatch, there: bool, error: BaseException
 ) -> None:
     if there:
-        optuna.create_study(study_name="own", storage=storage)
+        optuna.create_study(study_name="own", storage=unpooled(storage))
 
     def fails(*_: object) -> None:
         raise error
@@ -186,8 +194,8 @@ def test_a_failure_leaves_nothing_behind(
     assert (ran.code, ran.out) == (130 if isinstance(error, KeyboardInterrupt) else 5, "")
     assert left_in(storage) == (["optuna.db"] if there else [])
     if there:
-        assert optuna.get_all_study_names(storage) == ["own"]
-        with sqlite3.connect(file_of(storage)) as connection:
+        assert optuna.get_all_study_names(unpooled(storage)) == ["own"]
+        with closing(sqlite3.connect(file_of(storage))) as connection, connection:
             tables = (models.TrialModel, models.TrialParamModel, models.StudyUserAttributeModel)
             for table in tables:
                 query = f"SELECT count(*) FROM {table.__tablename__}"

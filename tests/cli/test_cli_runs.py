@@ -12,6 +12,7 @@ from running import Nas
 
 from nas.config import JobConfig
 from nas.progress import Progress
+from nas.stages._watchdog import Leave
 from nas.store import Job, NewSubnet, Store
 from search_spaces._errors import JobFailedError, UsageError
 
@@ -34,7 +35,7 @@ def create(store: Store, config: JobConfig, *, name: str | None, base: str | Non
     return store.job(chosen)
 
 
-def work(store: Store, job: Job, *, progress: Progress) -> None:
+def work(store: Store, job: Job, *, progress: Progress, end: Leave | None = None) -> None:
     """Stands in for `nas.pipeline.run`."""
     progress.stage("train")
     progress.update(1, 2, loss=0.25)
@@ -145,7 +146,7 @@ def test_names(run_nas: Nas, store_url: str, tmp_path: Path) -> None:
 def test_resume_is_the_same_call(run_nas: Nas, pretended: StandIn, tmp_path: Path) -> None:
     seen: list[str] = []
 
-    def work(store: Store, job: Job, *, progress: Progress) -> None:
+    def work(store: Store, job: Job, *, progress: Progress, end: Leave | None = None) -> None:
         seen.append(job.name)
         with store.acquire(job) as lease:
             lease.finish("succeeded")
@@ -161,7 +162,7 @@ def test_resume_is_the_same_call(run_nas: Nas, pretended: StandIn, tmp_path: Pat
 def test_an_interrupt_names_the_resume_command(
     run_nas: Nas, pretended: StandIn, tmp_path: Path, verb: tuple[str, ...]
 ) -> None:
-    def interrupted(store: Store, job: Job, *, progress: Progress) -> None:
+    def interrupted(store: Store, job: Job, *, progress: Progress, **_: Any) -> None:
         raise KeyboardInterrupt
 
     pretended("pipeline", run=interrupted)
@@ -174,11 +175,11 @@ def test_an_interrupt_names_the_resume_command(
 
 @pytest.mark.usefixtures("unfinished")
 def test_a_job_that_was_stopped_or_failed(run_nas: Nas, pretended: StandIn) -> None:
-    def stopped(store: Store, job: Job, *, progress: Progress) -> None:
+    def stopped(store: Store, job: Job, *, progress: Progress, **_: Any) -> None:
         with store.acquire(job) as lease:
             lease.finish("stopped")
 
-    def failed(store: Store, job: Job, *, progress: Progress) -> None:
+    def failed(store: Store, job: Job, *, progress: Progress, **_: Any) -> None:
         progress.stage("train")
         raise JobFailedError("The loss is NaN.", "Lower train.lr.")
 

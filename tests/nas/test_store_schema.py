@@ -68,7 +68,7 @@ def as_it_was(monkeypatch, tmp_path, revision):
 
 
 def revision(file):
-    with sqlite3.connect(file) as connection:
+    with closing(sqlite3.connect(file)) as connection, connection:
         found = connection.execute("SELECT version_num FROM alembic_version").fetchone()[0]
     connection.close()
     return found
@@ -131,7 +131,7 @@ def test_a_folder_that_cannot_be_made_and_a_folder_in_place_of_the_file(tmp_path
 
 
 def test_a_newer_store_is_refused(filled, file):
-    with sqlite3.connect(file) as connection:
+    with closing(sqlite3.connect(file)) as connection, connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
     connection.close()
     for act in (Store.open, upgrade, lambda url: Store.open(url, read_only=True)):
@@ -150,7 +150,7 @@ def test_an_older_store_asks_for_the_upgrade_which_keeps_its_rows(filled, file, 
     assert "older schema" in check(filled)[0]
     assert upgrade(filled) == ("0004", "0005")
     assert upgrade(filled) == ("0005", "0005")
-    with sqlite3.connect(file) as connection:
+    with closing(sqlite3.connect(file)) as connection, connection:
         assert connection.execute("SELECT name, note FROM jobs").fetchall() == [("job", None)]
     connection.close()
     (copy,) = tmp_path.glob("nas.schema-0004.*.db")
@@ -241,7 +241,7 @@ def test_what_is_no_store_is_refused_and_left_alone(file, url):
 
 
 def test_the_database_of_another_program_is_left_alone(file, url):
-    with sqlite3.connect(file) as connection:
+    with closing(sqlite3.connect(file)) as connection, connection:
         connection.execute("CREATE TABLE alembic_version (version_num TEXT)")
         connection.execute("CREATE TABLE songs (title TEXT)")
     connection.close()
@@ -280,7 +280,7 @@ def test_a_backup_overwrites_nothing_and_reads_only_what_is_there(filled, tmp_pa
 
 
 def test_check_names_broken_references_and_a_missing_store(filled, file, tmp_path):
-    with sqlite3.connect(file) as connection:
+    with closing(sqlite3.connect(file)) as connection, connection:
         connection.execute("INSERT INTO subnets VALUES (1, 99, 'k', '{}', 1, 1)")
     connection.close()
     assert check(filled) == ["row 1 of subnets names a missing row of jobs"]
