@@ -1,7 +1,8 @@
 """Whether two trees give the same numbers: `python benchmarks/same_numbers.py OTHER_CHECKOUT`.
 
 Runs `benchmarks/probe_numbers.py` of both trees on this machine with this interpreter, and prints for every
-item whether it is equal to the last bit. Exit code 1 when one differs or is missing in one tree. About two minutes a tree.
+item whether it is equal to the last bit. Exit code 1 when one differs or is missing in one tree. About two
+minutes a tree.
 
     git worktree add --detach ../before COMMIT
     python benchmarks/same_numbers.py ../before                     # everything
@@ -52,9 +53,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
     parser.add_argument("other", type=Path, metavar="OTHER_CHECKOUT")
     parser.add_argument("words", nargs="*", help="items with one of these in their names; all without")
-    parser.add_argument(
-        "--long", action="store_true", help="50 proposals of dear searchers, too"
-    )
+    parser.add_argument("--long", action="store_true", help="50 proposals of dear searchers, too")
     parser.add_argument("--probe", type=Path, help="the probe of the other tree, if it has none that fits")
     given = parser.parse_args()
     other, words = given.other.resolve(), [*given.words, *(["--long"] if given.long else [])]
