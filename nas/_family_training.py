@@ -6,10 +6,13 @@ from typing import Any
 from search_spaces._registry import load, names
 
 
-def family_training(family: str, *, published: bool, fresh: bool) -> Mapping[str, Any]:
+def family_training(
+    family: str, *, published: bool, fresh: bool, strategy: object = None
+) -> Mapping[str, Any]:
     """Settings of section `train` for a family of this package.
 
     published: the authors' values over the family's own.  fresh: whether the weights begin anew.
+    strategy: that the file names; settings of the authors' strategy say nothing of another one.
     Raises ValueError for a family whose authors' recipe is not known.
     """
     module = load("search_spaces", family)
@@ -19,7 +22,10 @@ def family_training(family: str, *, published: bool, fresh: bool) -> Mapping[str
     if not (authors := getattr(module, "PUBLISHED_TRAINING", {})):
         known = [name for name in names("search_spaces") if _has_recipe(name)]
         raise ValueError(f"train.recipe: published is there for {', '.join(known)}, not for {family}")
-    return dict(own) | {name: value for name, value in authors.items() if fresh or name != "init_std"}
+    left_out = set() if fresh else {"init_std"}
+    if strategy not in (None, authors["sampling"]["strategy"]):
+        left_out.add("sampling")
+    return dict(own) | {name: value for name, value in authors.items() if name not in left_out}
 
 
 def _has_recipe(family: str) -> bool:

@@ -144,8 +144,14 @@ class JobConfig(Section):
         family = given.get("family", SupernetConfig.model_fields["family"].default)
         if not isinstance(family, str) or family not in names("search_spaces"):
             return value
-        published = isinstance(train, dict) and train.get("recipe") == "published"
-        own = family_training(family, published=published, fresh=given.get("init") in (None, "scratch"))
+        asked = train if isinstance(train, dict) else {}
+        sampling = asked.get("sampling")
+        own = family_training(
+            family,
+            published=asked.get("recipe") == "published",
+            fresh=given.get("init") in (None, "scratch"),
+            strategy=sampling.get("strategy") if isinstance(sampling, dict) else None,
+        )
         return {**value, "train": _under(own, train)} if own else value
 
     @model_validator(mode="after")

@@ -168,6 +168,20 @@ def test_the_published_recipe_lies_below_what_the_file_says():
     assert again.train == train
 
 
+def test_another_strategy_takes_nothing_of_the_authors():
+    train = {"recipe": "published", "sampling": {"strategy": "sandwich"}}
+    tree = {"supernet": {"family": "vit_resnas"}, "train": train}
+    sampling = checked_config(tree, where="job.yaml").train.sampling
+    assert (sampling.strategy, sampling.at_once, sampling.blocks_twice) == ("sandwich", None, False)
+
+
+@pytest.mark.parametrize("sampling", ["sandwich", {"strategy": ["sandwich"]}])
+def test_a_broken_section_is_still_told_in_words(sampling: Any):
+    tree = {"supernet": {"family": "vit_resnas"}, "train": {"recipe": "published", "sampling": sampling}}
+    with pytest.raises(UsageError, match=r"train\.sampling"):
+        checked_config(tree, where="job.yaml")
+
+
 def test_autoformer_has_a_published_recipe_too():
     tree = {"supernet": {"family": "autoformer"}, "train": {"recipe": "published"}}
     job = checked_config(tree, where="job.yaml")

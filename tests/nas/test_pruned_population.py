@@ -1,5 +1,6 @@
 """A first population pruned into a window, as the released search of ViT-ResNAS begins."""
 
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,8 @@ from searching import search
 import search_spaces
 from nas import searchers
 from nas.conditions import Condition
+from nas.config import checked_config
+from nas.jobs import _check_searcher
 from nas.searchers import SearchProblem
 from nas.searchers._pruned import Pruned
 from search_spaces import SearchSpace
@@ -124,3 +127,16 @@ def test_an_empty_window_ends() -> None:
     space = search_spaces.get("vit_resnas")
     limits = (Condition("macs", ">=", 1e12), Condition("macs", "<=", 2e12))
     assert len(Pruned(problem(space, limits))(np.random.default_rng(0))) == 0
+
+
+@pytest.mark.parametrize(("constraints", "words"), [([], "the job has none"), (["macs<=600e3"], None)])
+def test_a_job_is_refused_before_it_trains(constraints: list[str], words: str | None) -> None:
+    tree = {
+        "data": "digit_pairs",
+        "supernet": {"family": "vit_resnas"},
+        "constraints": constraints,
+        "search": {"searcher": "evolution", "options": {"first": "pruned"}},
+    }
+    job = checked_config(tree, where="job.yaml")
+    with nullcontext() if words is None else pytest.raises(UsageError, match=words):
+        _check_searcher(job, search_spaces.get("vit_resnas"))
