@@ -172,7 +172,16 @@ def test_stop_is_asked_for_once_the_job_runs_and_refused_after_its_end(store):
 INSERT = "INSERT INTO devices (name, digest, fingerprint, created_at) VALUES ('a', 'b', '{}', 'c')"
 
 
-@pytest.mark.parametrize("first", ["SELECT 1", "PRAGMA query_only=OFF"])
+@pytest.mark.parametrize(
+    ("any_url", "first"),
+    [
+        ("sqlite", "SELECT 1"),
+        ("sqlite", "PRAGMA query_only=OFF"),
+        ("postgresql", "SELECT 1"),
+        ("postgresql", "SAVEPOINT here"),
+    ],
+    indirect=["any_url"],
+)
 def test_the_read_only_handle_refuses_to_write(store, url, first):
     make(store)
     with Store.open(url, read_only=True) as reader:
