@@ -27,14 +27,13 @@ from nas.searchers import SearchProblem
 from nas.spaces import check_limits, data_sizes, exact_metrics, resolve
 from nas.stages._latency_fit import MEMORY, check_needs_no_layers, smallest_sample, source_state
 from nas.stages.anchors import check_trained_anchors
+from nas.stages.latency import stored_predictor
 from nas.stages.train import recipe, strategy, torch_device
-from nas.store import Job, Predictor, Store, job_devices
+from nas.store import Device, Job, Store, job_devices
 from nas.targets import check_different, resolved
-from predictors import _memory as memory
 from predictors._intervals import interval
 from predictors._measurement import Failure
 from predictors._measurement import measure as measure_latency
-from predictors._predictor import rebuilt, restored
 from search_spaces import SearchSpace
 from search_spaces._errors import JobFailedError, NotFoundError, UsageError
 from supernet._teacher import load_teacher
@@ -128,38 +127,42 @@ def predict(store: Store, job: Job, architecture: dict[str, Any]) -> dict[str, A
         )
     codes = space.encode([arch])
     names, several = job_devices.device_names(store, job), job_devices.searched_for(store, job).values()
-    rows = [found for i in several if (found := store.predictor(job, i)) is not None]
+    devices = {device.id: device for device in store.devices()}
+    rows = [devices[i] for i in several if store.predictor(job, i) is not None]
+    own = devices[row.device_id]
     return {
         "job": job.name,
         "subnet": arch.key,
         "architecture": arch.to_dict(),
         **{name: int(column[0]) for name, column in exact_metrics(space, codes).items()},
-        "latency": _latency(row, names[row.device_id], space, codes),
+        "latency": _latency(store, job, own, names[own.id], space, codes),
         **(
-            {"latencies": [_latency(row, names[row.device_id], space, codes) for row in rows]}
+            {"latencies": [_latency(store, job, device, names[device.id], space, codes) for device in rows]}
             if len(rows) > 1
             else {}
         ),
-        **_peak_memory(store, job, row.device_id, space, codes),
+        **_peak_memory(store, job, own, space, codes),
     }
 
 
-def _latency(row: Predictor, device: str, space: SearchSpace, codes: Any) -> dict[str, Any]:
-    mean, std = restored(space, row.kind, row.state).predict(codes)
+def _latency(
+    store: Store, job: Job, device: Device, name: str, space: SearchSpace, codes: Any
+) -> dict[str, Any]:
+    predictor = stored_predictor(store, job, space, device)
+    assert predictor is not None, "the job has one for it"
+    mean, std = predictor.predict(codes)
     return {
-        "device": device,
+        "device": name,
         "predicted_ms": float(mean[0]),
         "std_ms": float(std[0]),
         "interval_ms": [float(end[0]) for end in interval(mean, std)],
     }
 
 
-def _peak_memory(store: Store, job: Job, device_id: int, space: SearchSpace, codes: Any) -> dict[str, float]:
+def _peak_memory(store: Store, job: Job, device: Device, space: SearchSpace, codes: Any) -> dict[str, float]:
     """The predicted peak in bytes, of a device that can tell it."""
-    row = store.predictor(job, device_id, metric=MEMORY)
-    return (
-        {} if row is None else {MEMORY: float(rebuilt(memory.build, space, row.state).predict(codes)[0][0])}
-    )
+    predictor = stored_predictor(store, job, space, device, metric=MEMORY)
+    return {} if predictor is None else {MEMORY: float(predictor.predict(codes)[0][0])}
 
 
 def measure(folder: Path, device_options: dict[str, Any]) -> dict[str, Any]:

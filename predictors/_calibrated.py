@@ -12,7 +12,7 @@ import numpy as np
 
 from predictors._intervals import Intervals
 from predictors._metrics import Floats, relative_errors
-from predictors._predictor import check_training, space_digest
+from predictors._predictor import OtherVersionError, check_training, space_digest
 from predictors.devices import JSON
 from search_spaces import SearchSpace
 from search_spaces._errors import UsageError
@@ -112,7 +112,8 @@ class Calibrated:
         """See `Predictor.from_json`."""
         for key, value in self._identity().items():
             if data.get(key) != value:
-                raise UsageError(
+                kind = OtherVersionError if key == "version" else UsageError
+                raise kind(
                     f"The saved latency predictor does not fit: {key} is {_short(data.get(key))}, "
                     f"not {_short(value)}.",
                     "Fit it again on measurements of this space: start the job anew.",

@@ -17,6 +17,10 @@ from search_spaces._space import Codes
 BUILD_OPTIONS = ("batch", "element_bytes", "table")  # what saved predictors were built with
 
 
+class OtherVersionError(UsageError):
+    """A saved predictor that another version of this program wrote; its measurements can be fitted again."""
+
+
 class Predictor(Protocol):
     """Architecture -> milliseconds on one device, for the architectures of one space.
 

@@ -11,7 +11,7 @@ from typing import Any, Self
 from predictors import additive, flops, gbm, gp, roofline
 from predictors._calibrated import Calibrated
 from predictors._metrics import Floats
-from predictors._predictor import check_training
+from predictors._predictor import OtherVersionError, check_training
 from predictors.devices import JSON
 from search_spaces import SearchSpace
 from search_spaces._errors import UsageError
@@ -88,7 +88,8 @@ class Best:
         """See `Predictor.from_json`."""
         for key, value in (("predictor", "auto"), ("version", VERSION)):
             if data.get(key) != value:
-                raise UsageError(
+                kind = OtherVersionError if key == "version" else UsageError
+                raise kind(
                     f"The saved latency predictor does not fit: {key} is {data.get(key)!r}, not {value!r}.",
                     "Fit it again on measurements of this space.",
                 )

@@ -1,6 +1,7 @@
 """`nas front`, `nas extract`: what a job has found, and how to take it away."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -147,8 +148,25 @@ def show_front(opened: "Store", job: "Job", *, figure: Path | None, as_json: boo
     emit_front(front(opened, job), as_json=as_json)
     if figure is not None:
         drawn = front_figure(frames.finalists(opened, job), frames.evaluations(opened, job), job=job.name)
-        write_html(drawn, figure)
+        _write_whole(figure, lambda path: write_html(drawn, path))
         note(f"\nThe figure is in {figure}", quiet=quiet)
+
+
+def _write_whole(path: Path, write: Callable[[Path], None]) -> None:
+    """All of a file or nothing of it, where it is a file. Raises JobFailedError when it cannot be written."""
+    from nas.artifacts import write_atomic
+    from search_spaces._errors import JobFailedError
+
+    try:
+        if path.is_file() or not path.exists():
+            write_atomic(path.resolve(), write)
+        else:
+            write(path)
+    except OSError as error:
+        raise JobFailedError(
+            f"The figure '{path}' cannot be written: {error.strerror or error}.",
+            "The job is not touched by that: `nas front JOB --figure PATH` draws it again.",
+        ) from error
 
 
 def default_figure(job: "Job") -> Path:

@@ -76,10 +76,11 @@ def measure_and_fit(
     return {"device": row.name, "measured": len(measured), "asked": len(archs), "score": told}
 
 
-def workload_of(device: Target) -> Workload:
-    """How the device runs networks."""
-    precision = str(device.fingerprint().get("precision", "fp32"))
-    return Workload(device.batch, ELEMENT_BYTES.get(precision, 4))
+def workload_of(device: Target | DeviceRow) -> Workload:
+    """How the device, or the one of a row of the store, runs networks."""
+    told: Any = device.fingerprint if isinstance(device, DeviceRow) else device.fingerprint()
+    batch = int(told["batch"]) if isinstance(device, DeviceRow) else device.batch
+    return Workload(batch, ELEMENT_BYTES.get(str(told.get("precision", "fp32")), 4))
 
 
 def smallest_sample(config: JobConfig) -> int:

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from nas.conditions import on_device
 from nas.config import JobConfig
 from nas.spaces import check_limits, exact_metrics
-from nas.stages._latency_fit import MEMORY, measure_and_fit
+from nas.stages._latency_fit import MEMORY, measure_and_fit, workload_of
 from nas.stages._measuring import build_device, check_same_devices
 from nas.stages._run import Run
 from nas.store import Device as DeviceRow
@@ -21,8 +23,9 @@ from nas.store import Job, Store, frames, job_devices
 from nas.targets import Target, check_different
 from predictors import _memory as memory
 from predictors._intervals import interval
-from predictors._predictor import Predictor, rebuilt, restored
+from predictors._predictor import OtherVersionError, Predictor, rebuilt
 from search_spaces import SearchSpace
+from search_spaces._registry import load
 from search_spaces._space import Codes
 
 
@@ -132,15 +135,34 @@ def stored_latency(
     called: str | None = None,
 ) -> Latency | None:
     """The job's predictors for the device, or None when there is none yet. called: as in `Latency`."""
-    stored = store.predictor(job, device.id)
-    if stored is None:
+    predictor = stored_predictor(store, job, space, device)
+    if predictor is None:
         return None
-    predictor = restored(space, stored.kind, stored.state)
-    peak = store.predictor(job, device.id, metric=MEMORY)
-    return Latency(
-        device,
-        predictor,
-        config.search.latency_margin,
-        None if peak is None else rebuilt(memory.build, space, peak.state),
-        called,
-    )
+    peak = stored_predictor(store, job, space, device, metric=MEMORY)
+    return Latency(device, predictor, config.search.latency_margin, peak, called)
+
+
+def stored_predictor(
+    store: Store, job: Job, space: SearchSpace, device: DeviceRow, *, metric: str = "latency_ms"
+) -> Predictor | None:
+    """The job's predictor of a metric for the device; None when there is none yet.
+
+    What another version of this program has saved is fitted again to the same measurements.
+    """
+    found = store.predictor(job, device.id, metric=metric)
+    if found is None:
+        return None
+    build = memory.build if metric == MEMORY else load("predictors", found.kind).build
+    try:
+        return rebuilt(build, space, found.state)
+    except OtherVersionError:
+        sample = [m for m in store.measurements(job, "sample") if m.device_id == device.id]
+        told = [(m, m.memory_bytes if metric == MEMORY else m.latency_ms) for m in sample]
+        codes = space.encode([space.architecture(m.subnet.architecture) for m, value in told if value])
+        workload = workload_of(device)
+        options = {"batch": workload.batch, "element_bytes": workload.element_bytes}
+        options |= {"table": found.state["table"]} if "table" in found.state else {}
+        fitted: Predictor = build(space, **options).fit(
+            codes, np.array([float(value) for _, value in told if value])
+        )
+        return fitted

@@ -4,7 +4,7 @@ import sys
 import pytest
 import sqlalchemy as sa
 
-from nas.store import Store, _devices, _lease
+from nas.store import Store, _devices, _lease, changes
 from nas.store import _tables as t
 from search_spaces._errors import ConflictError, NotFoundError, UsageError
 
@@ -247,3 +247,52 @@ def test_both_kinds_of_lease_beat(store, lease, monkeypatch):
         taken._ended.wait(0.3)
         assert store.agent("pi").live
         assert store.request(taken.request.id).live
+
+
+NOW = {"backend": "torch_cpu", "cpu": "x", "threads": 1, "clock": {"governor": "performance"}}
+NOW |= {"allocator": {"policy": "keep", "environment": {}}}
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        {"backend": "torch_cpu", "cpu": "x", "threads": 1, "malloc": {}},
+        NOW | {"clock": None},
+        NOW | {"clock": {}},
+        NOW | {"allocator": {"policy": "keep"}},
+    ],
+)
+def test_a_device_of_another_version_is_found_again_and_what_is_known_of_it_grows(store, before):
+    first = store.register_device("cpu", before)
+    again = store.register_device("cpu", NOW)
+    assert (again.id, again.digest) == (first.id, first.digest)
+    assert again.fingerprint == {**before, **NOW}
+    assert store.register_device("cpu", before).id == first.id
+    assert store.register_device("cpu", NOW).id == first.id
+    # What both know now tells devices apart that the first version could not.
+    other = NOW | {"allocator": {"policy": "system", "environment": {}}}
+    assert store.register_device("other", other).id != first.id
+    assert store.register_device("cpu", NOW).id == first.id
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("threads", 2, "threads was 1 and is 2"),
+        ("clock", {"governor": "powersave"}, "clock was {'governor': 'performance'} and is"),
+        ("allocator", {"policy": "keep", "environment": {"MALLOC_X": "1"}}, "allocator was"),
+        ("backend", "openvino_cpu", "backend was"),
+    ],
+)
+def test_what_both_know_and_differs_is_another_device(store, field, value, words):
+    other = NOW | {field: value}
+    assert words in changes(NOW, other)
+    assert store.register_device("cpu", NOW).id != store.register_device("other", other).id
+
+
+def test_an_agent_of_another_version_is_the_same(store):
+    old = {"backend": "torch_cpu", "cpu": "x", "threads": 1}
+    with store.acquire_agent("pi", old, OPTIONS) as lease:
+        device = lease.agent.device
+    with store.acquire_agent("pi", NOW, OPTIONS) as lease:
+        assert lease.agent.device.id == device.id

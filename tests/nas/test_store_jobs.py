@@ -1,6 +1,7 @@
 import math
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -172,7 +173,16 @@ def test_stop_is_asked_for_once_the_job_runs_and_refused_after_its_end(store):
 INSERT = "INSERT INTO devices (name, digest, fingerprint, created_at) VALUES ('a', 'b', '{}', 'c')"
 
 
-@pytest.mark.parametrize("first", ["SELECT 1", "PRAGMA query_only=OFF"])
+@pytest.mark.parametrize(
+    ("any_url", "first"),
+    [
+        ("sqlite", "SELECT 1"),
+        ("sqlite", "PRAGMA query_only=OFF"),
+        ("postgresql", "SELECT 1"),
+        ("postgresql", "SAVEPOINT here"),
+    ],
+    indirect=["any_url"],
+)
 def test_the_read_only_handle_refuses_to_write(store, url, first):
     make(store)
     with Store.open(url, read_only=True) as reader:
@@ -238,3 +248,20 @@ def test_importing_the_store_loads_neither_torch_nor_pandas_nor_alembic():
     code = "import sys, nas.store; print(sorted({'torch', 'pandas', 'alembic', 'optuna'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_jobs_that_are_made_at_once_get_different_names(store, url):
+    def make_one(_):
+        with Store.open(url) as own:
+            return own.create_numbered_job("quick", config={}, seed=0, provenance={}).name
+
+    with ThreadPoolExecutor(2) as pool:
+        names = list(pool.map(make_one, range(6)))
+    assert sorted(names) == ["quick", *(f"quick-{n}" for n in range(2, 7))]
+
+
+def test_a_name_that_is_taken_in_between_is_tried_again(store, monkeypatch):
+    make(store, "quick")
+    answers = iter(["quick", "quick", "quick-2"])
+    monkeypatch.setattr(type(store), "free_name", lambda self, base: next(answers))
+    assert store.create_numbered_job("quick", config={}, seed=0, provenance={}).name == "quick-2"

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from contextlib import closing
 
+import old_schema
 import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
@@ -14,7 +15,18 @@ from alembic.script import ScriptDirectory
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateTable
 
-from nas.store import NewEvaluation, NewSubnet, Store, _schema, _tables, backup, check, upgrade
+from nas.store import (
+    NewEvaluation,
+    NewEvent,
+    NewSubnet,
+    ReplacedError,
+    Store,
+    _schema,
+    _tables,
+    backup,
+    check,
+    upgrade,
+)
 from nas.store._engine import database_seconds
 from search_spaces._errors import ConflictError, NASError, StoreError
 
@@ -286,3 +298,70 @@ def test_check_names_broken_references_and_a_missing_store(filled, file, tmp_pat
     assert check(filled) == ["row 1 of subnets names a missing row of jobs"]
     with pytest.raises(NASError, match="no store"):
         check(f"sqlite:///{tmp_path / 'none.db'}")
+
+
+def test_four_upgrades_at_once_make_one_backup(url, file, tmp_path):
+    old_schema.make(file, "0003", tmp_path)
+    code = "import sys; from nas.store import upgrade; print(*upgrade(sys.argv[1]))"
+    command = [sys.executable, "-c", code, url]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    told = sorted(process.communicate(timeout=120)[0] for process in running)
+    head = _schema.revisions()[-1]
+    assert told[0] == f"0003 {head}\n"
+    assert set(told) <= {f"0003 {head}\n", f"{head} {head}\n"}
+    assert told.count(f"0003 {head}\n") == 1
+    assert len(list(tmp_path.glob("nas.schema-0003.*.db"))) == 1
+    assert check(url) == []
+
+
+def test_a_disk_that_is_full_is_that_of_the_backup_and_nothing_of_it_stays(filled, file, tmp_path):
+    with Store.open(filled) as store, store.acquire(store.job("job")) as lease:
+        store.add_events(lease, [NewEvent("log", {"text": "x" * 1000}) for _ in range(300)])
+    code = (
+        "import resource, signal, sys; from pathlib import Path; from nas.store import backup\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))\n"
+        "backup(sys.argv[1], Path(sys.argv[2]))\n"
+    )
+    target = tmp_path / "backups" / "copy.db"
+    target.parent.mkdir()
+    command = [sys.executable, "-c", code, filled, str(target)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert f"StoreError: The backup '{target}' cannot be written" in done.stderr.splitlines()[-1]
+    assert list(target.parent.iterdir()) == []
+    assert check(filled) == []
+
+
+@pytest.mark.parametrize("way", ["deleted", "moved over", "copied over"])
+@pytest.mark.parametrize("read_only", [True, False])
+def test_a_store_that_is_another_one_by_now_is_noticed(filled, file, tmp_path, way, read_only):
+    other = tmp_path / "other.db"
+    Store.open(f"sqlite:///{other}").close()
+    with Store.open(filled, read_only=read_only) as store:
+        assert len(store.jobs()) == 1
+        store.check_same()
+        if way == "deleted":
+            file.unlink()
+        elif way == "moved over":
+            other.replace(file)
+        else:
+            shutil.copyfile(other, file)
+            for name in ("nas.db-wal", "nas.db-shm"):
+                (tmp_path / name).unlink(missing_ok=True)
+        for act in (store.check_same, store.jobs):
+            with pytest.raises(ReplacedError, match="deleted|replaced") as caught:
+                act()
+        assert caught.value.exit_code == 5
+    if way == "deleted":
+        assert not file.exists()
+
+
+def test_the_identity_is_made_once_and_a_copy_has_it(filled, tmp_path):
+    with Store.open(filled) as store:
+        identity = store.identity
+    copy = tmp_path / "copy.db"
+    backup(filled, copy)
+    with Store.open(f"sqlite:///{copy}", read_only=True) as store:
+        assert store.identity == identity
+    with Store.open(f"sqlite:///{tmp_path / 'new.db'}") as store:
+        assert store.identity != identity
