@@ -62,9 +62,7 @@ def test_a_body_of_wrong_types_is_400(client: FlaskClient, key: str, value: Any)
 
 
 @pytest.mark.parametrize("output", CALLBACKS)
-def test_values_of_wrong_types_are_400_or_answered_but_never_an_error(
-    client: FlaskClient, output: str
-) -> None:
+def test_values_of_wrong_types_are_never_an_error(client: FlaskClient, output: str) -> None:
     names = CALLBACKS[output]
     for place in range(len(names)):
         for odd in [*ODD, {"points": 3}, {"points": [3]}, {"points": [{"customdata": 3}]}, {"points": []}]:
