@@ -66,9 +66,7 @@ def search_points(store: Store, job: Job, device: str | None, before: Points | N
         ).one()
         if before is not None and before.newest is not None and before.tip is not None:
             # A row that replaces another may get any id, but it is written later.
-            new = _read(
-                connection, asked & ((c.id > before.tip[0]) | (c.created_at > before.newest)), device
-            )
+            new = _read(connection, asked & ((c.id > before.tip[0]) | (c.created_at > before.newest)), device)
             kept = before.rows[~np.isin(before.rows[:, 1], new[:, 1])]
             if len(kept) + len(new) == count:
                 return Points(_ordered(np.concatenate([kept, new])), last, newest)
