@@ -3,7 +3,7 @@
 from functools import partial
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from nas._init_sections import Init
 from nas._ray_address import is_cluster
@@ -213,11 +213,12 @@ class SearchConfig(Section):
     latency_margin: NotNegative = 1.0
     measure_above: Positive | None = 0.1
 
-    @model_validator(mode="after")
-    def _options_known(self, info: ValidationInfo) -> Self:
-        if self.options and by_author(info):
-            check_option_names("nas.searchers", self.searcher, self.options, given=1)
-        return self
+    @field_validator("options")
+    @classmethod
+    def _options_known(cls, options: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        if options and by_author(info) and "searcher" in info.data:
+            check_option_names("nas.searchers", info.data["searcher"], options, given=1)
+        return options
 
 
 def _checked_address(value: str) -> str:

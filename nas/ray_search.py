@@ -7,9 +7,10 @@ architecture), and `metric` and `mode` name what the trainable reports, here and
     search = optuna_search(problem, "nsga2", metric=["accuracy", "macs"], mode=["max", "min"])
     tuner = tune.Tuner(trainable, tune_config=tune.TuneConfig(search_alg=search, num_samples=100))
 
-`SubnetSearch` keeps its state as JSON: what was asked and told, in order. That is all that a searcher's
-proposals depend on, and a file of it can be read by a later version and by people. `OptunaSearch` is pickled:
-restore it from files that you trust. Tune asks and tells in the order in which trials happen to end;
+Both keep their state as JSON: what was asked and told, in order. That is all that a searcher's proposals
+depend on, and a file of it can be read by a later version and by people. Nothing here unpickles. Tune itself
+does (`Tuner.restore` loads what it has pickled): restore its experiments from folders that you trust only.
+Tune asks and tells in the order in which trials happen to end;
 `ConcurrencyLimiter(search, 8, batch=True)` asks for a batch when the one before has ended.
 """
 
@@ -18,14 +19,13 @@ import logging
 import math
 import numbers
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
-from ray import cloudpickle
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
@@ -60,12 +60,12 @@ class SubnetSearch(Searcher):
         mode: Names,
         **options: Any,
     ) -> None:
-        self._metrics, self._modes = _named(metric, mode)
+        metrics, modes = _named(metric, mode)
         # Ray takes lists, too, and says so in words only.
-        several: Any = list(self._metrics), list(self._modes)
+        several: Any = list(metrics), list(modes)
         super().__init__(*several)
-        self._problem, self._searcher, self._options = problem, searcher, options
-        self._directions = [DIRECTIONS[mode] for mode in self._modes]
+        self._search = _Search(problem, searcher, options, metrics, modes)
+        self._directions = [DIRECTIONS[mode] for mode in modes]
         self._begin([])
 
     def suggest(self, trial_id: str) -> Any:
@@ -75,7 +75,7 @@ class SubnetSearch(Searcher):
         except SpaceExhausted:
             return Searcher.FINISHED
         config = self._asked[trial_id].params
-        arch = architecture(self._problem.space, config)
+        arch = architecture(self._search.problem.space, config)
         self._events.append({"asked": trial_id, "architecture": arch.to_dict()})
         return config
 
@@ -90,22 +90,14 @@ class SubnetSearch(Searcher):
             # After a crash Tune may know trials that it began after it had saved this searcher.
             log.warning("Trial %s was not proposed by this searcher, or has ended before.", trial_id)
             return
-        values: list[Any] = [None if error or not result else result.get(name) for name in self._metrics]
+        values: list[Any] = [
+            None if error or not result else result.get(name) for name in self._search.metrics
+        ]
         self._tell(trial_id, list(map(float, values)) if all(map(_finite, values)) else None)
 
     def get_state(self) -> dict[str, Any]:
         """What was asked and told, as plain data."""
-        return {
-            "version": VERSION,
-            "space": self._problem.space.name,
-            "space options": json.loads(json.dumps(dict(self._problem.space.options))),
-            "searcher": self._searcher,
-            "options": json.loads(json.dumps(self._options)),
-            "seed": self._problem.seed,
-            "metrics": list(self._metrics),
-            "modes": list(self._modes),
-            "events": [dict(event) for event in self._events],
-        }
+        return self._search.state(self._events)
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Goes on from a state of the same search.
@@ -113,14 +105,7 @@ class SubnetSearch(Searcher):
         Raises ConflictError for one of another version, space, searcher or seed, or with other options,
         metrics or modes.
         """
-        own = self.get_state()
-        for name in (name for name in own if name != "events"):
-            if state.get(name) != own[name]:
-                raise ConflictError(
-                    f"The saved search has {name} {state.get(name)!r}; this one has {own[name]!r}.",
-                    "Build the searcher as it was when it was saved.",
-                )
-        self._begin(state["events"])
+        self._begin(self._search.events(state))
 
     def save(self, checkpoint_path: str) -> None:
         """Writes the state to a JSON file, whatever its ending is."""
@@ -128,7 +113,7 @@ class SubnetSearch(Searcher):
 
     def restore(self, checkpoint_path: str) -> None:
         """Goes on from a file that `save` wrote. Raises ConflictError for one of another search."""
-        self.set_state(json.loads(Path(checkpoint_path).read_text(encoding="utf-8")))
+        self._begin(self._search.events(_read(checkpoint_path)))
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles searchers, too; the study and its sampler are made again."""
@@ -141,11 +126,7 @@ class SubnetSearch(Searcher):
 
     def _begin(self, events: Sequence[Mapping[str, Any]]) -> None:
         """A study that has seen these events; proposals that were made are proposed again, not searched."""
-        space = self._problem.space
-        history = [space.architecture(event["architecture"]) for event in events if "asked" in event]
-        sampler = searchers.build(
-            self._searcher, replace(self._problem, history=tuple(history)), **self._options
-        )
+        sampler = self._search.sampler(events)
         self._study = optuna.create_study(directions=self._directions, sampler=sampler)
         self._asked: dict[str, optuna.Trial] = {}
         self._events: list[dict[str, Any]] = []
@@ -157,7 +138,7 @@ class SubnetSearch(Searcher):
                 self._tell(event["told"], event["values"])
 
     def _ask(self) -> optuna.Trial:
-        return self._study.ask(distributions(self._problem.space))
+        return self._study.ask(distributions(self._search.problem.space))
 
     def _tell(self, trial_id: str, values: list[float] | None) -> None:
         trial = self._asked.pop(trial_id)
@@ -172,33 +153,130 @@ def optuna_search(
     problem: SearchProblem, searcher: str = "surrogate", *, metric: Names, mode: Names, **options: Any
 ) -> OptunaSearch:
     """A searcher of ours under Ray's own `OptunaSearch`; arguments and errors as of `SubnetSearch`."""
-    metrics, modes = _named(metric, mode)
-    one = len(metrics) == 1
-    return _SubnetOptunaSearch(
-        distributions(problem.space),
-        metric=metrics[0] if one else list(metrics),
-        mode=modes[0] if one else list(modes),
-        sampler=searchers.build(searcher, problem, **options),
-    )
+    return _SubnetOptunaSearch(_Search(problem, searcher, options, *_named(metric, mode)))
+
+
+@dataclass(frozen=True)
+class _Search:
+    """What a searcher under Ray is made of, and what it is saved with."""
+
+    problem: SearchProblem
+    searcher: str
+    options: Mapping[str, Any]
+    metrics: tuple[str, ...]
+    modes: tuple[str, ...]
+
+    def state(self, events: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """What was asked and told, as plain data, and of which search."""
+        space = self.problem.space
+        return {
+            "version": VERSION,
+            "space": space.name,
+            "space options": json.loads(json.dumps(dict(space.options))),
+            "searcher": self.searcher,
+            "options": json.loads(json.dumps(dict(self.options))),
+            "seed": self.problem.seed,
+            "metrics": list(self.metrics),
+            "modes": list(self.modes),
+            "events": [dict(event) for event in events],
+        }
+
+    def events(self, state: object) -> list[dict[str, Any]]:
+        """The events of a state. Raises ConflictError for one of another search."""
+        saved = state if isinstance(state, Mapping) else {}
+        for name, own in self.state([]).items():
+            if name != "events" and saved.get(name) != own:
+                raise ConflictError(
+                    f"The saved search has {name} {saved.get(name)!r}; this one has {own!r}.",
+                    "Build the searcher as it was when it was saved.",
+                )
+        events: list[dict[str, Any]] = saved["events"]
+        return events
+
+    def sampler(self, events: Sequence[Mapping[str, Any]]) -> optuna.samplers.BaseSampler:
+        """The searcher, which proposes again what it has proposed in these events."""
+        space = self.problem.space
+        history = [space.architecture(event["architecture"]) for event in events if "asked" in event]
+        return searchers.build(self.searcher, replace(self.problem, history=tuple(history)), **self.options)
 
 
 class _SubnetOptunaSearch(OptunaSearch):
     """Ends the run when the space is exhausted, where Ray's would let the sampler's exception through.
 
-    Saved by cloudpickle, as Tune saves all else: a space holds functions that `pickle` does not take.
+    It is saved as JSON and made again from what it was told, where Ray's is pickled.
     """
+
+    def __init__(self, search: _Search) -> None:
+        self._search = search
+        self._begin([])
 
     def suggest(self, trial_id: str) -> Any:
         try:
-            return super().suggest(trial_id)
+            config = super().suggest(trial_id)
         except SpaceExhausted:
             return Searcher.FINISHED
+        assert config is not None, "the space has choices"
+        arch = architecture(self._search.problem.space, config)
+        self._events.append({"asked": trial_id, "architecture": arch.to_dict()})
+        return config
+
+    def on_trial_complete(
+        self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False
+    ) -> None:
+        if trial_id not in self._ot_trials or trial_id in self._completed_trials:
+            # After a crash Tune may know trials that it began after it had saved this searcher.
+            log.warning("Trial %s was not proposed by this searcher, or has ended before.", trial_id)
+            return
+        values: list[Any] = [(result or {}).get(name) for name in self._search.metrics]
+        told = list(map(float, values)) if all(map(_finite, values)) and not error else None
+        # An outcome without values ends in Ray's as a pruned trial, which some samplers cannot read.
+        super().on_trial_complete(trial_id, self._result(told), error=told is None)
+        self._events.append({"told": trial_id, "values": told})
 
     def save(self, checkpoint_path: str) -> None:
-        Path(checkpoint_path).write_bytes(cloudpickle.dumps(self.__dict__))  # type: ignore[no-untyped-call]
+        state = self._search.state(self._events)
+        Path(checkpoint_path).write_text(json.dumps(state, allow_nan=False), encoding="utf-8")
 
     def restore(self, checkpoint_path: str) -> None:
-        self.__dict__.update(cloudpickle.loads(Path(checkpoint_path).read_bytes()))
+        self._begin(self._search.events(_read(checkpoint_path)))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune pickles searchers, too; the study and its sampler are made again."""
+        return {"_search": self._search, "_events": self._events}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self._search = state["_search"]
+        self._begin(state["_events"])
+
+    def _begin(self, events: Sequence[Mapping[str, Any]]) -> None:
+        """As new, and then everything that was asked and told once more."""
+        search = self._search
+        one = len(search.metrics) == 1
+        super().__init__(
+            distributions(search.problem.space),
+            metric=search.metrics[0] if one else list(search.metrics),
+            mode=search.modes[0] if one else list(search.modes),
+            sampler=search.sampler(events),
+        )
+        self._events: list[dict[str, Any]] = []
+        for event in events:
+            if "asked" in event:
+                self.suggest(event["asked"])
+            else:
+                self.on_trial_complete(event["told"], self._result(event["values"]))
+
+    def _result(self, values: Sequence[float] | None) -> dict[str, float] | None:
+        return None if values is None else dict(zip(self._search.metrics, values, strict=True))
+
+
+def _read(path: str) -> object:
+    """The JSON in a file of a saved search. Raises UsageError for anything else."""
+    try:
+        state: object = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        hint = "One that an earlier version has pickled is not read."
+        raise UsageError(f"'{path}' is no saved search: it is not JSON.", hint) from error
+    return state
 
 
 def _named(metric: Names, mode: Names) -> tuple[tuple[str, ...], tuple[str, ...]]:

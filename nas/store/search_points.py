@@ -66,9 +66,7 @@ def search_points(store: Store, job: Job, device: str | None, before: Points | N
         ).one()
         if before is not None and before.newest is not None and before.tip is not None:
             # A row that replaces another may get any id, but it is written later.
-            new = _read(
-                connection, asked & ((c.id > before.tip[0]) | (c.created_at >= before.newest)), device
-            )
+            new = _read(connection, asked & ((c.id > before.tip[0]) | (c.created_at > before.newest)), device)
             kept = before.rows[~np.isin(before.rows[:, 1], new[:, 1])]
             if len(kept) + len(new) == count:
                 return Points(_ordered(np.concatenate([kept, new])), last, newest)
@@ -96,9 +94,7 @@ def shown_points(
     missing = [row for row in shown if row not in known]
     told = _told(store, [int(row[0]) for row in missing], with_architecture=is_whole)
     read = {row: told[int(row[0])] for row in missing if int(row[0]) in told}
-    told_now = {
-        row: known[row] if row in known else read[row] for row in shown if row in known or row in read
-    }
+    told_now = {row: known.get(row) or read[row] for row in shown if row in known or row in read}
     known.clear()
     known.update(told_now)
     frame = pd.DataFrame(
@@ -106,7 +102,8 @@ def shown_points(
     )
     if is_whole:
         return frame
-    return frame.assign(latency_ms=_short(frame["latency_ms"]), value=_short(frame["value"]))
+    short = {name: _short(frame[name]) for name in ("latency_ms", "value")}
+    return frame.assign(**short, architecture=None)
 
 
 def _of_search(job_id: int) -> sa.ColumnElement[bool]:

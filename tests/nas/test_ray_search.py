@@ -251,3 +251,18 @@ def test_tune_runs_both(tiny) -> None:
             assert not results.errors
             archs = [architecture(tiny, one.config) for one in results]
             assert len(archs) == len(set(archs)) == left
+
+
+@pytest.mark.parametrize("make", MAKERS.values(), ids=list(MAKERS))
+def test_what_is_saved_is_json_and_what_is_not_is_refused(make: Any, tiny, tmp_path: Path) -> None:
+    search = make(problem(tiny), "nsga2", metric=METRICS, mode=MODES)
+    batches(search, tiny, 3)
+    file = tmp_path / "saved"
+    search.save(str(file))
+    assert json.loads(file.read_text())["searcher"] == "nsga2"
+    pickled = tmp_path / "pickled"
+    pickled.write_bytes(cloudpickle.dumps({"_Search": print}))
+    with pytest.raises(UsageError, match="no saved search"):
+        make(problem(tiny), "nsga2", metric=METRICS, mode=MODES).restore(str(pickled))
+    with pytest.raises(ConflictError, match="searcher"):
+        make(problem(tiny), "random", metric=METRICS, mode=MODES).restore(str(file))

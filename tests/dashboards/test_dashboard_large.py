@@ -1,0 +1,162 @@
+"""A job of many subnets: nothing is read or drawn twice, and the front is complete."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+import sqlalchemy as sa
+from filled_store import finished_job, known_subnets
+
+from dashboards import _job_views
+from dashboards._job_views import JobViews
+from dashboards.figures import front_figure
+from nas.store import NewEvaluation, Store, frames, search_points
+from nas.store import _tables as t
+
+
+@pytest.fixture
+def store(store_url: str) -> Iterator[Store]:
+    with Store.open(store_url) as opened:
+        finished_job(opened, "j", count=80)
+        yield opened
+
+
+@contextmanager
+def counted(store: Store) -> Iterator[list[str]]:
+    """The statements that the store's database gets meanwhile."""
+    statements: list[str] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
+        statements.append(statement)
+
+    sa.event.listen(store._engine, "before_cursor_execute", note)
+    try:
+        yield statements
+    finally:
+        sa.event.remove(store._engine, "before_cursor_execute", note)
+
+
+def add(store: Store, count: int, *, seed: int = 5, replace: bool = False) -> list[str]:
+    """Evaluations of new subnets, or in place of those that are there; their keys."""
+    known = known_subnets(count, seed=seed)
+    shared = {"split": "search", "metric": "accuracy", "stderr": 0.01}
+    new = [
+        NewEvaluation(
+            subnet=k.subnet,
+            value=k.accuracy / 2,
+            objectives={"latency_ms": k.latency_ms},
+            position=200 + i,
+            **shared,
+        )
+        for i, k in enumerate(known)
+    ]
+    job = store.job("j")
+    with store.acquire(job) as lease:
+        store.replace_evaluations(lease, new, {}) if replace else store.add_evaluations(lease, new)
+        lease.finish("succeeded")
+    return [k.subnet.key for k in known]
+
+
+def as_before(store: Store, selected: str | None = None) -> Any:
+    """The front figure from all rows."""
+    job = store.job("j")
+    finalists, searched = frames.finalists(store, job), frames.evaluations(store, job)
+    return front_figure(finalists, searched, job=job.name, selected=selected)
+
+
+def test_a_small_job_is_drawn_as_from_all_its_rows(store: Store) -> None:
+    views = JobViews(store)
+    for selected in (None, known_subnets(3)[1].subnet.key):
+        assert views.front(1, selected=selected).to_json() == as_before(store, selected).to_json()
+    add(store, 30)
+    assert views.front(1, selected=None).to_json() == as_before(store).to_json()
+    add(store, 12, replace=True)
+    assert views.front(1, selected=None).to_json() == as_before(store).to_json()
+    add(store, 80, seed=0, replace=True)  # all that there were, some of them with the ids of others
+    assert views.front(1, selected=None).to_json() == as_before(store).to_json()
+
+
+def test_a_second_look_computes_nothing_and_reads_marks_only(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    views = JobViews(store)
+    first = views.front(1, selected=None), views.parts(1)
+    made: list[str] = []
+    for name in ("front_figure", "hypervolume_figure", "predicted_measured_figure", "training_figure"):
+        monkeypatch.setattr(_job_views, name, lambda *_, name=name, **__: made.append(name))
+    with counted(store) as statements:
+        again = views.front(1, selected=None), views.parts(1)
+    assert again[0] is first[0]
+    assert [a is b for a, b in zip(again[1][2:6], first[1][2:6], strict=True)] == [True] * 4
+    assert made == []
+    assert not [
+        text for text in statements if "objectives" in text or "architecture" in text or "raw" in text
+    ]
+    assert all("evaluations" not in text or "LIMIT" in text for text in statements)
+
+
+def test_only_new_rows_are_read(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+    inner = search_points._read
+    monkeypatch.setattr(
+        search_points, "_read", lambda *given: (rows := inner(*given), read.append(len(rows)))[0]
+    )
+    job, points = store.job("j"), None
+    expected = []
+    for step in (lambda: None, lambda: None, lambda: add(store, 30), lambda: add(store, 12, replace=True)):
+        step()
+        points = search_points.search_points(store, job, None, points)
+        expected.append(len(points.rows))
+    known = {k.subnet.key for k in known_subnets(80)}
+    new = [key for key in (k.subnet.key for k in known_subnets(30, seed=5)) if key not in known]
+    assert expected[:2] == [80, 80]
+    assert expected[2] == 80 + len(new)
+    assert len(read) == 3  # the second look reads nothing
+    assert read[0] == 80
+    assert read[1] == len(new)
+    assert read[2] < 30
+
+
+def test_many_points_are_thinned_with_the_front_and_the_chosen_one_among_them(store: Store) -> None:
+    add(store, 400, seed=9)
+    job = store.job("j")
+    points = search_points.search_points(store, job, None)
+    hidden = frames.evaluations(store, job)["subnet"].iloc[3]
+    shown = search_points.shown_points(store, points, 50, hidden, {})
+    everything = frames.evaluations(store, job)
+    assert 40 < len(shown) < 90
+    assert hidden in set(shown["subnet"])
+    assert shown["architecture"].isna().all()
+    front = set()
+    for row in everything.to_dict("records"):
+        faster, better = everything["latency_ms"] < row["latency_ms"], everything["value"] > row["value"]
+        as_fast, as_good = everything["latency_ms"] <= row["latency_ms"], everything["value"] >= row["value"]
+        if not ((as_fast & better) | (faster & as_good)).any():
+            front.add(row["subnet"])
+    assert front <= set(shown["subnet"])
+    told = everything.set_index("subnet").loc[shown["subnet"]]
+    np.testing.assert_allclose(shown["latency_ms"], told["latency_ms"], rtol=1e-5)
+    np.testing.assert_allclose(shown["stderr"].astype(float), told["stderr"].astype(float))
+    figure = front_figure(frames.finalists(store, job), shown, searched=len(points.drawable))
+    assert f"({len(shown)} of {len(points.drawable)} subnets)" in str(figure.data[0].name)
+
+
+def test_what_is_kept_is_bounded(store: Store) -> None:
+    views = JobViews(store)
+    for known in known_subnets(40):
+        views.front(1, selected=known.subnet.key)
+    assert len(views._kept) <= _job_views.MOST_KEPT
+    assert len(views._searches) == 1
+    with store.read() as connection:
+        assert search_points.tip(connection, t.evaluations) is not None
+
+
+def test_the_version_changes_with_what_is_shown(store: Store) -> None:
+    views = JobViews(store)
+    first = views.version(1, None)
+    assert views.version(1, None) == first
+    assert views.version(1, 2) != first
+    add(store, 30)
+    assert views.version(1, None) != first
