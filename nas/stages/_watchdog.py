@@ -179,8 +179,11 @@ class Watchdog:
         leaving.start()
         leaving.join(LEAVE_SECONDS)
         for child in children:
-            with suppress(psutil.NoSuchProcess):
-                child.kill()
+            with suppress(psutil.Error):
+                if "resource_tracker" not in " ".join(
+                    child.cmdline()
+                ):  # it tidies up when all others are gone
+                    child.kill()
         self._end(error)
 
     def _last_words(self, error: NASError | None) -> None:
