@@ -1,11 +1,13 @@
 """The command line. A verb imports what it needs when it runs, so that `nas --help` answers at once."""
 
+import atexit
 import os
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -28,6 +30,7 @@ from nas.cli._output import INTERRUPTED, emit, note_error
 
 EVERYWHERE = ("--quiet", "--debug")
 INTERNAL = 1
+EXIT_SECONDS = 2.0
 
 app = typer.Typer(
     name="nas",
@@ -65,11 +68,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     code = _main(arguments)
     if code == INTERRUPTED and arguments is None:
-        for stream in (sys.stdout, sys.stderr):
-            with suppress(OSError):
-                stream.flush()
-        os._exit(code)
+        _leave(code)
     return code
+
+
+def _leave(code: int) -> NoReturn:
+    """Ends the process, after what has to be done at its exit if that takes no longer than a moment."""
+    last = threading.Timer(EXIT_SECONDS, os._exit, [code])
+    last.daemon = True
+    last.start()
+    with suppress(Exception):
+        atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):
+            stream.flush()
+    os._exit(code)
 
 
 def _main(arguments: Sequence[str] | None) -> int:

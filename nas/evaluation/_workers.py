@@ -7,13 +7,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Self
 
 import numpy as np
 
+from nas.evaluation._calls import Attempt, Call, next_attempt
 from nas.evaluation._setup import EvaluationSetup
 from nas.evaluation._tasks import Failed, Hits, tasks
 from search_spaces import Architecture
@@ -61,30 +62,6 @@ def passed_on(inner: "Future[Any]", translated: Callable[[BaseException], BaseEx
 
     inner.add_done_callback(done)
     return outer
-
-
-@dataclass(frozen=True)
-class Call:
-    """A method of an `EvaluationWorker` for some subnets; `worker`: who had best do it.
-
-    images: to each subnet, which tells with their number how much work it is.
-    """
-
-    method: str
-    archs: list[Architecture]
-    rest: tuple[Any, ...]
-    worker: int
-    images: int = 1
-
-    @property
-    def work(self) -> float:
-        return float(len(self.archs) * self.images)
-
-    def halves(self) -> "list[Call]":
-        """The two, or itself."""
-        middle = (len(self.archs) + 1) // 2
-        parts = (self.archs[:middle], self.archs[middle:])
-        return [replace(self, archs=part) for part in parts if part]
 
 
 class Workers:
@@ -178,13 +155,13 @@ class Workers:
             if place not in self._workers:
                 self._begin(place)
         results: list[dict[Architecture, Any]] = [{} for _ in calls]
-        waiting: list[deque[_Attempt]] = [deque() for _ in range(self._count)]
+        waiting: list[deque[Attempt]] = [deque() for _ in range(self._count)]
         for i, call in enumerate(calls):
-            waiting[call.worker].append(_Attempt(i, call))
-        doing: dict[Future[Any], tuple[int, _Attempt]] = {}
+            waiting[call.worker].append(Attempt(i, call))
+        doing: dict[Future[Any], tuple[int, Attempt]] = {}
         while doing or any(waiting):
             for place in sorted(self._ready - {place for place, _ in doing.values()}):
-                if (attempt := _next(waiting, place)) is not None:
+                if (attempt := next_attempt(waiting, place)) is not None:
                     call = attempt.call
                     future = self._workers[place].submit(call.method, call.archs, *call.rest)
                     doing[future], self._spent[future] = (place, attempt), 0.0
@@ -203,13 +180,13 @@ class Workers:
         self._check_some(results)
         return [[found[arch] for arch in call.archs] for call, found in zip(calls, results, strict=True)]
 
-    def _allowed(self, attempt: "_Attempt") -> float:
+    def _allowed(self, attempt: Attempt) -> float:
         """Seconds that an attempt may take; each one has twice as long as that before."""
         seconds = self._deadlines.seconds(attempt.call.method, attempt.call.work)
         return seconds * float(2**attempt.failures)
 
     def _again(
-        self, attempt: "_Attempt", error: WorkerDiedError, waiting: "deque[_Attempt]"
+        self, attempt: Attempt, error: WorkerDiedError, waiting: deque[Attempt]
     ) -> dict[Architecture, Failed]:
         """Queues what a process died or hung over, in halves after so many TRIES; what is given up of it."""
         hung, failures = isinstance(error, WorkerHungError), attempt.failures + 1
@@ -222,7 +199,7 @@ class Workers:
             self._warn(f"A worker process {what} again over the same subnets: they are evaluated in halves.")
             for half in attempt.call.halves():
                 # What is left alone may be innocent: it has more than one try.
-                waiting.append(_Attempt(attempt.number, half, TRIES - (2 if len(half.archs) == 1 else 1)))
+                waiting.append(Attempt(attempt.number, half, TRIES - (2 if len(half.archs) == 1 else 1)))
             return {}
         reason = f"the processes that evaluated it {'hung' if hung else 'died'}, the last of several"
         self._warn(f"Subnet {attempt.call.archs[0].key} could not be evaluated: {reason}.")
@@ -300,25 +277,8 @@ class Workers:
         self._beginning[future], self._began[future] = place, 0.0
 
 
-@dataclass(frozen=True)
-class _Attempt:
-    """The number of the call of which this is a part, and how often it has failed."""
-
-    number: int
-    call: Call
-    failures: int = 0
-
-
 def _hung(spent: float) -> NoReturn:
     raise WorkerHungError(f"{spent:.0f} s")
-
-
-def _next(waiting: "Sequence[deque[_Attempt]]", place: int) -> _Attempt | None:
-    """A worker's own next task; or the last of who has most left, so that none is idle while others toil."""
-    if waiting[place]:
-        return waiting[place].popleft()
-    longest = max(waiting, key=len)
-    return longest.pop() if longest else None
 
 
 def _given_up(where: str) -> JobFailedError:

@@ -15,7 +15,7 @@ from nas.store import Measurement as MeasurementRow
 from nas.store import changes, job_devices
 from nas.targets import Target, target
 from predictors._measurement import RAW, Failure, Measurement
-from predictors._plausible import implausible
+from predictors._plausible import is_time
 from search_spaces import Architecture, SearchSpace
 from search_spaces._errors import JobFailedError
 
@@ -84,7 +84,8 @@ def _is_whole(row: MeasurementRow) -> bool:
         found = np.array(row.raw, dtype=np.float64).reshape(-1, len(RAW))
     except (TypeError, ValueError):
         return False
-    return implausible(as_measurements([row])[0]) is None and bool((found[:, 4] > 0).all())
+    known = row.reference_ms is None or is_time(row.reference_ms)
+    return known and bool((found[:, RAW.index("before_wall_s")] > 0).all())
 
 
 def as_measurements(rows: Iterable[MeasurementRow]) -> list[Measurement]:

@@ -53,7 +53,7 @@ class Watchdog:
     ) -> None:
         self._stop, self._asked, self._leave, self._end = stop, asked, leave, end
         self._signals, self._patient = 0, 0
-        self._told = self._interrupted = False
+        self._told = self._interrupted = self._ended = False
         self._stopped_at: float | None = None
         self._timed: _Timed | None = None
         self._over = threading.Event()
@@ -171,16 +171,24 @@ class Watchdog:
 
     def _end_process(self, error: NASError | None) -> None:
         """Ends the process and all that it has started, if whoever runs it allows that."""
-        if self._end is None or self._over.is_set():
+        if self._end is None or self._ended or self._over.is_set():
             return
+        self._ended = True
         children = psutil.Process().children(recursive=True)
-        leaving = threading.Thread(target=self._leave, args=(error,), daemon=True)
+        leaving = threading.Thread(target=self._last_words, args=(error,), daemon=True)
         leaving.start()
         leaving.join(LEAVE_SECONDS)
         for child in children:
-            with suppress(psutil.NoSuchProcess):
-                child.kill()
+            with suppress(psutil.Error):
+                if "resource_tracker" not in " ".join(
+                    child.cmdline()
+                ):  # it tidies up when all others are gone
+                    child.kill()
         self._end(error)
+
+    def _last_words(self, error: NASError | None) -> None:
+        with suppress(NASError):  # it is another's by now, or the store does not answer
+            self._leave(error)
 
 
 _watchdog: Watchdog | None = None

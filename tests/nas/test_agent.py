@@ -1,13 +1,22 @@
 """What an agent does while the store does not answer."""
 
+import os
+import signal
 import threading
+import time
 from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
 
 import pytest
 
 from nas import agent
 from nas.agent import _patiently
-from search_spaces._errors import ConflictError, StoreError
+from nas.stages import _watchdog
+from nas.store import Lease, Store
+from predictors._session import Within
+from search_spaces._errors import ConflictError, NASError, StoreError
+from tests import made_device
 
 
 @pytest.fixture(autouse=True)
@@ -50,3 +59,50 @@ def test_an_agent_that_has_to_leave_tries_once_more_and_then_gives_up() -> None:
 def test_a_lost_lease_is_no_hiccup() -> None:
     with pytest.raises(ConflictError):
         _patiently(failing(1, ConflictError("Taken over.")), threading.Event(), lambda _: None)
+
+
+OPTIONS = {"backend": made_device.BACKEND, "threads": 1, "batch": 2, "precision": "fp32"}
+
+
+def hang(*_: Any, within: Within, **__: Any) -> None:
+    with within("Subnet x", 0.2):
+        time.sleep(1000.0)
+
+
+def hang_for_good(*_: Any, within: Within, **__: Any) -> None:
+    """For a second, that is, whatever is raised in it."""
+    end = time.monotonic() + 1.0
+    with within("Subnet x", 0.2):
+        while time.monotonic() < end:
+            with suppress(BaseException):
+                time.sleep(end - time.monotonic())
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+@pytest.mark.parametrize("measuring", [hang, hang_for_good])
+def test_a_measurement_that_hangs_fails_or_is_given_back(
+    store: Store, lease: Lease, monkeypatch: pytest.MonkeyPatch, stopped: bool, measuring: Callable[..., None]
+) -> None:
+    monkeypatch.setattr(agent, "execute", measuring)
+    for name, seconds in {"GRACE": 0.05, "LAST": 0.4, "RETURN": 0.2, "TICK": 0.02}.items():
+        monkeypatch.setattr(_watchdog, f"{name}_SECONDS", seconds)
+    if stopped:
+        monkeypatch.setattr(_watchdog, "RETURN_SECONDS", 1000.0)
+    asked = store.add_request(lease, "pi", {"archs": {"x": {}}})
+    ended: list[NASError | None] = []
+
+    def tell(text: str) -> None:
+        if stopped and text.startswith("Request") and "subnets" in text:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with suppress(KeyboardInterrupt):
+        agent.serve(store, "pi", OPTIONS, once=True, tell=tell, end=ended.append)
+    now = store.request(asked.id)
+    if measuring is hang:
+        assert ended == []
+        assert (now.state, now.attempt) == (("queued", 0) if stopped else ("failed", 1))
+    else:
+        assert ended
+        assert (ended[0] is None) == stopped
+        assert (now.state, now.attempt) == ("queued", 0 if stopped else 1)

@@ -1,14 +1,16 @@
 """Racing: who is stopped when, how often wrongly, and that a resumed search goes on as it was."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 import sqlalchemy as sa
 import torch
-from raced import IMAGES, QUALITY, Looked, run_search, table
+from raced import ARCHS, IMAGES, QUALITY, Data, Looked, run_search, running, table
 
 from nas.config import SearchConfig
+from nas.evaluation import Failed
 from nas.searchers import STDERR
 from nas.stages import search as search_stage
 from nas.stages._estimates import whole_qualities
@@ -153,3 +155,42 @@ def test_the_searcher_is_told_how_sure_values_are(store: Store, monkeypatch: pyt
 def test_older_jobs_keep_the_key_of_their_search() -> None:
     assert "racing" not in SearchConfig().inputs()
     assert SearchConfig(racing=None).inputs()["racing"] is None
+
+
+class Poisoned(Looked):
+    """Cannot evaluate some of the subnets, from some image on."""
+
+    poison = frozenset({5, 17, 30})
+
+    def correct(self, archs: Sequence[Any], split: str, images: slice | None = None) -> list[Any]:
+        found: list[Any] = super().correct(archs, split, images)
+        rows, part = self.asked[-1]
+        late = [row in self.poison and part.start >= 64 * (row % 2) for row in rows]
+        return [Failed("it hung") if bad else one for one, bad in zip(found, late, strict=True)]
+
+
+@pytest.mark.parametrize("racing", [0.1, None])
+def test_subnets_that_cannot_be_evaluated_fail_and_the_search_goes_on(
+    store: Store, racing: float | None
+) -> None:
+    hits = table(QUALITY)
+    settings = {"evaluations": len(QUALITY), "searcher": "random", "racing": racing}
+
+    def told(name: str, pool: Looked) -> list[Any]:
+        with running(store, name, **settings) as (run, objectives):
+            search_stage.search(run, objectives, Data(), pool)  # type: ignore[arg-type]
+        row = next(found for found in store.jobs() if found.name == name)
+        kept = {key: seen.tolist() for key, seen in store.hits(row, "search").items()}
+        rows = store.evaluations(row, "search")
+        return [(e.subnet.key, e.state, e.value, e.count, e.reason, kept.get(e.subnet.key)) for e in rows]
+
+    whole = told("whole", Poisoned(hits))
+    failed = [one for one in whole if one[1] == "failed"]
+    assert {(value, count, reason, kept) for _, _, value, count, reason, kept in failed} == {
+        (None, None, "it hung", None)
+    }
+    assert {key for key, *_ in failed} <= {ARCHS[i].key for i in Poisoned.poison}
+    assert {key for key, *_ in failed} >= {ARCHS[i].key for i in Poisoned.poison if i % 2 == 0}
+    stop = 9 if racing else 3
+    told("cut", Poisoned(hits, stop=stop))
+    assert told("cut", Poisoned(hits)) == whole

@@ -328,3 +328,33 @@ def test_sure_predictions_and_failed_subnets_are_not_measured(store: Store, unce
     _, other = uncertain(0.2, above=0.1, quality=float("nan"))
     measured = store.measurements(store.job("job"), "search")
     assert [m.subnet.key for m in measured] == [other.subnet.key]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "latency_ms = -1.0",
+        "latency_ms = 0.0",
+        "reference_ms = -1.0",
+        "raw = '[[1, 2]]'",
+        "raw = '{\"a\": 1}'",
+        "raw = '[[\"x\", 0, 1, 1, 1, 1, 1, 1, 1]]'",
+        "raw = '[[0, 0, 1, 1, null, 1, 1, 1, 1]]'",
+    ],
+)
+def test_rows_of_earlier_versions_that_cannot_be_are_measured_again(
+    store: Store, space: SearchSpace, change: str
+) -> None:
+    with running(store, config()) as run:
+        latency(run, space)
+        job = run.lease.job
+        before = {m.subnet.key: m.latency_ms for m in store.measurements(job, "sample")}
+        (bad, *_) = [m.id for m in store.measurements(job, "sample")]
+        with store.write() as connection:
+            connection.exec_driver_sql(f"UPDATE measurements SET {change} WHERE id = {bad}")
+            connection.exec_driver_sql("DELETE FROM stages WHERE name = 'latency'")
+        run.keys.clear()
+        latency(run, space)
+    after = {m.subnet.key: m.latency_ms for m in store.measurements(job, "sample")}
+    assert after == pytest.approx(before)
+    assert len(store.measurements(job, "sample")) == len(before) == 16
