@@ -165,8 +165,12 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
             load_config(path)
 
 
-def test_a_large_file_is_refused_without_reading_it() -> None:
+def test_a_large_file_is_refused_without_reading_it(tmp_path: Path) -> None:
+    with (tmp_path / "job.yaml").open("wb") as file:
+        file.truncate(2**40)
     with pytest.raises(UsageError, match="larger than 1 MB"):
+        load_config(tmp_path / "job.yaml")
+    with pytest.raises(UsageError, match="no regular file"):
         load_config(Path("/dev/zero"))
 
 

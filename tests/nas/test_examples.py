@@ -17,19 +17,22 @@ from nas.store import Store
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 OFFLINE = "supernet.init.pretrained=false"
+IMAGES = "data.root=images"
 # Without weights, and quick to build.
 UNTRAINED = "{timm: deit3_small_patch16_224, pretrained: false}"
 OVERRIDES = {
-    "imagefolder.yaml": [OFFLINE],
+    "imagefolder.yaml": [OFFLINE, IMAGES],
     "stitching_timm.yaml": [
         f"supernet.init.anchors=[{UNTRAINED}, {UNTRAINED}]",
         "supernet.space.originals=false",
         "data.image_size=32",
+        IMAGES,
     ],
 }
 SIZES = {"stitching.yaml": 32, "stitching_timm.yaml": 134}
 SMALL = [
     OFFLINE,
+    IMAGES,
     "data.image_size=32",
     "train.steps=3",
     "train.batch_size=4",
@@ -47,7 +50,7 @@ SMALL = [
 
 @pytest.fixture
 def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of images where the example looks for it."""
+    """A folder of images that a setting finds from the current folder."""
     monkeypatch.chdir(tmp_path)
     return make_tree(tmp_path / "images", per_class=12)
 
@@ -105,7 +108,7 @@ def test_weights_that_cannot_be_fetched_cost_nothing(
 ):
     file = tmp_path / "store" / "store.sqlite"
     words = ["run", str(EXAMPLES / "imagefolder.yaml"), "--store", f"sqlite:///{file}", "--quiet"]
-    assert main(words) == 2
+    assert main([*words, "--set", IMAGES]) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert "pretrained weights of 'vit_tiny_patch16_224'" in err
