@@ -87,6 +87,11 @@ def with_error(value: float | None, error: float | None, *, percent: bool = Fals
     return f"{value:.3f}" if error is None else f"{value:.3f} ± {error:.3f}"
 
 
+def is_share(metric: str) -> bool:
+    """Whether a metric is shown in percent."""
+    return metric.endswith("accuracy")
+
+
 def seconds(value: float | None) -> str | None:
     """A duration: 4.2 s, 3 min 20 s, 2 h 05 min."""
     if value is None:
