@@ -28,6 +28,8 @@ from dashboards.figures import (
     training_figure,
 )
 from nas.store import Store, frames, job_devices, latency_frames
+from nas.store.cautions import cautions
+from nas.store.stage_progress import stage_progress
 from search_spaces._errors import ConflictError, NASError, NotFoundError, UsageError
 
 
@@ -170,7 +172,13 @@ def job_parts(store: Store, job_id: int, *, device_id: int | None = None) -> tup
     finalists = frames.finalists(store, job, device_id)
     shown = job_devices.own_device(store, job) if device_id is None else device_id
     return (
-        pages.job_head(row, latency_frames.measured_on(store, job), device=shown),
+        pages.job_head(
+            row,
+            latency_frames.measured_on(store, job),
+            device=shown,
+            progress=stage_progress(store, job),
+            cautions=cautions(store, job),
+        ),
         pages.front_table(finalists, device=device_id),
         hypervolume_figure(frames.events(store, job, "hypervolume")),
         predicted_measured_figure(finalists),

@@ -17,16 +17,16 @@ def check_comparable(store: Store, jobs: Sequence[Job], used: Collection[int]) -
     """
     first = jobs[0]
     for job in jobs[1:]:
+        both = f"'{first.name}' and '{job.name}'"
         qualities = [one.config.get("quality", ACCURACY) for one in (first, job)]
         if qualities[0] != qualities[1]:
             raise UsageError(
-                f"The qualities of '{first.name}' and '{job.name}' do not compare: one is {qualities[0]}, the "
-                f"other {qualities[1]}.",
+                f"The qualities of {both} do not compare: one is {qualities[0]}, the other {qualities[1]}.",
                 ONE_AT_A_TIME,
             )
         if difference := _data_differ(store, first, job):
             raise UsageError(
-                f"The qualities of '{first.name}' and '{job.name}' do not compare: their data differ{difference}.",
+                f"The qualities of {both} do not compare: their data differ{difference}.",
                 ONE_AT_A_TIME,
             )
     if len(used) > 1:

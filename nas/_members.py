@@ -166,6 +166,7 @@ def _members_on(store: Store, job: Job, device_id: int | None) -> list[Member]:
             device=row["device"] if isinstance(row["device"], str) else None,
             memory_bytes=memory.get(row["subnet"]),
             **{name: _number(row[name]) for name in numbers},
+            beaten_by=None,
             on_devices=(),
         )
         for row in frames.finalists(store, job, device_id).drop_duplicates("subnet").to_dict("records")

@@ -150,7 +150,10 @@ def nothing_meets(
     if not members:
         return f"The front of {_named(jobs)} is empty.", _how_far(jobs)
     asked = " and ".join(map(str, conditions)) or "no condition"
-    columns = {"ms": [m.latency_ms for m in members], members[0].metric: [m.quality for m in members]}
+    columns: dict[str, list[float | None]] = {
+        "ms": [m.latency_ms for m in members],
+        members[0].metric: [m.quality for m in members],
+    }
     columns |= {
         name: [member.told(name) for member in members]
         for name in (condition.name for condition in conditions)
@@ -206,7 +209,7 @@ def front(
 
 
 def _costs(jobs: Iterable[Job]) -> tuple[str, ...]:
-    """The costs that any of the jobs optimises, latency being that on the device shown; latency if none does."""
+    """The costs that any of the jobs optimises, latency on the device shown; latency if none does."""
     names = [split(name)[0] for job in jobs for name in job.config.get("objectives", OBJECTIVES)]
     return tuple(dict.fromkeys(name for name in names if name not in QUALITIES)) or ("latency_ms",)
 

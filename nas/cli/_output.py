@@ -10,6 +10,10 @@ from typing import Any
 
 import typer
 
+from search_spaces._errors import shortened
+
+# Columns of names, which are as long as whoever chose them liked; JSON and CSV have them whole.
+NAMES = frozenset({"AGENT", "CPU", "DEVICE", "JOB", "STAGE", "SUBNET"})
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
@@ -36,7 +40,10 @@ def note(text: str, *, quiet: bool = False) -> None:
 def emit_table(
     columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[str] = ()
 ) -> None:
-    """Rows under a header line; `right` names the columns that are aligned to the right."""
+    """Rows under a header line; `right` names the columns that are aligned to the right.
+
+    Names are cut in the middle to what a table can hold.
+    """
     from rich.console import Console
     from rich.table import Table
 
@@ -44,12 +51,17 @@ def emit_table(
     for column in columns:
         table.add_column(column, justify="right" if column in right else "left", no_wrap=True)
     for row in rows:
-        table.add_row(*(clean("–" if cell is None else str(cell), newlines=False) for cell in row))
+        table.add_row(*(_cell(column, cell) for column, cell in zip(columns, row, strict=True)))
     # Data that goes into a pipe must not be cut to the width of a terminal.
     console = Console(markup=False, highlight=False, emoji=False, width=None if sys.stdout.isatty() else 1000)
     with console.capture() as capture:
         console.print(table)
     emit("\n".join(line.rstrip() for line in capture.get().splitlines()))
+
+
+def _cell(column: str, cell: object) -> str:
+    text = clean("–" if cell is None else str(cell), newlines=False)
+    return shortened(text) if column in NAMES else text
 
 
 def emit_pairs(pairs: Mapping[str, object]) -> None:

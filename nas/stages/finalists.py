@@ -68,9 +68,10 @@ def _report(run: Run, objectives: Objectives, data: DataSet, pool: Evaluator) ->
     told = qualities(pool, data, missing, "report")
     rows = [_row(objectives, arch, one) for arch, one in zip(missing, told, strict=True)]
     run.store.add_evaluations(run.lease, rows)
-    for latency in objectives.latencies:
-        device = build_device(run, latency.called)
-        measured = measure(run, space, device, latency.device, archs, purpose="finalist")
+    for place, latency in enumerate(objectives.latencies):
+        device, count = build_device(run, latency.called), len(archs)
+        shown = place * count, len(objectives.latencies) * count
+        measured = measure(run, space, device, latency.device, archs, purpose="finalist", shown=shown)
         _warn_of_broken_limits(run, latency.named("latency_ms"), measured)
     return {"finalists": len(found), "baseline": baseline(data)}
 

@@ -86,6 +86,8 @@ class _Evaluated:
         self._values = values_of(objectives, good)
         if stored:
             self._show()  # a crash may have come between the last batch and its point
+        else:
+            run.progress.update(0, total)  # the pace of the first batch is counted from here
 
     def add(self, archs: Sequence[Architecture]) -> list[NewEvaluation]:
         """Evaluates a batch and stores it in one transaction."""
@@ -110,7 +112,7 @@ class _Evaluated:
 
     def _show(self) -> None:
         run, volume = self._run, self._objectives.hypervolume(self._values)
-        data = {"evaluations": self.told, "hypervolume": volume}
+        data = {"evaluations": self.told, "hypervolume": volume, "of": self.total}
         run.store.add_events(run.lease, [NewEvent("hypervolume", data, stage="search", step=self.told)])
         run.progress.update(self.told, self.total, hypervolume=round(volume, 4))
 

@@ -5,6 +5,7 @@ from typing import Any
 from nas.agreement import Agreement
 from nas.conditions import BALANCED
 from nas.store import Evaluation, Job, Store
+from search_spaces._errors import shortened
 
 DEVIATIONS = 2.0  # standard errors above what needs no learning
 ROUNDING = 1e-9
@@ -13,7 +14,8 @@ ROUNDING = 1e-9
 def baseline(store: Store, job: Job) -> dict[str, Any] | None:
     """What needs no learning on the report split: `chance`, and the commonest class with its share.
 
-    examples, classes: of the report split.  Of jobs of earlier versions only `classes` and `chance` are known.
+    examples, classes: of the report split.  Of a job of an earlier version only `classes` and `chance` are
+    known.
     None before there are finalists, and where nothing is known.
     """
     stage, space = store.stage(job, "finalists"), store.stage(job, "space")
@@ -46,14 +48,15 @@ def cautions(store: Store, job: Job) -> tuple[str, ...]:
     best, least = best_finalist(store, job), baseline(store, job)
     if best is not None and least is not None and (without := _needs_no_learning(best, least)):
         error = "" if best.stderr is None else f" ± {100 * best.stderr:.1f}"
+        told = f"{best.metric} of {100 * (best.value or 0):.1f}{error} %"
         found.append(
-            f"The best finalist's {best.metric} of {100 * (best.value or 0):.1f}{error} % is not more than two "
-            f"standard errors above {without}: the supernet may have learned nothing. Train it longer "
-            "(train.steps), or look at the data."
+            f"The best finalist's {told} is not more than two standard errors above {without}: the supernet may "
+            "have learned nothing. Train it longer (train.steps), or look at the data."
         )
     if order is not None and order.is_noise:
         found.append(
-            f"The order of the subnets is noise: halves of the search split agree on it with Kendall's tau {order}."
+            "The order of the subnets is noise: halves of the search split agree on it with Kendall's tau "
+            f"{order}."
         )
     return tuple(found)
 
@@ -65,5 +68,6 @@ def _needs_no_learning(best: Evaluation, least: dict[str, Any]) -> str | None:
     if (best.value or 0.0) - DEVIATIONS * (best.stderr or 0.0) > bar + ROUNDING:
         return None
     if majority is not None and majority > least["chance"] + ROUNDING:
-        return f"the {100 * majority:.1f} % of always answering '{least['majority_class'][:40]}', the commonest class"
+        commonest = shortened(str(least["majority_class"]))
+        return f"the {100 * majority:.1f} % of always answering '{commonest}', the commonest class"
     return f"chance ({100 * least['chance']:.1f} %, {least['classes']} classes)"

@@ -102,8 +102,8 @@ def finalists(store: Store, job: Job, device_id: int | None = None) -> pd.DataFr
 
     Latencies in milliseconds on a device, by default on the (first) one that was searched for: `predicted_ms`
     is what the search was told, or what the device's own predictor says, `measured_ms` a timing.
-    `quality` is that of inherited weights, `accuracy` and `balanced_accuracy` are theirs, too; `finetuned` and `scratch`, with their errors, are those of the
-    subnet trained by itself, where it was.
+    `quality` is that of inherited weights, as are `accuracy` and `balanced_accuracy`, one of which it is;
+    `finetuned` and `scratch`, with their errors, are those of the subnet trained by itself, where it was.
     """
     names = device_names(store, job)
     own = own_device(store, job)
