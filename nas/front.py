@@ -26,6 +26,7 @@ from nas.store.frames import RETRAINED
 from search_spaces._errors import NotFoundError, did_you_mean
 
 OBJECTIVES = ("accuracy", "latency_ms")  # of a job that names none
+HOW_FAR = "`nas show JOB` tells how far it is."
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -126,7 +127,7 @@ class ParetoFront:
         """
         best = nondominated([member for member in self.members if member.latency_ms is not None])
         if not best:
-            raise NotFoundError(f"There is no front of {_named(self.jobs)} yet.", _how_far(self.jobs))
+            raise NotFoundError(f"There is no front of {_named(self.jobs)} yet.", HOW_FAR)
         if len(self.objectives) == 1:
             return self.select()
         points = np.array([(math.log(member.latency_ms or math.nan), member.quality) for member in best])
@@ -148,7 +149,7 @@ def nothing_meets(
 ) -> tuple[str, str]:
     """That none of a front's members meets the conditions, and between what they lie."""
     if not members:
-        return f"The front of {_named(jobs)} is empty.", _how_far(jobs)
+        return f"The front of {_named(jobs)} is empty.", HOW_FAR
     asked = " and ".join(map(str, conditions)) or "no condition"
     columns: dict[str, list[float | None]] = {
         "ms": [m.latency_ms for m in members],
@@ -234,10 +235,6 @@ def _cautions(store: Store, jobs: Sequence[Job]) -> tuple[str, ...]:
 
 def _named(jobs: Iterable[str]) -> str:
     return " and ".join(f"'{job}'" for job in jobs)
-
-
-def _how_far(jobs: Sequence[str]) -> str:
-    return f"`nas show {jobs[0] if len(jobs) == 1 else 'JOB'}` tells how far it is."
 
 
 def _pairs(members: Iterable[Member], weights: str) -> tuple[list[float], list[float]]:

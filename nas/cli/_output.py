@@ -10,8 +10,6 @@ from typing import Any
 
 import typer
 
-from search_spaces._errors import shortened
-
 # Columns of names, which are as long as whoever chose them liked; JSON and CSV have them whole.
 NAMES = frozenset({"AGENT", "CPU", "DEVICE", "JOB", "STAGE", "SUBNET"})
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -50,18 +48,17 @@ def emit_table(
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         table.add_column(column, justify="right" if column in right else "left", no_wrap=True)
+    from search_spaces._errors import shortened
+
     for row in rows:
-        table.add_row(*(_cell(column, cell) for column, cell in zip(columns, row, strict=True)))
+        texts = [clean("–" if cell is None else str(cell), newlines=False) for cell in row]
+        pairs = zip(columns, texts, strict=True)
+        table.add_row(*(shortened(text) if column in NAMES else text for column, text in pairs))
     # Data that goes into a pipe must not be cut to the width of a terminal.
     console = Console(markup=False, highlight=False, emoji=False, width=None if sys.stdout.isatty() else 1000)
     with console.capture() as capture:
         console.print(table)
     emit("\n".join(line.rstrip() for line in capture.get().splitlines()))
-
-
-def _cell(column: str, cell: object) -> str:
-    text = clean("–" if cell is None else str(cell), newlines=False)
-    return shortened(text) if column in NAMES else text
 
 
 def emit_pairs(pairs: Mapping[str, object]) -> None:

@@ -43,10 +43,10 @@ def front(
         found = read_front(opened, [opened.job(job) for job in jobs], device=device, where=conditions)
     if as_csv:
         emit(found.to_csv().rstrip("\n"))
-        for caution in found.cautions:
-            note(f"Caution: {caution}", quiet=ctx.obj.quiet)
     else:
         emit_front(found, as_json=as_json)
+    if not as_json:
+        _note_remarks(found, quiet=ctx.obj.quiet)
     if not found.members:
         empty = "The front is empty: `nas show JOB` tells how far a job is."
         note(found.unmet or empty, quiet=ctx.obj.quiet)
@@ -149,13 +149,17 @@ def _emit_remarks(found: "ParetoFront") -> None:
         emit(f"\nLatency on {found.device}; --device chooses another one of {', '.join(devices)}.")
     if len(found.objectives) == 1 and found.members:
         emit(f"\nThe best on the report split comes first: {found.members[0].subnet}")
-    for line in (*_pruning(found), *(f"Caution: {caution}" for caution in found.cautions)):
-        emit(f"\n{line}")
     outside = [member.subnet for member in found.members if member.as_predicted is False]
     if outside:
         emit(f"\nMeasured outside the 90 % interval of the prediction: {', '.join(outside)}")
     for weights, agreement in found.agreements().items():
         emit(f"\nKendall's tau of the {found.metric}, inherited and {RETRAINED[weights]}: {agreement}")
+
+
+def _note_remarks(found: "ParetoFront", *, quiet: bool) -> None:
+    """By what rows are there, and what speaks against believing them."""
+    for line in (*_pruning(found), *(f"Caution: {caution}" for caution in found.cautions)):
+        note(f"\n{line}", quiet=quiet)
 
 
 def _pruning(found: "ParetoFront") -> list[str]:
@@ -180,7 +184,10 @@ def show_front(opened: "Store", job: "Job", *, figure: Path | None, as_json: boo
     from nas.front import front
     from nas.store import frames
 
-    emit_front(front(opened, job), as_json=as_json)
+    found = front(opened, job)
+    emit_front(found, as_json=as_json)
+    if not as_json:
+        _note_remarks(found, quiet=quiet)
     if figure is not None:
         drawn = front_figure(frames.finalists(opened, job), frames.evaluations(opened, job), job=job.name)
         write_html(drawn, figure)

@@ -7,8 +7,6 @@ import typer
 from nas.cli._options import AsJSON, JobName, StoreURL, store_url
 from nas.cli._output import emit, emit_json, emit_pairs, emit_table, is_share, seconds, with_error
 
-from search_spaces._errors import shortened
-
 if TYPE_CHECKING:
     from nas.store import Job, Store
 
@@ -213,6 +211,8 @@ def _best(opened: "Store", job: "Job") -> dict[str, Any] | None:
 
 def _qualities(best: dict[str, Any] | None, baseline: dict[str, Any] | None) -> dict[str, str | None]:
     """The best finalist's qualities, and what needs no learning."""
+    from search_spaces._errors import shortened
+
     told: dict[str, str | None] = {}
     if best is not None:
         named = [

@@ -50,8 +50,8 @@ def cautions(store: Store, job: Job) -> tuple[str, ...]:
         error = "" if best.stderr is None else f" ± {100 * best.stderr:.1f}"
         told = f"{best.metric} of {100 * (best.value or 0):.1f}{error} %"
         found.append(
-            f"The best finalist's {told} is not more than two standard errors above {without}: the supernet may "
-            "have learned nothing. Train it longer (train.steps), or look at the data."
+            f"The best finalist's {told} is not more than two standard errors above {without}: the supernet "
+            "may have learned nothing. Train it longer (train.steps), or look at the data."
         )
     if order is not None and order.is_noise:
         found.append(
