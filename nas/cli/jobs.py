@@ -225,13 +225,13 @@ def _qualities(best: dict[str, Any] | None, baseline: dict[str, Any] | None) -> 
             for name in named
             if best.get(name) is not None
         ]
-        told["best finalist"] = f"{best['subnet']}: {', '.join(words)}, on the report split"
+        told["best"] = f"{best['subnet']}: {', '.join(words)}, on the report split"
     if baseline is not None:
         chance = f"chance {100 * baseline['chance']:.1f} % ({baseline['classes']} classes)"
         share = baseline.get("majority")
         commonest = shortened(str(baseline.get("majority_class")))
         common = "" if share is None else f"always '{commonest}' {100 * share:.1f} %, "
-        told["without learning"] = f"{common}{chance}"
+        told["baseline"] = f"{common}{chance}"
     return told
 
 
