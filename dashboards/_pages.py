@@ -50,9 +50,9 @@ def job_link(job_id: int, name: str) -> str:
 
 def named(name: str, href: str | None = None) -> Component:
     """A name in a table, cut to what that can hold and told in full to the pointer; a link where it leads."""
-    if href is None:
-        return html.Span(shortened(name), title=name)
-    return dcc.Link(shortened(name), href=href, title=name)
+    told = shortened(name)
+    more: dict[str, Any] = {"title": name} if told != name else {}
+    return html.Span(told, **more) if href is None else dcc.Link(told, href=href, **more)
 
 
 def device_link(device_id: int) -> str:

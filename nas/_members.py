@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from nas.conditions import PER_DEVICE, QUALITIES, Condition, on_device, split
+from nas.conditions import ACCURACY, BALANCED, PER_DEVICE, QUALITIES, Condition, on_device, split
 from nas.store import Job, Store, frames, job_devices
 from search_spaces._errors import UsageError, did_you_mean
 
@@ -151,8 +151,9 @@ def members(store: Store, job: Job, device_id: int | None = None) -> list[Member
 
 def _members_on(store: Store, job: Job, device_id: int | None) -> list[Member]:
     memory = {e.subnet.key: e.objectives.get("memory_bytes") for e in store.evaluations(job, "search")}
+    reported = {e.subnet.key: e.objectives | {e.metric: e.value} for e in store.evaluations(job, "report")}
     numbers = ["stderr", "search_quality", *frames.PREDICTED, "measured_ms", "spread_ms"]
-    numbers += ["peak_memory_bytes", "energy_mj", *QUALITIES]
+    numbers += ["peak_memory_bytes", "energy_mj"]
     numbers += [column for weights in frames.RETRAINED for column in (weights, f"{weights}_stderr")]
     return [
         Member(
@@ -166,6 +167,8 @@ def _members_on(store: Store, job: Job, device_id: int | None) -> list[Member]:
             device=row["device"] if isinstance(row["device"], str) else None,
             memory_bytes=memory.get(row["subnet"]),
             **{name: _number(row[name]) for name in numbers},
+            accuracy=reported[row["subnet"]].get(ACCURACY),
+            balanced_accuracy=reported[row["subnet"]].get(BALANCED),
             beaten_by=None,
             on_devices=(),
         )

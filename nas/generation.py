@@ -68,8 +68,8 @@ class Generated:
     metric: str = ACCURACY
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON of `nas generate --json`."""
-        return asdict(self)
+        """The JSON of `nas generate --json`; without `metric` where it is accuracy."""
+        return {name: value for name, value in asdict(self).items() if (name, value) != ("metric", ACCURACY)}
 
 
 def generate(

@@ -5,7 +5,6 @@ from typing import Any
 import pandas as pd
 import sqlalchemy as sa
 
-from nas.conditions import QUALITIES
 from nas.store import Evaluation, Job, Store, Subnet
 from nas.store import _tables as t
 from nas.store._values import now
@@ -36,7 +35,6 @@ PREDICTED = ("predicted_ms", "predicted_low_ms", "predicted_high_ms")  # ends of
 FINALISTS += ["device", *PREDICTED, "measured_ms", "spread_ms", "peak_memory_bytes", "energy_mj"]
 # What retraining made of a subnet: the store's word for its weights, and ours for people.
 RETRAINED = {"finetuned": "fine-tuned", "scratch": "from scratch"}
-FINALISTS += QUALITIES
 FINALISTS += [column for weights in RETRAINED for column in (weights, f"{weights}_stderr")]
 MEASURED = ["subnet", "device", "measured_ms", "spread_ms", "purpose", "params", "macs", "architecture"]
 MEASURED += ["state", "reason", "stderr_ms", "contention", "memory_bytes", "energy_mj", "device_id"]
@@ -102,8 +100,8 @@ def finalists(store: Store, job: Job, device_id: int | None = None) -> pd.DataFr
 
     Latencies in milliseconds on a device, by default on the (first) one that was searched for: `predicted_ms`
     is what the search was told, or what the device's own predictor says, `measured_ms` a timing.
-    `quality` is that of inherited weights, as are `accuracy` and `balanced_accuracy`, one of which it is;
-    `finetuned` and `scratch`, with their errors, are those of the subnet trained by itself, where it was.
+    `quality` is that of inherited weights; `finetuned` and `scratch`, with their errors, are those of the
+    subnet trained by itself, where it was.
     """
     names = device_names(store, job)
     own = own_device(store, job)
@@ -126,7 +124,6 @@ def finalists(store: Store, job: Job, device_id: int | None = None) -> pd.DataFr
         timing = timed.get(report.subnet.id)
         row = {**_of_subnet(report.subnet), "metric": report.metric, "quality": report.value}
         row |= {"stderr": report.stderr, "search_quality": search.value if search else None}
-        row |= {name: report.objectives.get(name) for name in QUALITIES} | {report.metric: report.value}
         row |= {"device": names[timing.device_id] if timing else None}
         predicted = _as_searched(search, device) if by_search else told.get(report.subnet.key, (None,) * 3)
         row |= dict(zip(PREDICTED, predicted, strict=True))
