@@ -236,7 +236,7 @@ def front_table(finalists: pd.DataFrame, *, device: int | None = None) -> Compon
             lambda row: dcc.Link(html.Code(row["subnet"]), href=query(subnet=row["subnet"], device=device)),
         ),
         (
-            f"#{front['metric'].iloc[0].capitalize()}, report split",
+            f"#{front['metric'].iloc[0].capitalize().replace('_', ' ')}, report split",
             lambda row: quality(row["quality"], row["stderr"], row["metric"]),
         ),
         ("#Latency, measured", lambda row: milliseconds(row["measured_ms"], row["spread_ms"], digits=digits)),

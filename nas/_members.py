@@ -91,8 +91,10 @@ class Member:
         return value
 
     @property
-    def _others(self) -> tuple[str, ...]:
-        return tuple(name for name in QUALITIES if name != self.metric)
+    def _others(self) -> dict[str, float]:
+        """The quality that the job does not maximise, where it is known."""
+        others = {name: getattr(self, name) for name in QUALITIES if name != self.metric}
+        return {name: value for name, value in others.items() if value is not None}
 
     @property
     def retrained(self) -> dict[str, dict[str, float | None]]:
@@ -111,13 +113,12 @@ class Member:
             "architecture": dict(self.architecture),
             "params": self.params,
             "macs": self.macs,
-            "quality": {"metric": self.metric, "value": self.quality, "stderr": self.stderr},
+            "quality": {"metric": self.metric, "value": self.quality, "stderr": self.stderr, **self._others},
             **({"retrained": self.retrained} if self.retrained else {}),
             "latency": self._latency(),
             **({"latencies": [one._latency() for one in self.on_devices]} if self.on_devices else {}),
             "peak_memory_bytes": self.peak_memory_bytes,
             "energy_mj": self.energy_mj,
-            **{name: value for name in self._others if (value := getattr(self, name)) is not None},
             **({"beaten_by": self.beaten_by} if self.beaten_by else {}),
         }
 

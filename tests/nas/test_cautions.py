@@ -108,6 +108,6 @@ def test_the_front_has_them_and_of_several_jobs_with_their_names(store: Store) -
     data = front(store, bad).to_dict()
     assert json.loads(json.dumps(data)) == data
     assert data["cautions"] == list(cautions(store, bad))
-    assert data["front"][0]["balanced_accuracy"] == 0.45
+    assert data["front"][0]["quality"]["balanced_accuracy"] == 0.45
     assert "cautions" not in front(store, good).to_dict()
     assert [one.split(":")[0] for one in front(store, [good, bad]).cautions] == [bad.name]
