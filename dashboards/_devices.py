@@ -10,7 +10,17 @@ from dash import dcc, html
 from dash.development.base_component import Component
 
 from dashboards._look import CONFIG, is_number, milliseconds, option, percent
-from dashboards._pages import CURRENT, REFRESH_MS, badge, chart, device_link, job_link, table, text_or_dash
+from dashboards._pages import (
+    CURRENT,
+    REFRESH_MS,
+    badge,
+    chart,
+    device_link,
+    job_link,
+    named,
+    table,
+    text_or_dash,
+)
 from dashboards._scores import predictor_words, score_words, short_score
 from dashboards.figures import (
     halves_figure,
@@ -35,7 +45,7 @@ def devices_table(devices: pd.DataFrame, agents: pd.DataFrame) -> Component:
         return html.P(["No device yet. Register one with ", html.Code("nas devices add NAME"), "."])
     rows = [
         [
-            dcc.Link(row["device"], href=device_link(row["id"])),
+            named(row["device"], device_link(row["id"])),
             text_or_dash(row["backend"]),
             option(row["threads"]),
             option(row["batch"]),
@@ -118,7 +128,7 @@ def jobs_here(measured: pd.DataFrame, predictors: pd.DataFrame, *, shown: int | 
         )
         rows.append(
             [
-                dcc.Link(row["job"], href=job_link(job_id, row["job"])),
+                named(row["job"], job_link(job_id, row["job"])),
                 badge(row["state"], live=row["live"]),
                 "this one" if row["searched_for"] else "another",
                 f"{row['measured']:,}",

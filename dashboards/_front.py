@@ -26,6 +26,7 @@ from dashboards._look import (
     words,
 )
 from nas.store.frames import PREDICTED, RETRAINED
+from search_spaces._errors import shortened
 
 MOST_DOTS = 5_000
 
@@ -56,7 +57,7 @@ def front_figure(
     searched: how many subnets the search looked at, where `evaluations` are some of them to be drawn.
     Every point carries its subnet's key as `customdata`.
     """
-    title = "Quality against latency" + (f" of {escaped(job)}" if job else "")
+    title = "Quality against latency" + (f" of {escaped(shortened(job))}" if job else "")
     known = _known(finalists)
     tried = _searched(evaluations)
     if known.empty and tried.empty:
@@ -70,7 +71,9 @@ def front_figure(
         on_front = rows["subnet"].isin(best.loc[best["device"] == device, "subnet"])
         if rows["predicted_high_ms"].notna().any():
             figure.add_trace(_intervals(rows, color=SERIES[i % len(SERIES)]))
-        for trace in _device_traces(rows[on_front], rows[~on_front], device=escaped(device), index=i):
+        for trace in _device_traces(
+            rows[on_front], rows[~on_front], device=escaped(shortened(device)), index=i
+        ):
             figure.add_trace(trace)
     for i, weights in enumerate(RETRAINED):
         again = known.dropna(subset=[weights])

@@ -11,7 +11,7 @@ from dashboards._look import BLACK, BLUE, GREY, empty, escaped, framed, is_numbe
 
 
 def generator_figure(events: pd.DataFrame) -> go.Figure:
-    """The best accuracy over the evaluations, and the share of the generator's samples that are feasible.
+    """The best quality over the evaluations, and the share of the generator's samples that are feasible.
 
     Columns round, evaluations, best (missing while nothing is evaluated) and feasible_rate, a row a round.
     """
@@ -44,7 +44,7 @@ def generator_figure(events: pd.DataFrame) -> go.Figure:
     )
     figure.add_trace(best, row=1, col=1).add_trace(rate, row=2, col=1)
     framed(figure, title, "feasible: samples that keep what was asked for")
-    figure.update_yaxes(title="best<br>accuracy", tickformat=".0%", nticks=5, row=1, col=1)
+    figure.update_yaxes(title="best<br>quality", tickformat=".0%", nticks=5, row=1, col=1)
     figure.update_yaxes(title="feasible", tickformat=".0%", range=[-0.04, 1.04], row=2, col=1)
     figure.update_yaxes(tickvals=[0, 0.5, 1], row=2, col=1)
     figure.update_xaxes(rangemode="tozero").update_xaxes(title="subnets evaluated", row=2, col=1)

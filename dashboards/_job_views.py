@@ -26,7 +26,9 @@ from dashboards.figures import (
 )
 from nas.store import Job, Store, digest, frames, job_devices, latency_frames
 from nas.store import _tables as t
+from nas.store.cautions import cautions
 from nas.store.search_points import Points, Row, Told, search_points, shown_points, tip
+from nas.store.stage_progress import stage_progress
 
 MOST_KEPT = 12  # parts; the largest is a figure of MOST_DOTS subnets
 MOST_SEARCHES = 4  # whose subnets are kept as numbers
@@ -55,7 +57,9 @@ class JobViews:
         row = self._row(job_id)
         row["seconds"] = None if row["seconds"] is None else row["seconds"] // MINUTE
         job = self.store.job(job_id)
-        return digest([repr(row), repr(self._results(job)), repr(self._events(job)), device_id])
+        running = stage_progress(self.store, job)
+        words = None if running is None else running.words
+        return digest([repr(row), words, repr(self._results(job)), repr(self._events(job)), device_id])
 
     def front(self, job_id: int, *, selected: str | None, device_id: int | None = None) -> go.Figure:
         """The front figure of a job, with a ring around the chosen subnet.
@@ -72,7 +76,7 @@ class JobViews:
         own device's.
         """
         job, row = self.store.job(job_id), self._row(job_id)
-        head, table, predicted = self._under(
+        head, warnings, table, predicted = self._under(
             ("tables", job_id, device_id), self._results(job), lambda: self._tables(job, device_id)
         )
         hypervolume, training, generator = self._under(
@@ -80,7 +84,13 @@ class JobViews:
         )
         shown, measured_on = head
         return (
-            pages.job_head(row, measured_on, device=shown),
+            pages.job_head(
+                row,
+                measured_on,
+                device=shown,
+                progress=stage_progress(self.store, job),
+                cautions=warnings,
+            ),
             table,
             hypervolume,
             predicted,
@@ -140,6 +150,7 @@ class JobViews:
         shown = job_devices.own_device(self.store, job) if device_id is None else device_id
         return (
             (shown, latency_frames.measured_on(self.store, job)),
+            cautions(self.store, job),
             pages.front_table(finalists, device=device_id),
             predicted_measured_figure(finalists),
         )

@@ -15,7 +15,10 @@ from dashboards._look import CONFIG, amount, decimals, milliseconds, quality, wo
 from dashboards.figures import front_rows
 from nas.agreement import agreement
 from nas.store import Job
+from nas.store._values import job_word
 from nas.store.frames import RETRAINED
+from nas.store.stage_progress import StageProgress
+from search_spaces._errors import shortened
 
 REFRESH_MS = 4_000
 LIVE_STATES = ("queued", "running")
@@ -47,8 +50,17 @@ def store_alert(message: str, hint: str) -> list[Component]:
 
 
 def job_link(job_id: int, name: str) -> str:
-    """The address of a job's page; a name that browsers would resolve away is replaced by the id."""
-    return f"/job/{job_id if name in ('.', '..') else quote(name, safe='')}"
+    """The address of a job's page; a name that browsers would resolve away, or that is another job's id, is
+    replaced by the id.
+    """
+    return f"/job/{job_id if name in ('.', '..') else quote(job_word(job_id, name), safe='')}"
+
+
+def named(name: str, href: str | None = None) -> Component:
+    """A name in a table, cut to what that can hold and told in full to the pointer; a link where it leads."""
+    told = shortened(name)
+    more: dict[str, Any] = {"title": name} if told != name else {}
+    return html.Span(told, **more) if href is None else dcc.Link(told, href=href, **more)
 
 
 def device_link(device_id: int) -> str:
@@ -84,9 +96,9 @@ def jobs_table(jobs: pd.DataFrame) -> Component:
         return html.P(["No job yet. Start one with ", html.Code("nas run FILE"), "."])
     rows = [
         [
-            dcc.Link(job["name"], href=job_link(job["id"], job["name"])),
+            named(job["name"], job_link(job["id"], job["name"])),
             badge(job["state"], live=job["live"]),
-            text_or_dash(job["stage"]),
+            shortened(text_or_dash(job["stage"])),
             f"{job['evaluations']:,}",
             duration(job["seconds"]),
             f"{job['created_at']:%Y-%m-%d %H:%M} UTC",
@@ -162,14 +174,23 @@ def chart(name: str, figure: go.Figure | None = None, *, tools: bool = False) ->
 
 
 def job_head(
-    row: Mapping[str, Any], measured_on: pd.DataFrame, *, device: int | None = None
+    row: Mapping[str, Any],
+    measured_on: pd.DataFrame,
+    *,
+    device: int | None = None,
+    progress: StageProgress | None = None,
+    cautions: Sequence[str] = (),
 ) -> list[Component]:
     """Name, state, progress and devices of a job; `row` is its row of `frames.jobs`.
 
     measured_on: the job's rows of `latency_frames.measured_on`.  device: whose latency the page shows.
+    progress: of the stage that runs.  cautions: what speaks against believing the job's front.
     """
+    stage = text_or_dash(row["stage"]) if progress is None else progress.words
+    if progress is not None and progress.seconds_left is not None:
+        stage += f", about {duration(progress.seconds_left)} left"
     facts = [
-        f"stage {text_or_dash(row['stage'])}",
+        f"stage {stage}",
         f"{row['evaluations']:,} subnets evaluated",
         f"time {duration(row['seconds'])}",
         f"created {row['created_at']:%Y-%m-%d %H:%M} UTC",
@@ -178,11 +199,12 @@ def job_head(
         html.H1([row["name"], badge(row["state"], live=row["live"])]),
         html.P(" · ".join(facts), className="facts"),
         *_devices_of(measured_on, device),
+        *(html.P(caution, className="caution") for caution in cautions),
     ]
     if isinstance(row["error"], str) and row["error"]:
         head.append(html.Pre(row["error"], className="error"))
     elif row["state"] == "running" and not row["live"]:
-        command = f"nas resume {shlex.quote(row['name'])}"
+        command = f"nas resume {shlex.quote(job_word(row['id'], row['name']))}"
         head.append(html.P(["No process works on this job. Go on with ", html.Code(command), "."]))
     return head
 
@@ -194,7 +216,7 @@ def _devices_of(measured_on: pd.DataFrame, shown: int | None) -> list[Component]
     for row in rows:
         told += [
             ", " if told else "measured on ",
-            dcc.Link(row["device"], href=device_link(row["device_id"])),
+            named(row["device"], device_link(row["device_id"])),
         ]
         told += [" (searched for)"] if row["searched_for"] and len(rows) > 1 else []
     if len(rows) < 2:
@@ -223,7 +245,7 @@ def front_table(finalists: pd.DataFrame, *, device: int | None = None) -> Compon
             lambda row: dcc.Link(html.Code(row["subnet"]), href=query(subnet=row["subnet"], device=device)),
         ),
         (
-            f"#{front['metric'].iloc[0].capitalize()}, report split",
+            f"#{front['metric'].iloc[0].capitalize().replace('_', ' ')}, report split",
             lambda row: quality(row["quality"], row["stderr"], row["metric"]),
         ),
         ("#Latency, measured", lambda row: milliseconds(row["measured_ms"], row["spread_ms"], digits=digits)),
@@ -236,7 +258,7 @@ def front_table(finalists: pd.DataFrame, *, device: int | None = None) -> Compon
         if front[weights].notna().any():
             columns.insert(2, (f"#{shown.capitalize()}", partial(_retrained, weights)))
     if several:
-        columns.insert(1, ("Device", lambda row: row["device"]))
+        columns.insert(1, ("Device", lambda row: named(row["device"])))
     rows = [[show(row) for _, show in columns] for row in front.to_dict("records")]
     return html.Div([table([head for head, _ in columns], rows), *_agreements(front)])
 

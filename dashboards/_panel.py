@@ -15,6 +15,7 @@ from dashboards._pages import table
 from dashboards._route import block_names, route_figure
 from dashboards.figures import layers_figure, layers_frame, reactions_figure
 from nas.store import Job, Store, default_url, frames
+from nas.store._values import job_word
 from search_spaces import SearchSpace
 from search_spaces._errors import NASError
 from search_spaces._stitches import Stitch
@@ -41,7 +42,7 @@ def subnet_panel(store: Store, job: Job, key: str, *, device_id: int | None = No
     facts = subnet_facts(store, job, key, device_id)
     if facts is None:
         return [html.H2("No such subnet"), html.P(["This job has no subnet ", html.Code(key), "."])]
-    command = extract_command(job.name, key, url=store.url)
+    command = extract_command(job_word(job.id, job.name), key, url=store.url)
     return [
         html.H2(html.Code(key, id="subnet-key")),
         html.P(facts.place, className="facts"),

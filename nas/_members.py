@@ -1,15 +1,11 @@
 """One subnet of a front, and which of them no other beats."""
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import moocore
-import numpy as np
-from numpy.typing import NDArray
-
-from nas.conditions import PER_DEVICE, Condition, on_device, split
+from nas.conditions import ACCURACY, BALANCED, PER_DEVICE, QUALITIES, Condition, on_device, split
 from nas.store import Job, Store, frames, job_devices
 from search_spaces._errors import UsageError, did_you_mean
 
@@ -24,6 +20,9 @@ class Member:
     predicted_low_ms, predicted_high_ms: the ends of the 90 % interval.
     peak_memory_bytes, energy_mj: measured, of one batch; energy in millijoules.
     quality, stderr: on the report split, with inherited weights.  search_quality: what it was chosen by.
+    accuracy, balanced_accuracy: on the report split, with inherited weights; None where it was not told.
+    beaten_by: the key of another one shown that is worse in nothing that the job optimises, and better in
+    something.
     finetuned, scratch: on the report split, trained by itself; None where it was not.
     on_devices: the same subnet on each of the devices that the job searched for, if there are several.
     """
@@ -50,6 +49,9 @@ class Member:
     finetuned_stderr: float | None = None
     scratch: float | None = None
     scratch_stderr: float | None = None
+    accuracy: float | None = None
+    balanced_accuracy: float | None = None
+    beaten_by: str | None = None
     on_devices: tuple["Member", ...] = ()
 
     @property
@@ -74,7 +76,7 @@ class Member:
 
         `latency_ms` is that on the member's own device, `latency_ms@NAME` that on the one of this name.
         """
-        values = {name: getattr(self, name) for name in LIMITED} | {self.metric: self.quality}
+        values = {name: getattr(self, name) for name in (*LIMITED, *QUALITIES)} | {self.metric: self.quality}
         values |= {
             on_device(name, one.device): getattr(one, name)
             for one in (self, *self.on_devices)
@@ -82,6 +84,17 @@ class Member:
             if one.device is not None
         }
         return all(condition.holds(values) for condition in conditions)
+
+    def told(self, name: str) -> float | None:
+        """A quantity by its name in conditions."""
+        value: float | None = self.quality if name == self.metric else getattr(self, name)
+        return value
+
+    @property
+    def _others(self) -> dict[str, float]:
+        """The quality that the job does not maximise, where it is known."""
+        others = {name: getattr(self, name) for name in QUALITIES if name != self.metric}
+        return {name: value for name, value in others.items() if value is not None}
 
     @property
     def retrained(self) -> dict[str, dict[str, float | None]]:
@@ -100,12 +113,13 @@ class Member:
             "architecture": dict(self.architecture),
             "params": self.params,
             "macs": self.macs,
-            "quality": {"metric": self.metric, "value": self.quality, "stderr": self.stderr},
+            "quality": {"metric": self.metric, "value": self.quality, "stderr": self.stderr, **self._others},
             **({"retrained": self.retrained} if self.retrained else {}),
             "latency": self._latency(),
             **({"latencies": [one._latency() for one in self.on_devices]} if self.on_devices else {}),
             "peak_memory_bytes": self.peak_memory_bytes,
             "energy_mj": self.energy_mj,
+            **({"beaten_by": self.beaten_by} if self.beaten_by else {}),
         }
 
     def _latency(self) -> dict[str, Any]:
@@ -138,6 +152,7 @@ def members(store: Store, job: Job, device_id: int | None = None) -> list[Member
 
 def _members_on(store: Store, job: Job, device_id: int | None) -> list[Member]:
     memory = {e.subnet.key: e.objectives.get("memory_bytes") for e in store.evaluations(job, "search")}
+    reported = {e.subnet.key: e.objectives | {e.metric: e.value} for e in store.evaluations(job, "report")}
     numbers = ["stderr", "search_quality", *frames.PREDICTED, "measured_ms", "spread_ms"]
     numbers += ["peak_memory_bytes", "energy_mj"]
     numbers += [column for weights in frames.RETRAINED for column in (weights, f"{weights}_stderr")]
@@ -153,6 +168,9 @@ def _members_on(store: Store, job: Job, device_id: int | None) -> list[Member]:
             device=row["device"] if isinstance(row["device"], str) else None,
             memory_bytes=memory.get(row["subnet"]),
             **{name: _number(row[name]) for name in numbers},
+            accuracy=reported[row["subnet"]].get(ACCURACY),
+            balanced_accuracy=reported[row["subnet"]].get(BALANCED),
+            beaten_by=None,
             on_devices=(),
         )
         for row in frames.finalists(store, job, device_id).drop_duplicates("subnet").to_dict("records")
@@ -160,13 +178,14 @@ def _members_on(store: Store, job: Job, device_id: int | None) -> list[Member]:
 
 
 def check_known(members: Collection[Member], conditions: Iterable[Condition]) -> None:
-    """Raises UsageError for a condition on memory or on a device that is known of no member."""
+    """Raises UsageError for a condition on a quantity or on a device that is known of no member."""
     for condition in conditions:
         _check_device(members, condition)
-        if condition.name not in ("memory_bytes", "peak_memory_bytes"):
+        if condition.name not in ("memory_bytes", "peak_memory_bytes", *QUALITIES):
             continue
-        if members and all(getattr(member, condition.name) is None for member in members):
-            hint = "Use params: 4 bytes each."
+        if members and all(member.told(condition.name) is None for member in members):
+            known = f"Its quality is {next(iter(members)).metric}."
+            hint = known if condition.name in QUALITIES else "Use params: 4 bytes each."
             raise UsageError(f"'{condition.name}' is not known of any subnet of this front.", hint)
 
 
@@ -180,17 +199,36 @@ def _check_device(members: Collection[Member], condition: Condition) -> None:
         )
 
 
-def nondominated(members: Iterable[Member], *, by_search: bool = False) -> list[Member]:
-    """Those that no other beats in quality and latency, the fastest first.
+def nondominated(members: Iterable[Member], costs: Sequence[str] = ("latency_ms",)) -> list[Member]:
+    """Those that no other beats in quality and in these costs, the fastest first.
 
-    by_search: the quality is that of the search split, by which members are chosen.
+    Without those of which a cost is not known at all.
     """
-    known = sorted((member for member in members if member.latency_ms is not None), key=by_latency)
-    if not known:
-        return []
-    points = np.array([(member.latency_ms, -_quality(member, by_search=by_search)) for member in known])
-    keep: NDArray[np.bool_] = moocore.is_nondominated(points.astype(np.float64))
-    return [member for member, kept in zip(known, keep, strict=True) if kept]
+    known = [m for m in members if all(m.told(name) is not None for name in costs)]
+    return sorted((m for m in known if not any(beats(o, m, costs) for o in known)), key=by_latency)
+
+
+def beats(one: Member, other: Member, costs: Sequence[str]) -> bool:
+    """Whether one is worse than the other in nothing, quality or cost, and better in something.
+
+    Latencies are compared as measured where both are, and else as predicted; what has nothing to be compared
+    with beats nothing.
+    """
+    gains = [one.quality - other.quality]
+    for name in costs:
+        ours, theirs = _alike(one, other, name)
+        if ours is None or theirs is None:
+            return False
+        gains.append(theirs - ours)
+    return min(gains) >= 0 and max(gains) > 0
+
+
+def _alike(one: Member, other: Member, name: str) -> tuple[float | None, float | None]:
+    if name != "latency_ms":
+        return one.told(name), other.told(name)
+    if one.measured_ms is not None and other.measured_ms is not None:
+        return one.measured_ms, other.measured_ms
+    return one.predicted_ms, other.predicted_ms
 
 
 def by_latency(member: Member) -> tuple[float, float]:
@@ -202,10 +240,6 @@ def by_quality(member: Member) -> tuple[float, float]:
     """Orders the best first, of equals the fastest."""
     latency, quality = by_latency(member)
     return quality, latency
-
-
-def _quality(member: Member, *, by_search: bool) -> float:
-    return member.search_quality if by_search and member.search_quality is not None else member.quality
 
 
 def _number(value: float | None) -> float | None:

@@ -6,10 +6,20 @@ In a job with one device a quantity has its plain name. With several, the plain 
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 
-from nas.conditions import KNOWN_BEFORE, NOT_IN_DEVICES, PER_DEVICE, Condition, on_device, split
+from nas.conditions import (
+    ACCURACY,
+    BALANCED,
+    KNOWN_BEFORE,
+    NOT_IN_DEVICES,
+    PER_DEVICE,
+    QUALITIES,
+    Condition,
+    on_device,
+    split,
+)
 from search_spaces._errors import did_you_mean
 
-OBJECTIVES = ("accuracy", "latency_ms", "params", "macs", "memory_bytes", "peak_memory_bytes")
+OBJECTIVES = (ACCURACY, "latency_ms", "params", "macs", "memory_bytes", "peak_memory_bytes", BALANCED)
 LONGEST_NAME = 100  # of one device of several, which is part of names of stages
 
 
@@ -55,10 +65,13 @@ def objectives_of(names: Iterable[str], devices: Collection[str]) -> tuple[str, 
     found = tuple(name for given in names for name in everywhere(given, devices))
     if not found or len(set(found)) < len(found):
         raise ValueError("must be at least one name, without repeats")
-    if len(found) == 1 and found[0] != OBJECTIVES[0]:
+    if len(found) == 1 and found[0] not in QUALITIES:
         raise ValueError(
-            f"must hold {OBJECTIVES[0]} when it is one alone: {found[0]} is known without evaluating a subnet"
+            f"must hold {ACCURACY} when it is one alone: {found[0]} is known without evaluating a subnet "
+            f"({BALANCED} will do, too)"
         )
+    if set(QUALITIES) <= set(found):
+        raise ValueError(f"can hold one of {' and '.join(QUALITIES)}: a search maximises one quality")
     return found
 
 

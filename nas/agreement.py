@@ -12,6 +12,7 @@ FEWEST = 3
 FEWEST_FOR_INTERVAL = 8  # in each group; below, the bootstrap's interval covers too little
 RESAMPLES = 2000
 CONFIDENCE = 0.95
+NOISE = 0.4  # tau below which the halves of a split do not agree on a ranking
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,11 @@ class Agreement:
     low: float | None
     high: float | None
     count: int
+
+    @property
+    def is_noise(self) -> bool:
+        """Whether the two agree too little to order anything by: the tau is small, or may be none at all."""
+        return self.tau < NOISE or (self.low is not None and self.low <= 0)
 
     def to_dict(self) -> dict[str, float | None]:
         """Plain data."""

@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 
 from search_spaces._errors import UsageError, did_you_mean
 
+ACCURACY, BALANCED = "accuracy", "balanced_accuracy"
+QUALITIES = (ACCURACY, BALANCED)  # told after an evaluation, from 0 to 1; a job maximises one of them
 # Known before any evaluation: exact, or predicted from the architecture.
 KNOWN_BEFORE = ("latency_ms", "params", "macs", "memory_bytes", "peak_memory_bytes")
-NAMES = ("accuracy", "predicted_ms", "measured_ms", *KNOWN_BEFORE)
+NAMES = (*QUALITIES, "predicted_ms", "measured_ms", *KNOWN_BEFORE)
 PER_DEVICE = ("latency_ms", "peak_memory_bytes", "predicted_ms", "measured_ms")
 NOT_IN_DEVICES = "<>="  # which would end the name of a device in a condition
 
@@ -28,16 +30,19 @@ _OPERATORS = {
     ">": operator.gt,
 }
 _PATTERN = re.compile(
-    rf"\s*(?P<name>[^\W\d]\w*(@[^{NOT_IN_DEVICES}]+)?)\s*(?P<operator><=|>=|==|<|>)\s*(?P<value>\S+)\s*",
+    rf"\s*(?P<name>[^\W\d]\w*(@[^{NOT_IN_DEVICES}]+)?)\s*(?P<operator><=|>=|==|<|>)\s*(?P<value>[^\s%]+)\s*(?P<percent>%?)\s*",
     re.ASCII,
 )
 _NUMBER = re.compile(r"[-+]?(\d{1,30}(\.\d{0,30})?|\.\d{1,30})([eE][-+]?\d{1,2})?", re.ASCII)
-_HINT = "Write a name, an operator and a number: 'latency_ms<=5', 'params<3e6', 'accuracy>=0.8'."
+_HINT = "Write a name, an operator and a number: 'latency_ms<=5', 'params<3e6', 'accuracy>=0.8' or '>=80%'."
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """`name operator value`; latencies in milliseconds, memory in bytes, accuracy from 0 to 1."""
+    """`name operator value`; latencies in milliseconds, memory in bytes, accuracy from 0 to 1.
+
+    A text may state an accuracy in percent: `accuracy>=60%`, and since none is above 1 `accuracy>=60`, too.
+    """
 
     name: str
     operator: str
@@ -59,7 +64,12 @@ class Condition:
             )
         if not _NUMBER.fullmatch(value):
             raise UsageError(f"'{value[:40]}' in {text[:80]!r} is not a plain number.", _HINT)
-        return cls(name, sign, float(value))
+        number = float(value)
+        if metric in QUALITIES:
+            number = _fraction(number, text, percent=bool(match["percent"]))
+        elif match["percent"]:
+            raise UsageError(f"'{metric}' in {text[:80]!r} is not told in percent.", _HINT)
+        return cls(name, sign, number)
 
     def holds(self, values: Mapping[str, Any]) -> bool:
         """Whether one subnet's values meet it; a missing value, None and NaN meet nothing."""
@@ -90,6 +100,16 @@ class Condition:
 
     def __str__(self) -> str:
         return f"{self.name}{self.operator}{self.value:.15g}"
+
+
+def _fraction(number: float, text: str, *, percent: bool) -> float:
+    """An accuracy from 0 to 1. Raises UsageError for a number that is neither a share nor a percentage."""
+    if percent or number > 1:
+        number /= 100
+    if not 0 <= number <= 1:
+        hint = "Write a share, 'accuracy>=0.6', or percent, 'accuracy>=60%'."
+        raise UsageError(f"{text[:80]!r} is about no accuracy that there can be.", hint)
+    return number
 
 
 def on_device(metric: str, device: str) -> str:

@@ -6,7 +6,7 @@ Precedence: defaults < file < environment (`NAS_SEARCH__EVALUATIONS=100`) < `--s
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -34,7 +34,7 @@ from nas._sections import (
     TrainConfig,
 )
 from nas._strict import AUTHOR, AList, Section
-from nas.conditions import Condition
+from nas.conditions import QUALITIES, Condition
 from nas.job_paths import with_absolute_paths
 from search_spaces._errors import UsageError, did_you_mean
 from search_spaces._registry import names
@@ -113,6 +113,7 @@ Objective = Annotated[str, AfterValidator(checked_objective)]
 class JobConfig(Section):
     """One job, from its data to its front; every field has a default that works.
 
+    quality: what is told of evaluated subnets; it may be named among the objectives only.
     objectives, constraints: with several devices `latency_ms` (and `peak_memory_bytes`) becomes one of each,
     `latency_ms@NAME`.
     """
@@ -128,6 +129,7 @@ class JobConfig(Section):
     objectives: Annotated[tuple[Objective, ...], AList] = Field(
         default=("accuracy", "latency_ms"), validate_default=True
     )
+    quality: Literal["accuracy", "balanced_accuracy"] = "accuracy"
     constraints: Annotated[tuple[str, ...], AList] = ()
     predictor: PredictorConfig = PredictorConfig()
     search: SearchConfig = SearchConfig()
@@ -158,6 +160,27 @@ class JobConfig(Section):
     def _fresh_weights(self) -> Self:
         if self.train.init_std is not None and self.supernet.init != "scratch":
             raise ValueError("train.init_std is for fresh weights, and supernet.init names others")
+        return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_quality(cls, value: Any) -> Any:
+        """What is named in one of two places, `quality` and `objectives`, stands in both."""
+        if not isinstance(value, dict):
+            return value
+        given, objectives = value.get("quality"), value.get("objectives")
+        if given in QUALITIES and objectives is None:
+            return {**value, "objectives": [given, "latency_ms"]}
+        if given is None and isinstance(objectives, list | tuple):
+            named = [name for name in QUALITIES if name in objectives]
+            return {**value, "quality": named[0]} if named else value
+        return value
+
+    @model_validator(mode="after")
+    def _qualities_agree(self) -> Self:
+        other = next((name for name in QUALITIES if name in self.objectives and name != self.quality), None)
+        if other:
+            raise ValueError(f"quality is {self.quality} and objectives hold {other}: name one of them")
         return self
 
     @field_validator("devices")

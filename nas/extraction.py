@@ -37,7 +37,7 @@ def space_of(store: Store, job: Job) -> SearchSpace:
     """The space in which the job searches. Raises NotFoundError for a job that has not begun."""
     stage = store.stage(job, "space")
     if stage is None or stage.result is None:
-        raise NotFoundError(f"Job '{job.name}' has not begun.", f"Start it with `nas resume {job.name}`.")
+        raise NotFoundError(f"Job '{job.name}' has not begun.", f"Start it with `nas resume {job.id}`.")
     return search_spaces.described(stage.result["space"])
 
 
@@ -46,7 +46,7 @@ def load_supernet(store: Store, job: Job) -> "Supernet":
     artifacts = store.artifacts(job, "supernet")
     if not artifacts:
         raise NotFoundError(
-            f"The supernet of job '{job.name}' is not trained yet.", f"`nas show {job.name}` tells more."
+            f"The supernet of job '{job.name}' is not trained yet.", f"`nas show {job.id}` tells more."
         )
     net = supernet.build(space_of(store, job))
     net.shared.load_state_dict(checkpoints.load(store, artifacts[-1]), strict=True)

@@ -2,27 +2,31 @@
 
 Its members are the finalists: chosen on the search split, reported with a quality on the report split and a
 latency measured on the device. Choosing and reporting on different images keeps the reported qualities free
-of the winner's luck.
+of the winner's luck. That is why the front of one job is not pruned: a member that another one beats on the
+report split is marked. The front of several jobs is pruned, by what it shows of their members.
 """
 
 import json
 import math
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from nas._members import Member, by_latency, by_quality, check_known, nondominated
+from nas._comparable import check_comparable
+from nas._members import LIMITED, Member, beats, by_latency, by_quality, check_known, nondominated
 from nas._members import members as members_of
 from nas.agreement import FEWEST, Agreement, agreement
-from nas.conditions import Condition, on_device, split
+from nas.conditions import QUALITIES, Condition, on_device, split
 from nas.store import Job, Store, job_devices
+from nas.store.cautions import cautions
 from nas.store.frames import RETRAINED
-from search_spaces._errors import NotFoundError, UsageError, did_you_mean
+from search_spaces._errors import NotFoundError, did_you_mean
 
-MAXIMISED = ("accuracy",)
+OBJECTIVES = ("accuracy", "latency_ms")  # of a job that names none
+HOW_FAR = "`nas show JOB` tells how far it is."
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -31,6 +35,9 @@ class ParetoFront:
     """The members, the fastest first, and how they were found; `hypervolume` is that of one job's search.
 
     Of one objective, the quality, the best comes first. device: whose latencies the members tell.
+    decided_by: what members of several jobs are pruned by, beside their quality on the report split.
+    cautions: what speaks against believing it.  without: jobs that have no finalists.
+    unmet: why there are no members, where some would be there without the conditions.
     """
 
     jobs: tuple[str, ...]
@@ -39,6 +46,10 @@ class ParetoFront:
     hypervolume: float | None
     evaluations: int
     members: tuple[Member, ...]
+    decided_by: tuple[str, ...] = ()
+    cautions: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
+    unmet: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON of `nas front --json`; with several jobs each member names its own."""
@@ -50,8 +61,16 @@ class ParetoFront:
             "hypervolume": self.hypervolume,
             "evaluations": self.evaluations,
             **({"rank_correlation": agreements} if agreements else {}),
+            **({"decided_by": [self.metric, *self.decided_by]} if several else {}),
+            **({"cautions": list(self.cautions)} if self.cautions else {}),
             "front": [({"job": member.job} if several else {}) | member.to_dict() for member in self.members],
         }
+
+    @property
+    def metric(self) -> str:
+        """What the quality is."""
+        named = (name for name in self.objectives if name in QUALITIES)
+        return self.members[0].metric if self.members else next(named, QUALITIES[0])
 
     def agreements(self) -> dict[str, Agreement]:
         """How far inherited qualities put the retrained members in their order, by what they began with.
@@ -68,7 +87,7 @@ class ParetoFront:
 
     def _objective(self, name: str) -> dict[str, Any]:
         metric, device = split(name)
-        objective = {"name": metric, "goal": "max" if metric in MAXIMISED else "min"}
+        objective = {"name": metric, "goal": "max" if metric in QUALITIES else "min"}
         if device is None and metric == "latency_ms":
             device = self.device
         return objective | ({"device": device} if device or metric == "latency_ms" else {})
@@ -108,9 +127,7 @@ class ParetoFront:
         """
         best = nondominated([member for member in self.members if member.latency_ms is not None])
         if not best:
-            raise NotFoundError(
-                f"There is no front of {self._name} yet.", "`nas show JOB` tells how far it is."
-            )
+            raise NotFoundError(f"There is no front of {_named(self.jobs)} yet.", HOW_FAR)
         if len(self.objectives) == 1:
             return self.select()
         points = np.array([(math.log(member.latency_ms or math.nan), member.quality) for member in best])
@@ -123,23 +140,29 @@ class ParetoFront:
         check_known(self.members, conditions)
         fitting = [member for member in self.members if member.meets(conditions)]
         if not fitting:
-            asked = " and ".join(map(str, conditions)) or "no condition"
-            raise NotFoundError(f"No subnet of the front of {self._name} meets {asked}.", self._range())
+            raise NotFoundError(*nothing_meets(self.jobs, self.members, conditions))
         return max(fitting, key=lambda member: member.quality)
 
-    @property
-    def _name(self) -> str:
-        return " and ".join(f"'{job}'" for job in self.jobs)
 
-    def _range(self) -> str:
-        times = [member.latency_ms for member in self.members if member.latency_ms is not None]
-        if not times:
-            return "The front is empty: `nas show JOB` tells how far the job is."
-        qualities = [member.quality for member in self.members]
-        return (
-            f"It spans {min(times):.3g} to {max(times):.3g} ms and "
-            f"{min(qualities):.3g} to {max(qualities):.3g} {self.members[0].metric}."
-        )
+def nothing_meets(
+    jobs: Sequence[str], members: Sequence[Member], conditions: Sequence[Condition]
+) -> tuple[str, str]:
+    """That none of a front's members meets the conditions, and between what they lie."""
+    if not members:
+        return f"The front of {_named(jobs)} is empty.", HOW_FAR
+    asked = " and ".join(map(str, conditions)) or "no condition"
+    columns: dict[str, list[float | None]] = {
+        "ms": [m.latency_ms for m in members],
+        members[0].metric: [m.quality for m in members],
+    }
+    columns |= {
+        name: [member.told(name) for member in members]
+        for name in (condition.name for condition in conditions)
+        if name in (*LIMITED, *QUALITIES) and name not in ("latency_ms", members[0].metric)
+    }
+    known = {name: [value for value in column if value is not None] for name, column in columns.items()}
+    spans = [f"{min(told):.3g} to {max(told):.3g} {name}" for name, told in known.items() if told]
+    return f"No subnet of the front of {_named(jobs)} meets {asked}.", f"It spans {' and '.join(spans)}."
 
 
 def front(
@@ -148,7 +171,8 @@ def front(
     """The finalists of a job that meet the conditions; of several jobs those that no other beats.
 
     device: the name of one that they were measured on; by default each job's own, the first of several.
-    Several jobs are compared by their quality on the search split and by their latency.
+    Several jobs are compared by what is shown of them: the quality on the report split, and the costs that
+    they optimise, latency as measured where two are, or else as predicted.
     Raises NotFoundError for a device that the jobs were not measured on, UsageError for jobs that do not
     compare.
     """
@@ -159,22 +183,58 @@ def front(
     if device is not None:
         members = [member for member in members if member.device == device]
     devices = sorted({member.device for member in members if member.device})
+    costs, found_in = _costs(jobs), {member.job for member in members}
+    objectives = tuple(jobs[0].config.get("objectives", OBJECTIVES))
     if len(jobs) > 1:
-        _check_comparable(store, jobs, {found for found in on.values() if found is not None})
-        members = nondominated(members, by_search=True)
-    conditions = tuple(where)
+        check_comparable(store, jobs, {found for found in on.values() if found is not None})
+        members = nondominated(members, costs)
+    elif len(objectives) > 1:
+        members = _marked(members, costs)
+    conditions, names = tuple(where), tuple(job.name for job in jobs)
     check_known(members, conditions)
-    members = [member for member in members if member.meets(conditions)]
-    objectives = tuple(jobs[0].config.get("objectives", ("accuracy", "latency_ms")))
+    kept = [member for member in members if member.meets(conditions)]
+    unmet = " ".join(nothing_meets(names, members, conditions)) if members and not kept else None
     curves = [store.events(job, "hypervolume") for job in jobs] if len(jobs) == 1 else []
     return ParetoFront(
-        jobs=tuple(job.name for job in jobs),
+        jobs=names,
         objectives=objectives,
         device=device or ", ".join(devices) or next(iter(jobs[0].config.get("devices", {})), None),
         hypervolume=curves[0][-1].data.get("hypervolume") if curves and curves[0] else None,
         evaluations=sum(len(store.evaluations(job, "search")) for job in jobs),
-        members=tuple(sorted(members, key=by_quality if len(objectives) == 1 else by_latency)),
+        members=tuple(sorted(kept, key=by_quality if len(objectives) == 1 else by_latency)),
+        decided_by=costs if len(jobs) > 1 else (),
+        cautions=_cautions(store, jobs),
+        without=tuple(name for name in names if name not in found_in),
+        unmet=unmet,
     )
+
+
+def _costs(jobs: Iterable[Job]) -> tuple[str, ...]:
+    """The costs that any of the jobs optimises, latency on the device shown; latency if none does."""
+    names = [split(name)[0] for job in jobs for name in job.config.get("objectives", OBJECTIVES)]
+    return tuple(dict.fromkeys(name for name in names if name not in QUALITIES)) or ("latency_ms",)
+
+
+def _marked(members: Sequence[Member], costs: Sequence[str]) -> list[Member]:
+    """The members, with who beats them in what is shown of both."""
+    best = sorted(members, key=lambda member: -member.quality)
+    return [
+        replace(member, beaten_by=next((o.subnet for o in best if beats(o, member, costs)), None))
+        for member in members
+    ]
+
+
+def _cautions(store: Store, jobs: Sequence[Job]) -> tuple[str, ...]:
+    """Those of all jobs, with their names where there are several."""
+    return tuple(
+        f"{job.name}: {caution}" if len(jobs) > 1 else caution
+        for job in jobs
+        for caution in cautions(store, job)
+    )
+
+
+def _named(jobs: Iterable[str]) -> str:
+    return " and ".join(f"'{job}'" for job in jobs)
 
 
 def _pairs(members: Iterable[Member], weights: str) -> tuple[list[float], list[float]]:
@@ -198,21 +258,6 @@ def _devices(store: Store, jobs: Sequence[Job], name: str | None) -> dict[int, i
         words = " and ".join(f"'{job.name}'" for job in jobs)
         raise NotFoundError(f"Nothing of {words} was measured on '{name}'.", did_you_mean(name, known))
     return {job: ids[-1] for job, ids in chosen.items() if ids}
-
-
-def _check_comparable(store: Store, jobs: Sequence[Job], used: Collection[int]) -> None:
-    if any(job.config.get("data") != jobs[0].config.get("data") for job in jobs):
-        names = " and ".join(f"'{job.name}'" for job in jobs)
-        raise UsageError(
-            f"The qualities of {names} do not compare: their data differ.", "Ask for one job at a time."
-        )
-    if len(used) > 1:
-        names_by_id = {found.id: found.name for found in store.devices()}
-        names = ", ".join(f"'{names_by_id[device_id]}' ({device_id})" for device_id in sorted(used))
-        raise UsageError(
-            f"Latencies of different devices do not compare: {names}.",
-            "Choose one with --device; equal names with different fingerprints are different devices.",
-        )
 
 
 def _without_formula(value: object) -> object:

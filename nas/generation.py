@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from nas import checkpoints
 from nas._quantities import conditions_everywhere
 from nas.components import stored_config
-from nas.conditions import KNOWN_BEFORE, Condition, distance, split
+from nas.conditions import ACCURACY, KNOWN_BEFORE, QUALITIES, Condition, distance, split
 from nas.config import JobConfig
 from nas.extraction import space_of
 from nas.searchers import generative
 from nas.searchers._learner import Learner, make_learner
 from nas.searchers._one_thread import one_thread
 from nas.spaces import exact_metrics
-from nas.stages._objectives import QUALITY, Objectives, values_of
+from nas.stages._objectives import Objectives, values_of
 from nas.stages.latency import stored_latencies
 from nas.stages.search import problem
 from nas.store import Job, Store, job_devices
@@ -57,6 +57,7 @@ class Generated:
 
     feasible_rate: the share of the generator's raw samples that keep all that was asked for.
     moved: none did, and these were moved there choice by choice.
+    metric: what the quality is.
     """
 
     job: str
@@ -65,10 +66,11 @@ class Generated:
     feasible_rate: float
     moved: bool
     subnets: tuple[Emitted, ...]
+    metric: str = ACCURACY
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON of `nas generate --json`."""
-        return asdict(self)
+        """The JSON of `nas generate --json`; without `metric` where it is accuracy."""
+        return {name: value for name, value in asdict(self).items() if (name, value) != ("metric", ACCURACY)}
 
 
 def generate(
@@ -129,6 +131,7 @@ def _generated(
         rate,
         moved,
         _described(objectives, learner, found, evaluated)[:count],
+        objectives.quality,
     )
 
 
@@ -136,17 +139,18 @@ def _wanted(
     job: Job, conditions: tuple[Condition, ...], count: int, temperature: float
 ) -> tuple[Condition, ...]:
     """The conditions, on every device that they are about."""
-    devices = stored_config(job).devices
+    config = stored_config(job)
+    possible = (*KNOWN_BEFORE, config.quality)
     for condition in conditions:
-        if split(condition.name)[0] not in (*KNOWN_BEFORE, QUALITY):
+        if split(condition.name)[0] not in possible:
             raise UsageError(
                 f"'{condition}' cannot be told of an architecture that was never measured.",
-                f"Conditions can be on {', '.join((*KNOWN_BEFORE, QUALITY))}.",
+                f"Conditions can be on {', '.join(possible)}.",
             )
     if count < 1 or not 0 < temperature < np.inf:
         raise UsageError("The number of architectures and the temperature must be above 0.")
     try:
-        return conditions_everywhere(conditions, devices)
+        return conditions_everywhere(conditions, config.devices)
     except ValueError as error:
         raise UsageError(str(error)) from None
 
@@ -190,7 +194,7 @@ def _learned(store: Store, job: Job) -> tuple[Objectives, Learner, dict[Architec
     archs = [objectives.space.architecture(e.subnet.architecture) for e in evaluations]
     values = values_of(objectives, evaluations)[:, list(learned)]
     learner.ask_inquisitor(objectives.space.encode(archs), values)
-    qualities = [float(e.objectives[QUALITY] or 0) for e in evaluations]
+    qualities = [float(e.objectives[config.quality] or 0) for e in evaluations]
     return objectives, learner, dict(zip(archs, qualities, strict=True))
 
 
@@ -199,14 +203,14 @@ def _objectives(store: Store, job: Job, config: JobConfig) -> Objectives:
     rows = {device.id: device for device in store.devices()}
     devices = {name: rows[device_id] for name, device_id in job_devices.searched_for(store, job).items()}
     first, *others = stored_latencies(store, job, config, space, devices)
-    return Objectives(config.objectives, space, first, tuple(others))
+    return Objectives(config.objectives, space, first, tuple(others), config.quality)
 
 
 def _keeps(learner: Learner, codes: Codes, conditions: Sequence[Condition]) -> Any:
     """Which architectures (n, C) keep the conditions and the hard limits, (n,)."""
     assert learner.inquisitor is not None
     requirements, means = learner.asks.requirements, learner.inquisitor.means(codes)
-    known = {**requirements.metrics(codes), QUALITY: means[:, 0]}
+    known = {**requirements.metrics(codes), **dict.fromkeys(QUALITIES, means[:, 0])}
     keeps = (requirements.beyond(codes) == 0) & (learner.inquisitor.below(means) <= 0)
     for condition in conditions:
         keeps &= condition.mask(known)
@@ -216,8 +220,9 @@ def _keeps(learner: Learner, codes: Codes, conditions: Sequence[Condition]) -> A
 def _far(learner: Learner, conditions: Sequence[Condition], codes: Codes) -> NDArray[np.float64]:
     """How far architectures (n, C) are from the conditions and the hard limits, (n,)."""
     assert learner.inquisitor is not None
-    known = {**learner.asks.requirements.metrics(codes), QUALITY: learner.inquisitor.means(codes)[:, 0]}
-    return learner.asks.requirements.beyond(codes) + distance(conditions, known, len(codes))
+    requirements, means = learner.asks.requirements, learner.inquisitor.means(codes)
+    known = {**requirements.metrics(codes), **dict.fromkeys(QUALITIES, means[:, 0])}
+    return requirements.beyond(codes) + distance(conditions, known, len(codes))
 
 
 def _distinct(codes: Codes) -> Codes:

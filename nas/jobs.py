@@ -123,7 +123,7 @@ def predict(store: Store, job: Job, architecture: dict[str, Any]) -> dict[str, A
     row = store.predictor(job)
     if row is None:
         raise NotFoundError(
-            f"Job '{job.name}' has no latency predictor yet.", f"`nas show {job.name}` tells more."
+            f"Job '{job.name}' has no latency predictor yet.", f"`nas show {job.id}` tells more."
         )
     codes = space.encode([arch])
     names, several = job_devices.device_names(store, job), job_devices.searched_for(store, job).values()

@@ -22,10 +22,10 @@ from sqlalchemy.exc import IntegrityError
 
 from nas._optuna_storage import parsed, written
 from nas.components import as_stored
+from nas.conditions import QUALITIES
 from nas.extraction import space_of
 from nas.searchers import STDERR
 from nas.searchers._distinct import distributions, parameters
-from nas.stages._objectives import QUALITY
 from nas.store import Evaluation, Job, Store
 from search_spaces import SearchSpace
 from search_spaces._errors import ConflictError, UsageError
@@ -78,7 +78,7 @@ def _add_study(connection: Connection, name: str, job: Job, objectives: Sequence
     assert key is not None
     study = int(key[0])
     directions = [
-        StudyDirection.MAXIMIZE if objective == QUALITY else StudyDirection.MINIMIZE
+        StudyDirection.MAXIMIZE if objective in QUALITIES else StudyDirection.MINIMIZE
         for objective in objectives
     ]
     rows = [

@@ -40,7 +40,7 @@ def run(store: Store, job: Job, *, progress: Progress, end: Leave | None = None)
         weights = train(run, space, data, train_anchors(run, space, data))
         setup = _setup(run, space, data, weights)
         with evaluator(setup, config.execution, warn=run.warn) as pool:
-            objectives = Objectives(config.objectives, space, first, tuple(others))
+            objectives = Objectives(config.objectives, space, first, tuple(others), config.quality)
             search(run, objectives, data, pool)
             report(run, objectives, data, pool)
         run.lease.finish("succeeded")

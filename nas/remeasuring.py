@@ -71,7 +71,7 @@ def _measure(run: Run, space: SearchSpace, device: Target) -> dict[str, Any]:
     fitted = measure_and_fit(run, space, device, row, memory_needed=False)
     finalists = frames.finalists(run.store, run.lease.job)
     archs = [space.architecture(values) for values in finalists["architecture"]]
-    measured = measure(run, space, device, row, archs, purpose="finalist")
+    measured = measure(run, space, device, row, archs, purpose="finalist", shown=(0, len(archs)))
     latency = stored_latency(run.store, run.lease.job, run.config, space, row)
     assert latency is not None, "it has just been fitted"
     mean, std = latency.predictor.predict(space.encode(archs))

@@ -12,6 +12,16 @@ NASError
 import difflib
 from collections.abc import Iterable
 
+LONGEST = 40  # characters of a name in a table
+
+
+def shortened(text: str, longest: int = LONGEST) -> str:
+    """A name as it fits into a table: of a longer one its beginning and its end."""
+    if len(text) <= longest:
+        return text
+    end = (longest - 1) // 3
+    return f"{text[: longest - 1 - end]}…{text[-end:]}"
+
 
 class NASError(Exception):
     """Base of every error that is reported without a traceback; `hint` says what to do."""

@@ -17,7 +17,7 @@ from supernet._trie import Descent
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """Accuracy with its standard error over `count` examples."""
+    """Accuracy, or balanced accuracy, with its standard error over `count` examples."""
 
     value: float
     stderr: float
@@ -53,12 +53,20 @@ def correct(
     return {arch: torch.cat(parts) for arch, parts in hits.items()}
 
 
-def quality(hits: Tensor, sources: Tensor | None = None) -> Quality:
+def quality(hits: Tensor, sources: Tensor | None = None, classes: Tensor | None = None) -> Quality:
     """Mean of `hits` (examples,) and its standard error.
 
     sources: ids (examples, k) of the items an example was made from. Examples that share an item are
     correlated, which the error takes into account (`MeanErrors`).
+    classes: labels (examples,) for balanced accuracy, the mean of the accuracies of the classes.
     """
     values = hits.double().cpu()
-    (error,) = MeanErrors.over(len(values), sources).of_means(values[:, None]).tolist()
+    values = values if classes is None else values * class_weights(classes)
+    (error,) = MeanErrors.over(len(values), sources, classes).of_means(values[:, None]).tolist()
     return Quality(float(values.mean()), error, len(values))
+
+
+def class_weights(labels: Tensor) -> Tensor:
+    """What each example (n,) counts in a mean in which all classes that are there count the same; mean 1."""
+    _, places, counts = labels.cpu().unique(return_inverse=True, return_counts=True)
+    return (len(labels) / (len(counts) * counts.double()))[places]

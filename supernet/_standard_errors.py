@@ -15,25 +15,40 @@ class MeanErrors:
     """Standard errors over these examples: what they share is worked out once, for any number of means.
 
     groups: (sign, groups of each example by the items that it shares (examples x subsets,), their number).
+    strata: (examples,) the class of each where it is given how many examples a class has; only what the
+    examples of one class differ in is then chance.
     Source: the dyadic-robust error of Aronow, Samii and Assenova (2015): products of residuals summed over
     all pairs of examples that share an item. Never below the error of independent examples.
     """
 
     count: int
     groups: tuple[tuple[int, Tensor, int], ...] = ()
+    strata: Tensor | None = None
 
     @classmethod
-    def over(cls, count: int, sources: Tensor | None = None) -> Self:
-        """Of means over `count` examples. sources: ids (count, k) of their items; None: they share none."""
-        return cls(count, () if sources is None else tuple(_groups(sources.cpu())))
+    def over(cls, count: int, sources: Tensor | None = None, strata: Tensor | None = None) -> Self:
+        """Of means over `count` examples. sources: ids (count, k) of their items; None: they share none.
+
+        strata: labels (count,); None: how many examples a class has is chance as everything else.
+        """
+        places = None if strata is None else strata.cpu().unique(return_inverse=True)[1]
+        return cls(count, () if sources is None else tuple(_groups(sources.cpu())), places)
 
     def of_means(self, values: Tensor) -> Tensor:
         """The standard errors (k,) of the means of columns (count, k)."""
-        residuals = values - values.mean(dim=0)
+        residuals = values - self._centres(values)
         total = residuals.square().sum(dim=0)
         if self.groups:
             total = torch.maximum(total, self._shared_products(residuals))
         return total.sqrt() / self.count
+
+    def _centres(self, values: Tensor) -> Tensor:
+        """What residuals are counted from: the mean of all (k,), or those of the strata (count, k)."""
+        if self.strata is None:
+            return values.mean(dim=0)
+        sums = values.new_zeros(int(self.strata.max()) + 1, values.shape[1])
+        sums.index_add_(0, self.strata, values)
+        return (sums / self.strata.bincount()[:, None])[self.strata]
 
     def _shared_products(self, residuals: Tensor) -> Tensor:
         """Products of residuals summed over all ordered pairs of examples that share an item, each pair once.

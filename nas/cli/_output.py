@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from search_spaces._errors import NASError
 
 INTERRUPTED = 130
-
+# Columns of names, which are as long as whoever chose them liked; JSON and CSV have them whole.
+NAMES = frozenset({"AGENT", "CPU", "DEVICE", "JOB", "STAGE", "SUBNET"})
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
@@ -58,15 +59,22 @@ def end_process(stopped: str, error: "NASError | None") -> NoReturn:
 def emit_table(
     columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[str] = ()
 ) -> None:
-    """Rows under a header line; `right` names the columns that are aligned to the right."""
+    """Rows under a header line; `right` names the columns that are aligned to the right.
+
+    Names are cut in the middle to what a table can hold.
+    """
     from rich.console import Console
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         table.add_column(column, justify="right" if column in right else "left", no_wrap=True)
+    from search_spaces._errors import shortened
+
     for row in rows:
-        table.add_row(*(clean("–" if cell is None else str(cell), newlines=False) for cell in row))
+        texts = [clean("–" if cell is None else str(cell), newlines=False) for cell in row]
+        pairs = zip(columns, texts, strict=True)
+        table.add_row(*(shortened(text) if column in NAMES else text for column, text in pairs))
     # Data that goes into a pipe must not be cut to the width of a terminal.
     console = Console(markup=False, highlight=False, emoji=False, width=None if sys.stdout.isatty() else 1000)
     with console.capture() as capture:
@@ -107,6 +115,11 @@ def with_error(value: float | None, error: float | None, *, percent: bool = Fals
     if percent:
         return f"{100 * value:.1f} %" if error is None else f"{100 * value:.1f} ± {100 * error:.1f} %"
     return f"{value:.3f}" if error is None else f"{value:.3f} ± {error:.3f}"
+
+
+def is_share(metric: str) -> bool:
+    """Whether a metric is shown in percent."""
+    return metric.endswith("accuracy")
 
 
 def seconds(value: float | None) -> str | None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from nas.cli._output import clean, note, seconds
+from nas.pace import Pace
 from nas.progress import Progress, Silent
 
 LINE_SECONDS = 10.0
@@ -31,6 +32,7 @@ class Lines:
     def __init__(self) -> None:
         self._name = ""
         self._began = self._told = 0.0
+        self._pace = Pace()
         self._info = ""
 
     def stage(self, name: str) -> None:
@@ -38,17 +40,19 @@ class Lines:
         self.end()
         self._name, self._info = name, ""
         self._began = self._told = time.monotonic()
+        self._pace = Pace()
         note(f"{name}: begins")
 
     def update(self, done: int, total: int, **info: object) -> None:
         """See `Progress`."""
         self._info = _words(info)
         now = time.monotonic()
+        left = self._pace.left(now, done, total)
         if now - self._told < LINE_SECONDS:
             return
         self._told = now
-        left = f", about {seconds((now - self._began) * (total - done) / done)} left" if done else ""
-        note(f"{self._name}: {done} of {total}{left}{self._info}")
+        words = "" if left is None else f", about {seconds(left)} left"
+        note(f"{self._name}: {done} of {total}{words}{self._info}")
 
     def warn(self, message: str) -> None:
         """See `Progress`."""
@@ -69,7 +73,6 @@ def _bars() -> Iterator[Progress]:
         MofNCompleteColumn,
         TextColumn,
         TimeElapsedColumn,
-        TimeRemainingColumn,
     )
     from rich.progress import Progress as Display
 
@@ -78,7 +81,7 @@ def _bars() -> Iterator[Progress]:
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        TimeRemainingColumn(),
+        TextColumn("{task.fields[left]}", markup=False),
         TextColumn("{task.fields[info]}", markup=False),
         console=Console(stderr=True),
     ) as display:
@@ -86,14 +89,25 @@ def _bars() -> Iterator[Progress]:
         class Bars:
             """One bar a stage; a finished stage keeps its own."""
 
+            def __init__(self) -> None:
+                self._pace = Pace()
+
             def stage(self, name: str) -> None:
+                self._pace = Pace()
                 for task in display.tasks:
                     display.stop_task(task.id)
-                display.add_task(name, total=None, info="")
+                display.add_task(name, total=None, info="", left="")
 
             def update(self, done: int, total: int, **info: object) -> None:
-                task = display.tasks[-1].id if display.tasks else display.add_task("", info="")
-                display.update(task, completed=done, total=total, info=_words(info).removeprefix(", "))
+                task = display.tasks[-1].id if display.tasks else display.add_task("", info="", left="")
+                left = self._pace.left(time.monotonic(), done, total)
+                display.update(
+                    task,
+                    completed=done,
+                    total=total,
+                    info=_words(info).removeprefix(", "),
+                    left="" if left is None else f"about {seconds(left)} left",
+                )
 
             def warn(self, message: str) -> None:
                 display.console.print(clean(f"Warning: {message}"), markup=False, highlight=False)

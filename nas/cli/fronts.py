@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nas.cli._options import AsJSON, JobName, StoreURL, Where, store_url
-from nas.cli._output import amount, emit, emit_json, emit_table, note, with_error
+from nas.cli._output import amount, emit, emit_json, emit_table, is_share, note, with_error
 from nas.cli.latency import parse_architecture
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from nas.front import ParetoFront
     from nas.store import Job, Store
 
+MEMORY = ("memory_bytes", "peak_memory_bytes")  # shown where a job optimises it
 LONGEST_STEM = 60  # of a file's name, which may have 255 bytes: four a character, and an ending
 
 
@@ -45,8 +46,11 @@ def front(
         emit(found.to_csv().rstrip("\n"))
     else:
         emit_front(found, as_json=as_json)
+    if not as_json:
+        _note_remarks(found, quiet=ctx.obj.quiet)
     if not found.members:
-        note("The front is empty: `nas show JOB` tells how far a job is.", quiet=ctx.obj.quiet)
+        empty = "The front is empty: `nas show JOB` tells how far a job is."
+        note(found.unmet or empty, quiet=ctx.obj.quiet)
 
 
 def extract(
@@ -107,26 +111,40 @@ def emit_front(found: "ParetoFront", *, as_json: bool) -> None:
     from nas.store.frames import RETRAINED
 
     told = _single_choice(found)
+    memory = [
+        name
+        for name in MEMORY
+        if name in {part.partition("@")[0] for part in (*found.objectives, *found.decided_by)}
+    ]
     again = [weights for weights in RETRAINED if any(weights in m.retrained for m in found.members)]
-    metric = found.members[0].metric if found.members else "accuracy"
+    metric = found.metric
     rows = [
         (
             *((member.job,) if several else ()),
             member.subnet,
             amount(member.params),
             amount(member.macs),
-            with_error(member.quality, member.stderr, percent=member.metric == "accuracy"),
+            with_error(member.quality, member.stderr, percent=is_share(member.metric)),
             *(_retrained(member, weights) for weights in again),
             _predicted(member),
             with_error(member.measured_ms, member.spread_ms),
+            *(amount(member.told(name)) for name in memory),
             *((str(member.architecture[told]),) if told else ()),
         )
         for member in found.members
     ]
     retrained = tuple(RETRAINED[weights].upper() for weights in again)
     columns = ("SUBNET", "PARAMS", "MACS", metric.upper(), *retrained, "PREDICTED MS", "MEASURED MS")
+    columns = (*columns, *map(str.upper, memory))
     names = (*(("JOB",) if several else ()), *columns, *((told.upper(),) if told else ()))
     emit_table(names, rows, right=columns[1:])
+    _emit_remarks(found)
+
+
+def _emit_remarks(found: "ParetoFront") -> None:
+    """What the table does not say by itself."""
+    from nas.store.frames import RETRAINED
+
     devices = [str(one.device) for one in found.members[0].on_devices] if found.members else []
     if len(devices) > 1:
         emit(f"\nLatency on {found.device}; --device chooses another one of {', '.join(devices)}.")
@@ -136,7 +154,29 @@ def emit_front(found: "ParetoFront", *, as_json: bool) -> None:
     if outside:
         emit(f"\nMeasured outside the 90 % interval of the prediction: {', '.join(outside)}")
     for weights, agreement in found.agreements().items():
-        emit(f"\nKendall's tau of the {metric}, inherited and {RETRAINED[weights]}: {agreement}")
+        emit(f"\nKendall's tau of the {found.metric}, inherited and {RETRAINED[weights]}: {agreement}")
+
+
+def _note_remarks(found: "ParetoFront", *, quiet: bool) -> None:
+    """By what rows are there, and what speaks against believing them."""
+    for line in (*_pruning(found), *(f"Caution: {caution}" for caution in found.cautions)):
+        note(f"\n{line}", quiet=quiet)
+
+
+def _pruning(found: "ParetoFront") -> list[str]:
+    """By what rows are left out, of several jobs; which are there although another one beats them, of one."""
+    lines = []
+    if len(found.jobs) > 1:
+        measured = " (measured where both are, else predicted)" if "latency_ms" in found.decided_by else ""
+        by = " and ".join([f"{found.metric} on the report split", *found.decided_by])
+        lines.append(f"Left out is what another row beats in {by}{measured}.")
+        lines += [f"Job '{name}' has no finalists here yet." for name in found.without]
+    beaten = [f"{member.subnet} (by {member.beaten_by})" for member in found.members if member.beaten_by]
+    if beaten:
+        lines.append(
+            f"Chosen on the search split, beaten by another row as reported here: {', '.join(beaten)}"
+        )
+    return lines
 
 
 def show_front(opened: "Store", job: "Job", *, figure: Path | None, as_json: bool, quiet: bool) -> None:
@@ -145,7 +185,10 @@ def show_front(opened: "Store", job: "Job", *, figure: Path | None, as_json: boo
     from nas.front import front
     from nas.store import frames
 
-    emit_front(front(opened, job), as_json=as_json)
+    found = front(opened, job)
+    emit_front(found, as_json=as_json)
+    if not as_json:
+        _note_remarks(found, quiet=quiet)
     if figure is not None:
         drawn = front_figure(frames.finalists(opened, job), frames.evaluations(opened, job), job=job.name)
         _write_whole(figure, lambda path: write_html(drawn, path))
@@ -194,7 +237,7 @@ def _retrained(member: "Member", weights: str) -> str | None:
     if weights not in member.retrained:
         return None
     found = member.retrained[weights]
-    return with_error(found["value"], found["stderr"], percent=member.metric == "accuracy")
+    return with_error(found["value"], found["stderr"], percent=is_share(member.metric))
 
 
 def _single_choice(found: "ParetoFront") -> str | None:

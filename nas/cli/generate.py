@@ -37,7 +37,7 @@ def generate(
     if as_json:
         emit_json(made.to_dict())
         return
-    columns = ("SUBNET", "PARAMS", "MACS", "PREDICTED MS", "PREDICTED ACCURACY", "EVALUATED")
+    columns = ("SUBNET", "PARAMS", "MACS", "PREDICTED MS", f"PREDICTED {made.metric.upper()}", "EVALUATED")
     emit_table(columns, map(_row, made.subnets), right=columns[1:])
     kept = f"{100 * made.feasible_rate:.0f} % of the raw samples keep what was asked for."
     if made.moved:

@@ -5,12 +5,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nas.cli._options import AsJSON, JobName, StoreURL, store_url
-from nas.cli._output import emit, emit_json, emit_pairs, emit_table, seconds
+from nas.cli._output import emit, emit_json, emit_pairs, emit_table, is_share, seconds, with_error
 
 if TYPE_CHECKING:
     from nas.store import Job, Store
-
-NOISE = 0.4  # Kendall's tau below which the halves of a split do not agree on a ranking
 
 
 def ls(store: StoreURL = None, as_json: AsJSON = False) -> None:
@@ -63,7 +61,10 @@ def show(
 def summary(opened: "Store", job: "Job") -> dict[str, Any]:
     """Everything about a job as plain data: the JSON of `nas show`."""
     from nas.store import frames, job_devices
+    from nas.store.cautions import baseline, cautions
+    from nas.store.stage_progress import stage_progress
 
+    now = stage_progress(opened, job)
     stages = [
         {
             "name": stage.name,
@@ -88,6 +89,7 @@ def summary(opened: "Store", job: "Job") -> dict[str, Any]:
         "progress": {"evaluations": row["evaluations"], "of": planned},
         "data": ((space and space.result) or {}).get("data"),
         "data_changes": [event.data["message"] for event in opened.events(job, "data")],
+        "now": now and now.to_dict() | {"words": now.words},
         "stages": stages,
         "counts": {
             "subnets": len(opened.subnets(job)),
@@ -104,6 +106,9 @@ def summary(opened: "Store", job: "Job") -> dict[str, Any]:
         "devices": [{"name": names[i], "fingerprint": devices[i].fingerprint} for i in used],
         "hypervolume": curve[-1].data.get("hypervolume") if curve else None,
         "reproducibility": ((search and search.result) or {}).get("reproducibility"),
+        "best": _best(opened, job),
+        "baseline": baseline(opened, job),
+        "cautions": list(cautions(opened, job)),
         "config": job.config,
         "provenance": job.provenance,
     }
@@ -125,6 +130,7 @@ def _emit_summary(data: dict[str, Any]) -> None:
             **_data_words(data),
             "created": f"{data['created_at']:%Y-%m-%d %H:%M:%S} UTC",
             "time": seconds(data["seconds"]),
+            **_now(data["now"]),
             "evaluations": f"{progress['evaluations']} of {progress['of'] or 'unknown'}",
             "found": ", ".join(
                 f"{number} {name}" for name, number in counts.items() if name != "evaluations"
@@ -132,7 +138,12 @@ def _emit_summary(data: dict[str, Any]) -> None:
             "device": ", ".join(device["name"] for device in data["devices"]) or None,
             **_predictors(data),
             "hypervolume": hypervolume if hypervolume is None else f"{hypervolume:.4f}",
+            **_qualities(data["best"], data["baseline"]),
             **_reproduced(data["reproducibility"]),
+            **{
+                f"caution {i}" if i > 1 else "caution": told
+                for i, told in enumerate(data["cautions"], start=1)
+            },
         }
     )
     if data["stages"]:
@@ -157,7 +168,7 @@ def _predictors(data: dict[str, Any]) -> dict[str, str | None]:
     found = data["predictors"] if several else [data["predictor"]]
     return {
         f"predictor on {one['device']}" if several else "predictor": one
-        and f"{one['kind']}: {_scored(one['score'])}"
+        and f"{one['kind']}, {_scored(one['score'])}"
         for one in found
     }
 
@@ -172,11 +183,69 @@ def _plain(row: dict[str, Any]) -> dict[str, Any]:
 
 def _scored(score: dict[str, Any]) -> str:
     """How good a predictor is, never without how good it can be seen to be."""
-    told = {"count": "measured subnets", "mape": "mean error", "tau": "Kendall's tau"}
-    words = [f"{words} {_short(score[key])}" for key, words in told.items() if key in score]
+    told = f"fitted to {score['count']} measured subnets" if "count" in score else "fitted"
+    if "mape" not in score:
+        return f"{told}; how good it is was not tested: too few were measured"
+    told += f": {_percent(score['mape'])} off on average for subnets that it was not fitted to"
     if "perfect_mape" in score:
-        words.append(f"a perfect predictor would show a mean error of {_short(score['perfect_mape'])}")
-    return ", ".join([*words, *([score["why"]] if score.get("why") else [])])
+        told += (
+            f" ({_percent(score['perfect_mape'])} would be seen of any predictor, from noise of the timings)"
+        )
+    if "tau" in score:
+        told += (
+            f"; of two such subnets it names the faster one {_percent((1 + score['tau']) / 2)} of the time"
+        )
+    return told
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %" if share < 0.0995 else f"{100 * share:.0f} %"
+
+
+def _now(told: dict[str, Any] | None) -> dict[str, str]:
+    """What runs now, how far it is and how long it still takes, where that can be told."""
+    if told is None:
+        return {}
+    left = "" if told["seconds_left"] is None else f", about {seconds(told['seconds_left'])} left"
+    return {"now": f"{told['words']}{left}"}
+
+
+def _best(opened: "Store", job: "Job") -> dict[str, Any] | None:
+    """The finalist with the highest quality on the report split, in accuracy and in balanced accuracy."""
+    from nas.conditions import QUALITIES
+    from nas.store.cautions import best_finalist
+
+    best = best_finalist(opened, job)
+    if best is None:
+        return None
+    told = {name: best.objectives.get(name) for name in QUALITIES} | {best.metric: best.value}
+    return {"subnet": best.subnet.key, "metric": best.metric, **told, "stderr": best.stderr}
+
+
+def _qualities(best: dict[str, Any] | None, baseline: dict[str, Any] | None) -> dict[str, str | None]:
+    """The best finalist's qualities, and what needs no learning."""
+    from search_spaces._errors import shortened
+
+    told: dict[str, str | None] = {}
+    if best is not None:
+        named = [
+            best["metric"],
+            *(name for name in ("accuracy", "balanced_accuracy") if name != best["metric"]),
+        ]
+        errors = {best["metric"]: best["stderr"]}
+        words = [
+            f"{name.replace('_', ' ')} {with_error(best[name], errors.get(name), percent=is_share(name))}"
+            for name in named
+            if best.get(name) is not None
+        ]
+        told["best"] = f"{best['subnet']}: {', '.join(words)}, on the report split"
+    if baseline is not None:
+        chance = f"chance {100 * baseline['chance']:.1f} % ({baseline['classes']} classes)"
+        share = baseline.get("majority")
+        commonest = shortened(str(baseline.get("majority_class")))
+        common = "" if share is None else f"always '{commonest}' {100 * share:.1f} %, "
+        told["baseline"] = f"{common}{chance}"
+    return told
 
 
 def _reproduced(told: dict[str, Any] | None) -> dict[str, str]:
@@ -188,13 +257,9 @@ def _reproduced(told: dict[str, Any] | None) -> dict[str, str]:
     words = {}
     if told["ranking"]:
         tau = Agreement(**told["ranking"])
-        noise = f": the ranking is noise (below {NOISE})" if tau.tau < NOISE else ""
+        noise = ": the ranking is noise" if tau.is_noise else ""
         words["ranking"] = f"Kendall's tau {tau} between halves of the search split{noise}"
     if told["predictor"]:
         score = Agreement(**told["predictor"])
         words["accuracy predictor"] = f"Kendall's tau {score} on images that its labels did not use"
     return words
-
-
-def _short(value: object) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

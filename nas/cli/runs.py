@@ -185,4 +185,6 @@ def _base_name(file: Path) -> str:
 
 def _word(job: "Job") -> str:
     """The job as it can be typed into a shell."""
-    return job.name if re.fullmatch(r"[\w.-]+", job.name) else str(job.id)
+    from nas.store._values import job_word
+
+    return job_word(job.id, job.name) if re.fullmatch(r"[\w.-]+", job.name) else str(job.id)

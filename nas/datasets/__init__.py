@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SPLITS = ("search", "report")
+LABELS_AT_ONCE = 256
 
 
 class DataSet(Protocol):
@@ -58,6 +59,9 @@ class DataSet(Protocol):
         examples.
         """
 
+    def labels(self, split: str) -> "Tensor":
+        """The labels (examples,) of `search` or `report`, in the order of `batches`."""
+
 
 def names() -> list[str]:
     """The data sets that there are."""
@@ -92,4 +96,15 @@ def prepared(name: str, options: Mapping[str, Any], progress: Progress) -> DataS
     return build(name, **options)
 
 
-__all__ = ["SPLITS", "DataSet", "build", "described", "line", "names", "prepared"]
+def labels_of(data: DataSet, split: str) -> "Tensor":
+    """The labels (examples,) of a split; of a data set of somebody else that has no `labels`, read off its
+    batches.
+    """
+    if hasattr(data, "labels"):
+        return data.labels(split)
+    import torch  # noqa: PLC0415 - the names of the data sets are told without it
+
+    return torch.cat([labels for _, labels in data.batches(split, LABELS_AT_ONCE)])
+
+
+__all__ = ["SPLITS", "DataSet", "build", "described", "labels_of", "line", "names", "prepared"]

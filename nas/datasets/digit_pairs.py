@@ -76,3 +76,6 @@ class DigitPairs:
 
     def sources(self, split: str) -> Tensor:
         return self._fixed[split][2]
+
+    def labels(self, split: str) -> Tensor:
+        return self._fixed[split][1]

@@ -50,3 +50,6 @@ class Digits:
 
     def sources(self, split: str) -> None:
         return None
+
+    def labels(self, split: str) -> Tensor:
+        return self._splits[split][1]

@@ -170,6 +170,9 @@ class ImageFolder:
     def sources(self, split: str) -> None:
         return None
 
+    def labels(self, split: str) -> Tensor:
+        return torch.tensor([file.label for file in self._splits[split]])
+
     def _chosen(self, seed: int, step: int, size: int) -> list[ImageFile]:
         files = self._splits["train"]
         places = range(step * size, (step + 1) * size)

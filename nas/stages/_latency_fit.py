@@ -52,7 +52,9 @@ def measure_and_fit(
     config, seed = run.config.predictor, run.config.seed
     archs = first_sample(space, workload, count=min(FIRST, config.samples), seed=seed)
     while True:
-        measured = measure(run, space, device, row, archs, purpose="sample")
+        shown = run.config.predictor.samples  # at most: the stage may know enough before
+        before = len(stored(run, row, "sample"))
+        measured = measure(run, space, device, row, archs, purpose="sample", shown=(before, shown))
         more = min(GROWTH, config.samples - len(archs))
         if len(measured) >= smallest_sample(run.config):
             codes, milliseconds = space.encode(measured), np.array(list(measured.values()))

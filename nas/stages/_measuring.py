@@ -1,6 +1,6 @@
 """Subnets of a job on its devices, here or with an agent: what is stored is not measured again."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -57,16 +57,18 @@ def measure(
     archs: Sequence[Architecture],
     *,
     purpose: str,
+    shown: tuple[int, int] | None = None,
 ) -> dict[Architecture, float]:
     """Latencies in ms of the architectures that could be measured; what the store has is not measured.
 
+    shown: how many subnets the stage has measured before, of how many; None: it counts something else.
     What failed is tried once in every attempt at the job: whatever was wrong may be mended.
     """
     known = {m.subnet.key: m.latency_ms for m in stored(run, row, purpose) if m.latency_ms is not None}
     failed = {key for device_id, key in run.failed if device_id == row.id}
     missing = {arch.key: arch for arch in archs if arch.key not in known and arch.key not in failed}
     if missing:
-        known |= _measure_new(run, space, device, row, missing, purpose)
+        known |= _measure_new(run, space, device, row, missing, purpose, shown)
     return {arch: known[arch.key] for arch in archs if arch.key in known}
 
 
@@ -113,6 +115,7 @@ def _measure_new(
     row: DeviceRow,
     by_key: Mapping[str, Architecture],
     purpose: str,
+    shown: tuple[int, int] | None,
 ) -> dict[str, float]:
     """Measures, stores and tells what could not be measured."""
     request = measuring.request(
@@ -123,7 +126,7 @@ def _measure_new(
         max_rounds=run.config.predictor.max_rounds,
         reference_ms=run.store.reference(row.id),
     )
-    result = _here_or_there(run, device, request)
+    result = _here_or_there(run, device, request, partial(_visited, run, shown, len(by_key)))
     done = {key: m for key, m in result.items() if isinstance(m, Measurement)}
     for key, failure in result.items():
         if isinstance(failure, Failure):
@@ -148,14 +151,28 @@ def _warn_of_extras(run: Run, device: Target, done: Iterable[Measurement]) -> No
         run.warn(f"Memory or energy could not be told on '{device.name}': {reason}")
 
 
-def _here_or_there(run: Run, device: Target, request: Mapping[str, Any]) -> measuring.Results:
+def _here_or_there(
+    run: Run, device: Target, request: Mapping[str, Any], visited: Callable[[int, int], None]
+) -> measuring.Results:
     if isinstance(device, RemoteDevice):
         return remote.measure(run.store, run.lease, device, request, warn=run.warn, check_stop=run.check_stop)
-    return measuring.results(measuring.execute(device, request, partial(progress, run), within))
+    return measuring.results(measuring.execute(device, request, visited, within))
+
+
+def _visited(run: Run, shown: tuple[int, int] | None, count: int, done: int, most: int) -> None:
+    """Tells the visits of a measurement of `count` subnets as a share of these, in what the stage counts."""
+    if shown is not None:
+        before, total = shown
+        run.progress.update(min(before + count * done // max(most, 1), total), total)
+    _ask_now_and_then(run, done)
 
 
 def progress(run: Run, done: int, total: int) -> None:
     """Shows how far a measurement is, and asks now and then whether the job has to stop."""
     run.progress.update(done, total)
+    _ask_now_and_then(run, done)
+
+
+def _ask_now_and_then(run: Run, done: int) -> None:
     if run.stop.is_set() or done % ASK_EVERY == 0:
         run.check_stop()

@@ -1,4 +1,4 @@
-"""What a search optimises: accuracy against exact costs and what was predicted from measurements."""
+"""What a search optimises: a quality against exact costs and what was predicted from measurements."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,26 +8,26 @@ import moocore
 import numpy as np
 from numpy.typing import NDArray
 
+from nas.conditions import ACCURACY
 from nas.spaces import exact_metrics
 from nas.stages.latency import Latency
 from nas.store import Evaluation, NewEvaluation
 from search_spaces import SearchSpace
 from search_spaces._space import Codes
 
-QUALITY = "accuracy"
-
 
 @dataclass(frozen=True)
 class Objectives:
-    """What is optimised: accuracy is maximised, every cost (exact, or predicted) minimised.
+    """What is optimised: the quality is maximised, every cost (exact, or predicted) minimised.
 
-    latency: of the job's first device.  others: of its other devices.
+    latency: of the job's first device.  others: of its other devices.  quality: its name.
     """
 
     names: tuple[str, ...]
     space: SearchSpace
     latency: Latency
     others: tuple[Latency, ...] = ()
+    quality: str = ACCURACY
 
     @property
     def latencies(self) -> tuple[Latency, ...]:
@@ -36,7 +36,7 @@ class Objectives:
 
     @property
     def directions(self) -> "list[Literal['minimize', 'maximize']]":
-        return ["maximize" if name == QUALITY else "minimize" for name in self.names]
+        return ["maximize" if name == self.quality else "minimize" for name in self.names]
 
     def costs(self, codes: Codes) -> dict[str, Any]:
         """Everything that is known of architectures before they are evaluated, by name, `(n,)` each."""
@@ -44,7 +44,7 @@ class Objectives:
 
     def costs_alone(self, told: Mapping[str, Any]) -> NDArray[np.float64]:
         """Of what is known of architectures the costs that are objectives: `(n, costs)`, all minimised."""
-        columns = [np.asarray(told[name], dtype=np.float64) for name in self.names if name != QUALITY]
+        columns = [np.asarray(told[name], dtype=np.float64) for name in self.names if name != self.quality]
         return np.column_stack([np.empty((len(told["params"]), 0)), *columns])
 
     def bounds(self, codes: Codes) -> dict[str, Any]:
@@ -56,17 +56,17 @@ class Objectives:
         return {name: ms for latency in self.latencies for name, ms in latency.intervals(codes).items()}
 
     def minimised(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Rows of objective values between 0 (best) and 1 (accuracy 0, cost of the largest subnet)."""
+        """Rows of objective values between 0 (best) and 1 (quality 0, cost of the largest subnet)."""
         largest = self.costs(self.space.encode([self.space.largest]))
         columns = [
-            1 - values[:, i] if name == QUALITY else values[:, i] / float(largest[name][0])
+            1 - values[:, i] if name == self.quality else values[:, i] / float(largest[name][0])
             for i, name in enumerate(self.names)
         ]
         return np.stack(columns, axis=1)
 
     def hypervolume(self, values: NDArray[np.float64]) -> float:
-        """The share of the box between (accuracy 1, cost 0) and (accuracy 0, cost of the largest subnet) that
-        is dominated. With one objective, the accuracy alone, that is the best one's.
+        """The share of the box between (quality 1, cost 0) and (quality 0, cost of the largest subnet) that
+        is dominated. With one objective, the quality alone, that is the best one's.
         """
         if not len(values):
             return 0.0

@@ -13,21 +13,18 @@ and Min (2005), with standard errors that respect shared source items.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from statistics import NormalDist
 
 import moocore
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
+from nas.conditions import ACCURACY
 from nas.evaluation import Evaluator, Failed, Hits
-from nas.stages._estimates import whole_qualities
-from nas.stages._objectives import QUALITY
+from nas.stages._estimates import Images
 from search_spaces import Architecture
 from supernet._evaluate import Quality
-from supernet._standard_errors import MeanErrors
 
 Floats = NDArray[np.float64]
 
@@ -87,18 +84,23 @@ class Race:
     seen: images after each rung (`rungs`); a single one evaluates all of a batch on all of it.
     rate: the probability with which a subnet as good as the best that costs no more is taken for clearly
     worse in some rung. (Halving stops others, too, which are not said to be worse.)
-    sources: ids (images, k) of the items that images were made from; None: they share none.
+    counted: all images, and what each counts; None: all the same, and they share no source item.
+    quality: the name under which an evaluation's objectives tell it.
     """
 
     def __init__(
-        self, evaluator: Evaluator, seen: Sequence[int], *, rate: float, sources: Tensor | None = None
+        self,
+        evaluator: Evaluator,
+        seen: Sequence[int],
+        *,
+        rate: float,
+        counted: Images | None = None,
+        quality: str = ACCURACY,
     ) -> None:
-        self._evaluator, self._seen = evaluator, tuple(seen)
+        self._evaluator, self._seen, self._quality = evaluator, tuple(seen), quality
+        self._counted = counted or Images(self.images)
         # Bonferroni: each of the rungs at which a subnet can be stopped has its share of the error.
         self._deviations = -NormalDist().inv_cdf(rate / max(1, len(self._seen) - 1))
-        self._errors = lru_cache(None)(
-            lambda count: MeanErrors.over(count, None if sources is None else sources[:count])
-        )
         self._fronts: dict[int, _Rivals] = {}  # by the images that their members have seen at least
         self._sum, self._whole = np.zeros(self.images), 0
 
@@ -114,8 +116,8 @@ class Race:
             there = [(h, told) for h, told in there if all(map(_finite, told.values()))]
             if not there:
                 continue
-            values = np.array([told[QUALITY] for _, told in there], dtype=np.float64)
-            names = [name for name in there[0][1] if name != QUALITY]
+            values = np.array([told[self._quality] for _, told in there], dtype=np.float64)
+            names = [name for name in there[0][1] if name != self._quality]
             costs = np.array([[told[name] for name in names] for _, told in there], dtype=np.float64)
             new = _Rivals(np.array([h[:stop] for h, _ in there]), values, costs)
             front = self._fronts.get(stop)
@@ -150,16 +152,17 @@ class Race:
         Where there is no such other it is taken to be clearly ahead.
         """
         count, stop = hits.shape
-        values = np.array([quality.value for quality in whole_qualities(hits, self._ease(), self._errors)])
+        values = np.array([quality.value for quality in self._counted.qualities(hits, self._ease())])
         rivals = _Rivals(hits, values, costs)
         if stop in self._fronts:
             rivals = rivals.joined(self._fronts[stop])
         cheap: Hits = np.all(rivals.costs[None, :, :] <= costs[:, None, :], axis=2)
         cheap[np.arange(count), np.arange(count)] = False
         best = np.where(cheap, rivals.values, -np.inf).argmax(axis=1)
-        ahead = torch.from_numpy(hits.T.astype(np.float64) - rivals.hits[best].T)
+        ahead = torch.from_numpy(self._counted.weighed(hits.astype(np.float64) - rivals.hits[best]).T)
         # Half an image more in each cell of the fourfold table: few disagreements must not look certain.
-        error = np.sqrt(self._errors(stop).of_means(ahead).square().numpy() + 1 / stop**2)
+        image = np.mean(self._counted.weighed(np.ones(stop)) ** 2)
+        error = np.sqrt(self._counted.errors(stop).of_means(ahead).square().numpy() + image / stop**2)
         leads: Floats = np.where(cheap.any(axis=1), ahead.mean(dim=0).numpy() / error, self._deviations)
         return leads
 
@@ -174,6 +177,6 @@ class Race:
         found = dict(failed)
         for count in self._seen:
             same = np.flatnonzero(counts == count)
-            told = whole_qualities(hits[same, :count], ease, self._errors)
+            told = self._counted.qualities(hits[same, :count], ease)
             found |= {i: Raced(q, hits[i, :count]) for i, q in zip(same.tolist(), told, strict=True)}
         return [found[i] for i in range(len(hits))]

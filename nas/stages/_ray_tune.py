@@ -258,7 +258,7 @@ def _train(
         told: dict[str, float] = {STEP: training.step}
         if judged:
             average.shared.load_state_dict(training.weights())
-            told[QUALITY] = quality_of(average, data, "search").value
+            told[QUALITY] = quality_of(average, data, "search", metric=config.quality).value
         tune.report(told)
 
 

@@ -1,7 +1,6 @@
 """How far the search split can rank subnets: what one half of it says against what the other half says."""
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -13,12 +12,12 @@ from nas.agreement import agreement
 from nas.datasets import DataSet
 from nas.evaluation import Hits
 from nas.searchers._one_thread import one_thread
-from nas.stages._estimates import whole_qualities
+from nas.stages._estimates import Images
+from nas.stages._qualities import classes_of
 from nas.stages._run import Run
 from predictors import accuracy
 from search_spaces import SearchSpace
 from search_spaces._space import Codes
-from supernet._standard_errors import MeanErrors
 
 Floats = NDArray[np.float64]
 
@@ -41,25 +40,39 @@ def reproducibility(run: Run, space: SearchSpace, data: DataSet) -> dict[str, An
     images = max(map(len, hits), default=0)
     if sum(len(seen) == images for seen in hits) < FEWEST:
         return {}
-    sources = data.sources("search")
+    sources, classes = data.sources("search"), classes_of(data, "search", run.config.quality)
     sources = None if sources is None else sources[:images]
+    classes = None if classes is None else classes[:images]
     codes = space.encode([space.architecture(e.subnet.architecture) for e in rows])
-    return scores(space, codes, hits, sources)
+    return scores(space, codes, hits, sources, classes)
 
 
-def scores(space: SearchSpace, codes: Codes, hits: Sequence[Hits], sources: Tensor | None) -> dict[str, Any]:
-    """As `reproducibility`, of subnets (codes (n, choices)) with their hits on the first images."""
+def scores(
+    space: SearchSpace,
+    codes: Codes,
+    hits: Sequence[Hits],
+    sources: Tensor | None,
+    classes: Tensor | None = None,
+) -> dict[str, Any]:
+    """As `reproducibility`, of subnets (codes (n, choices)) with their hits on the first images.
+
+    classes: labels (images,) where the quality is balanced accuracy.
+    """
     images = max(map(len, hits))
     first, second = halves(images, sources)
     if min(first.sum(), second.sum()) < FEWEST_IMAGES:
         return {}
     whole = np.array([len(seen) == images for seen in hits])
     table = np.array([seen for seen in hits if len(seen) == images])
-    ours, others = table[:, first].mean(axis=1), table[:, second].mean(axis=1)
+    of_first, of_second = (_part(half, sources, classes) for half in (first, second))
+    ours, others = (
+        part.weighed(table[:, half].astype(np.float64)).mean(axis=1)
+        for part, half in ((of_first, first), (of_second, second))
+    )
     found: dict[str, Any] = {"images": [int(first.sum()), int(second.sum())]}
     ranking = agreement([(ours.tolist(), others.tolist())])
     found["ranking"] = ranking and ranking.to_dict()
-    labels, errors = _labels(hits, first, table[:, first].mean(axis=0), sources)
+    labels, errors = _labels(hits, first, table[:, first].mean(axis=0), of_first)
     with one_thread():
         told = _predicted(space, codes, labels, errors)[whole]
     score = agreement([(told.tolist(), others.tolist())])
@@ -76,17 +89,17 @@ def halves(images: int, sources: Tensor | None) -> tuple[NDArray[np.bool_], NDAr
     return ~odd.any(axis=1), odd.all(axis=1)
 
 
+def _part(half: NDArray[np.bool_], sources: Tensor | None, classes: Tensor | None) -> Images:
+    of_half = torch.from_numpy(half)
+    own, labels = (None if one is None else one[of_half] for one in (sources, classes))
+    return Images(int(half.sum()), own, labels)
+
+
 def _labels(
-    hits: Sequence[Hits], half: NDArray[np.bool_], ease: Floats, sources: Tensor | None
+    hits: Sequence[Hits], half: NDArray[np.bool_], ease: Floats, images: Images
 ) -> tuple[Floats, Floats]:
     """Qualities on the images of a half and their standard errors, (n,) each."""
-    own = None if sources is None else sources[torch.from_numpy(half)]
-
-    @lru_cache(None)
-    def errors(count: int) -> MeanErrors:
-        return MeanErrors.over(count, None if own is None else own[:count])
-
-    found = [whole_qualities(seen[half[: len(seen)]][None], ease, errors)[0] for seen in hits]
+    found = [images.qualities(seen[half[: len(seen)]][None], ease)[0] for seen in hits]
     return np.array([q.value for q in found]), np.array([q.stderr for q in found])
 
 

@@ -5,19 +5,17 @@ on the front is known only at the end.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
 
 import numpy as np
 
 from nas.datasets import DataSet
 from nas.evaluation import Evaluator, Failed, Hits
-from nas.stages._estimates import whole_qualities
-from nas.stages._objectives import QUALITY, Objectives
+from nas.stages._objectives import Objectives
+from nas.stages._qualities import searched_images
 from nas.stages._racing import rungs
 from nas.stages._run import Run, subnet_row
 from nas.store import Evaluation, NewEvaluation
 from supernet._evaluate import Quality
-from supernet._standard_errors import MeanErrors
 
 SHARE = 0.2  # of the images that the search would have looked at without racing
 
@@ -35,10 +33,8 @@ def show_more(
     is interrupted goes on with the next.
     chosen: the subnets that would be finalists by what the store knows now, the most important first.
     """
-    hits, sources = run.store.hits(run.lease.job, "search"), data.sources("search")
-    images = data.sizes["search"]
-    images = min(run.config.search.images or images, images)
-    errors = lru_cache(None)(lambda n: MeanErrors.over(n, None if sources is None else sources[:n]))
+    hits, counted = run.store.hits(run.lease.job, "search"), searched_images(run, data)
+    images = counted.count
     failed = set[str]()  # they stay as they are
     while part := _least_seen([one for one in chosen() if one.subnet.key not in failed], hits, images):
         run.check_stop()
@@ -56,7 +52,7 @@ def show_more(
         for one, new in ((one, new) for one, new in told if not isinstance(new, Failed)):
             hits[one.subnet.key] = np.concatenate([hits[one.subnet.key], new])
         ease = _ease(hits, images)
-        better = [whole_qualities(hits[one.subnet.key][None], ease, errors)[0] for one in part]
+        better = [counted.qualities(hits[one.subnet.key][None], ease)[0] for one in part]
         rows = [_row(objectives, one, quality) for one, quality in zip(part, better, strict=True)]
         run.store.replace_evaluations(run.lease, rows, hits)
 
@@ -80,7 +76,8 @@ def _row(objectives: Objectives, one: Evaluation, quality: Quality) -> NewEvalua
         quality.value,
         stderr=quality.stderr,
         count=quality.count,
+        metric=objectives.quality,
         batch=one.batch,
         position=one.position,
-        objectives=one.objectives | {QUALITY: quality.value},
+        objectives=one.objectives | {objectives.quality: quality.value},
     )

@@ -11,10 +11,10 @@ from nas.evaluation import Evaluator, Failed
 from nas.stages._beliefs import believed
 from nas.stages._measuring import build_device, measure
 from nas.stages._objectives import Objectives
-from nas.stages._qualities import qualities
+from nas.stages._qualities import baseline, qualities
 from nas.stages._run import Run, subnet_row
 from nas.stages._seen_more import show_more
-from nas.store import Evaluation, NewEvaluation, NewSubnet
+from nas.store import Evaluation, NewEvaluation
 from search_spaces import Architecture
 from search_spaces._errors import JobFailedError
 from supernet._evaluate import Quality
@@ -65,22 +65,31 @@ def _report(run: Run, objectives: Objectives, data: DataSet, pool: Evaluator) ->
     archs = [space.architecture(e.subnet.architecture) for e in found]
     reported = {e.subnet.key for e in run.store.evaluations(run.lease.job, "report")}
     missing = [arch for arch in archs if arch.key not in reported]
-    rows = [
-        _row(subnet_row(space, arch), quality)
-        for arch, quality in zip(missing, qualities(pool, data, missing, "report"), strict=True)
-    ]
+    told = qualities(pool, data, missing, "report")
+    rows = [_row(objectives, arch, one) for arch, one in zip(missing, told, strict=True)]
     run.store.add_evaluations(run.lease, rows)
-    for latency in objectives.latencies:
-        device = build_device(run, latency.called)
-        measured = measure(run, space, device, latency.device, archs, purpose="finalist")
+    for place, latency in enumerate(objectives.latencies):
+        device, count = build_device(run, latency.called), len(archs)
+        shown = place * count, len(objectives.latencies) * count
+        measured = measure(run, space, device, latency.device, archs, purpose="finalist", shown=shown)
         _warn_of_broken_limits(run, latency.named("latency_ms"), measured)
-    return {"finalists": len(found)}
+    return {"finalists": len(found), "baseline": baseline(data)}
 
 
-def _row(subnet: NewSubnet, told: Quality | Failed) -> NewEvaluation:
+def _row(objectives: Objectives, arch: Architecture, told: Mapping[str, Quality] | Failed) -> NewEvaluation:
+    subnet = subnet_row(objectives.space, arch)
     if isinstance(told, Failed):
-        return NewEvaluation(subnet, None, split="report", reason=told.reason)
-    return NewEvaluation(subnet, told.value, split="report", stderr=told.stderr, count=told.count)
+        return NewEvaluation(subnet, None, split="report", metric=objectives.quality, reason=told.reason)
+    quality = told[objectives.quality]
+    return NewEvaluation(
+        subnet,
+        quality.value,
+        split="report",
+        metric=objectives.quality,
+        stderr=quality.stderr,
+        count=quality.count,
+        objectives={name: one.value for name, one in told.items()},
+    )
 
 
 def _keeps_when_measured(run: Run, objectives: Objectives, evaluation: Evaluation) -> bool:

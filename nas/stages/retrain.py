@@ -21,6 +21,7 @@ from nas.datasets import DataSet
 from nas.spaces import data_sizes
 from nas.stages import _fit
 from nas.stages._fit import Fit, device_of, fit
+from nas.stages._qualities import classes_of
 from nas.stages._run import Run, subnet_row
 from nas.stages.train import finished, recipe
 from nas.store import Artifact, NewEvaluation
@@ -180,6 +181,7 @@ def report(run: Run, net: Supernet, data: DataSet, trials: Sequence[Trial], stop
         weights=trial.how.weights,
         stderr=found.stderr,
         count=found.count,
+        metric=run.config.quality,
     )
     result = {
         "artifact": file.id,
@@ -221,18 +223,19 @@ def _inputs(names: list[str], *, asha: bool) -> dict[str, Any]:
 def _quality(run: Run, net: Supernet, data: DataSet, trial: Trial, file: Artifact, split: str) -> Quality:
     alone = Alone(net, trial.arch, net.plain(trial.arch).to(device_of(net)))
     alone.shared.load_state_dict(checkpoints.load(run.store, file), strict=True)
-    return quality_of(alone, data, split)
+    return quality_of(alone, data, split, metric=run.config.quality)
 
 
-def quality_of(alone: Alone, data: DataSet, split: str) -> Quality:
-    """The accuracy of its only architecture on all of a split."""
+def quality_of(alone: Alone, data: DataSet, split: str, *, metric: str) -> Quality:
+    """The accuracy of its only architecture on all of a split, balanced or not."""
     device = device_of(alone)
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
         return ((x.to(device), labels.to(device)) for x, labels in data.batches(split, BATCH))
 
     arch = alone.space.largest
-    return quality(correct(alone, [arch], batches())[arch].cpu(), data.sources(split))
+    hits = correct(alone, [arch], batches())[arch].cpu()
+    return quality(hits, data.sources(split), classes_of(data, split, metric))
 
 
 def use_threads(config: JobConfig) -> None:

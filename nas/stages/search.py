@@ -22,7 +22,8 @@ from nas.searchers import SearchProblem, SpaceExhausted
 from nas.searchers._distinct import architecture, distributions
 from nas.stages._exhaustive import affordable
 from nas.stages._learning import left_behind, probe, store_curve
-from nas.stages._objectives import QUALITY, Objectives, values_of
+from nas.stages._objectives import Objectives, values_of
+from nas.stages._qualities import searched_images
 from nas.stages._racing import Race, Raced, rungs
 from nas.stages._reproducibility import reproducibility
 from nas.stages._run import Run, subnet_row
@@ -85,6 +86,8 @@ class _Evaluated:
         self._values = values_of(objectives, good)
         if stored:
             self._show()  # a crash may have come between the last batch and its point
+        else:
+            run.progress.update(0, total)  # the pace of the first batch is counted from here
 
     def add(self, archs: Sequence[Architecture]) -> list[NewEvaluation]:
         """Evaluates a batch and stores it in one transaction."""
@@ -103,22 +106,23 @@ class _Evaluated:
         return rows
 
     def _optimised(self, row: NewEvaluation | Evaluation) -> dict[str, float | None]:
-        return {name: row.objectives.get(name) for name in (QUALITY, *self._objectives.names)}
+        return {
+            name: row.objectives.get(name) for name in (self._objectives.quality, *self._objectives.names)
+        }
 
     def _show(self) -> None:
         run, volume = self._run, self._objectives.hypervolume(self._values)
-        data = {"evaluations": self.told, "hypervolume": volume}
+        data = {"evaluations": self.told, "hypervolume": volume, "of": self.total}
         run.store.add_events(run.lease, [NewEvent("hypervolume", data, stage="search", step=self.told)])
         run.progress.update(self.told, self.total, hypervolume=round(volume, 4))
 
 
 def _race(run: Run, data: DataSet, pool: Evaluator, *, from_start: bool) -> Race:
     """from_start: whether it is kept which images all subnets so far classify right, as a race needs."""
-    section, images = run.config.search, data.sizes["search"]
-    images = images if section.images is None else min(section.images, images)
-    rate = section.racing if from_start and QUALITY in run.config.objectives else None
-    seen = (images,) if rate is None else rungs(images)
-    return Race(pool, seen, rate=rate or 0.5, sources=data.sources("search"))
+    config, counted = run.config, searched_images(run, data)
+    rate = config.search.racing if from_start and config.quality in config.objectives else None
+    seen = (counted.count,) if rate is None else rungs(counted.count)
+    return Race(pool, seen, rate=rate or 0.5, counted=counted, quality=config.quality)
 
 
 def _ask_searcher(
@@ -206,7 +210,7 @@ def _tell(
 ) -> None:
     told: list[Any] = [row.objectives.get(name) for name in objectives.names]
     if row.stderr is not None and math.isfinite(row.stderr):
-        trial.set_user_attr(searchers.STDERR, {QUALITY: row.stderr})
+        trial.set_user_attr(searchers.STDERR, {objectives.quality: row.stderr})
     if any(value is None or not math.isfinite(value) for value in told):
         study.tell(trial, state=optuna.trial.TrialState.FAIL)
     else:
@@ -235,9 +239,11 @@ def _rows(
             one.value,
             stderr=one.quality.stderr if one.quality else None,
             count=one.quality.count if one.quality else None,
+            metric=objectives.quality,
             batch=batch,
             position=position + i,
-            objectives={QUALITY: one.value} | {name: float(column[i]) for name, column in costs.items()},
+            objectives={objectives.quality: one.value}
+            | {name: float(column[i]) for name, column in costs.items()},
             reason=one.reason,
         )
         for i, (arch, one) in enumerate(zip(archs, raced, strict=True))

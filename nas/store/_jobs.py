@@ -15,7 +15,7 @@ from nas.store._lease import LEASE_SECONDS, Lease, held, new_owner, unheld, whos
 from nas.store._patience import again
 from nas.store._places import Places
 from nas.store._records import Job, Stage
-from nas.store._values import LONGEST_NAME, checked_name, is_name, now
+from nas.store._values import LONGEST_NAME, checked_name, is_id, is_name, now
 from search_spaces._errors import ConflictError, NotFoundError, did_you_mean
 
 NAME_TRIES = 100
@@ -37,14 +37,17 @@ class Jobs(Places):
 
     @again
     def job(self, name_or_id: str | int) -> Job:
-        """The job of this name, or else of this id. Raises NotFoundError."""
+        """The job of this id, or else of this name: a number is an id wherever there is a job with it.
+
+        Raises NotFoundError.
+        """
         word = str(name_or_id)
         found: list[Job] = []
         with self.read() as connection:
-            if is_name(word) and not isinstance(name_or_id, int):
-                found = fetch(connection, Job, sa.select(t.jobs).where(t.jobs.c.name == word))
-            if not found and word.isascii() and word.isdecimal() and len(word) < 10:
+            if is_id(word):
                 found = fetch(connection, Job, sa.select(t.jobs).where(t.jobs.c.id == int(word)))
+            if not found and is_name(word) and not isinstance(name_or_id, int):
+                found = fetch(connection, Job, sa.select(t.jobs).where(t.jobs.c.name == word))
             names = [] if found else list(connection.scalars(sa.select(t.jobs.c.name)))
         if not found:
             hint = (

@@ -113,6 +113,16 @@ def is_name(name: str) -> bool:
     return shown and not any(unicodedata.category(character) in ("Cc", "Cs") for character in name)
 
 
+def is_id(word: str) -> bool:
+    """Whether the text is how the id of a row is written."""
+    return word.isascii() and word.isdecimal() and len(word) < 10 and not (word[0] == "0" and word != "0")
+
+
+def job_word(job_id: int, name: str) -> str:
+    """What stands for a job where an id or a name is asked for: its name, unless that is an id's."""
+    return str(job_id) if is_id(name) else name
+
+
 def checked_name(name: str, *, what: str) -> str:
     """The name itself. Raises UsageError unless it has 1 to 200 characters and no control character."""
     if is_name(name):

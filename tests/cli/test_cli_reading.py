@@ -9,10 +9,11 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
+from filled_store import finished_job
 from running import Nas
 
 import search_spaces
-from nas.store import Store
+from nas.store import NewEvaluation, NewEvent, NewSubnet, Store
 
 COMMAND = str(Path(sysconfig.get_path("scripts")) / "nas")
 VERBS = [
@@ -138,6 +139,95 @@ def test_front(run_nas: Nas) -> None:
     assert len(run_nas("front", "first", "--csv").out.splitlines()) == 17
     few = json.loads(run_nas("front", "first", "--where", "latency_ms<=0.6", "--json").out)["front"]
     assert 0 < len(few) == sum(ms <= 0.6 for ms in measured)
+
+
+@pytest.mark.usefixtures("filled")
+def test_a_limit_that_nothing_meets_says_what_there_is(run_nas: Nas) -> None:
+    for words in ("--json", "--csv", "--quiet"):
+        ran = run_nas("front", "first", "--where", "accuracy>=99.9%", words)
+        assert ran.code == 0
+        assert ("No subnet of the front of 'first' meets accuracy>=0.999. It spans " in ran.err) == (
+            words != "--quiet"
+        )
+        assert "nas show" not in ran.err
+    percent, share = (run_nas("front", "first", "--where", f"accuracy>={x}", "--json") for x in ("70", "0.7"))
+    assert percent.out == share.out
+    assert json.loads(share.out)["front"]
+
+
+LONG = f"{'a-very-long-name-' * 8}-1"  # 138 characters
+
+
+def test_long_names_do_not_break_tables(
+    run_nas: Nas, store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Store.open(store_url) as store:
+        finished_job(store, LONG)
+        finished_job(store, f"{LONG[:-1]}2")
+    monkeypatch.setenv("NAS_STORE", store_url)
+    listed, both = run_nas("ls").out, run_nas("front", LONG, f"{LONG[:-1]}2").out
+    assert max(map(len, listed.splitlines())) < 130
+    assert {line.split()[1][-2:] for line in listed.splitlines()[1:]} == {"-1", "-2"}
+    assert max(map(len, both.splitlines())) < 150
+    assert LONG not in listed + both
+    assert json.loads(run_nas("ls", "--json").out)[1]["name"] == LONG
+    assert LONG in run_nas("front", LONG, f"{LONG[:-1]}2", "--csv").out
+    assert f"job:         {LONG} (1)" in run_nas("show", "1").out
+
+
+def test_show_tells_what_runs_now_and_what_needs_no_learning(run_nas: Nas, store_url: str) -> None:
+    config = {"train": {"steps": 100}}
+    baseline = {"examples": 100, "classes": 4, "majority": 0.7, "majority_class": "common"}
+    score = {"count": 40, "mape": 0.021, "perfect_mape": 0.015, "tau": 0.94, "why": "work: leave-one-out"}
+    with Store.open(store_url) as store:
+        lease = store.acquire(store.create_job("2", config=config, seed=0, provenance={}))
+        device = store.register_device("cpu", {"host": "x"})
+        store.put_predictor(lease, device_id=device.id, kind="roofline", state={}, score=score)
+        row = NewEvaluation(
+            NewSubnet("k", {"depth": 1}, 1, 1),
+            0.72,
+            split="report",
+            stderr=0.02,
+            objectives={"accuracy": 0.72, "balanced_accuracy": 0.4},
+        )
+        store.add_evaluations(lease, [row])
+        store.begin_stage(lease, "finalists", "key")
+        store.finish_stage(lease, "finalists", {"finalists": 1, "baseline": baseline})
+        store.begin_stage(lease, "train", "key")
+        store.add_events(lease, [NewEvent("train", {"loss": 1.0}, stage="train", step=20)])
+        ran = run_nas("show", "2", "--store", store_url)
+        data = json.loads(run_nas("show", "1", "--json", "--store", store_url).out)
+        lease.finish("stopped")
+    said = {line.partition(":")[0]: line.partition(":")[2].strip() for line in ran.out.splitlines()}
+    assert said["now"].startswith("train, 20 of 100 steps, about ")
+    assert said["best"] == "k: accuracy 72.0 ± 2.0 %, balanced accuracy 40.0 %, on the report split"
+    assert said["baseline"] == "always 'common' 70.0 %, chance 25.0 % (4 classes)"
+    assert said["caution"].startswith("The best finalist's accuracy of 72.0 ± 2.0 % is not more than two")
+    assert said["predictor"] == (
+        "roofline, fitted to 40 measured subnets: 2.1 % off on average for subnets that it was not fitted to "
+        "(1.5 % would be seen of any predictor, from noise of the timings); of two such subnets it names the "
+        "faster one 97 % of the time"
+    )
+    assert data["baseline"] == baseline | {"chance": 0.25}
+    assert data["best"]["balanced_accuracy"] == 0.4
+    assert data["now"]["done"] == 20
+    assert len(data["cautions"]) == 1
+
+
+def test_a_front_that_says_nothing_is_not_sold_as_one(run_nas: Nas, store_url: str) -> None:
+    with Store.open(store_url) as store:
+        finished_job(store, "a")
+        with store.acquire(store.job("a")) as lease:
+            store.begin_stage(lease, "finalists", "key")
+            told = {"examples": 9, "classes": 2, "majority": 0.95, "majority_class": "common"}
+            store.finish_stage(lease, "finalists", {"baseline": told})
+            lease.finish("succeeded")
+    for words in ([], ["--csv"]):
+        ran = run_nas("front", "a", "--store", store_url, *words)
+        assert "Caution: The best finalist's accuracy" in ran.err
+        assert "95.0 % of always answering 'common'" in ran.err
+    ran = run_nas("front", "a", "--store", store_url, "--json")
+    assert len(json.loads(ran.out)["cautions"]) == 1
 
 
 @pytest.mark.usefixtures("filled")

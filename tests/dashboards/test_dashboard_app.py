@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
+import pandas as pd
 import pytest
 import sqlalchemy as sa
 from filled_store import HOSTILE, finished_job
@@ -20,6 +21,7 @@ from werkzeug.test import TestResponse
 from dashboards import _pages, _panel
 from dashboards.app import chosen, chosen_device, create_app, job_parts, listen, page, serve
 from nas.store import Store, default_url, frames
+from nas.store.stage_progress import StageProgress
 from search_spaces._errors import ConflictError, StoreError, UsageError
 
 HOST = {"Host": "127.0.0.1:8050"}
@@ -359,3 +361,44 @@ def test_settings_of_the_environment_open_no_door(filled_url: str) -> None:
         [sys.executable, "-c", code, filled_url], env=environment, capture_output=True, text=True
     )
     assert (ran.returncode, ran.stdout.strip()) == (0, "[]"), ran.stderr
+
+
+def test_a_job_whose_name_is_a_number_has_its_own_page(store_url: str) -> None:
+    with Store.open(store_url) as store:
+        first = store.create_job("2", config={}, seed=0, provenance={})
+        second = store.create_job("b", config={}, seed=0, provenance={})
+        assert _pages.job_link(first.id, "2") == "/job/1"
+        for job in (first, second):
+            assert f'"data": {job.id}' in words(page(store, _pages.job_link(job.id, job.name)))
+
+
+def test_long_names_are_cut_in_tables_and_told_in_full(store_url: str) -> None:
+    name = f"{'a-very-long-name-' * 8}-1"
+    with Store.open(store_url) as store:
+        store.create_job(name, config={}, seed=0, provenance={})
+        link = next(part for part in cells(_pages.jobs_table(frames.jobs(store))) if part.title == name)
+    assert len(link.children) == 40
+    assert link.children.endswith("-1")
+    assert link.href == f"/job/{name}"
+
+
+def cells(table: Any) -> list[Any]:
+    """The first cells of the rows of a table."""
+    return [row.children[0].children for row in table.children.children[1].children]
+
+
+def test_the_head_of_a_job_tells_step_time_left_and_what_speaks_against_its_front(store_url: str) -> None:
+    with Store.open(store_url) as store:
+        finished_job(store, "a", count=20)
+        row = frames.jobs(store).to_dict("records")[0]
+        progress = StageProgress("search", 48, 200, "subnets", 720.0)
+        told = {"progress": progress, "cautions": ("The order is <b>noise</b>.",)}
+        head = words(_pages.job_head(row, pd.DataFrame(), **told))
+        assert "stage search, 48 of 200 subnets, about 12 min 00 s left" in head
+        assert "The order is <b>noise</b>." in head
+        with store.acquire(store.job("a")) as lease:
+            store.begin_stage(lease, "finalists", "key")
+            store.finish_stage(lease, "finalists", {"baseline": {"classes": 1, "examples": 1}})
+            lease.finish("succeeded")
+        head = words(job_parts(store, store.job("a").id)[0])
+        assert "is not more than two standard errors above chance" in head

@@ -1,4 +1,4 @@
-"""A job on PostgreSQL whose server crashes in the training and in the search: it ends as if nothing had been."""
+"""A job on PostgreSQL whose server crashes in the training and in the search ends as if nothing had been."""
 
 import time
 

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import torch
 from no_latency import NoLatency
 from numpy.typing import NDArray
 
@@ -63,24 +64,29 @@ class Looked:
 class Data:
     """As much of a data set as the stage looks at."""
 
-    sizes = {"search": IMAGES}  # noqa: RUF012 - nobody changes it
+    sizes = {"search": IMAGES, "report": IMAGES}  # noqa: RUF012 - nobody changes it
 
     def sources(self, split: str) -> None:
         return None
+
+    def labels(self, split: str) -> torch.Tensor:
+        return torch.arange(IMAGES) % 2
 
 
 QUALITY = 0.3 + 0.5 * (MACS - MACS.min()) / np.ptp(MACS) + 0.1 * np.random.default_rng(1).random(len(MACS))
 
 
 @contextmanager
-def running(store: Store, name: str, **settings: Any) -> Iterator[tuple[Run, Objectives]]:
+def running(
+    store: Store, name: str, *, quality: str = "accuracy", **settings: Any
+) -> Iterator[tuple[Run, Objectives]]:
     """The job of that name as ours for a while; a Ctrl-C ends it early."""
     section = {"evaluations": 96, "batch": 12, "searcher": "nsga2", "population": 12} | settings
-    config = JobConfig.model_validate({"objectives": ["accuracy", "macs"], "search": section})
+    config = JobConfig.model_validate({"objectives": [quality, "macs"], "search": section})
     known = [found for found in store.jobs() if found.name == name]
     row = known[0] if known else store.create_job(name, config={}, seed=0, provenance={})
     with store.acquire(row) as lease:
-        objectives = Objectives(("accuracy", "macs"), SPACE, NoLatency())  # type: ignore[arg-type]
+        objectives = Objectives((quality, "macs"), SPACE, NoLatency(), quality=quality)  # type: ignore[arg-type]
         try:
             yield Run(store, lease, config, Silent(), threading.Event()), objectives
             lease.finish("succeeded")

@@ -40,6 +40,32 @@ def test_what_is_no_condition(text: str) -> None:
     assert caught.value.hint
 
 
+@pytest.mark.parametrize(
+    ("text", "share"),
+    [
+        ("accuracy>=60", 0.6),
+        ("accuracy >= 60 %", 0.6),
+        ("accuracy>=60%", 0.6),
+        ("accuracy>=0.5%", 0.005),
+        ("balanced_accuracy<99.5", 0.995),
+        ("accuracy>=1", 1.0),
+        ("accuracy>=100", 1.0),
+        ("accuracy>=0.6", 0.6),
+    ],
+)
+def test_an_accuracy_may_be_stated_in_percent(text: str, share: float) -> None:
+    condition = Condition.parse(text)
+    assert condition.value == share
+    assert Condition.parse(str(condition)) == condition
+
+
+@pytest.mark.parametrize("text", ["accuracy>=101", "accuracy>=-0.1", "accuracy>=120%", "latency_ms<=5%"])
+def test_what_cannot_be_in_percent(text: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        Condition.parse(text)
+    assert "%" in str(caught.value.hint)
+
+
 def test_an_unknown_name_gets_a_suggestion() -> None:
     with pytest.raises(UsageError) as caught:
         Condition.parse("latncy_ms<5")

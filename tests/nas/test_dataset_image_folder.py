@@ -52,6 +52,9 @@ def test_labels_are_the_classes_of_the_files(tree) -> None:
     dataset = image_folder.build(root=str(tree))
     labels = torch.cat([labels for _, labels in dataset.batches("report", 2)])
     assert [CLASSES[i] for i in labels] == [path.split("/")[0] for path in sorted(files(dataset)["report"])]
+    assert dataset.labels("report").tolist() == labels.tolist()
+    search = torch.cat([labels for _, labels in dataset.batches("search", 2)])
+    assert dataset.labels("search").tolist() == search.tolist()
 
 
 def test_the_split_does_not_depend_on_the_file_system(tree, tmp_path) -> None:

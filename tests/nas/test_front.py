@@ -154,15 +154,98 @@ def test_a_job_without_finalists_has_an_empty_front(store: Store) -> None:
             ask()
 
 
-def test_several_jobs_keep_what_no_other_beats_on_the_search_split(store: Store) -> None:
+def shown_beats(one: Member, other: Member) -> bool:
+    """Whether one row beats another in what is printed of both."""
+    ours, theirs = [(-m.quality, m.latency_ms or 0.0) for m in (one, other)]
+    return ours != theirs and all(a <= b for a, b in zip(ours, theirs, strict=True))
+
+
+def test_several_jobs_keep_what_no_other_beats_in_what_is_shown(store: Store) -> None:
     first = add_job(store, "a")
-    # Beats a1 on the search split and loses on the report split: choosing must not look at the latter.
-    second = add_job(store, "b", points=[(2.0, 0.70, 0.80), (9.0, 0.99, 0.91)])
+    # Beats a1 on the search split and loses on the report split, which is what is shown.
+    second = add_job(store, "b", points=[(2.0, 0.70, 0.80), (9.0, 0.99, 0.91), (8.0, 0.90, 0.2)])
     found = front(store, [first, second, first])
-    assert [m.subnet for m in found.members] == ["a0", "b0", "a2", "a3"]
+    assert [m.subnet for m in found.members] == ["a0", "a1", "a3", "b2", "b1"]
+    assert not any(shown_beats(a, b) for a in found.members for b in found.members)
     data = found.to_dict()
-    assert (data["job"], data["hypervolume"], data["evaluations"]) == ("a, b", None, 8)
-    assert [entry["job"] for entry in data["front"]] == ["a", "b", "a", "a"]
+    assert (data["job"], data["hypervolume"], data["evaluations"]) == ("a, b", None, 9)
+    assert [entry["job"] for entry in data["front"]] == ["a", "a", "a", "b", "b"]
+    assert data["decided_by"] == ["accuracy", "latency_ms"]
+    assert all("beaten_by" not in entry for entry in data["front"])
+
+
+def test_a_prediction_is_compared_with_a_prediction(store: Store) -> None:
+    measured = add_job(store, "a", points=[(2.0, 0.8, 0.8)])  # predicted: 2.2 ms
+    predicted = add_job(store, "b", points=[(1.9, 0.7, 0.7), (2.2, 0.7, 0.7)], timed=False)
+    # 2.09 ms predicted is less than 2.2 ms predicted; 2.42 ms is not, whatever was measured.
+    assert [m.subnet for m in front(store, [measured, predicted]).members] == ["a0", "b0"]
+
+
+def test_several_jobs_are_compared_by_the_costs_that_they_optimise(store: Store) -> None:
+    points = [(1.0, 0.5, 0.5), (2.0, 0.5, 0.5)]
+    small = add_job(store, "a", points=points, config=CONFIG | {"objectives": ["accuracy", "params"]})
+    both = add_job(store, "b", points=[(1.5, 0.5, 0.5)], config=CONFIG | {"objectives": ["accuracy"]})
+    found = front(store, [small, both])  # a0 and b0 have no parameters, a1 has 100
+    assert (found.decided_by, sorted(m.subnet for m in found.members)) == (("params",), ["a0", "b0"])
+    assert [m.subnet for m in front(store, [both, small, both]).members] == ["a0", "b0"]
+    alone = add_job(
+        store, "c", points=[(1.0, 0.6, 0.5), (3.0, 0.7, 0.5)], config=CONFIG | {"objectives": ["accuracy"]}
+    )
+    found = front(store, [alone, both])
+    assert [m.subnet for m in found.members] == ["c1", "c0"]
+    assert found.decided_by == ("latency_ms",)
+
+
+def test_the_front_of_one_job_marks_what_another_row_beats(store: Store) -> None:
+    found = front(store, add_job(store, "a"))
+    assert {m.subnet: m.beaten_by for m in found.members} == {"a0": None, "a1": None, "a2": "a1", "a3": None}
+    assert [entry.get("beaten_by") for entry in found.to_dict()["front"]] == [None, None, "a1", None]
+    assert found.to_pandas()["beaten_by"].dropna().to_dict() == {2: "a1"}
+
+
+def with_digest(store: Store, job: Job, digest: str) -> Job:
+    with store.acquire(job) as lease:
+        store.begin_stage(lease, "space", "key")
+        store.finish_stage(lease, "space", {"data": {"digest": digest}})
+        lease.finish("succeeded")
+    return job
+
+
+def test_the_digest_says_whether_data_are_the_same(store: Store) -> None:
+    here = CONFIG | {"data": {"name": "image_folder", "root": "here"}}
+    there = CONFIG | {"data": {"name": "image_folder", "root": "there"}}
+    first = with_digest(store, add_job(store, "a", config=here), "1")
+    moved = with_digest(store, add_job(store, "b", config=there), "1")
+    changed = with_digest(store, add_job(store, "c", config=here), "2")
+    assert {m.job for m in front(store, [first, moved]).members} == {"a", "b"}
+    with pytest.raises(UsageError, match="which have changed between the jobs"):
+        front(store, [first, changed])
+    with pytest.raises(UsageError, match="image_folder, there"):
+        front(store, [changed, moved])
+
+
+def test_jobs_of_two_qualities_do_not_compare(store: Store) -> None:
+    first = add_job(store, "a")
+    second = add_job(store, "b", config=CONFIG | {"quality": "balanced_accuracy"})
+    with pytest.raises(UsageError, match="one is accuracy, the other balanced_accuracy"):
+        front(store, [first, second])
+
+
+def test_a_job_without_finalists_among_several_is_told(store: Store) -> None:
+    new = store.create_job("new", config=CONFIG, seed=0, provenance={})
+    assert front(store, [add_job(store, "a"), new]).without == ("new",)
+
+
+def test_a_front_of_which_nothing_meets_the_conditions_says_between_what_it_lies(store: Store) -> None:
+    found = front(
+        store, add_job(store, "a"), where=[Condition.parse("accuracy>=95"), Condition.parse("params>1")]
+    )
+    assert found.members == ()
+    assert found.unmet == (
+        "No subnet of the front of 'a' meets accuracy>=0.95 and params>1. "
+        "It spans 1 to 8 ms and 0.5 to 0.9 accuracy and 0 to 300 params."
+    )
+    assert front(store, store.create_job("new", config={}, seed=0, provenance={})).unmet is None
 
 
 def test_jobs_that_do_not_compare(store: Store) -> None:

@@ -136,10 +136,13 @@ def test_an_unknown_job_names_the_closest(store):
             store.job(word)
 
 
-def test_a_name_of_digits_comes_before_the_id(store):
+def test_a_name_of_digits_does_not_hide_the_job_of_this_id(store):
     first, second = make(store, "2"), make(store, "b")
-    assert store.job("2") == first
-    assert store.job(2) == second
+    assert store.job("2") == store.job(2) == second
+    assert store.job("1") == first
+    assert make(store, "77") == store.job("77")
+    zeros = make(store, "02")
+    assert store.job("02") == zeros
 
 
 def test_stages_begin_end_and_begin_anew(store):
