@@ -186,15 +186,16 @@ class RelativeAttention(Attention):
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = self.heads(x)
         q = q * self.head_dim**-0.5
-        shares = (q @ k.transpose(-2, -1) + _by_query(q, self.rel_pos_k().transpose(-2, -1))).softmax(dim=-1)
-        x = shares @ v + _by_query(shares, self.rel_pos_v())
+        near = _by_query(q, self.rel_pos_k().transpose(-2, -1), self.num_heads)
+        shares = (q @ k.transpose(-2, -1) + near).softmax(dim=-1)
+        x = shares @ v + _by_query(shares, self.rel_pos_v(), self.num_heads)
         return self.proj(x.transpose(1, 2).flatten(2))
 
 
-def _by_query(x: Tensor, matrices: Tensor) -> Tensor:
-    """Rows (B, H, N, m) times the matrix (N, m, n) of their query, to (B, H, N, n)."""
+def _by_query(x: Tensor, matrices: Tensor, heads: int) -> Tensor:
+    """Rows (B, H, N, m) of H heads times the matrix (N, m, n) of their query, to (B, H, N, n)."""
     rows = x.permute(2, 0, 1, 3).flatten(1, 2)  # N, B H, m
-    return (rows @ matrices).unflatten(1, x.shape[:2]).permute(1, 2, 0, 3)
+    return (rows @ matrices).unflatten(1, (-1, heads)).permute(1, 2, 0, 3)
 
 
 class Mlp(nn.Module):
