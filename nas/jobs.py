@@ -20,6 +20,7 @@ from nas.config import REMOTE, STORED, AnchorsInit, JobConfig, merged
 from nas.extraction import space_of
 from nas.initial import initialise, load_folder
 from nas.measuring import build_device
+from nas.preprocessing import given_normalisation, prepared
 from nas.searchers import SearchProblem
 from nas.spaces import check_limits, data_sizes, exact_metrics, resolve
 from nas.stages._latency_fit import MEMORY, check_needs_no_layers, smallest_sample, source_state
@@ -50,10 +51,11 @@ def check(config: JobConfig) -> SearchSpace:
     `create`.
     """
     torch_device(config)
+    config = prepared(config)
     data = datasets.build(config.data.name, **config.data.options)
     space = resolve(config, data)
     if config.train.teacher is not None:
-        load_teacher(config.train.teacher.timm, **data_sizes(data))
+        load_teacher(config.train.teacher.timm, **data_sizes(data), given=given_normalisation(config))
     check_limits(space, config.limits, partial(exact_metrics, space))
     check_different(
         {
@@ -71,7 +73,7 @@ def check(config: JobConfig) -> SearchSpace:
     if isinstance(init, AnchorsInit):
         assert isinstance(net, Stitching), "the space takes anchors"
         check_trained_anchors(space, init)
-        load_anchors(net, init, data_sizes(data), {}, seed=config.seed)
+        load_anchors(net, init, data_sizes(data), {}, seed=config.seed, given=given_normalisation(config))
     else:
         initialise(net, config.supernet, seed=config.seed)
     Training(net, how, recipe(config), seed=config.seed)
@@ -86,7 +88,7 @@ def create(store: Store, config: JobConfig, *, name: str | None) -> Job:
     config says, or whose agent does not run, or on which the predictor cannot time single layers, and
     NotFoundError for a `predictor.source` without a predictor.
     """
-    config = resolved(store, config)
+    config = prepared(resolved(store, config))
     for device_name, device in config.devices.items():
         if device.backend == REMOTE:
             check_needs_no_layers(config.predictor.name, device_name)

@@ -6,7 +6,7 @@ import search_spaces
 from nas import datasets
 from nas.artifacts import verified
 from nas.config import JobConfig
-from nas.datasets import DataSet
+from nas.datasets import DataSet, told_of
 from nas.evaluation import EvaluationSetup, evaluator
 from nas.progress import Progress
 from nas.spaces import resolve
@@ -52,7 +52,7 @@ def _space(run: Run, data: DataSet) -> SearchSpace:
         space = resolve(run.config, data)
         return {
             "space": {"family": space.family, "options": dict(space.options), "size": str(space.size)},
-            "data": {"name": data.name, "digest": data.digest, "sizes": data.sizes},
+            "data": {"name": data.name, "digest": data.digest, "sizes": data.sizes, **told_of(data)},
         }
 
     stored = run.once("space", {"config": run.config.supernet.inputs()}, describe)

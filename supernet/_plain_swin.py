@@ -89,7 +89,11 @@ class WindowAttention(nn.Module):
         # Windows count as heads, so that one bias serves all images: each B WH N d.
         q, k, v = qkv.permute(3, 0, 1, 4, 2, 5).flatten(2, 3).unbind(0)
         x = F.scaled_dot_product_attention(q, k, v, attn_mask=self.bias(x.device))
-        return self.proj(x.unflatten(1, (-1, self.num_heads)).transpose(2, 3).flatten(3))
+        x = x.unflatten(1, (-1, self.num_heads)).transpose(2, 3)
+        if torch.compiler.is_compiling():
+            # Exporters put another attention in its place, whose output lies otherwise in memory.
+            x = x.clone(memory_format=torch.contiguous_format)
+        return self.proj(x.flatten(3))
 
     def bias(self, device: torch.device) -> Tensor:
         """What is added to the scores (1, WH, N, N)."""

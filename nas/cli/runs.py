@@ -12,6 +12,7 @@ from nas.cli._progress import shown_progress
 from nas.cli.fronts import check_figure, default_figure, show_front
 
 if TYPE_CHECKING:
+    from nas.config import JobConfig
     from nas.store import Job, Store
 
 INTERRUPTED = 130
@@ -36,7 +37,7 @@ def run(
     from nas import jobs
     from nas.store import Store
 
-    jobs.check(config)
+    _check(config, quiet=ctx.obj.quiet)
     with Store.open(store_url(store)) as opened:
         job = jobs.create(opened, config, name=name or (None if config.name else _free_name(opened, file)))
         _run_to_front(opened, job, figure=figure, as_json=as_json, quiet=ctx.obj.quiet)
@@ -78,16 +79,21 @@ def stop(ctx: typer.Context, job: JobName, store: StoreURL = None) -> None:
 
 
 def validate(
-    file: JobFile, overrides: Overrides = None, store: StoreURL = None, as_json: AsJSON = False
+    ctx: typer.Context,
+    file: JobFile,
+    overrides: Overrides = None,
+    store: StoreURL = None,
+    as_json: AsJSON = False,
 ) -> None:
     """Print the whole config of a job file. Or every problem in it."""
     from nas import _yaml
     from nas.config import REMOTE, STORED, load_config, merged
 
     config = load_config(file, overrides or ())
-    from nas import jobs
+    from nas.preprocessing import prepared
 
-    jobs.check(config)
+    _check(config, quiet=ctx.obj.quiet)
+    config = prepared(config)
     if any(device.backend in (REMOTE, STORED) for device in config.devices.values()):
         from nas.store import Store
         from nas.targets import resolved
@@ -99,6 +105,16 @@ def validate(
         emit_json(data)
     else:
         emit(_yaml.dump(data).rstrip())
+
+
+def _check(config: "JobConfig", *, quiet: bool) -> None:
+    """Raises what `jobs.check` raises; tells what the user should know of a job that can run."""
+    from nas import jobs
+    from nas.preprocessing import remarks
+
+    jobs.check(config)
+    for remark in remarks(config):
+        note(f"warning: {remark}", quiet=quiet)
 
 
 def _run_to_front(opened: "Store", job: "Job", *, figure: Path | None, as_json: bool, quiet: bool) -> None:

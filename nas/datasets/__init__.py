@@ -20,6 +20,8 @@ class DataSet(Protocol):
 
     input_shape: (channels, height, width).  sizes: examples by split name.
     digest: SHA-256 (hex) of what the splits are made of; equal digests mean equal data and equal splits.
+    A data set may have `classes`, their names by label, and `preprocessing`, how its images become inputs
+    (`nas.datasets._preprocessing.Preprocessing`): extracted subnets carry both.
     """
 
     name: str
@@ -67,4 +69,13 @@ def build(name: str, **options: Any) -> DataSet:
     return dataset
 
 
-__all__ = ["SPLITS", "DataSet", "build", "names"]
+def told_of(data: DataSet) -> dict[str, Any]:
+    """The names of the classes and how images become inputs, as JSON data, as far as the data set says."""
+    classes, preprocessing = getattr(data, "classes", None), getattr(data, "preprocessing", None)
+    return {
+        **({} if classes is None else {"classes": list(classes)}),
+        **({} if preprocessing is None else {"preprocessing": preprocessing.to_dict()}),
+    }
+
+
+__all__ = ["SPLITS", "DataSet", "build", "names", "told_of"]

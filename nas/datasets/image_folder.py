@@ -18,12 +18,12 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
+from nas.datasets._centre import Shape, at_centre, shape_of
 from nas.datasets._image_files import ImageFile, find, split
+from nas.datasets._preprocessing import AUTO, DEFAULTS, Preprocessing
 from nas.datasets._seeds import mixed_seed
 from search_spaces._errors import UsageError
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 AUGMENTATIONS = ("crop", "none")
 AREAS = (0.08, 1.0)
 RATIOS = (3 / 4, 4 / 3)
@@ -39,8 +39,11 @@ def build(
     split_seed: int = 0,
     search: float = 0.1,
     report: float = 0.1,
-    mean: Sequence[float] = IMAGENET_MEAN,
-    std: Sequence[float] = IMAGENET_STD,
+    mean: Sequence[float] | str = AUTO,
+    std: Sequence[float] | str = AUTO,
+    interpolation: str = AUTO,
+    crop: float | str = AUTO,
+    crop_mode: str = AUTO,
     augmentation: str = "crop",
     workers: int = 2,
 ) -> "ImageFolder":
@@ -48,6 +51,8 @@ def build(
 
     search, report: shares of the images of each class (with `train` and `val` folders: their proportion in
     `val`).
+    mean, std, interpolation, crop, crop_mode: as timm has them (`crop` is its crop_pct). In a job `auto` is
+    what the pretrained model needs; here ImageNet's mean and std, and the largest centred square, bilinearly.
     augmentation: `crop` is a random resized crop and a horizontal flip, `none` the centre crop that search
     and report get.
     workers: threads that decode.  Raises UsageError for a wrong option and for a tree without usable classes.
@@ -68,12 +73,18 @@ def build(
         raise UsageError(
             f"augmentation = {augmentation!r} is unknown.", f"Options: {', '.join(AUGMENTATIONS)}."
         )
-    normal = _channels("mean", mean), _channels("std", std)
+    normal = (
+        _channels("mean", DEFAULTS.mean if mean == AUTO else mean),
+        _channels("std", DEFAULTS.std if std == AUTO else std),
+    )
+    shape = shape_of(interpolation, crop, crop_mode)
     if min(normal[1]) <= 0:
         raise UsageError(f"std = {list(normal[1])} has a value that is not positive.")
     classes, groups = find(Path(root).expanduser())
     splits = split(groups, seed=split_seed, search=search, report=report)
-    return ImageFolder(classes, splits, image_size, normal, crop=augmentation == "crop", workers=workers)
+    return ImageFolder(
+        classes, splits, image_size, normal, shape, crop=augmentation == "crop", workers=workers
+    )
 
 
 class ImageFolder:
@@ -92,6 +103,7 @@ class ImageFolder:
         splits: dict[str, list[ImageFile]],
         image_size: int,
         normal: tuple[list[float], list[float]],
+        shape: Shape,
         *,
         crop: bool,
         workers: int,
@@ -100,7 +112,9 @@ class ImageFolder:
         self.num_classes = len(classes)
         self.input_shape = (3, image_size, image_size)
         self.sizes = {name: len(files) for name, files in splits.items()}
-        self.digest = _digest(classes, splits, image_size, normal)
+        self.digest = _digest(classes, splits, image_size, normal, shape)
+        self.preprocessing = Preprocessing(tuple(normal[0]), tuple(normal[1]), **shape.told())
+        self._shape = shape
         self._splits, self._side, self._normal, self._crop, self._workers = (
             splits,
             image_size,
@@ -160,6 +174,8 @@ class ImageFolder:
         return inputs, torch.tensor([file.label for file in files])
 
     def _centre(self, image: Image.Image) -> Image.Image:
+        if self._shape.pct is not None:
+            return at_centre(image, (self._side, self._side), self._shape)
         width, height = image.size
         side = min(width, height)
         return self._resized(image, ((height - side) // 2, (width - side) // 2, side, side))
@@ -175,7 +191,8 @@ class ImageFolder:
         return shape
 
     def _resized(self, image: Image.Image, box: Box) -> Image.Image:
-        resized: Image.Image = transforms.resized_crop(image, *box, [self._side, self._side])
+        size, filtering = [self._side, self._side], self._shape.interpolation
+        resized: Image.Image = transforms.resized_crop(image, *box, size, interpolation=filtering)
         return resized
 
 
@@ -222,9 +239,12 @@ def _digest(
     splits: dict[str, list[ImageFile]],
     image_size: int,
     normal: tuple[list[float], list[float]],
+    shape: Shape,
 ) -> str:
     files = [(file.relative, file.size, file.label, name) for name, part in splits.items() for file in part]
-    return hashlib.sha256(json.dumps([classes, files, image_size, normal]).encode()).hexdigest()
+    # Jobs of before there was a choice of shapes know the digest without one.
+    made = [classes, files, image_size, normal, *([] if shape.is_former else [shape.told(), shape.pct])]
+    return hashlib.sha256(json.dumps(made).encode()).hexdigest()
 
 
 def _check_integers(**options: object) -> None:

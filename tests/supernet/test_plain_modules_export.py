@@ -127,6 +127,7 @@ def test_every_plain_module_is_here() -> None:
     assert {type(make()) for make in CASES.values()} == concrete_plain_modules()
 
 
+@pytest.mark.slow
 def test_torch_export_with_any_batch(net: nn.Module) -> None:
     program = torch.export.export(net, (images(net, 4),), dynamic_shapes=({0: torch.export.Dim("batch")},))
     check(net, program.module(), 1, 2, 7)
@@ -137,6 +138,7 @@ def test_a_trace_takes_another_batch(net: nn.Module) -> None:
     check(net, torch.jit.trace(net, images(net, 1)), 1, 2, 7)
 
 
+@pytest.mark.slow
 def test_a_compiler_with_dynamic_shapes_compiles_once(net: nn.Module) -> None:
     torch._dynamo.reset()
     graphs = []
