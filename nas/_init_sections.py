@@ -60,8 +60,6 @@ def _anchor_tag(value: Any) -> str | None:
     return _key_tag(value, "vit", "checkpoint", "timm")
 
 
-FOLDERS = "NAME may be local-dir:FOLDER or hf-hub:OWNER/NAME, too"
-
 AnchorInit = Annotated[
     Annotated[TrainedAnchor, Tag("<vit>")]
     | Annotated[CheckpointInit, Tag("<checkpoint>")]
@@ -69,8 +67,7 @@ AnchorInit = Annotated[
     Discriminator(
         _anchor_tag,
         custom_error_type="anchor",
-        custom_error_message="must be {timm: NAME}, {checkpoint: FOLDER} or {vit: {embed_dim: ...}}; "
-        + FOLDERS,
+        custom_error_message="must be {timm: NAME}, {checkpoint: FOLDER} or {vit: {embed_dim: ...}}",
     ),
 ]
 
@@ -85,12 +82,9 @@ class AnchorsInit(Section):
     images: Count = 1024
 
 
-SCRATCH = "scratch"
-
-
 def _init_tag(value: Any) -> str | None:
     if isinstance(value, str):
-        return "<text>" if value == SCRATCH else None
+        return "<text>"
     return _key_tag(value, "anchors", "checkpoint", "timm")
 
 
@@ -102,7 +96,6 @@ Init = Annotated[
     Discriminator(
         _init_tag,
         custom_error_type="init",
-        custom_error_message="must be 'scratch', {timm: NAME}, {checkpoint: FOLDER} or {anchors: [...]}; "
-        + FOLDERS,
+        custom_error_message="must be 'scratch', {timm: NAME}, {checkpoint: FOLDER} or {anchors: [...]}",
     ),
 ]

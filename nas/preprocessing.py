@@ -82,7 +82,12 @@ def given_normalisation(config: JobConfig) -> Normalisation | None:
 
 def remarks(config: JobConfig) -> list[str]:
     """What a user should know of images that are prepared otherwise than a pretrained model's; sentences."""
-    return [line for known in _models(config, pretrained=True) for line in _differences(config, known)]
+    found = [line for known in _models(config, pretrained=True) for line in _differences(config, known)]
+    if config.train.teacher is not None and not _offered(config):
+        teacher = config.train.teacher.timm
+        known = ModelImages(shown(teacher), _read(shown(teacher), preprocessing(teacher)))
+        found += [f"train.teacher: {line}" for line in _differences(config, known)]
+    return found
 
 
 def _differences(config: JobConfig, known: ModelImages) -> Iterator[str]:

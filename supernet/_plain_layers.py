@@ -132,8 +132,8 @@ def distances(
     grid: tuple[int, int], prefix_tokens: int, reach: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """For every pair of tokens the entries (N, N) of the two tables; no buffers, so outside of the module."""
-    # A tracing compiler has stand-ins for tensors, which must not outlive it.
-    if torch.compiler.is_compiling():
+    # A compiler has stand-ins for tensors, which must not outlive it, and a trace records how they are made.
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return _distances(grid, prefix_tokens, reach, device)
     return _cached_distances(grid, prefix_tokens, reach, device)
 

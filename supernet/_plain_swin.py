@@ -58,8 +58,8 @@ def _mask(grid: Pair, window: Pair, shift: Pair, device: torch.device) -> Tensor
 
 def constants(grid: Pair, window: Pair, shift: Pair, device: torch.device) -> tuple[Tensor, Tensor]:
     """Offsets (N, N) and mask (W, 1, N, N); kept outside of the module, which thus has no buffers."""
-    # A tracing compiler has stand-ins for tensors, which must not outlive it.
-    if torch.compiler.is_compiling():
+    # A compiler has stand-ins for tensors, which must not outlive it, and a trace records how they are made.
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return _offsets(window, device), _mask(grid, window, shift, device)
     return _cached_constants(grid, window, shift, device)
 

@@ -18,6 +18,7 @@ from torch import Tensor
 import supernet
 from nas import datasets, jobs, pipeline
 from nas.anchors import load_anchors
+from nas.cli import main
 from nas.config import AnchorsInit, JobConfig, checked_config
 from nas.datasets import image_folder
 from nas.extraction import export, space_of
@@ -239,7 +240,7 @@ def test_a_job_keeps_its_images_and_its_folder_tells_of_them(tree: Path, tmp_pat
     config = job(
         tree,
         {"checkpoint": str(tmp_path / "model")},
-        space={"mlp_ratio": [1, 4]},
+        space={"mlp_ratio": [1, 2, 3, 4]},
         train={"steps": 2, "batch_size": 4, "warmup": 1, "threads": 1},
         predictor={"samples": 10, "rounds": 2, "max_rounds": 2},
         search={"evaluations": 4, "batch": 4, "population": 2, "finalists": 2, "measure_above": None},
@@ -270,3 +271,29 @@ def test_a_job_keeps_its_images_and_its_folder_tells_of_them(tree: Path, tmp_pat
     again = prepared(job(tree, {"checkpoint": str(folder)}))
     assert again.data.options["mean"] == [0.5] * 3
     assert (folder / "model.safetensors").stat().st_mode == (folder / "config.json").stat().st_mode
+
+
+def test_run_and_validate_tell_of_other_values(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "job.json"
+    init = {"timm": f"local-dir:{timms(tmp_path / 'model')}"}
+    file.write_text(
+        json.dumps({"data": {"name": "image_folder", "root": str(tree)}, "supernet": {"init": init}})
+    )
+    monkeypatch.setattr("nas.jobs.check", lambda config: None)
+    assert main(["validate", str(file), "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["data"]["std"] == [0.5] * 3
+    assert "warning" not in err
+    assert main(["validate", str(file), "--set", "data.std=[1, 1, 1]"]) == 0
+    out, err = capsys.readouterr()
+    assert "warning: data.std is [1, 1, 1]" in err
+
+    def created(*_: object, **__: object) -> None:
+        raise UsageError("far enough")
+
+    monkeypatch.setattr("nas.jobs.create", created)
+    store = f"sqlite:///{tmp_path / 'store.sqlite'}"
+    assert main(["run", str(file), "--set", "data.std=[1, 1, 1]", "--store", store]) == 2
+    assert "warning: data.std is [1, 1, 1]" in capsys.readouterr().err
