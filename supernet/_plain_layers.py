@@ -109,6 +109,15 @@ class Attention(nn.Module):
         return self.q_norm(q), self.k_norm(k), v
 
 
+def is_recorded() -> bool:
+    """Whether a graph is being made of what runs: constants are then not to be kept for later calls.
+
+    A compiler has stand-ins for tensors, which must not outlive it; a trace records how they are made.
+    """
+    tracing: bool = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    return torch.compiler.is_compiling() or tracing
+
+
 class RelativePosition(nn.Module):
     """A learned vector for how far two tokens are apart: one for the rows plus one for the columns.
 
@@ -132,8 +141,7 @@ def distances(
     grid: tuple[int, int], prefix_tokens: int, reach: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """For every pair of tokens the entries (N, N) of the two tables; no buffers, so outside of the module."""
-    # A compiler has stand-ins for tensors, which must not outlive it, and a trace records how they are made.
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+    if is_recorded():
         return _distances(grid, prefix_tokens, reach, device)
     return _cached_distances(grid, prefix_tokens, reach, device)
 

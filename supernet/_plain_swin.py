@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from supernet._plain_layers import Mlp, Staged, Stitched
+from supernet._plain_layers import Mlp, Staged, Stitched, is_recorded
 
 Pair: TypeAlias = tuple[int, int]
 MASKED = -100.0  # added to the score of two tokens that only the shift made neighbours
@@ -58,8 +58,7 @@ def _mask(grid: Pair, window: Pair, shift: Pair, device: torch.device) -> Tensor
 
 def constants(grid: Pair, window: Pair, shift: Pair, device: torch.device) -> tuple[Tensor, Tensor]:
     """Offsets (N, N) and mask (W, 1, N, N); kept outside of the module, which thus has no buffers."""
-    # A compiler has stand-ins for tensors, which must not outlive it, and a trace records how they are made.
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+    if is_recorded():
         return _offsets(window, device), _mask(grid, window, shift, device)
     return _cached_constants(grid, window, shift, device)
 

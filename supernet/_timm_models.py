@@ -63,7 +63,8 @@ def preprocessing(name: str) -> dict[str, Any]:
 
     with torch.device("meta"):
         model: Any = create(name, pretrained=False)
-    found: dict[str, Any] = resolve_data_config(pretrained_cfg=model.pretrained_cfg)  # type: ignore
+    known = model.pretrained_cfg
+    found: dict[str, Any] = resolve_data_config(pretrained_cfg=known)  # type: ignore[no-untyped-call]
     return found
 
 
