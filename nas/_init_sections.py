@@ -1,5 +1,6 @@
 """Where a supernet's weights begin, as sections of a job file."""
 
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
@@ -10,8 +11,9 @@ from nas._strict import AList, Count, Options, Positive, Section, Text
 class TimmInit(Section):
     """Weights of a timm model, pretrained or freshly drawn by timm.
 
-    The model is built for the images and classes of the data: `supernet._timm.load_timm` tells what becomes
-    of pretrained weights that were made for others.
+    timm: a name of timm's, `local-dir:FOLDER` for a folder that timm wrote, `hf-hub:OWNER/NAME`. The model is
+    built for the images and classes of the data: `supernet._timm.load_timm` tells what becomes of pretrained
+    weights that were made for others.
     """
 
     timm: Text
@@ -19,9 +21,14 @@ class TimmInit(Section):
 
 
 class CheckpointInit(Section):
-    """Weights from a folder with a checkpoint."""
+    """Weights from a folder that `nas extract` or timm wrote."""
 
     checkpoint: Text
+
+    @property
+    def folder(self) -> Path:
+        """The folder."""
+        return Path(self.checkpoint).expanduser()
 
 
 class TrainedAnchor(Section):
@@ -78,9 +85,7 @@ class AnchorsInit(Section):
 def _init_tag(value: Any) -> str | None:
     if isinstance(value, str):
         return "<text>"
-    return _key_tag(value, "anchors", "checkpoint") or (
-        "<timm>" if isinstance(value, TimmInit | dict) else None
-    )
+    return _key_tag(value, "anchors", "checkpoint", "timm")
 
 
 Init = Annotated[

@@ -4,17 +4,16 @@ An anchor is a timm model, a folder that `nas extract` or timm wrote, or a ViT t
 """
 
 import itertools
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.config import AnchorsInit, CheckpointInit, TimmInit, TrainedAnchor
-from nas.initial import load_folder
+from nas.preprocessing import as_timm, images_of
+from nas.subnet_folders import load_folder
 from search_spaces._errors import UsageError
+from supernet._normalisation import Normalisation, folded
 from supernet._timm_anchor import TimmAnchor, anchor_state, read_anchor
-from supernet._timm_models import FOLDER
 from supernet.stitching import PLAIN, Stitching
 
 if TYPE_CHECKING:
@@ -57,24 +56,43 @@ def load_anchors(
     trained: "Mapping[int, Mapping[str, Tensor]]",
     *,
     seed: int,
+    given: Normalisation | None = None,
 ) -> None:
     """Gives the supernet's anchors their weights; `trained`: those of the ones that the job trains.
 
-    Anchors without either keep the weights they have. Raises UsageError when weights cannot be had or do not
-    fit.
+    given: how the job's images are normalised. Where they are as the first pretrained anchor knows them, the
+    others are made to see their own; None, or a way that the job file asks for: all see them as they are.
+    Anchors without either keep the weights they have. Raises UsageError when weights cannot be had, do not
+    fit, or cannot be made for images that are normalised so.
     """
     states: dict[int, Mapping[str, Tensor]] = dict(trained)
     for i, anchor in enumerate(init.anchors):
-        timm = _as_timm(anchor)
+        timm = as_timm(anchor)
         if timm is not None:
             states[i] = anchor_state(timm.timm, pretrained=timm.pretrained, sizes=sizes, seed=seed + i)
         elif isinstance(anchor, CheckpointInit):
             states[i] = load_folder(anchor.checkpoint).state_dict()
-    net.load_anchors(states)
+    net.load_anchors(states if given is None else _renormalised(init, states, given, sizes["in_chans"]))
+
+
+def _renormalised(
+    init: AnchorsInit, states: "Mapping[int, Mapping[str, Tensor]]", given: Normalisation, in_chans: int
+) -> "dict[int, Mapping[str, Tensor]]":
+    """The anchors' weights for images that are normalised for the first of them."""
+    pretrained = {
+        i: anchor
+        for i, anchor in enumerate(init.anchors)
+        if not (isinstance(anchor, TimmInit) and not anchor.pretrained)
+    }
+    known = {i: images for i, anchor in pretrained.items() if (images := images_of(anchor)) is not None}
+    own = {i: images.needs.for_channels(in_chans).normalisation for i, images in known.items()}
+    if not own or not own[min(own)].is_close(given):
+        return dict(states)
+    return dict(states) | {i: folded(known[i].model, states[i], given, own[i]) for i in own}
 
 
 def _found(anchor: TimmInit | CheckpointInit | TrainedAnchor, sizes: Sizes, patch_size: int) -> _Found:
-    timm = _as_timm(anchor)
+    timm = as_timm(anchor)
     if timm is not None:
         read = read_anchor(timm.timm, pretrained=timm.pretrained, sizes=sizes)
         return _Found(read.numbers, read if timm.pretrained else None)
@@ -82,23 +100,6 @@ def _found(anchor: TimmInit | CheckpointInit | TrainedAnchor, sizes: Sizes, patc
         return _Found(_folder_numbers(anchor.checkpoint, sizes))
     assert isinstance(anchor, TrainedAnchor)
     return _Found({"patch_size": patch_size} | anchor.vit)
-
-
-def _as_timm(anchor: TimmInit | CheckpointInit | TrainedAnchor) -> TimmInit | None:
-    """The anchor as a model of timm, which reads the folders that it wrote itself."""
-    if isinstance(anchor, TimmInit):
-        return anchor
-    if isinstance(anchor, CheckpointInit) and _is_timms(Path(anchor.checkpoint).expanduser()):
-        return TimmInit(timm=f"{FOLDER}{Path(anchor.checkpoint).expanduser()}")
-    return None
-
-
-def _is_timms(folder: Path) -> bool:
-    try:
-        config = json.loads((folder / "config.json").read_text())
-    except (OSError, ValueError):
-        return False
-    return isinstance(config, dict) and "architecture" in config and "elastiform" not in config
 
 
 def _folder_numbers(folder: str, sizes: Sizes) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import search_spaces
 import supernet
 from nas import checkpoints
 from nas._quantities import named
+from nas.datasets._preprocessing import DEFAULTS
 from nas.store import Job, Measurement, Store, Subnet, frames, job_devices
 from search_spaces import SearchSpace
 from search_spaces._errors import NotFoundError, did_you_mean
@@ -88,7 +89,7 @@ def export(
         folder,
         example=net.example_input(2),
         info=_info(store, job, found, weights),
-        timm=_timm_config(module),
+        timm=_timm_config(module, _told(store, job)),
     )
     return files
 
@@ -136,6 +137,7 @@ def _info(store: Store, job: Job, subnet: Subnet, weights: str) -> dict[str, Any
         "weights": weights,
         "architecture": subnet.architecture,
     }
+    info |= _told(store, job)
     for evaluation in store.evaluations(job, "report", weights=weights):
         if evaluation.subnet.key == subnet.key and evaluation.value is not None:
             info[evaluation.metric] = evaluation.value
@@ -158,8 +160,22 @@ def _timed(store: Store, job: Job, measurement: Measurement) -> dict[str, Any]:
     }
 
 
-def _timm_config(module: "nn.Module") -> dict[str, Any] | None:
-    """What timm reads from config.json, if timm can express the subnet."""
+def _told(store: Store, job: Job) -> dict[str, Any]:
+    """`classes`, their names, and `preprocessing`, how images become inputs, as far as they are known."""
+    stage = store.stage(job, "space")
+    data = stage.result.get("data", {}) if stage is not None and stage.result else {}
+    known = {key: data[key] for key in ("classes", "preprocessing") if key in data}
+    options = job.config.get("data", {})
+    if "preprocessing" not in known and options.get("name") == "image_folder":
+        # A job that is older than the record: it had no choice but of these two.
+        normal = {name: options[name] for name in ("mean", "std") if name in options}
+        known["preprocessing"] = DEFAULTS.to_dict() | normal
+    return known
+
+
+def _timm_config(module: "nn.Module", told: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
+    """What timm reads from config.json, if timm can express the subnet; `told`: as `_told` gives it."""
+    told = told or {}
     writes = TIMM_ARGUMENTS.get(type(module))
     kwargs = None if writes is None else writes(module)
     if kwargs is None:
@@ -169,9 +185,12 @@ def _timm_config(module: "nn.Module") -> dict[str, Any] | None:
         "architecture": kwargs.pop("model_name"),
         "num_classes": kwargs["num_classes"],
         "model_args": kwargs,
+        **({"label_names": told["classes"]} if "classes" in told else {}),
         "pretrained_cfg": {
             "num_classes": kwargs["num_classes"],
             "input_size": size,
+            "fixed_input_size": True,
+            **told.get("preprocessing", {}),
             "first_conv": "patch_embed.proj",
             "classifier": "head" if isinstance(module, ViT) else "head.fc",
         },

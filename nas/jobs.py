@@ -23,6 +23,7 @@ from nas.initial import initialise, load_folder
 from nas.job_paths import with_absolute_paths
 from nas.measuring import build_device
 from nas.memory_limits import check_batch, check_memory
+from nas.preprocessing import given_normalisation, prepared
 from nas.searchers import SearchProblem
 from nas.spaces import check_limits, data_sizes, exact_metrics, resolve
 from nas.stages._latency_fit import MEMORY, check_needs_no_layers, smallest_sample, source_state
@@ -52,11 +53,13 @@ def check(config: JobConfig) -> SearchSpace:
     `create`.
     """
     allow_named(config)
+    torch_device(config)
+    config = prepared(config)
     data = datasets.build(config.data.name, **config.data.options)
     space = resolve(config, data)
     check_memory(config, space, data, torch_device(config))
     if config.train.teacher is not None:
-        load_teacher(config.train.teacher.timm, **data_sizes(data))
+        load_teacher(config.train.teacher.timm, **data_sizes(data), given=given_normalisation(config))
     check_limits(space, config.limits, partial(exact_metrics, space))
     check_different(
         {
@@ -74,7 +77,7 @@ def check(config: JobConfig) -> SearchSpace:
     if isinstance(init, AnchorsInit):
         assert isinstance(net, Stitching), "the space takes anchors"
         check_trained_anchors(space, init)
-        load_anchors(net, init, data_sizes(data), {}, seed=config.seed)
+        load_anchors(net, init, data_sizes(data), {}, seed=config.seed, given=given_normalisation(config))
     else:
         initialise(net, config.supernet, seed=config.seed)
     Training(net, how, recipe(config), seed=config.seed)
@@ -90,7 +93,7 @@ def create(store: Store, config: JobConfig, *, name: str | None, base: str | Non
     NotFoundError for a `predictor.source` without a predictor.
     """
     allow_named(config)
-    config = resolved(store, config)
+    config = prepared(resolved(store, config))
     settings = with_absolute_paths(merged(config), Path.cwd())
     for device_name, device in config.devices.items():
         if device.backend == REMOTE:

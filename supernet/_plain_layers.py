@@ -109,6 +109,15 @@ class Attention(nn.Module):
         return self.q_norm(q), self.k_norm(k), v
 
 
+def is_recorded() -> bool:
+    """Whether a graph is being made of what runs: constants are then not to be kept for later calls.
+
+    A compiler has stand-ins for tensors, which must not outlive it; a trace records how they are made.
+    """
+    tracing: bool = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    return torch.compiler.is_compiling() or tracing
+
+
 class RelativePosition(nn.Module):
     """A learned vector for how far two tokens are apart: one for the rows plus one for the columns.
 
@@ -132,8 +141,7 @@ def distances(
     grid: tuple[int, int], prefix_tokens: int, reach: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """For every pair of tokens the entries (N, N) of the two tables; no buffers, so outside of the module."""
-    # A tracing compiler has stand-ins for tensors, which must not outlive it.
-    if torch.compiler.is_compiling():
+    if is_recorded():
         return _distances(grid, prefix_tokens, reach, device)
     return _cached_distances(grid, prefix_tokens, reach, device)
 
@@ -186,15 +194,16 @@ class RelativeAttention(Attention):
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = self.heads(x)
         q = q * self.head_dim**-0.5
-        shares = (q @ k.transpose(-2, -1) + _by_query(q, self.rel_pos_k().transpose(-2, -1))).softmax(dim=-1)
-        x = shares @ v + _by_query(shares, self.rel_pos_v())
+        near = _by_query(q, self.rel_pos_k().transpose(-2, -1), self.num_heads)
+        shares = (q @ k.transpose(-2, -1) + near).softmax(dim=-1)
+        x = shares @ v + _by_query(shares, self.rel_pos_v(), self.num_heads)
         return self.proj(x.transpose(1, 2).flatten(2))
 
 
-def _by_query(x: Tensor, matrices: Tensor) -> Tensor:
-    """Rows (B, H, N, m) times the matrix (N, m, n) of their query, to (B, H, N, n)."""
+def _by_query(x: Tensor, matrices: Tensor, heads: int) -> Tensor:
+    """Rows (B, H, N, m) of H heads times the matrix (N, m, n) of their query, to (B, H, N, n)."""
     rows = x.permute(2, 0, 1, 3).flatten(1, 2)  # N, B H, m
-    return (rows @ matrices).unflatten(1, x.shape[:2]).permute(1, 2, 0, 3)
+    return (rows @ matrices).unflatten(1, (-1, heads)).permute(1, 2, 0, 3)
 
 
 class Mlp(nn.Module):

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from supernet._plain_layers import Mlp, Staged, Stitched
+from supernet._plain_layers import Mlp, Staged, Stitched, is_recorded
 
 Pair: TypeAlias = tuple[int, int]
 MASKED = -100.0  # added to the score of two tokens that only the shift made neighbours
@@ -25,17 +25,14 @@ MASKED = -100.0  # added to the score of two tokens that only the shift made nei
 
 def windowed(x: Tensor, window: Pair) -> Tensor:
     """Images of tokens (B, R, S, D) to windows (B, W, N, D)."""
-    batch, rows, columns, dim = x.shape
-    high, wide = window
-    x = x.reshape(batch, rows // high, high, columns // wide, wide, dim)
-    return x.transpose(2, 3).reshape(batch, -1, high * wide, dim)
+    x = x.unflatten(2, (-1, window[1])).unflatten(1, (-1, window[0]))
+    return x.transpose(2, 3).flatten(3, 4).flatten(1, 2)
 
 
 def joined(x: Tensor, grid: Pair, window: Pair) -> Tensor:
     """Windows (B, W, N, D) back to images of tokens (B, R, S, D)."""
-    (rows, columns), (high, wide) = grid, window
-    x = x.reshape(len(x), rows // high, columns // wide, high, wide, -1)
-    return x.transpose(2, 3).reshape(len(x), rows, columns, -1)
+    x = x.unflatten(2, window).unflatten(1, (grid[0] // window[0], grid[1] // window[1]))
+    return x.transpose(2, 3).flatten(3, 4).flatten(1, 2)
 
 
 def _offsets(window: Pair, device: torch.device) -> Tensor:
@@ -61,8 +58,7 @@ def _mask(grid: Pair, window: Pair, shift: Pair, device: torch.device) -> Tensor
 
 def constants(grid: Pair, window: Pair, shift: Pair, device: torch.device) -> tuple[Tensor, Tensor]:
     """Offsets (N, N) and mask (W, 1, N, N); kept outside of the module, which thus has no buffers."""
-    # A tracing compiler has stand-ins for tensors, which must not outlive it.
-    if torch.compiler.is_compiling():
+    if is_recorded():
         return _offsets(window, device), _mask(grid, window, shift, device)
     return _cached_constants(grid, window, shift, device)
 
@@ -88,13 +84,15 @@ class WindowAttention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        batch, windows, tokens, dim = x.shape
-        qkv = self.qkv(x).reshape(batch, windows, tokens, 3, self.num_heads, -1)
+        qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))
         # Windows count as heads, so that one bias serves all images: each B WH N d.
         q, k, v = qkv.permute(3, 0, 1, 4, 2, 5).flatten(2, 3).unbind(0)
         x = F.scaled_dot_product_attention(q, k, v, attn_mask=self.bias(x.device))
-        x = x.reshape(batch, windows, self.num_heads, tokens, -1).transpose(2, 3)
-        return self.proj(x.reshape(batch, windows, tokens, dim))
+        x = x.unflatten(1, (-1, self.num_heads)).transpose(2, 3)
+        if torch.compiler.is_compiling():
+            # Exporters put another attention in its place, whose output lies otherwise in memory.
+            x = x.clone(memory_format=torch.contiguous_format)
+        return self.proj(x.flatten(3))
 
     def bias(self, device: torch.device) -> Tensor:
         """What is added to the scores (1, WH, N, N)."""
@@ -147,8 +145,7 @@ class PatchMerging(nn.Module):
         self.reduction = nn.Linear(4 * dim, 2 * dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        batch, rows, columns, dim = x.shape
-        x = x.reshape(batch, rows // 2, 2, columns // 2, 2, dim)
+        x = x.unflatten(2, (-1, 2)).unflatten(1, (-1, 2))
         # Column by column within the 2x2: the order of the published weights.
         return self.reduction(self.norm(x.permute(0, 1, 3, 4, 2, 5).flatten(3)))
 

@@ -142,7 +142,7 @@ class ViT(Staged):
         assert self.patch_embed is not None
         x = self.patch_embed(x)
         assert self.pos_embed is not None
-        prefix = [t.expand(len(x), -1, -1) for t in (self.cls_token, self.reg_token) if t is not None]
+        prefix = [t.expand(x.shape[0], -1, -1) for t in (self.cls_token, self.reg_token) if t is not None]
         if self.no_embed_class or not prefix:
             x = x + self.pos_embed
         if prefix:

@@ -138,7 +138,7 @@ class ViTRes(Staged):
     def embed(self, x: Tensor) -> Tensor:
         """Images (B, C, height, width) to the first stage's tokens."""
         x = self.patch_embed(x)
-        return torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1) + self.pos_embed
+        return torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], dim=1) + self.pos_embed
 
     def classify(self, x: Tensor) -> Tensor:
         """The last stage's tokens to logits (B, classes)."""

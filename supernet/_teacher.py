@@ -6,22 +6,37 @@ import torch
 from torch import nn
 
 from search_spaces._errors import UsageError
-from supernet._timm_models import create
+from supernet._normalisation import Normalisation, Renormalised, for_channels
+from supernet._timm_models import create, preprocessing
 
 
-def load_teacher(name: str, *, in_chans: int, num_classes: int, image_size: tuple[int, int]) -> nn.Module:
+def load_teacher(
+    name: str,
+    *,
+    in_chans: int,
+    num_classes: int,
+    image_size: tuple[int, int],
+    given: Normalisation | None = None,
+) -> nn.Module:
     """timm's `name` (or `local-dir:FOLDER`) with its pretrained weights, in evaluation mode.
 
     image_size: (height, width). A model that is made for one size gets this one, as far as timm can resize
-    its weights. The images are those of the data set, normalised as it normalises them.
+    its weights.
+    given: how the images are normalised that it will be handed; it sees them normalised as in its own
+    training. None: it sees them as they are.
     Raises UsageError as `check_teacher` does, and for weights that cannot be had.
     """
     sizes = check_teacher(name, in_chans=in_chans, num_classes=num_classes, image_size=image_size)
     try:
-        return create(name, pretrained=True, **sizes).eval()
+        model = create(name, pretrained=True, **sizes).eval()
     except UsageError as error:
         hint = "Fetch them once online (timm keeps them below HF_HOME and TORCH_HOME), or set teacher: null."
         raise UsageError(error.message, hint) from error
+    if given is None:
+        return model
+    found = preprocessing(name)
+    own = Normalisation(*(for_channels(found[key], in_chans) for key in ("mean", "std")))
+    return model if own.is_close(given) else Renormalised(model, given, own).eval()
 
 
 def check_teacher(

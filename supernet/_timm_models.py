@@ -13,11 +13,15 @@ from torch import nn
 
 from search_spaces._errors import UsageError
 from supernet._base import Supernet
+from supernet._weight_files import check_finite, check_timm_folder
 
-FOLDER = "local-dir:"
+FOLDER, HUB = "local-dir:", "hf-hub:"
 FAILURES = (
+    ArithmeticError,
     AssertionError,
-    KeyError,
+    AttributeError,
+    LookupError,
+    MemoryError,
     OSError,
     RuntimeError,
     SafetensorError,
@@ -29,23 +33,39 @@ WEIGHT_SOURCES = ("url", "hf_hub_id", "file", "state_dict")
 
 
 def create(name: str, *, pretrained: bool, **sizes: Any) -> nn.Module:
-    """timm's model of that name, or of a folder that timm wrote (`local-dir:FOLDER`).
+    """timm's model of that name, of a folder (`local-dir:FOLDER`) or of the Hub (`hf-hub:OWNER/NAME`).
 
     sizes: further arguments of `timm.create_model`, such as img_size, in_chans, num_classes.
-    Raises UsageError for an unknown name, sizes that the model does not take, and weights that cannot be had.
+    Raises UsageError for an unknown name, sizes that the model does not take, and weights that cannot be had
+    or are not all finite.
     """
     import timm  # noqa: PLC0415
 
     if name.startswith(FOLDER):
-        if not (Path(name.removeprefix(FOLDER)) / "config.json").is_file():
-            raise UsageError(f"There is no config.json in the folder '{shown(name)}'.")
-    elif not timm.is_model(name):
+        check_timm_folder(Path(name.removeprefix(FOLDER)))
+    elif not name.startswith(HUB) and not timm.is_model(name):
         raise UsageError(f"timm has no model '{name}'.", _closest(name, timm.list_models()))
     try:
         model: nn.Module = timm.create_model(name, pretrained=pretrained, **sizes)
     except FAILURES as error:
         raise _failed(name, error, pretrained=pretrained) from error
+    if pretrained:
+        check_finite(f"timm's '{shown(name)}'", model.state_dict())
     return model
+
+
+def preprocessing(name: str) -> dict[str, Any]:
+    """How timm prepares images for its model: mean, std, interpolation, crop_pct, crop_mode and input_size.
+
+    No weights are made or fetched. Raises UsageError as `create` does.
+    """
+    from timm.data.config import resolve_data_config  # noqa: PLC0415
+
+    with torch.device("meta"):
+        model: Any = create(name, pretrained=False)
+    known = model.pretrained_cfg
+    found: dict[str, Any] = resolve_data_config(pretrained_cfg=known)  # type: ignore[no-untyped-call]
+    return found
 
 
 def check_has_weights(name: str, model: nn.Module) -> None:
@@ -87,6 +107,8 @@ def shown(name: str) -> str:
 
 def _closest(name: str, known: Sequence[str]) -> str:
     """Compared as far as the name goes: timm's names end in what users leave out."""
+    if any(character in name for character in "/\\:"):
+        return f"Write {FOLDER}FOLDER for a folder that timm wrote, {HUB}OWNER/NAME for a model of the Hub."
     beginnings = {model[: len(name)]: model for model in reversed(known)}
     close = difflib.get_close_matches(name, beginnings, n=1)
     return f"Did you mean '{beginnings[close[0]]}'?" if close else "timm.list_models('*vit*') lists some."

@@ -37,7 +37,7 @@ def run(
     from nas.store import Store
 
     told = _data_of(config, quiet=ctx.obj.quiet)
-    jobs.check(config)
+    _check(config, quiet=ctx.obj.quiet)
     note(told, quiet=ctx.obj.quiet)
     with Store.open(store_url(store)) as opened:
         job = jobs.create(opened, config, name=name, base=_base_name(file))
@@ -106,11 +106,12 @@ def validate(
     from nas.config import REMOTE, STORED, load_config, merged
 
     config = load_config(file, overrides or ())
-    from nas import jobs
+    from nas.preprocessing import prepared
 
     told = _data_of(config, quiet=ctx.obj.quiet)
-    jobs.check(config)
+    _check(config, quiet=ctx.obj.quiet)
     note(told, quiet=ctx.obj.quiet)
+    config = prepared(config)
     if any(device.backend in (REMOTE, STORED) for device in config.devices.values()):
         from nas.store import Store
         from nas.targets import resolved
@@ -141,6 +142,16 @@ def _change_data(url: str, job: str, root: Path | None, *, accept: bool, quiet: 
     with Store.open(url) as opened, shown_progress(quiet=quiet) as progress:
         message = change_data(opened, opened.job(job), root=root, accept=accept, progress=progress)
     note(message, quiet=quiet)
+
+
+def _check(config: "JobConfig", *, quiet: bool) -> None:
+    """Raises what `jobs.check` raises; tells what the user should know of a job that can run."""
+    from nas import jobs
+    from nas.preprocessing import remarks
+
+    jobs.check(config)
+    for remark in remarks(config):
+        note(f"warning: {remark}", quiet=quiet)
 
 
 def _run_to_front(opened: "Store", job: "Job", *, figure: Path | None, as_json: bool, quiet: bool) -> None:

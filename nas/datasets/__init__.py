@@ -27,6 +27,8 @@ class DataSet(Protocol):
     One that is made of files may have more.  former_digest, otherwise: the digest by an older rule, and why
     jobs of that rule saw other inputs, "" if they did not.  manifest(): a row [name, SHA-256, split, whether
     it is used] for each file.  facts: what `described` adds.
+    A data set may have `classes`, their names by label, and `preprocessing`, how its images become inputs
+    (`nas.datasets._preprocessing.Preprocessing`): extracted subnets carry both.
     """
 
     name: str

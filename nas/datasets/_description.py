@@ -9,20 +9,26 @@ MOST_REASONS = 6
 
 
 def described(data: "DataSet") -> dict[str, Any]:
-    """name, digest, sizes (images by split), classes (how many), and the data set's `facts`, if it has any.
+    """name, digest, sizes (images by split), num_classes, and as far as the data set says: classes (their
+    names by label), preprocessing (how images become inputs) and its `facts`.
 
     facts: smallest and largest ([class, images]), left_out (files by reason), notes (sentences).
     """
-    facts: dict[str, Any] = getattr(data, "facts", {})
-    told = {"name": data.name, "digest": data.digest, "sizes": data.sizes, "classes": data.num_classes}
-    return told | facts
+    told = {"name": data.name, "digest": data.digest, "sizes": data.sizes, "num_classes": data.num_classes}
+    classes, preprocessing = getattr(data, "classes", None), getattr(data, "preprocessing", None)
+    return {
+        **told,
+        **({} if classes is None else {"classes": list(classes)}),
+        **({} if preprocessing is None else {"preprocessing": preprocessing.to_dict()}),
+        **getattr(data, "facts", {}),
+    }
 
 
 def line(told: dict[str, Any]) -> str:
     """`described` in one line; also of jobs that knew less."""
     sizes = told.get("sizes", {})
     images = ", ".join(f"{sizes[name]:,} {name}" for name in ("train", "search", "report") if name in sizes)
-    parts = [f"{told['classes']} classes"] if "classes" in told else []
+    parts = [f"{told['num_classes']} classes"] if "num_classes" in told else []
     parts += [f"images: {images}"] if images else []
     if "smallest" in told:
         (small, least), (large, most) = told["smallest"], told["largest"]

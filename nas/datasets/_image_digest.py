@@ -4,6 +4,7 @@ import hashlib
 import json
 from typing import Any
 
+from nas.datasets._centre import Shape
 from nas.datasets._decoding import SIXTEEN, WHITE, Scale
 from nas.datasets._scan import shown
 from nas.datasets._selection import Selection
@@ -12,25 +13,26 @@ VERSION = 2
 Normal = tuple[list[float], list[float]]
 
 
-def digest(selection: Selection, size: tuple[int, int], normal: Normal, scale: Scale) -> str:
+def digest(selection: Selection, size: tuple[int, int], normal: Normal, shape: Shape, scale: Scale) -> str:
     """SHA-256 over the contents of all images that are used, their splits, and all that shapes an input."""
     files = [
         (file.relative, selection.contents[file.relative].sha256, file.label, name)
         for name, part in selection.splits.items()
         for file in part
     ]
-    shape = [VERSION, scale.mode, sorted(scale.depths.items()), scale.background]
-    return _hash([shape, selection.classes, files, size, normal])
+    pixels = [VERSION, scale.mode, sorted(scale.depths.items()), scale.background]
+    return _hash([pixels, selection.classes, files, size, normal, *_other(shape)])
 
 
-def former_digest(selection: Selection, size: tuple[int, int], normal: Normal) -> str:
+def former_digest(selection: Selection, size: tuple[int, int], normal: Normal, shape: Shape) -> str:
     """By the rule of jobs before version 0.2: the sizes of the files, and every image was used."""
     files = [
         (file.relative, file.size, file.label, name)
         for name, part in selection.everything.items()
         for file in part
     ]
-    return _hash([selection.classes, files, size[0] if size[0] == size[1] else size, normal])
+    side = size[0] if size[0] == size[1] else size
+    return _hash([selection.classes, files, side, normal, *_other(shape)])
 
 
 def read_otherwise(selection: Selection, scale: Scale) -> str:
@@ -59,6 +61,11 @@ def manifest(selection: Selection) -> list[list[Any]]:
         for name, part in selection.everything.items()
         for file in part
     ]
+
+
+def _other(shape: Shape) -> list[Any]:
+    # Jobs of before there was a choice of shapes know the digest without one.
+    return [] if shape.is_former else [shape.told(), shape.pct]
 
 
 def _hash(content: Any) -> str:

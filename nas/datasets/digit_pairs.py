@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from nas.datasets._digits import NOISE, SIDE, augment, digest, source_digits, split_indices
+from nas.datasets._preprocessing import UNCHANGED
 from nas.datasets._seeds import mixed_seed
 from search_spaces._bounds import positive
 
@@ -36,6 +37,8 @@ class DigitPairs:
     name = "digit_pairs"
     input_shape = (1, SIDE, 2 * SIDE)
     num_classes = 19
+    classes = tuple(map(str, range(num_classes)))
+    preprocessing = UNCHANGED
 
     def __init__(self, split_seed: int, pairs: int) -> None:
         self._images, self._labels = source_digits()

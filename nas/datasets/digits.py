@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from nas.datasets._digits import SIDE, augment, digest, source_digits, split_indices
+from nas.datasets._preprocessing import UNCHANGED
 from nas.datasets._seeds import mixed_seed
 
 
@@ -23,6 +24,8 @@ class Digits:
     name = "digits"
     input_shape = (1, SIDE, SIDE)
     num_classes = 10
+    classes = tuple(map(str, range(num_classes)))
+    preprocessing = UNCHANGED
 
     def __init__(self, split_seed: int) -> None:
         images, labels = source_digits()

@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
+from nas.datasets._centre import Shape, at_centre, shape_of
 from nas.datasets._checked import Update
 from nas.datasets._decoding import Scale, UnreadableError, colour, decoded, depths_of
 from nas.datasets._image_digest import digest, former_digest, manifest, read_otherwise
@@ -31,13 +32,12 @@ from nas.datasets._image_options import (
     is_number,
     names_in,
 )
+from nas.datasets._preprocessing import AUTO, DEFAULTS, Preprocessing
 from nas.datasets._scan import shown
 from nas.datasets._seeds import mixed_seed
 from nas.datasets._selection import Selection, look, select
 from search_spaces._errors import JobFailedError, UsageError
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 AUGMENTATIONS = ("crop", "none")
 MODES = {1: "L", 3: "RGB"}
 AREAS = (0.08, 1.0)
@@ -55,8 +55,11 @@ def build(
     split_seed: int = 0,
     search: float = 0.1,
     report: float = 0.1,
-    mean: Sequence[float] = IMAGENET_MEAN,
-    std: Sequence[float] = IMAGENET_STD,
+    mean: Sequence[float] | str = AUTO,
+    std: Sequence[float] | str = AUTO,
+    interpolation: str = AUTO,
+    crop: float | str = AUTO,
+    crop_mode: str = AUTO,
     augmentation: str = "crop",
     background: str | Sequence[int] = "white",
     on_bad_image: str = "refuse",
@@ -69,6 +72,9 @@ def build(
 
     in_chans: 3 for RGB, 1 for grey.  search, report: shares of the images of each class (with `train` and
     `val` folders: their proportion in `val`).
+    mean, std, interpolation, crop, crop_mode: as timm has them (`crop` is its crop_pct). In a job `auto` is
+    what the pretrained model needs; here ImageNet's mean and std, and the largest centred part of the shape,
+    bilinearly.
     augmentation: `crop` is a random resized crop and a horizontal flip, `none` the centre crop that search
     and report get.  background: on which transparent images are blended.
     on_bad_image: `refuse` or `skip` what cannot be read.  on_equal_images: `refuse` or `keep` equal ones of
@@ -83,7 +89,11 @@ def build(
     check_among("augmentation", augmentation, AUGMENTATIONS)
     if type(in_chans) is not int or in_chans not in MODES:
         raise UsageError(f"in_chans = {in_chans!r} is neither 3 (colours) nor 1 (grey).")
-    normal = _channels("mean", mean, in_chans), _channels("std", std, in_chans)
+    normal = (
+        _channels("mean", DEFAULTS.mean if mean == AUTO else mean, in_chans),
+        _channels("std", DEFAULTS.std if std == AUTO else std, in_chans),
+    )
+    shape = shape_of(interpolation, crop, crop_mode)
     if min(normal[1]) <= 0:
         raise UsageError(f"std = {list(normal[1])} has a value that is not positive.")
     choice = replace(choice, skipped=names_in("skipped", skipped), added=names_in("added", added))
@@ -93,7 +103,7 @@ def build(
         selection.contents[f.relative].look for part in selection.splits.values() for f in part
     )
     scale = Scale(depths, ground, MODES[in_chans])
-    return ImageFolder(selection, size, normal, scale, crop=augmentation == "crop", workers=workers)
+    return ImageFolder(selection, size, normal, shape, scale, crop=augmentation == "crop", workers=workers)
 
 
 def prepare(update: Update, *, root: str, workers: int = 2, **others: object) -> None:
@@ -120,6 +130,7 @@ class ImageFolder:
         selection: Selection,
         size: tuple[int, int],
         normal: tuple[list[float], list[float]],
+        shape: Shape,
         scale: Scale,
         *,
         crop: bool,
@@ -130,9 +141,11 @@ class ImageFolder:
         self.input_shape = (3 if scale.mode == "RGB" else 1, *size)
         self.sizes = {name: len(files) for name, files in selection.splits.items()}
         self.facts = selection.facts
-        self.digest = digest(selection, size, normal, scale)
-        self.former_digest = former_digest(selection, size, normal)
+        self.digest = digest(selection, size, normal, shape, scale)
+        self.former_digest = former_digest(selection, size, normal, shape)
         self.otherwise = read_otherwise(selection, scale)
+        self.preprocessing = Preprocessing(tuple(normal[0]), tuple(normal[1]), **shape.told())
+        self._shape = shape
         self._splits, self._size, self._normal = selection.splits, size, normal
         self._selection, self._scale, self._crop, self._workers = selection, scale, crop, workers
 
@@ -195,6 +208,8 @@ class ImageFolder:
         return inputs, torch.tensor([file.label for file in files])
 
     def _centre(self, image: Image.Image) -> Image.Image:
+        if self._shape.pct is not None:
+            return at_centre(image, self._size, self._shape)
         (width, height), (h, w) = image.size, self._size
         high, wide = min(height, max(1, width * h // w)), min(width, max(1, height * w // h))
         return self._resized(image, ((height - high) // 2, (width - wide) // 2, high, wide))
@@ -210,7 +225,8 @@ class ImageFolder:
         return shape
 
     def _resized(self, image: Image.Image, box: Box) -> Image.Image:
-        resized: Image.Image = transforms.resized_crop(image, *box, list(self._size))
+        size, filtering = list(self._size), self._shape.interpolation
+        resized: Image.Image = transforms.resized_crop(image, *box, size, interpolation=filtering)
         return resized
 
 

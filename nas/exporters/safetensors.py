@@ -7,7 +7,9 @@ also carries what `timm.create_model("local-dir:FOLDER", pretrained=True)` reads
 import hashlib
 import importlib.util
 import json
+import re
 import shutil
+import stat
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +22,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from nas.exporters._source import standalone_source
-from search_spaces._errors import ConflictError, JobFailedError
+from search_spaces._errors import ConflictError, JobFailedError, UsageError
+from supernet._weight_files import check_finite
 
 WEIGHTS, CONFIG, SOURCE, CARD, HASHES = (
     "model.safetensors",
@@ -29,6 +32,9 @@ WEIGHTS, CONFIG, SOURCE, CARD, HASHES = (
     "README.md",
     "SHA256SUMS",
 )
+
+SPECIAL = re.compile(r"[\\`*\[\]<>|#&~$!]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|(?<=[a-z]):(?=//)")
+ELSEWHERE = ("architecture", "classes", "preprocessing")  # of `info`: not in the card's table
 
 _CARD = """# {title}
 
@@ -54,7 +60,7 @@ model.eval()
 ```
 {timm}
 Input: float images of shape ({shape}).
-`sha256sum -c SHA256SUMS` checks the files.
+{images}`sha256sum -c SHA256SUMS` checks the files.
 
 ## Architecture
 
@@ -85,7 +91,8 @@ def export(
     """Writes the folder and reloads it: its outputs on `example` must be identical.
 
     module: has `config`, the arguments of its class.
-    info: `subnet` (key), `architecture`, and figures for the model card.
+    info: `subnet` (key), `architecture`, and figures for the model card; perhaps `classes`, the names of the
+    outputs, and `preprocessing`, how images become inputs.
     timm: keys for timm in config.json, or None.
     Raises ConflictError when `folder` exists and is not empty, JobFailedError when the reloaded outputs
     differ. The folder appears complete or not at all.
@@ -101,6 +108,8 @@ def export(
         _write(module, partial, example=example, info=info, timm=timm)
         _check(module, partial, example)
         partial.replace(target)  # in place of an empty folder, too
+    except UsageError as error:
+        raise JobFailedError(error.message) from error
     except (OSError, SafetensorError) as error:
         raise JobFailedError(f"The subnet cannot be written to '{folder}': {error}.") from error
     finally:
@@ -117,12 +126,15 @@ def _write(
     timm: Mapping[str, Any] | None,
 ) -> None:
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    check_finite("the subnet", tensors)
     config = {
         **(timm or {}),
         "elastiform": {"class": type(module).__name__, "arguments": module.config, **info},
     }
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    # safetensors writes for the owner alone; whoever may read the config may read the weights.
+    (folder / WEIGHTS).chmod(stat.S_IMODE((folder / CONFIG).stat().st_mode))
     (folder / SOURCE).write_text(standalone_source(type(module)))
     (folder / CARD).write_text(_card(module, example, info, timm=timm is not None))
     hashes = [
@@ -132,15 +144,39 @@ def _write(
 
 
 def _card(module: nn.Module, example: Tensor, info: Mapping[str, Any], *, timm: bool) -> str:
-    figures = {k: v for k, v in info.items() if k != "architecture"}
+    figures = {k: v for k, v in info.items() if k not in ELSEWHERE}
     return _CARD.format(
-        title=f"Subnet {info['subnet']}",
-        figures="\n".join(f"| {name.replace('_', ' ')} | {value} |" for name, value in figures.items()),
+        title=f"Subnet {escaped(info['subnet'])}",
+        figures="\n".join(
+            f"| {escaped(name.replace('_', ' '))} | {escaped(value)} |" for name, value in figures.items()
+        ),
         name=type(module).__name__,
         timm=_TIMM if timm else "",
         shape="batch, " + ", ".join(map(str, example.shape[1:])),
+        images=_images(info),
         architecture=json.dumps(info["architecture"], indent=2),
     )
+
+
+def escaped(value: object) -> str:
+    """A name or a number as one line of Markdown that shows it and nothing else."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in str(value)).split())
+    return SPECIAL.sub(r"\\\g<0>", line)
+
+
+def _images(info: Mapping[str, Any]) -> str:
+    """How images become inputs, and what the outputs stand for."""
+    text, told = "", info.get("preprocessing")
+    if told:
+        text += (
+            f"Judged on images with values from 0 to 1, resized ({escaped(told['interpolation'])}) and "
+            f"cropped ({escaped(told['crop_mode'])}, {told['crop_pct']:g} of a side is kept), minus mean "
+            f"{told['mean']}, divided by std {told['std']}.\n"
+        )
+    if info.get("classes"):
+        names = "; ".join(f"{i} {escaped(name)}" for i, name in enumerate(info["classes"]))
+        text += f"Outputs, by index: {names}.\n"
+    return text
 
 
 def _check(module: nn.Module, folder: Path, example: Tensor) -> None:

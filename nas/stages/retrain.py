@@ -18,6 +18,7 @@ from nas import checkpoints
 from nas.artifacts import damage
 from nas.config import JobConfig
 from nas.datasets import DataSet
+from nas.preprocessing import given_normalisation
 from nas.spaces import data_sizes
 from nas.stages import _fit
 from nas.stages._fit import Fit, device_of, fit
@@ -131,7 +132,9 @@ def training_of(
         if trial.how.from_scratch
         else inherited(net, trial.arch)
     ).to(device)
-    teacher = config.train.teacher and load_teacher(config.train.teacher.timm, **data_sizes(data))
+    teacher = config.train.teacher and load_teacher(
+        config.train.teacher.timm, **data_sizes(data), given=given_normalisation(config)
+    )
     return Training(
         alone,
         SinglePath(),

@@ -11,6 +11,7 @@ from nas.anchors import load_anchors
 from nas.config import AnchorsInit, JobConfig, SamplingConfig
 from nas.datasets import DataSet
 from nas.initial import initialise
+from nas.preprocessing import given_normalisation
 from nas.spaces import data_sizes
 from nas.stages._fit import Fit, device_of, fit
 from nas.stages._run import Run
@@ -135,7 +136,9 @@ def _begin(run: Run, space: SearchSpace, data: DataSet) -> Training:
     gap = config.train.sampling.gap_gmacs
     if gap is not None and (warning := collapsed(space, gap * GIGA, leave_out=net.frozen)):
         run.warn(warning)
-    teacher = config.train.teacher and load_teacher(config.train.teacher.timm, **data_sizes(data))
+    teacher = config.train.teacher and load_teacher(
+        config.train.teacher.timm, **data_sizes(data), given=given_normalisation(config)
+    )
     return Training(
         net,
         strategy(config.train.sampling, net),
@@ -165,7 +168,8 @@ def _start(run: Run, net: Supernet, data: DataSet, anchors: Mapping[int, Artifac
     if isinstance(init, AnchorsInit):
         assert isinstance(net, Stitching), "only a space of stitches has anchors"
         trained = {i: checkpoints.load(run.store, artifact) for i, artifact in anchors.items()}
-        load_anchors(net, init, data_sizes(data), trained, seed=config.seed)
+        normal = given_normalisation(config)
+        load_anchors(net, init, data_sizes(data), trained, seed=config.seed, given=normal)
         net.adapt(_clean_images(run, net, data, init.images))
     elif initialise(net, config.supernet, seed=config.seed):
         steps = range(-1, -1 - IMPORTANCE_BATCHES, -1)

@@ -77,6 +77,9 @@ BROKEN = {
     "supernet: {init: 3}": (
         "supernet.init: must be 'scratch', {timm: NAME}, {checkpoint: FOLDER} or {anchors: [...]}, not 3."
     ),
+    "supernet: {init: {checkpont: x}}": (
+        "supernet.init: must be 'scratch', {timm: NAME}, {checkpoint: FOLDER} or {anchors: [...]}."
+    ),
     "supernet: {init: {anchors: [{timm: a}]}}": "supernet.init.anchors: ",
     "supernet: {init: {anchors: [{tim: a}, {timm: b}]}}": (
         "supernet.init.anchors.0: must be {timm: NAME}, {checkpoint: FOLDER} or {vit: {embed_dim: ...}}"

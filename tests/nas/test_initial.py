@@ -2,14 +2,18 @@
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
+from safetensors.torch import load_file, save_file
 from small_timm_weights import PRETRAINED, SOURCE, save_weights
+from timm.models import save_for_hf
 from tiny_job import untrained_job
 
 import search_spaces
@@ -84,7 +88,9 @@ def test_a_folder_that_does_not_fit_is_refused_before_the_job_is_made(folder: Pa
 
 
 def rehash(folder: Path) -> None:
-    """Hashes as one writes them who has changed the files on purpose."""
+    """Hashes as one writes them who has changed the files on purpose; timm's folders have none."""
+    if not (folder / SUMS).exists():
+        return
     names = [line.partition("  ")[2] for line in (folder / SUMS).read_text().splitlines()]
     lines = [f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}" for name in names]
     (folder / SUMS).write_text("\n".join(lines) + "\n")
@@ -125,6 +131,38 @@ def without_a_hash(folder: Path) -> None:
     flip("model.safetensors")(folder)
 
 
+def whole_config(text: str) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        (folder / "config.json").write_text(text)
+        rehash(folder)
+
+    return damage
+
+
+def pipe(name: str) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        (folder / name).unlink()
+        os.mkfifo(folder / name)
+
+    return damage
+
+
+def argument(**changed: Any) -> Callable[[Path], None]:
+    return config(lambda own: own | {"arguments": own["arguments"] | changed})
+
+
+def not_finite(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    weights["blocks.1.mlp.fc1.bias"][0] = float("nan")
+    save_file(weights, folder / "model.safetensors")
+    rehash(folder)
+
+
+def endless_zeros(folder: Path) -> None:
+    with (folder / "model.safetensors").open("r+b") as file:
+        file.truncate(2**40)
+
+
 DAMAGES: dict[str, Callable[[Path], None]] = {
     **{f"changed {name}": flip(name) for name in ("model.safetensors", "config.json", "modeling.py", SUMS)},
     **{f"no {name}": remove(name) for name in ("model.safetensors", "config.json", "modeling.py", SUMS)},
@@ -135,6 +173,23 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
     "a list": config(lambda own: [1, 2]),
     "unknown argument": config(lambda own: own | {"arguments": own["arguments"] | {"x": 1}}),
     "other sizes": config(lambda own: own | {"arguments": own["arguments"] | {"embed_dim": 16}}),
+    "null": whole_config("null"),
+    "a number": whole_config('{"elastiform": 3}'),
+    "nested": whole_config("[" * 100_000),
+    "deep": whole_config('{"elastiform": ' + '{"a": ' * 5000 + "1" + "}" * 5000 + "}"),
+    "no UTF-8": lambda folder: (folder / "config.json").write_bytes(b"\xff\xfe{}"),
+    "a long config": whole_config(" " * 5_000_000 + "{}"),
+    "no patches": argument(patch_size=0),
+    "no classes": argument(num_classes=-1),
+    "wide": argument(embed_dim=10**9),
+    "wider": argument(embed_dim=10**30),
+    "deep net": argument(num_heads=[2] * 10_000, mlp_hidden=[16] * 10_000),
+    "deep swin": config(lambda own: own | {"class": "Swin", "arguments": {"depths": [10**9]}}),
+    "class of a list": config(lambda own: own | {"class": ["ViT"]}),
+    "arguments in a list": config(lambda own: own | {"arguments": [1]}),
+    **{f"a pipe {name}": pipe(name) for name in ("model.safetensors", "config.json", "modeling.py", SUMS)},
+    "not a number": not_finite,
+    "endless zeros": endless_zeros,
     "unequal lists": config(lambda own: own | {"arguments": own["arguments"] | {"num_heads": [2]}}),
 }
 
@@ -149,6 +204,71 @@ def test_damage_is_one_sentence(name: str, folder: Path, tmp_path: Path):
     assert "\n" not in caught.value.message
     with pytest.raises(UsageError):
         jobs.check(checked_config(job(copy), where="here"))
+
+
+def test_weights_that_are_no_numbers_are_named(folder: Path, tmp_path: Path):
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    not_finite(copy)
+    with pytest.raises(UsageError, match=r"'blocks.1.mlp.fc1.bias' of the subnet in .* not all finite"):
+        load_folder(copy)
+
+
+TINY: dict[str, Any] = {"img_size": 8, "patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2}
+TINY |= {"in_chans": 1}
+
+
+@pytest.fixture
+def timms(tmp_path: Path) -> Path:
+    """A folder that timm wrote."""
+    model = timm.create_model("vit_tiny_patch16_224", num_classes=10, **TINY)
+    save_for_hf(model, tmp_path / "timms", model_args=TINY, safe_serialization=True)
+    return tmp_path / "timms"
+
+
+def test_a_folder_that_timm_wrote_is_a_checkpoint_too(timms: Path):
+    config = checked_config(job(timms), where="here")
+    space = jobs.check(config)
+    net = supernet.build(space, seed=5)
+    assert initialise(net, config.supernet, seed=0)
+    model = timm.create_model(f"local-dir:{timms}", pretrained=True).eval()
+    x = net.example_input(3)
+    with torch.inference_mode():
+        assert torch.allclose(net(x, space.largest), model(x), atol=1e-5)
+
+
+TIMMS_DAMAGES: dict[str, Callable[[Path], Any]] = {
+    "null": lambda folder: (folder / "config.json").write_text("null"),
+    "nested": lambda folder: (folder / "config.json").write_text("[" * 100_000),
+    "no architecture": lambda folder: (folder / "config.json").write_text("{}"),
+    "another architecture": lambda folder: (folder / "config.json").write_text('{"architecture": 3}'),
+    "no patches": lambda folder: (folder / "config.json").write_text(
+        (folder / "config.json").read_text().replace('"patch_size": 4', '"patch_size": 0')
+    ),
+    "a pipe": pipe("model.safetensors"),
+    "a pipe config": pipe("config.json"),
+    "cut": lambda folder: os.truncate(folder / "model.safetensors", 100),
+    "not a number": not_finite,
+}
+
+
+@pytest.mark.parametrize("name", TIMMS_DAMAGES)
+def test_damage_of_timms_folder_is_one_sentence(name: str, timms: Path):
+    TIMMS_DAMAGES[name](timms)
+    by_name = {"data": "digits", "supernet": {"init": {"timm": f"local-dir:{timms}"}}}
+    with pytest.raises(UsageError) as caught:
+        jobs.check(checked_config(by_name, where="here"))
+    assert str(timms) in caught.value.message
+    assert "\n" not in caught.value.message
+    with pytest.raises(UsageError):
+        jobs.check(checked_config(job(timms), where="here"))
+
+
+@pytest.mark.parametrize("name", ["./models/mine", "timm/vit_tiny_patch16_224", "local_dir:mine"])
+def test_a_name_with_a_place_is_told_how_to_write_it(name: str):
+    with pytest.raises(UsageError) as caught:
+        jobs.check(checked_config({"data": "digits", "supernet": {"init": {"timm": name}}}, where="here"))
+    assert "local-dir:FOLDER" in str(caught.value.hint)
+    assert "hf-hub:OWNER/NAME" in str(caught.value.hint)
 
 
 def test_the_folders_code_is_never_run(folder: Path, tmp_path: Path):

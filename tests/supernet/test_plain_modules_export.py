@@ -1,0 +1,177 @@
+"""Every plain module goes through PyTorch's exporters and compilers with a batch that may vary, unchanged.
+
+A new plain module fails `test_every_plain_module_is_here` until it has a case.
+"""
+
+import importlib
+import inspect
+import io
+import pkgutil
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import supernet
+from supernet._plain_hiera import Hiera
+from supernet._plain_layers import Staged
+from supernet._plain_swin import StitchedSwin, Swin
+from supernet._plain_vit import StitchedViT, ViT
+from supernet._plain_vit_res import ViTRes
+
+SIZES: dict[str, Any] = {"image_size": (16, 16), "in_chans": 3, "num_classes": 5}
+VIT: dict[str, Any] = SIZES | {
+    "patch_size": 4,
+    "head_dim": 8,
+    "embed_dim": 16,
+    "num_heads": [2, 1],
+    "mlp_hidden": [32, 24],
+}
+TOKEN: dict[str, Any] = VIT | {"class_token": True, "pool": "token"}
+SWIN: dict[str, Any] = SIZES | {
+    "patch_size": 2,
+    "embed_dim": 8,
+    "depths": [2, 2],
+    "num_heads": [1, 2],
+    "window_size": 4,
+}
+RES: dict[str, Any] = SIZES | {
+    "embed_dim": [8, 16],
+    "num_heads": [[1, None], [2]],
+    "mlp_hidden": [[16, None], [32]],
+    "head_dim": [8, 8],
+    "patch_size": 4,
+}
+HIERA: dict[str, Any] = SIZES | {
+    "embed_dim": [8, 16],
+    "depth": [1, 2],
+    "num_heads": [1, 2],
+    "mlp_hidden": [16, 32],
+    "mask_unit_stages": 1,
+    "patch_size": 2,
+    "patch_kernel": 3,
+    "q_pool": 1,
+}
+WIDE: dict[str, Any] = {"image_size": (16, 24)}
+CASES: dict[str, Callable[[], nn.Module]] = {
+    "ViT": lambda: ViT(**VIT),
+    "ViT class token": lambda: ViT(**TOKEN),
+    "ViT registers": lambda: ViT(**VIT, reg_tokens=4, gated=True, act="silu", qk_norm=True),
+    "ViT both, not embedded": lambda: ViT(**TOKEN, reg_tokens=2, no_embed_class=True, act="gelu_tanh"),
+    "ViT clip": lambda: ViT(**TOKEN, pre_norm=True, act="quick_gelu", layer_scale=True),
+    "ViT conv stem": lambda: ViT(**TOKEN, stem="conv", stem_channels=(4, 8, 16), stem_norm=True),
+    "ViT relative": lambda: ViT(**TOKEN, rel_pos=2),
+    "ViT wide": lambda: ViT(**TOKEN | WIDE),
+    "ViTRes": lambda: ViTRes(**RES, stem_norm="batch"),
+    "ViTRes group norm": lambda: ViTRes(**RES, stem_norm="group"),
+    "ViTRes patches": lambda: ViTRes(**RES, stem="patch"),
+    "Swin": lambda: Swin(**SWIN),
+    "Swin one window": lambda: Swin(**SWIN | {"window_size": 8}),
+    "Swin wide": lambda: Swin(**SWIN | {"image_size": (16, 32)}),
+    "Hiera": lambda: Hiera(**HIERA),
+    "Hiera wide": lambda: Hiera(**HIERA | WIDE, stem_dim=16),
+    "StitchedViT": lambda: StitchedViT(
+        anchors=[TOKEN, TOKEN | {"embed_dim": 24}], segments=[[0, 0, 1], [1, 1, 2]]
+    ),
+    "StitchedSwin": lambda: StitchedSwin(
+        anchors=[SWIN, SWIN | {"embed_dim": 12}], segments=[[0, 0, 1], [1, 1, 4]]
+    ),
+}
+
+
+def concrete_plain_modules() -> set[type[nn.Module]]:
+    """The networks that the files `supernet/_plain_*.py` define."""
+    files = [file.name for file in pkgutil.iter_modules(supernet.__path__) if file.name.startswith("_plain_")]
+    modules = [importlib.import_module(f"supernet.{name}") for name in files]
+    own = [kind for module in modules for _, kind in inspect.getmembers(module, inspect.isclass)]
+    return {kind for kind in own if issubclass(kind, Staged) and "stages" in _own_config(kind)}
+
+
+def _own_config(kind: type[nn.Module]) -> set[str]:
+    """`stages` for a class with arguments of its own that a config.json can hold."""
+    concrete = not inspect.isabstract(kind) and "config" in inspect.getsource(kind.__init__)
+    return {"stages"} if concrete else set()
+
+
+@pytest.fixture(params=CASES, name="net")
+def _net(request: pytest.FixtureRequest) -> nn.Module:
+    torch.manual_seed(0)
+    net = CASES[request.param]().eval()
+    for weights in net.parameters():
+        nn.init.normal_(weights, std=0.2)
+    return net
+
+
+def images(net: nn.Module, batch: int) -> Tensor:
+    shape: Any = net.input_shape
+    return torch.randn(batch, *shape, generator=torch.Generator().manual_seed(batch))
+
+
+def check(net: nn.Module, run: Callable[[Tensor], Tensor], *batches: int) -> None:
+    for batch in batches:
+        x = images(net, batch)
+        with torch.no_grad():
+            assert torch.allclose(run(x), net(x), atol=1e-5), f"batch {batch}"
+
+
+def in_onnxruntime(file: io.BytesIO) -> Callable[[Tensor], Tensor]:
+    runtime = pytest.importorskip("onnxruntime")
+    runtime.set_default_logger_severity(4)
+    session = runtime.InferenceSession(file.getvalue(), providers=["CPUExecutionProvider"])
+    return lambda x: torch.from_numpy(session.run(None, {session.get_inputs()[0].name: x.numpy()})[0])
+
+
+def test_every_plain_module_is_here() -> None:
+    assert {type(make()) for make in CASES.values()} == concrete_plain_modules()
+
+
+@pytest.mark.slow
+def test_torch_export_with_any_batch(net: nn.Module) -> None:
+    program = torch.export.export(net, (images(net, 4),), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    check(net, program.module(), 1, 2, 7)
+
+
+@pytest.mark.filterwarnings("ignore")  # torch calls it deprecated, and people use it
+def test_a_trace_takes_another_batch(net: nn.Module) -> None:
+    check(net, torch.jit.trace(net, images(net, 1)), 1, 2, 7)
+
+
+@pytest.mark.slow
+def test_a_compiler_with_dynamic_shapes_compiles_once(net: nn.Module) -> None:
+    torch._dynamo.reset()
+    graphs = []
+
+    def count(graph: torch.fx.GraphModule, _: list[Tensor]) -> Callable[..., Any]:
+        graphs.append(graph)
+        return graph.forward
+
+    compiled = torch.compile(net, dynamic=True, fullgraph=True, backend=count)
+    check(net, compiled, 7, 9, 2)  # none of them is another size of the net
+    assert len(graphs) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_the_torchscript_onnx_exporter_with_any_batch(net: nn.Module) -> None:
+    file, axes = io.BytesIO(), {"x": {0: "batch"}, "y": {0: "batch"}}
+    torch.onnx.export(
+        net,
+        (images(net, 1),),
+        file,
+        dynamo=False,
+        input_names=["x"],
+        output_names=["y"],
+        dynamic_axes=axes,
+    )
+    check(net, in_onnxruntime(file), 1, 2, 7)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_the_onnx_exporter_with_any_batch(net: nn.Module) -> None:
+    pytest.importorskip("onnxscript")
+    file, batch = io.BytesIO(), torch.export.Dim("batch")
+    torch.onnx.export(net, (images(net, 4),), file, dynamo=True, verbose=False, dynamic_shapes=({0: batch},))
+    check(net, in_onnxruntime(file), 1, 2, 7)
