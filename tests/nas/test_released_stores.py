@@ -26,7 +26,7 @@ STOPPED = {"stopped-in-search": "supernet", "stopped-in-training": "checkpoint"}
 REFUSED = pytest.param(
     "0001",
     marks=pytest.mark.xfail(
-        reason="fingerprints have gained fields since, and the state of predictors has another version"
+        reason="fingerprints gained fields; the predictors' state has version 1, which is not read"
     ),
 )
 HOST = {"Host": "127.0.0.1:8050"}
