@@ -349,7 +349,7 @@ def test_a_store_that_is_another_one_by_now_is_noticed(filled, file, tmp_path, w
             for name in ("nas.db-wal", "nas.db-shm"):
                 (tmp_path / name).unlink(missing_ok=True)
         for act in (store.check_same, store.jobs):
-            with pytest.raises(ReplacedError, match="deleted|replaced") as caught:
+            with pytest.raises(ReplacedError, match=r"deleted|replaced") as caught:
                 act()
         assert caught.value.exit_code == 5
     if way == "deleted":
