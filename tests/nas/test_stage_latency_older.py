@@ -16,7 +16,7 @@ def test_a_predictor_of_another_version_is_fitted_again_to_the_same_measurements
         before = stored_predictor(store, job, space, device).predict(space.encode([arch]))
         row = store.predictor(job, device.id)
         with store.acquire(job) as lease:
-            older = row.state | {"version": 1, "model": {}}
+            older = row.state | {"version": 0, "model": {}}
             store.put_predictor(lease, device_id=device.id, kind=row.kind, state=older, score=row.score)
         after = stored_predictor(store, job, space, device).predict(space.encode([arch]))
         assert np.allclose(after, before)
