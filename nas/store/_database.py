@@ -12,7 +12,7 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from nas.store import _tables as t
-from nas.store._engine import WRITES, make_engine, shown, sqlite_file
+from nas.store._engine import WRITES, identity_in_file, make_engine, shown, sqlite_file
 from nas.store._errors import LostError, ReplacedError, is_lost, store_error
 from nas.store._patience import READER_SECONDS, Patience, Waits, again
 from search_spaces._errors import StoreError
@@ -44,6 +44,7 @@ class Database:
         self._answered = False
         self._identity: str | None = None
         self._inode: int | None = None
+        self._written: tuple[int, int] | None = None
         weakref.finalize(self, self._engine.dispose)  # one that nobody closes ends with its last user
 
     def __enter__(self) -> Self:
@@ -190,6 +191,7 @@ class Database:
             return
         if self._inode_now() != self._inode:
             raise self._replaced("was replaced by another file")
+        self._check_content()
         try:
             found = connection.scalar(sa.select(t.store.c.uuid))
         except DBAPIError as error:
@@ -200,6 +202,20 @@ class Database:
             raise self._replaced("was replaced by another one")
         if self._file is None:
             connection.info[CHECKED] = found
+
+    def _check_content(self) -> None:
+        """What an open connection has cached hides that another store was copied over the file."""
+        if self._file is None:
+            return
+        try:
+            told = self._file.stat()
+        except OSError:
+            raise self._replaced("was deleted, or its folder cannot be reached") from None
+        written = (told.st_mtime_ns, told.st_size)
+        if written != self._written:
+            if identity_in_file(self._file) not in (None, self._identity):
+                raise self._replaced("was replaced by a copy of another one")
+            self._written = written
 
     def _replaced(self, how: str) -> ReplacedError:
         return ReplacedError(f"The store {shown(self.url)} {how} while it was open.", "Open it again.")

@@ -4,6 +4,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,16 @@ def connect_sqlite(file: Path, *, read_only: bool) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def identity_in_file(file: Path) -> str | None:
+    """The identity that a SQLite file itself holds, past journals and caches; None where it tells none."""
+    try:
+        with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro&immutable=1", uri=True)) as connection:
+            row = connection.execute("SELECT uuid FROM store").fetchone()
+    except sqlite3.Error:
+        return None
+    return None if row is None else str(row[0])
 
 
 def _use_wal(connection: sqlite3.Connection) -> None:

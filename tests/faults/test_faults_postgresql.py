@@ -11,6 +11,7 @@ from nas.store import Store, check
 def count(url: str, what: str) -> int:
     with Store.open(url, read_only=True) as store:
         jobs = store.jobs()
+        time.sleep(0.05)
         if not jobs:
             return 0
         return len(store.artifacts(jobs[0])) if what == "files" else len(store.evaluations(jobs[0], "search"))
@@ -21,6 +22,7 @@ def test_a_job_goes_on_when_its_server_crashes_twice(
     place: Place, finished: Place, postgresql, tmp_path
 ) -> None:
     url = postgresql.create("crashing")
+    Store.open(url).close()
     process = place.start("run", "job.yaml", "--store", url)
     try:
         for what, least in (("files", 1), ("evaluations", 4)):

@@ -294,3 +294,13 @@ def test_further_options_of_a_device_are_its_backends(tmp_path: Path) -> None:
     device = load(tmp_path, own).devices["a"]
     assert device.options == {"threads": 1, "batch": 64, "precision": "int4", "speed": 2.5}
     assert JobConfig.model_validate(merged(load(tmp_path, own)), strict=False).devices["a"] == device
+
+
+def test_the_store_of_the_environment_is_no_part_of_a_job_and_its_patience_is(tmp_path):
+    file = tmp_path / "job.yaml"
+    file.write_text("data: digits\n")
+    environment = {"NAS_STORE": "sqlite:///x.db", "NAS_STORE__PATIENCE": "5"}
+    assert load_config(file, environment=environment).store.patience == 5.0
+    assert load_config(file, environment={}).store.patience == 600.0
+    with pytest.raises(UsageError, match=r"store\.patience"):
+        load_config(file, ["store.patience=-1"], environment={})
