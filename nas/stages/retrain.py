@@ -16,6 +16,7 @@ from torch import Tensor
 
 from nas import checkpoints
 from nas.artifacts import damage
+from nas.conditions import ACCURACY
 from nas.config import JobConfig
 from nas.datasets import DataSet
 from nas.preprocessing import given_normalisation
@@ -229,7 +230,7 @@ def _quality(run: Run, net: Supernet, data: DataSet, trial: Trial, file: Artifac
     return quality_of(alone, data, split, metric=run.config.quality)
 
 
-def quality_of(alone: Alone, data: DataSet, split: str, *, metric: str) -> Quality:
+def quality_of(alone: Alone, data: DataSet, split: str, *, metric: str = ACCURACY) -> Quality:
     """The accuracy of its only architecture on all of a split, balanced or not."""
     device = device_of(alone)
 
