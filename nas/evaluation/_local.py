@@ -7,9 +7,11 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
+
+import psutil
 
 from nas.evaluation._setup import EvaluationSetup
 from nas.evaluation._workers import WorkerDiedError, Workers, passed_on
@@ -56,6 +58,12 @@ class Process:
             for process in list((self._pool._processes or {}).values()):
                 process.kill()  # else the exit waits for what it evaluates
         self._pool.shutdown(wait=not at_once, cancel_futures=True)
+
+    def is_suspended(self) -> bool:
+        with suppress(psutil.Error):
+            ids = list(self._pool._processes or {})
+            return any(psutil.Process(number).status() == psutil.STATUS_STOPPED for number in ids)
+        return False
 
 
 def _died(error: BaseException) -> BaseException:

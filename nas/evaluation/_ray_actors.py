@@ -91,6 +91,9 @@ class _Actor:
         with suppress(Exception):  # of whatever kind: a cluster that is gone has ended it
             ray.kill(self._actor)
 
+    def is_suspended(self) -> bool:
+        return False  # its process may be on any host
+
 
 def _in_our_words(error: BaseException) -> BaseException:
     """What Ray raises, with the traceback from there, unless there is a sentence of ours in it."""

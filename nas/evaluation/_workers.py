@@ -47,6 +47,9 @@ class Worker(Protocol):
     def end(self, *, at_once: bool) -> None:
         """Ends the process; what it still does is lost, and waited for unless `at_once`."""
 
+    def is_suspended(self) -> bool:
+        """Whether the process is kept from running, as far as can be told: nothing will come of waiting."""
+
 
 def passed_on(inner: "Future[Any]", translated: Callable[[BaseException], BaseException]) -> "Future[Any]":
     """A future with the other one's result, or with its error in our words."""
@@ -165,7 +168,7 @@ class Workers:
                     call = attempt.call
                     future = self._workers[place].submit(call.method, call.archs, *call.rest)
                     doing[future], self._spent[future] = (place, attempt), 0.0
-            for future in self._first({f: self._allowed(a) for f, (_, a) in doing.items()}):
+            for future in self._first(doing):
                 place, attempt = doing.pop(future)
                 spent = self._spent.pop(future)
                 try:
@@ -215,12 +218,12 @@ class Workers:
         if nothing and (not self._succeeded or self._failed_in_row >= TRIES):
             raise _given_up("over every subnet that they were given")
 
-    def _first(self, doing: Mapping[Future[Any], float]) -> list[Future[Any]]:
+    def _first(self, doing: Mapping[Future[Any], tuple[int, Attempt]]) -> list[Future[Any]]:
         """Waits until something is done, or late; who has begun is ready from then on.
 
-        doing: with the seconds that each may take.
+        doing: with the worker's place.
         """
-        waited = 0.0
+        waited, allowed = 0.0, {future: self._allowed(attempt) for future, (_, attempt) in doing.items()}
         while True:
             due = [self._spent, *([self._began] if self._begin_in_time else [])]
             began = time.monotonic()
@@ -231,8 +234,11 @@ class Workers:
             for spent in due:
                 for future in spent:
                     spent[future] += tick
-            self._welcome({future for future in self._beginning if future in done or self._is_late(future)})
-            over = [f for f, allowed in doing.items() if f in done or self._spent[f] > allowed]
+            begun = [
+                f for f, place in self._beginning.items() if f in done or self._is_not_beginning(f, place)
+            ]
+            self._welcome(begun)
+            over = [f for f in doing if f in done or self._is_late(doing[f][0], self._spent[f], allowed[f])]
             if over or done or not (doing or self._beginning):
                 return over
             if not doing and self._patience is not None and waited > self._patience:
@@ -241,9 +247,13 @@ class Workers:
                     "The Ray cluster may be busy, or have lost its nodes: `ray status` tells.",
                 )
 
-    def _is_late(self, beginning: Future[Any]) -> bool:
-        allowed = self._deadlines.seconds(BEGIN)
-        return self._begin_in_time and self._began.get(beginning, 0.0) > allowed
+    def _is_late(self, place: int, spent: float, allowed: float) -> bool:
+        # Before others have shown how long a task takes, a suspended process is known by its state.
+        return spent > allowed or (spent > self._deadlines.shortest and self._workers[place].is_suspended())
+
+    def _is_not_beginning(self, beginning: Future[Any], place: int) -> bool:
+        spent, allowed = self._began.get(beginning, 0.0), self._deadlines.seconds(BEGIN)
+        return self._begin_in_time and self._is_late(place, spent, allowed)
 
     def _welcome(self, begun: Iterable[Future[Any]]) -> None:
         """Notes who is ready, and replaces who ended or hung before."""

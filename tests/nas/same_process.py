@@ -28,6 +28,9 @@ class SameProcess:
     def end(self, *, at_once: bool) -> None:
         """Nothing runs."""
 
+    def is_suspended(self) -> bool:
+        return False
+
 
 @contextmanager
 def evaluating_here() -> Iterator[None]:

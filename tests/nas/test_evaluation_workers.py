@@ -1,5 +1,8 @@
 """Tasks: what they cover; and who does them when workers die, on workers that are made for it."""
 
+import os
+import signal
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
@@ -11,6 +14,7 @@ from evaluation_setup import made
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nas.evaluation._local import Process
 from nas.evaluation._tasks import BATCH, Failed, tasks
 from nas.evaluation._workers import BEGIN, WorkerDiedError, Workers
 from search_spaces._deadlines import Deadlines
@@ -60,6 +64,9 @@ class Made:
 
     def end(self, *, at_once: bool) -> None:
         self.ended = True
+
+    def is_suspended(self) -> bool:
+        return False
 
 
 def crew(tmp_path: Path, answer: Callable[..., Any], count: int = 2) -> tuple[Workers, list[Made], list[str]]:
@@ -202,6 +209,49 @@ def test_a_subnet_over_which_workers_hang_fails_alone(tmp_path: Path):
         found = pool.probe(archs)
     assert [i for i, one in enumerate(found) if isinstance(one, Failed)] == [2]
     assert found[2] == Failed("the processes that evaluated it hung, the last of several")
+
+
+@pytest.mark.parametrize("asked", [BEGIN, "probe"])
+def test_a_suspended_worker_is_not_waited_for_as_long_as_the_first_task_may_take(tmp_path: Path, asked: str):
+    archs = architectures(tmp_path)
+
+    class Suspended(Made):
+        def submit(self, method: str, *arguments: Any) -> "Future[Any]":
+            return Future() if self.is_suspended() and method == asked else super().submit(method, *arguments)
+
+        def is_suspended(self) -> bool:
+            return self.number == 0
+
+    started: list[Made] = []
+
+    def start() -> Made:
+        started.append(
+            Suspended(len(started), lambda number, method, *a: [x.key for x in a[0]] if a else None)
+        )
+        return started[-1]
+
+    _, setup = made(tmp_path)
+    deadlines, told = Deadlines(shortest=0.01), list[str]()
+    with Workers(setup, start, 1, warn=told.append, deadlines=deadlines, begin_in_time=True) as pool:
+        assert pool.probe(archs) == [arch.key for arch in archs]
+    assert (len(started), len(told), started[0].ended) == (2, 1, True)
+
+
+def test_the_state_of_a_process_tells_that_it_is_suspended(tmp_path: Path):
+    _, setup = made(tmp_path)
+    process = Process(setup)
+    try:
+        assert process.submit(BEGIN).result(timeout=60) is None
+        (number,) = process._pool._processes
+        assert not process.is_suspended()
+        os.kill(number, signal.SIGSTOP)
+        deadline = time.monotonic() + 10
+        while not process.is_suspended() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert process.is_suspended()
+    finally:
+        process.end(at_once=True)
+    assert not process.is_suspended()
 
 
 def test_deadlines_follow_from_the_slowest_and_the_work():
