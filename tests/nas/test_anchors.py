@@ -207,8 +207,8 @@ def test_a_stitching_job_needs_anchors_and_only_it_takes_them() -> None:
 
 OPTIONS: dict[str, tuple[dict[str, Any], str]] = {
     "a word for a number": ({"kernel": "a", "scheme": "v1"}, "kernel = 'a' is not a whole number"),
-    "true for a number": ({"rank": True}, "rank = True is not a whole number of at least 0"),
-    "null for a number": ({"stride": None}, "stride = None is not a whole number of at least 1"),
+    "true for a number": ({"rank": True}, "rank = True is not a whole number from 0 to 100,000"),
+    "null for a number": ({"stride": None}, "stride = None is not a whole number from 1 to 100,000"),
     "a word for a switch": ({"originals": "false"}, "originals = 'false' is neither true nor false"),
     "zero for a switch": ({"originals": 0}, "originals = 0 is neither true nor false"),
     "an unknown scheme": ({"scheme": "v3"}, "scheme = 'v3' is unknown"),

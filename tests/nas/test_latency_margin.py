@@ -116,7 +116,7 @@ def warnings_of(store: Store) -> list[str]:
 def test_a_finalist_that_breaks_the_limit_when_measured_is_told(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def measured(run: Any, space: Any, device: Any, row: Any, archs: Any, *, purpose: str) -> Any:
+    def measured(run: Any, space: Any, device: Any, row: Any, archs: Any, **how: Any) -> Any:
         return {arch: 1234.5 if i == len(archs) - 1 else 3.0 for i, arch in enumerate(archs)}
 
     monkeypatch.setattr(finalists_stage, "measure", measured)

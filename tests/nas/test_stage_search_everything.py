@@ -116,7 +116,7 @@ def test_a_budget_that_covers_the_space_evaluates_each_once_and_asks_nobody(stor
     assert len(archs) == SPACE.size == len(stored(store, "all"))
     assert all(len(batch) == 16 for batch in pool.asked[:-1])
     done = [*range(16, SPACE.size, 16), SPACE.size]
-    assert shown.updates == [(told, SPACE.size) for told in done]
+    assert shown.updates == [(told, SPACE.size) for told in [0, *done]]
     assert [point["evaluations"] for point in curve(store, "all")] == done
     assert [key for key, *_ in stored(store, "all")] == [arch.key for arch in archs]
 
@@ -167,7 +167,7 @@ def test_a_smaller_budget_asks_the_searcher(store: Store, monkeypatch: pytest.Mo
     assert len(problems) == 1
     archs = [arch for batch in pool.asked for arch in batch]
     assert len(set(archs)) == len(archs) == SPACE.size - 1
-    assert shown.updates == [(SPACE.size - 1, SPACE.size - 1)]
+    assert shown.updates == [(done, SPACE.size - 1) for done in (0, SPACE.size - 1)]
 
 
 def test_where_nothing_is_feasible_the_job_fails(store: Store):
