@@ -38,9 +38,9 @@ ARGUMENTS: dict[str, Any] = {"img_size": 16, "patch_size": 4, "embed_dim": 16, "
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     root = make_tree(tmp_path / "images")
-    for name in CLASSES:  # not all are of one shape
-        save(root / name / "0.png", seed=1, size=(57, 31))
-        save(root / name / "1.png", seed=2, size=(33, 90))
+    for i, name in enumerate(CLASSES):  # not all are of one shape
+        save(root / name / "0.png", seed=10 + i, size=(57, 31))
+        save(root / name / "1.png", seed=20 + i, size=(33, 90))
     return root
 
 
