@@ -5,7 +5,7 @@ from typing import Any
 
 from nas.conditions import ACCURACY
 from nas.store import Job, Store
-from search_spaces._errors import UsageError
+from search_spaces._errors import UsageError, shortened
 
 ONE_AT_A_TIME = "Ask for one job at a time."
 
@@ -49,8 +49,8 @@ def _data_differ(store: Store, one: Job, other: Job) -> str | None:
         if digests[0] == digests[1]:
             return None
         same = " (the job files name the same ones, which have changed between the jobs)"
-        return same if configs[0] == configs[1] else f" ({_called(configs[0])}, {_called(configs[1])})"
-    return None if configs[0] == configs[1] else f" ({_called(configs[0])}, {_called(configs[1])})"
+        return same if configs[0] == configs[1] else f" ({_options_differ(*configs)})"
+    return None if configs[0] == configs[1] else f" ({_options_differ(*configs)})"
 
 
 def _digest(store: Store, job: Job) -> str | None:
@@ -59,6 +59,12 @@ def _digest(store: Store, job: Job) -> str | None:
     return told.get("digest")
 
 
-def _called(data: Any) -> str:
-    named = data if isinstance(data, dict) else {"name": data}
-    return ", ".join(str(part)[:60] for part in named.values()) or "unknown"
+def _options_differ(one: Any, other: Any) -> str:
+    """The names of two data sets, or of two with one name the options that differ."""
+    given, others = (data if isinstance(data, dict) else {"name": data} for data in (one, other))
+    if given.get("name") != others.get("name"):
+        return f"{given.get('name') or 'unknown'}, {others.get('name') or 'unknown'}"
+    differing = [key for key in {**given, **others} if given.get(key) != others.get(key)]
+    return "; ".join(
+        f"{key}: {shortened(str(given.get(key)))}, {shortened(str(others.get(key)))}" for key in differing
+    )

@@ -85,7 +85,10 @@ def constraints_of(texts: Iterable[str], devices: Collection[str]) -> tuple[str,
         condition = Condition.parse(text)
         if split(condition.name)[0] not in KNOWN_BEFORE:
             known = ", ".join(KNOWN_BEFORE)
-            raise ValueError(f"'{text}' is not known before a subnet is evaluated; a limit can be on {known}")
+            raise ValueError(
+                f"'{text}' is not known before a subnet is evaluated; a limit can be on {known}. Afterwards "
+                f"`nas front --where '{condition}'` shows what meets it"
+            )
         there = conditions_everywhere([condition], devices)
         found += [text] if there == (condition,) else map(str, there)
     return tuple(found)

@@ -82,6 +82,11 @@ def emit_table(
     emit("\n".join(line.rstrip() for line in capture.get().splitlines()))
 
 
+def heading(name: str) -> str:
+    """The name of a quantity or a field above its column."""
+    return name.upper().replace("_", " ")
+
+
 def emit_pairs(pairs: Mapping[str, object]) -> None:
     """`key: value` lines, the values aligned."""
     width = max(map(len, pairs), default=0) + 2

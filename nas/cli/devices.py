@@ -18,7 +18,7 @@ from nas.cli._options import (
     device_options,
     store_url,
 )
-from nas.cli._output import INTERRUPTED, emit, emit_json, emit_pairs, emit_table, end_process, note
+from nas.cli._output import INTERRUPTED, emit, emit_json, emit_pairs, emit_table, end_process, heading, note
 from nas.cli._progress import shown_progress
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def ls(ctx: typer.Context, store: StoreURL = None, as_json: AsJSON = False) -> N
         shown = ["id", "device", "backend", "cpu", "threads", "batch", "precision", "reference_ms"]
         shown += ["measurements", "repeatability"]
         rows = [[_cell(name, device[name]) for name in shown] for device in data["devices"]]
-        columns = [name.upper().replace("_", " ") for name in shown]
+        columns = [heading(name) for name in shown]
         right = ("ID", "THREADS", "BATCH", "REFERENCE MS", "MEASUREMENTS", "REPEATABILITY")
         emit("")
         emit_table(columns, rows, right=right)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nas.cli._options import AsJSON, JobName, StoreURL, Where, store_url
-from nas.cli._output import amount, emit, emit_json, emit_table, is_share, note, with_error
+from nas.cli._output import amount, emit, emit_json, emit_table, heading, is_share, note, with_error
 from nas.cli.latency import parse_architecture
 
 if TYPE_CHECKING:
@@ -134,8 +134,8 @@ def emit_front(found: "ParetoFront", *, as_json: bool) -> None:
         for member in found.members
     ]
     retrained = tuple(RETRAINED[weights].upper() for weights in again)
-    columns = ("SUBNET", "PARAMS", "MACS", metric.upper(), *retrained, "PREDICTED MS", "MEASURED MS")
-    columns = (*columns, *map(str.upper, memory))
+    columns = ("SUBNET", "PARAMS", "MACS", heading(metric), *retrained, "PREDICTED MS", "MEASURED MS")
+    columns = (*columns, *map(heading, memory))
     names = (*(("JOB",) if several else ()), *columns, *((told.upper(),) if told else ()))
     emit_table(names, rows, right=columns[1:])
     _emit_remarks(found)

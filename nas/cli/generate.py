@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nas.cli._options import AsJSON, JobName, StoreURL, Where, store_url
-from nas.cli._output import amount, emit_json, emit_table, note, with_error
+from nas.cli._output import amount, emit_json, emit_table, heading, note, with_error
 
 if TYPE_CHECKING:
     from nas.generation import Emitted
@@ -37,7 +37,7 @@ def generate(
     if as_json:
         emit_json(made.to_dict())
         return
-    columns = ("SUBNET", "PARAMS", "MACS", "PREDICTED MS", f"PREDICTED {made.metric.upper()}", "EVALUATED")
+    columns = ("SUBNET", "PARAMS", "MACS", "PREDICTED MS", f"PREDICTED {heading(made.metric)}", "EVALUATED")
     emit_table(columns, map(_row, made.subnets), right=columns[1:])
     kept = f"{100 * made.feasible_rate:.0f} % of the raw samples keep what was asked for."
     if made.moved:

@@ -32,7 +32,8 @@ def line(told: dict[str, Any]) -> str:
     parts += [f"images: {images}"] if images else []
     if "smallest" in told:
         (small, least), (large, most) = told["smallest"], told["largest"]
-        parts.append(f"from {least:,} ({small}) to {most:,} ({large}) a class")
+        unequal = f"from {least:,} ({small}) to {most:,} ({large}) a class"
+        parts.append(unequal if least < most else f"{most:,} a class")
     if left_out := told.get("left_out"):
         reasons = sorted(left_out.items(), key=lambda item: (-item[1], item[0]))
         some = ", ".join(f"{count:,} {reason}" for reason, count in reasons[:MOST_REASONS])

@@ -48,7 +48,7 @@ def cautions(store: Store, job: Job) -> tuple[str, ...]:
     best, least = best_finalist(store, job), baseline(store, job)
     if best is not None and least is not None and (without := _needs_no_learning(best, least)):
         error = "" if best.stderr is None else f" ± {100 * best.stderr:.1f}"
-        told = f"{best.metric} of {100 * (best.value or 0):.1f}{error} %"
+        told = f"{best.metric.replace('_', ' ')} of {100 * (best.value or 0):.1f}{error} %"
         found.append(
             f"The best finalist's {told} is not more than two standard errors above {without}: the supernet "
             "may have learned nothing. Train it longer (train.steps), or look at the data."

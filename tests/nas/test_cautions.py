@@ -73,6 +73,7 @@ def test_a_front_that_is_not_clearly_above_what_needs_no_learning(
         )
         assert least in found[0]
         assert f"{100 * value:.1f} ± {100 * stderr:.1f} %" in found[0]
+        assert f"finalist's {metric.replace('_', ' ')} of" in found[0]
 
 
 def test_equal_classes_are_chance_and_a_job_of_an_earlier_version_knows_their_number(store: Store) -> None:

@@ -106,7 +106,7 @@ BROKEN = {
     "constraints: ['measured_ms@cpu<5']": "constraints: 'measured_ms@cpu<5' is not known before",
     "objectives: accuracy": "objectives: must be a list",
     "objectives: [accuracy, speed]": "objectives.1: must be 'accuracy', 'latency_ms'",
-    "constraints: ['accuracy>0.5']": "constraints: 'accuracy>0.5' is not known before",
+    "constraints: ['accuracy>0.5']": "`nas front --where 'accuracy>0.5'` shows what",
     "constraints: ['latency_ms<5ms']": "constraints: '5ms' in 'latency_ms<5ms' is not a plain number.",
     "predictor: {name: aditive}": "predictor.name: 'aditive' is unknown. Did you mean 'additive'?",
     "predictor: {rounds: 9, max_rounds: 3}": "predictor: max_rounds (3) must not be less than rounds (9).",

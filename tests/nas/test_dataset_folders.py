@@ -139,6 +139,11 @@ def test_one_line_tells_what_the_data_are(tree) -> None:
     )
 
 
+def test_the_line_tells_equal_classes_once(tree) -> None:
+    told = datasets.line(datasets.described(image_folder.build(root=str(tree))))
+    assert told.endswith("; 10 a class.")
+
+
 def test_names_that_are_no_text_are_read_and_shown(tree) -> None:
     odd = os.fsdecode(b"caf\xe9.png")
     shutil.move(tree / "ant" / "3.png", tree / "ant" / odd)

@@ -220,7 +220,7 @@ def test_the_digest_says_whether_data_are_the_same(store: Store) -> None:
     assert {m.job for m in front(store, [first, moved]).members} == {"a", "b"}
     with pytest.raises(UsageError, match="which have changed between the jobs"):
         front(store, [first, changed])
-    with pytest.raises(UsageError, match="image_folder, there"):
+    with pytest.raises(UsageError, match=r"their data differ \(root: here, there\)"):
         front(store, [changed, moved])
 
 
@@ -255,6 +255,12 @@ def test_jobs_that_do_not_compare(store: Store) -> None:
     other_device = add_job(store, "d", device=("pi", 1))
     with pytest.raises(UsageError, match="their data differ"):
         front(store, [first, other_data])
+    large = add_job(store, "e", config={"data": {"name": "image_folder", "root": "/a", "image_size": 64}})
+    small = add_job(store, "f", config={"data": {"name": "image_folder", "root": "/a", "image_size": 32}})
+    with pytest.raises(UsageError, match=r"their data differ \(image_size: 64, 32\)"):
+        front(store, [large, small])
+    with pytest.raises(UsageError, match=r"their data differ \(image_folder, digit_pairs\)"):
+        front(store, [large, other_data])
     with pytest.raises(UsageError, match="Latencies of different devices"):
         front(store, [first, other_machine], device="cpu")
     with pytest.raises(UsageError, match="Latencies of different devices"):
