@@ -120,6 +120,7 @@ QUICK = (
     Verb(("show", "on-two", "--config")),
     Verb(("front", "digit-pairs")),
     Verb(("front", "generated")),
+    Verb(("front", "digit-pairs", "generated")),
     Verb(("front", "on-two", "--device", "lab")),
     Verb(("front", "digit-pairs", "--where", "params<=20000", "--where", "latency_ms<=3")),
     Verb(("export-optuna", "digit-pairs", "--storage", "sqlite:///FOLDER/study.db")),

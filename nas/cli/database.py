@@ -61,15 +61,20 @@ def adopt(ctx: typer.Context, store: StoreURL = None) -> None:
 def check(ctx: typer.Context, store: StoreURL = None, as_json: AsJSON = False) -> None:
     """Look for damage in the store and its files. Prints every problem."""
     from nas.store import check as check_store
+    from nas.store import foreign_files
     from search_spaces._errors import StoreError
 
     problems = check_store(store_url(store))
+    foreign = [] if problems else foreign_files(store_url(store))
     if as_json:
-        emit_json({"ok": not problems, "problems": problems})
+        told = {"foreign_files": foreign} if foreign else {}
+        emit_json({"ok": not problems, "problems": problems, **told})
     elif problems:
         emit("\n".join(problems))
     else:
         note("The store and its files are whole.", quiet=ctx.obj.quiet)
+        for path in foreign:
+            note(f"'{path}' in its folder may be another store's and is left alone.", quiet=ctx.obj.quiet)
     if problems:
         raise typer.Exit(StoreError.exit_code)
 

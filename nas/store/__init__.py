@@ -66,6 +66,7 @@ __all__ = [
     "check",
     "default_url",
     "digest",
+    "foreign_files",
     "is_same",
     "upgrade",
 ]
@@ -110,23 +111,38 @@ def check(url: str) -> list[str]:
     if problems:
         return problems
     with Store.open(url, read_only=True) as store:
-        for artifact in store.all_artifacts():
-            problem = damage(store, artifact)
-            problems += [f"the file '{artifact.path}' {problem}"] if problem else []
-        problems += [f"no row names the file '{_inner(store, path)}'" for path in store.orphans()]
-        problems += _folder_problems(store)
-    return problems
+        try:
+            return [*_file_problems(store), *_folder_problems(store)]
+        except StoreError as error:  # where the files are cannot be told
+            return [error.message.rstrip(".")]
+
+
+def foreign_files(url: str) -> list[str]:
+    """Files of jobs in the store's folder that may be another store's, by their paths in it: no fault, and
+    left alone.
+    """
+    with Store.open(url, read_only=True) as store:
+        claim, root = store.claim(), store.artifact_root
+        others = () if claim is None else claim.others
+        late = [_inner(store, path) for path in store.orphans()] if store.is_shared() else []
+        return sorted({*(path for path in others if (root / path).is_file()), *late})
+
+
+def _file_problems(store: Store) -> list[str]:
+    """Which of the rows' files are not as they were recorded, and which files no row names."""
+    told = [(artifact.path, damage(store, artifact)) for artifact in store.all_artifacts()]
+    problems = [f"the file '{path}' {problem}" for path, problem in told if problem]
+    orphans = [] if store.is_shared() else store.orphans()
+    return problems + [f"no row names the file '{_inner(store, path)}'" for path in orphans]
 
 
 def _folder_problems(store: Store) -> list[str]:
-    """What is in the folder, or the folder itself, that is not the store's."""
+    """That the folder is another store's."""
     try:
         store.check_root()
     except StoreError as error:
         return [error.message.rstrip(".")]
-    claim, root = store.claim(), store.artifact_root
-    others = [] if claim is None else [path for path in claim.others if (root / path).exists()]
-    return [f"the file '{path}' in the folder may be another store's: no row names it" for path in others]
+    return []
 
 
 def adopt(url: str) -> Path:

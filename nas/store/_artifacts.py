@@ -99,8 +99,13 @@ class Artifacts(Places):
         return [file for file in files(root) if file not in known]
 
     def remove_orphans(self, lease: Lease) -> None:
-        """Deletes files of the job that no row names: a crash came while they were written."""
+        """Deletes files of the job that no row names: a crash came while they were written.
+
+        None in a folder that a store of an earlier schema may still write to.
+        """
         lease.check()
+        if self.is_shared():
+            return
         for path in self.orphans():
             if path.is_relative_to(self._folder_of(lease)):
                 path.unlink(missing_ok=True)

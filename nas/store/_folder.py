@@ -5,20 +5,24 @@ store whose file has the same stem, or that lies on the same kind of server: suc
 store's whose files are whole there, and the others get copies of theirs in folders of their own.
 """
 
+import glob
 import json
 import os
 import shutil
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from nas.artifacts import damage, is_inside
+from nas.regular_files import open_regular
+from nas.store._errors import os_words
 from nas.store._records import Artifact
 from search_spaces._errors import StoreError
 
 MARKER = "store.json"
+LONGEST_MARKER = 16_000_000  # bytes; its list of other files may be long
 CLAIM_TRIES = 5
 
 
@@ -48,16 +52,28 @@ def claim_of(root: Path) -> Claim | None:
     """What the folder says, None when it says nothing. Raises StoreError when that cannot be read."""
     file = root / MARKER
     try:
-        told = json.loads(file.read_text(encoding="utf-8"))
-        others = tuple(map(str, told["others"]))
-        return Claim(str(told["store"]), str(told["database"]), int(told["folder"]), others)
+        with open_regular(file) as opened:
+            text = opened.read(LONGEST_MARKER + 1)
+        if len(text) > LONGEST_MARKER:
+            raise ValueError(f"it has more than {LONGEST_MARKER:,} bytes")
+        return _claim(json.loads(text))
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
+        why = os_words(error) if isinstance(error, OSError) and error.errno else error
         raise StoreError(
-            f"'{file}' does not say whose the files beside it are: {error}.",
+            f"'{file}' does not say whose the files beside it are: {why}.",
             "Restore it from a backup, or move the folder away.",
         ) from None
+
+
+def _claim(told: Any) -> Claim:
+    """What was read, checked. Raises ValueError for anything that no store has written."""
+    match told:
+        case {"store": str(store), "database": str(database), "folder": int(folder), "others": [*others]}:
+            if store and all(isinstance(path, str) for path in others):
+                return Claim(store, database, folder, tuple(others))
+    raise ValueError("it names no store, database, folder and other files")
 
 
 def take(root: Path, store: str, database: str, artifacts: Sequence[Artifact]) -> bool:
@@ -93,10 +109,10 @@ def copy_own(source: Path, root: Path, store: str, database: str, artifacts: Seq
                 (partial / artifact.path).parent.mkdir(parents=True, exist_ok=True)
                 _link(source / artifact.path, partial / artifact.path)
         _mark(partial, Claim(store, database, _inode(partial)), replace=False)
-        with suppress(FileExistsError):
-            os.rename(partial, root)
-            return True
-        return False
+        os.rename(partial, root)
+        for left in root.parent.glob(f".{glob.escape(root.name)}.{'[0-9a-f]' * 32}"):
+            shutil.rmtree(left, ignore_errors=True)  # of a killed process, or of one that was too late
+        return True
     except OSError as error:
         if root.exists():  # another process was faster
             return False

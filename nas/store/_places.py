@@ -47,6 +47,16 @@ class Places(Database):
         inside = is_inside(root, path.parent) and path.is_relative_to(root)
         return inside and path.relative_to(root).as_posix() not in claim.others
 
+    def is_shared(self) -> bool:
+        """Whether a store that was not upgraded yet may write to the folder, which knows of no owner."""
+        root = self.artifact_root
+        if root == self._new_root():
+            return False
+        if self._file is None:
+            return True  # of any database of any server
+        beside = [file for file in root.parent.iterdir() if file.with_suffix(".artifacts") == root]
+        return any(map(_is_old_store, beside))
+
     def adopt(self) -> Path:
         """Takes over the folder of the store that this one's database is a copy of, or was moved from.
 
@@ -177,3 +187,15 @@ def _identity_of(file: Path) -> str | None:
     except sqlite3.Error:
         return None
     return None if row is None else str(row[0])
+
+
+def _is_old_store(file: Path) -> bool:
+    """Whether it is a SQLite store of a schema without identities."""
+    if not file.is_file():
+        return False
+    try:
+        with closing(connect_sqlite(file, read_only=True)) as connection:
+            names = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
+    except sqlite3.Error:
+        return False
+    return "alembic_version" in names and "store" not in names

@@ -13,6 +13,7 @@ from sqlalchemy.engine import Connection
 
 from nas.store import Job, Store
 from nas.store import _tables as t
+from nas.store._patience import again
 
 ROWS_A_PART = 10_000
 IDS_A_QUERY = 1_000
@@ -50,6 +51,7 @@ def tip(connection: Connection, table: sa.Table) -> Tip:
     return None if row is None else (row[0], row[1])
 
 
+@again
 def search_points(store: Store, job: Job, device: str | None, before: Points | None = None) -> Points:
     """The points now; `before` are those of an earlier call, of which nothing is read again.
 
@@ -73,6 +75,7 @@ def search_points(store: Store, job: Job, device: str | None, before: Points | N
         return Points(_ordered(_read(connection, asked, device)), last, newest)
 
 
+@again
 def shown_points(
     store: Store, points: Points, most: int, chosen: str | None, known: dict[Row, Told]
 ) -> pd.DataFrame:

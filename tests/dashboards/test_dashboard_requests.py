@@ -1,6 +1,7 @@
 """Requests that no page sends, and a store that goes away under an open page."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from filled_store import finished_job
 from flask.testing import FlaskClient
 
 from dashboards.app import create_app
-from nas.store import Store
+from nas.store import Store, backup
 
 HOST = {"Host": "127.0.0.1:8050"}
 PATH = "/_dash-update-component"
@@ -154,3 +155,32 @@ def test_a_store_that_another_one_replaces(client: FlaskClient, store_url: str) 
     text, now = alert(client, None)
     assert text == "[]"
     assert now not in (None, seen)
+
+
+def test_a_store_that_another_one_is_copied_over(client: FlaskClient, store_url: str, tmp_path: Path) -> None:
+    file, other = Path(store_url.removeprefix("sqlite:///")), tmp_path / "other" / "nas.sqlite"
+    _, seen = alert(client, None)
+    with Store.open(f"sqlite:///{other}") as store:
+        finished_job(store, "other", count=15)
+    for end in ("-wal", "-shm"):
+        file.with_name(f"{file.name}{end}").unlink(missing_ok=True)
+    shutil.copyfile(other, file)
+    text, still = alert(client, seen)
+    assert "Another store has taken the place" in text
+    assert still == seen
+    assert "job-clock" in pages(client, "/job/other")
+
+
+def test_a_store_that_its_own_backup_replaces_is_the_same(
+    client: FlaskClient, store_url: str, tmp_path: Path
+) -> None:
+    file = Path(store_url.removeprefix("sqlite:///"))
+    _, seen = alert(client, None)
+    backup(store_url, tmp_path / "backup.sqlite")
+    file.unlink()
+    assert "is not there" in alert(client, seen)[0]
+    for end in ("-wal", "-shm"):
+        file.with_name(f"{file.name}{end}").unlink(missing_ok=True)
+    (tmp_path / "backup.sqlite").rename(file)
+    assert alert(client, seen) == ("[]", seen)
+    assert "job-clock" in pages(client, "/job/j")

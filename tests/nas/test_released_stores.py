@@ -23,12 +23,6 @@ STORES = Path(__file__).parent.parent / "released_stores"
 SCHEMAS = sorted(file.name.partition(".")[0] for file in STORES.glob("*.tar.xz"))
 FAMILIES = ("autoformer", "matformer", "stitching", "turbovit", "vit_resnas")
 STOPPED = {"stopped-in-search": "supernet", "stopped-in-training": "checkpoint"}  # job -> what it has saved
-REFUSED = pytest.param(
-    "0001",
-    marks=pytest.mark.xfail(
-        reason="fingerprints gained fields; the predictors' state has version 1, which is not read"
-    ),
-)
 HOST = {"Host": "127.0.0.1:8050"}
 
 
@@ -157,9 +151,6 @@ def test_what_is_extracted_runs_and_is_timed(upgraded: Opened, tmp_path: Path) -
 
 
 def test_latency_is_predicted_and_architectures_are_generated(upgraded: Opened) -> None:
-    if upgraded.schema == "0001":  # its predictors are of a kind whose state is not read any more
-        assert "start the job anew" in upgraded.nas("generate", "autoformer", code=2)
-        return
     for job in FAMILIES:
         subnet = upgraded.told("front", job)["front"][0]["subnet"]
         assert upgraded.told("predict", job, subnet)["latency"]["predicted_ms"] > 0
@@ -168,7 +159,6 @@ def test_latency_is_predicted_and_architectures_are_generated(upgraded: Opened) 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("job", STOPPED)
-@pytest.mark.parametrize("released", [REFUSED, *SCHEMAS[1:]], indirect=True)
 def test_a_stopped_job_goes_on_and_nothing_is_done_twice(
     released: Opened, job: str, here: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

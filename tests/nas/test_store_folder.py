@@ -8,7 +8,7 @@ import old_schema
 import pytest
 
 from nas.artifacts import verified
-from nas.store import Store, _schema, adopt, check, upgrade
+from nas.store import Store, _schema, adopt, check, foreign_files, upgrade
 from search_spaces._errors import StoreError
 
 
@@ -79,9 +79,8 @@ def test_an_old_store_keeps_its_folder_and_the_next_one_gets_its_files_out_of_it
     with Store.open(two) as store:
         assert store.artifact_root == tmp_path / "nas.sqlite.artifacts"
     assert check(two) == []
-    assert check(one) == [
-        "the file 'job-1/supernet-00000002.bin' in the folder may be another store's: no row names it"
-    ]
+    assert check(one) == []
+    assert foreign_files(one) == ["job-1/supernet-00000002.bin"]
 
 
 def test_the_store_whose_files_are_gone_leaves_the_folder_to_the_other(tmp_path):
@@ -214,6 +213,78 @@ def test_a_marker_that_says_nothing_is_one_sentence(tmp_path, text):
     (tmp_path / "nas.db.artifacts" / "store.json").write_text(text)
     with pytest.raises(StoreError, match="does not say whose"):
         resumed(url)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"store": "a", "database": "file:nas.db", "folder": 1e999, "others": []}',
+        '{"store": null, "database": "file:nas.db", "folder": 1, "others": []}',
+        '{"store": "a", "database": "file:nas.db", "folder": 1, "others": "job-1"}',
+        '{"store": "a", "database": "file:nas.db", "folder": 1, "others": [1]}',
+        '{"store": "a", "database": ["file:nas.db"], "folder": 1, "others": []}',
+        '{"store": "a", "database": "file:nas.db", "folder": ' + "1" * 5000 + "}",
+        " " * 16_000_001,
+        "\ufeff{}",
+    ],
+)
+def test_a_marker_that_no_store_has_written_is_one_sentence(tmp_path, text):
+    url = f"sqlite:///{tmp_path / 'nas.db'}"
+    file = filled(url)
+    (tmp_path / "nas.db.artifacts" / "store.json").write_text(text)
+    with pytest.raises(StoreError, match="does not say whose"):
+        resumed(url)
+    assert "does not say whose" in check(url)[0]
+    assert file.exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+@pytest.mark.parametrize("kind", ["pipe", "folder", "link to itself"])
+def test_a_marker_that_is_no_file_is_one_sentence_and_is_not_waited_for(tmp_path, kind):
+    url = f"sqlite:///{tmp_path / 'nas.db'}"
+    filled(url)
+    marker = tmp_path / "nas.db.artifacts" / "store.json"
+    marker.unlink()
+    if kind == "pipe":
+        os.mkfifo(marker)
+    elif kind == "folder":
+        marker.mkdir()
+    else:
+        marker.symlink_to(marker)
+    with pytest.raises(StoreError, match="does not say whose"):
+        resumed(url)
+
+
+def test_what_an_old_store_still_writes_to_the_shared_folder_stays(tmp_path):
+    one = old_store(tmp_path / "nas.db", tmp_path, "0003", b"one")
+    two = old_store(tmp_path / "nas.sqlite", tmp_path, "0003", b"two", name="supernet-00000002.bin")
+    upgrade(one)
+    late = tmp_path / "nas.artifacts" / "job-1" / "supernet-00000003.bin"
+    late.write_bytes(b"late")
+    sha = hashlib.sha256(b"late").hexdigest()
+    old_schema.change(
+        tmp_path / "nas.sqlite",
+        "INSERT INTO artifacts (job_id, kind, path, sha256, size, step, created_at) VALUES (1, 'supernet',"
+        f" 'job-1/{late.name}', '{sha}', 4, 3, '2026-01-01 00:00:00')",
+    )
+    resumed(one)
+    assert check(one) == []
+    assert foreign_files(one) == ["job-1/supernet-00000002.bin", "job-1/supernet-00000003.bin"]
+    upgrade(two)
+    assert whole(two) == [b"two", b"late"]
+    resumed(one)  # all are upgraded: what no row names now was left by a crash
+    assert not late.exists()
+    assert (whole(one), whole(two)) == ([b"one"], [b"two", b"late"])
+
+
+def test_what_a_killed_process_left_of_its_copy_goes(tmp_path):
+    one = old_store(tmp_path / "nas.db", tmp_path, "0003", b"one")
+    two = old_store(tmp_path / "nas.sqlite", tmp_path, "0003", b"two", name="supernet-00000002.bin")
+    (tmp_path / f".nas.sqlite.artifacts.{'a' * 32}" / "job-1").mkdir(parents=True)
+    (tmp_path / ".nas.sqlite.artifacts.mine").mkdir()
+    for url in (one, two):
+        upgrade(url)
+    assert [path.name for path in tmp_path.glob(".nas*")] == [".nas.sqlite.artifacts.mine"]
 
 
 def test_two_stores_that_claim_one_folder_at_once(tmp_path):
