@@ -1,4 +1,4 @@
-"""Rows that somebody else has written: JSON of another type, or none at all, in every column that holds some."""
+"""Rows that somebody else has written: JSON of another type, or none at all, in every column that has it."""
 
 import json
 from typing import Any
