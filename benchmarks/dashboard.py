@@ -27,6 +27,7 @@ from nas.store import _tables as t
 from nas.store._values import now
 
 JOB = "large"
+CONFIG = {"supernet": {"family": "matformer"}, "devices": {"cpu": {}}, "search": {"evaluations": 10_000_000}}
 BATCH, CHUNK = 16, 10_000
 FINALISTS = 16
 SERVER = """
@@ -61,7 +62,7 @@ def main() -> None:
 def fill(url: str, count: int) -> None:
     """A running job that has evaluated `count` subnets, and reported and measured some of them."""
     with Store.open(url) as store:
-        job = store.create_job(JOB, config={"supernet": {"family": "matformer"}}, seed=0, provenance={})
+        job = store.create_job(JOB, config=CONFIG, seed=0, provenance={})
         with store.acquire(job) as lease:
             space = search_spaces.get("matformer", depth=(2, 4, 6, 8))
             described = {"family": space.family, "options": dict(space.options), "size": str(space.size)}
@@ -75,9 +76,19 @@ def fill(url: str, count: int) -> None:
             ]
             points = [
                 NewEvent("hypervolume", {"evaluations": n, "hypervolume": n / count}, stage="search", step=n)
-                for n in range(count // 500, count + 1, count // 500)
+                for n in range(BATCH, count + 1, BATCH)
             ]
+            store.begin_stage(lease, "search", "key")
             store.add_events(lease, [*curve, *points])
+            baseline = {
+                "chance": 0.1,
+                "classes": 10,
+                "examples": 1800,
+                "majority": 0.2,
+                "majority_class": "a",
+            }
+            store.begin_stage(lease, "finalists", "key")
+            store.finish_stage(lease, "finalists", {"baseline": baseline})
         with store.write() as connection:
             for begin in range(0, count, CHUNK):
                 _insert(connection, job.id, begin, min(CHUNK, count - begin))
@@ -87,8 +98,12 @@ def fill(url: str, count: int) -> None:
 
 def add_batch(url: str, begin: int) -> None:
     """The next batch of the search."""
+    done = begin + BATCH
+    data = {"evaluations": done, "hypervolume": 1.0}
+    event = {"job_id": 1, "kind": "hypervolume", "stage": "search", "step": done, "data": data}
     with Store.open(url) as store, store.write() as connection:
         _insert(connection, 1, begin, BATCH)
+        connection.execute(sa.insert(t.events).values(**event, created_at=now()))
 
 
 def _insert(connection: sa.Connection, job_id: int, begin: int, count: int) -> None:

@@ -127,7 +127,7 @@ class JobViews:
 
     def _front(self, job: Job, selected: str | None, device_id: int | None) -> go.Figure:
         store = self.store
-        finalists = frames.finalists(store, job, device_id)
+        finalists = self._finalists(job, device_id)
         own = (None, job_devices.own_device(store, job), *job_devices.searched_for(store, job).values())
         if device_id not in own:
             return front_figure(finalists, job=job.name, selected=selected)
@@ -136,6 +136,11 @@ class JobViews:
             shown = shown_points(store, points, MOST_DOTS, selected, self._told.setdefault(job.id, {}))
             _keep(self._told, job.id, self._told[job.id], MOST_SEARCHES)
         return front_figure(finalists, shown, job=job.name, selected=selected, searched=len(points.drawable))
+
+    def _finalists(self, job: Job, device_id: int | None) -> pd.DataFrame:
+        """As `frames.finalists`; the front figure and the table show the same ones."""
+        key = ("finalists", job.id, device_id)
+        return self._under(key, self._results(job), lambda: frames.finalists(self.store, job, device_id))
 
     def _points(self, job: Job, device: str | None) -> Points:
         """The subnets of the search; only those are read that were not there before."""
@@ -146,7 +151,7 @@ class JobViews:
             return points
 
     def _tables(self, job: Job, device_id: int | None) -> tuple[Any, ...]:
-        finalists = frames.finalists(self.store, job, device_id)
+        finalists = self._finalists(job, device_id)
         shown = job_devices.own_device(self.store, job) if device_id is None else device_id
         return (
             (shown, latency_frames.measured_on(self.store, job)),

@@ -71,7 +71,7 @@ def space_of(store: Store, job: Job) -> SearchSpace:
     stage = store.stage(job, "space")
     if stage is None or not stage.result or "space" not in stage.result:
         raise NASError("The job has not stored its search space.")
-    return search_spaces.described(stage.result["space"])
+    return search_spaces.described(stage.result.get("space"))
 
 
 def _pictures(store: Store, job: Job, key: str, architecture: dict[str, Any]) -> list[Component]:

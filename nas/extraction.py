@@ -39,7 +39,7 @@ def space_of(store: Store, job: Job) -> SearchSpace:
     stage = store.stage(job, "space")
     if stage is None or stage.result is None:
         raise NotFoundError(f"Job '{job.name}' has not begun.", f"Start it with `nas resume {job.id}`.")
-    return search_spaces.described(stage.result["space"])
+    return search_spaces.described(stage.result.get("space"))
 
 
 def load_supernet(store: Store, job: Job) -> "Supernet":

@@ -1,11 +1,14 @@
 """The tables of the store; `migrations/` builds the same ones step by step (a test compares the two)."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Dialect
 
 from nas.store._values import plain, storable_text
+from search_spaces._errors import StoreError
 
 metadata = sa.MetaData(
     naming_convention={
@@ -33,13 +36,47 @@ class UTCDateTime(sa.TypeDecorator[datetime]):
 
 
 class PlainJSON(sa.TypeDecorator[object]):
-    """JSON in which no NaN and no infinity can appear."""
+    """JSON without NaN and infinities: a section of named values, unless `kinds` say otherwise.
+
+    What comes out is of these kinds: a row that somebody else has written raises StoreError.
+    """
 
     impl = sa.JSON(none_as_null=True)
     cache_ok = True
 
+    def __init__(self, what: str, kinds: tuple[type, ...] = (dict,)) -> None:
+        super().__init__()
+        self.what, self.kinds = what, kinds
+
     def process_bind_param(self, value: object, dialect: Dialect) -> object:
         return plain(value)
+
+    def process_result_value(self, value: object, dialect: Dialect) -> object:
+        if not isinstance(value, self.kinds):
+            raise self._damaged(f"it is {'null' if value is None else f'a {type(value).__name__}'}")
+        return value
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any] | None:
+        """As the base class; what is no JSON at all, or is nested without end, is a damaged row, too."""
+        read = super().result_processor(dialect, coltype)
+        assert read is not None, "there is a process_result_value"
+
+        def checked(value: Any) -> Any:
+            try:
+                return read(value)
+            except (ValueError, TypeError, RecursionError) as error:
+                raise self._damaged(f"it is no JSON ({type(error).__name__})") from error
+
+        return checked
+
+    def _damaged(self, reason: str) -> StoreError:
+        return StoreError(
+            f"The store is damaged: {self.what} of a row cannot be read, {reason}.",
+            "`nas doctor` checks the store.",
+        )
+
+
+OPTIONAL = (dict, type(None))
 
 
 class AnyText(sa.TypeDecorator[str]):
@@ -79,8 +116,8 @@ jobs = sa.Table(
     _id(),
     sa.Column("name", sa.Text, nullable=False, unique=True),
     sa.Column("state", sa.String(16), nullable=False),
-    sa.Column("config", PlainJSON, nullable=False),
-    sa.Column("provenance", PlainJSON, nullable=False),
+    sa.Column("config", PlainJSON("config in jobs"), nullable=False),
+    sa.Column("provenance", PlainJSON("provenance in jobs"), nullable=False),
     sa.Column("seed", sa.BigInteger, nullable=False),
     _created(),
     sa.Column("started_at", UTCDateTime),
@@ -102,7 +139,7 @@ stages = sa.Table(
     sa.Column("state", sa.String(16), nullable=False),
     sa.Column("started_at", UTCDateTime, nullable=False),
     sa.Column("finished_at", UTCDateTime),
-    sa.Column("result", PlainJSON),
+    sa.Column("result", PlainJSON("result in stages", OPTIONAL)),
     sa.UniqueConstraint("job_id", "name"),
 )
 
@@ -112,7 +149,7 @@ subnets = sa.Table(
     _id(),
     _of("job"),
     sa.Column("key", sa.Text, nullable=False),
-    sa.Column("architecture", PlainJSON, nullable=False),
+    sa.Column("architecture", PlainJSON("architecture in subnets"), nullable=False),
     sa.Column("params", sa.BigInteger, nullable=False),
     sa.Column("macs", sa.BigInteger, nullable=False),
     sa.UniqueConstraint("job_id", "key"),
@@ -134,7 +171,7 @@ evaluations = sa.Table(
     sa.Column("reason", AnyText),
     sa.Column("batch", sa.Integer),
     sa.Column("position", sa.Integer),
-    sa.Column("objectives", PlainJSON, nullable=False),
+    sa.Column("objectives", PlainJSON("objectives in evaluations"), nullable=False),
     _created(),
     sa.UniqueConstraint("subnet_id", "split", "weights", "metric"),
 )
@@ -159,9 +196,9 @@ devices = sa.Table(
     _id(),
     sa.Column("name", sa.Text, nullable=False),
     sa.Column("digest", sa.String(64), nullable=False, unique=True),
-    sa.Column("fingerprint", PlainJSON, nullable=False),
+    sa.Column("fingerprint", PlainJSON("fingerprint in devices"), nullable=False),
     _created(),
-    sa.Column("options", PlainJSON),
+    sa.Column("options", PlainJSON("options in devices", OPTIONAL)),
     sa.Column("reference_ms", sa.Double),
 )
 
@@ -182,8 +219,8 @@ requests = sa.Table(
     _of("job", indexed=True),
     sa.Column("agent", sa.Text, nullable=False, index=True),
     sa.Column("state", sa.String(16), nullable=False),
-    sa.Column("payload", PlainJSON, nullable=False),
-    sa.Column("result", PlainJSON),
+    sa.Column("payload", PlainJSON("payload in requests"), nullable=False),
+    sa.Column("result", PlainJSON("result in requests", OPTIONAL)),
     sa.Column("error", AnyText),
     sa.Column("owner", sa.Text),
     sa.Column("lease_until", sa.Double),
@@ -204,7 +241,7 @@ measurements = sa.Table(
     sa.Column("spread_ms", sa.Double),
     sa.Column("reference_ms", sa.Double),
     sa.Column("rounds", sa.Integer, nullable=False),
-    sa.Column("raw", PlainJSON, nullable=False),
+    sa.Column("raw", PlainJSON("raw in measurements", (dict, list)), nullable=False),
     _created(),
     sa.Column("state", sa.String(16), nullable=False),
     sa.Column("reason", AnyText),
@@ -223,8 +260,8 @@ predictors = sa.Table(
     _of("device"),
     sa.Column("metric", sa.String(64), nullable=False),
     sa.Column("kind", sa.String(64), nullable=False),
-    sa.Column("state", PlainJSON, nullable=False),
-    sa.Column("score", PlainJSON, nullable=False),
+    sa.Column("state", PlainJSON("state in predictors"), nullable=False),
+    sa.Column("score", PlainJSON("score in predictors"), nullable=False),
     _created(),
     sa.UniqueConstraint("job_id", "device_id", "metric"),
 )
@@ -251,7 +288,7 @@ events = sa.Table(
     sa.Column("stage", sa.Text, nullable=False),
     sa.Column("kind", sa.String(64), nullable=False),
     sa.Column("step", sa.Integer),
-    sa.Column("data", PlainJSON, nullable=False),
+    sa.Column("data", PlainJSON("data in events"), nullable=False),
     _created(),
     # A resumed stage repeats the steps since its last checkpoint; their rows must not appear twice.
     sa.UniqueConstraint("job_id", "kind", "stage", "step"),

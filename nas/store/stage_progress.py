@@ -5,8 +5,13 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
 from nas.pace import seconds_left
 from nas.store import Job, Stage, Store
+from nas.store import _tables as t
+from nas.store._measurements import plausible
 from nas.store._values import now
 from nas.store.job_devices import LATENCY
 
@@ -64,26 +69,55 @@ def _left(points: Points, stage: Stage, total: int) -> float | None:
 
 
 def _points(store: Store, job: Job, stage: Stage) -> tuple[Points, int | None, str]:
-    """When how much was done, of how much, in what."""
-    section = job.config.get("search" if stage.name == "search" else "train") or {}
-    if stage.name == "search":
-        events = store.events(job, "hypervolume")
-        of = events[-1].data.get("of") if events else None
-        return _steps(events), of or section.get("evaluations"), "subnets"
-    if stage.name.partition(":")[0] == LATENCY:
-        device = stage.name.partition(":")[2] or next(iter(job.config.get("devices") or {}), None)
-        return _measured(store, job, device), (job.config.get("predictor") or {}).get("samples"), "subnets"
-    total = section.get("steps") if stage.name == "train" else None
-    return _steps(store.events(job, stage.name)), total, "steps"
+    """When how much was done, of how much, in what; of many points those that tell the pace."""
+    with store.read() as connection:
+        if stage.name.partition(":")[0] == LATENCY:
+            points = _measured(connection, job, stage)
+            return points, _number(job, "predictor", "samples"), "subnets"
+        is_search = stage.name == "search"
+        kind = "hypervolume" if is_search else stage.name
+        points = _steps(connection, (t.events.c.job_id == job.id) & (t.events.c.kind == kind), stage)
+        if is_search:
+            return points, _of(connection, job) or _number(job, "search", "evaluations"), "subnets"
+        return points, _number(job, "train", "steps") if stage.name == "train" else None, "steps"
 
 
-def _steps(events: Sequence[Any]) -> Points:
-    return [(event.created_at, event.step) for event in events if event.step is not None]
+def _number(job: Job, section: str, field: str) -> int | None:
+    """A whole number of the job's config, which is as its store has it."""
+    inside = job.config.get(section)
+    found = inside.get(field) if isinstance(inside, dict) else None
+    return found if type(found) is int else None
 
 
-def _measured(store: Store, job: Job, device: str | None) -> Points:
+def _of(connection: Connection, job: Job) -> int | None:
+    """How many subnets the search is to evaluate, as the last of its batches told."""
+    c = t.events.c
+    query = sa.select(c.data).where((c.job_id == job.id) & (c.kind == "hypervolume"))
+    data = connection.scalar(query.order_by(c.id.desc()).limit(1))
+    found = data.get("of") if isinstance(data, dict) else None
+    return found if type(found) is int else None
+
+
+def _steps(connection: Connection, which: sa.ColumnElement[bool], stage: Stage) -> list[tuple[datetime, int]]:
+    """The last step before this attempt, the one in the middle of what it did, and the last of all."""
+    c = t.events.c
+    asked = sa.select(c.created_at, c.step).where(which & c.step.is_not(None)).order_by(c.id.desc()).limit(1)
+    last = connection.execute(asked).first()
+    if last is None:
+        return []
+    before = connection.execute(asked.where(c.created_at < stage.started_at)).first()
+    halfway = ((0 if before is None else before[1]) + last[1]) / 2
+    middle = connection.execute(asked.where((c.created_at >= stage.started_at) & (c.step <= halfway))).first()
+    return [(row[0], row[1]) for row in (before, middle, last) if row is not None]
+
+
+def _measured(connection: Connection, job: Job, stage: Stage) -> Points:
     """Subnets of the sample; of several devices those on the one with this name."""
-    ids = {found.id for found in store.devices() if found.name == device}
-    several = len(job.config.get("devices") or {}) > 1
-    rows = [m for m in store.measurements(job, "sample") if not several or m.device_id in ids]
-    return [(row.created_at, count) for count, row in enumerate(rows, start=1)]
+    c = t.measurements.c
+    asked = (c.job_id == job.id) & (c.purpose == "sample") & (c.state == "ok") & plausible(c.latency_ms)
+    devices = job.config.get("devices")
+    if isinstance(devices, dict) and len(devices) > 1:
+        name = stage.name.partition(":")[2] or next(iter(devices))
+        asked &= c.device_id.in_(sa.select(t.devices.c.id).where(t.devices.c.name == name))
+    moments = connection.scalars(sa.select(c.created_at).where(asked).order_by(c.id))
+    return [(moment, count) for count, moment in enumerate(moments, start=1)]

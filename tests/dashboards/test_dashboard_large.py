@@ -12,7 +12,7 @@ from filled_store import finished_job, known_subnets
 from dashboards import _job_views
 from dashboards._job_views import JobViews
 from dashboards.figures import front_figure
-from nas.store import NewEvaluation, Store, frames, search_points
+from nas.store import NewEvaluation, NewEvent, NewMeasurement, Store, frames, search_points
 from nas.store import _tables as t
 
 
@@ -95,6 +95,39 @@ def test_a_second_look_computes_nothing_and_reads_marks_only(
         text for text in statements if "objectives" in text or "architecture" in text or "raw" in text
     ]
     assert all("evaluations" not in text or "LIMIT" in text for text in statements)
+
+
+def test_the_finalists_of_figure_and_table_are_read_once(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int | None] = []
+    inner = frames.finalists
+    monkeypatch.setattr(frames, "finalists", lambda s, j, d=None: (read.append(d), inner(s, j, d))[1])
+    views = JobViews(store)
+    views.front(1, selected=None), views.parts(1)
+    assert read == [None]
+
+
+@pytest.mark.parametrize("stage", ["search", "train", "latency"])
+def test_how_far_a_running_job_is_takes_few_rows(store: Store, stage: str) -> None:
+    job = store.job("j")
+    with store.acquire(job) as lease:
+        store.begin_stage(lease, stage, "another")
+        kind = "hypervolume" if stage == "search" else stage
+        events = [NewEvent(kind, {"of": 90}, stage="again", step=step) for step in range(1, 61)]
+        store.add_events(lease, events)
+        device = store.register_device("cpu-1-thread", {"cpu": "made up", "threads": 1})
+        sample = [NewMeasurement(k.subnet, device.id, "sample", 1.0, raw=[[1]]) for k in known_subnets(60)]
+        store.add_measurements(lease, sample)
+        views = JobViews(store)
+        views.front(1, selected=None), views.parts(1)
+        with counted(store) as statements:
+            head = views.parts(1)[0]
+            views.version(1, None)
+        assert "60" in str(head)
+        assert not [text for text in statements if "raw" in text or "architecture" in text]
+        assert all("FROM events" not in text or "LIMIT" in text or "max(" in text for text in statements)
+        lease.finish("stopped")
 
 
 def test_only_new_rows_are_read(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

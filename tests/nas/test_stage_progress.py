@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from nas.pace import seconds_left
 from nas.store import Job, Lease, NewEvent, NewMeasurement, NewSubnet, Store
 from nas.store.stage_progress import StageProgress, stage_progress
 
@@ -89,6 +90,37 @@ def test_a_training_that_went_on_has_the_pace_of_its_own_attempt(store: Store, c
     found = told(store)
     assert found is not None
     assert (found.words, found.seconds_left) == ("train, 50 of 100 steps", pytest.approx(25.0))
+    lease.finish("stopped")
+
+
+def test_the_pace_is_that_of_the_last_half_of_many_steps(store: Store, clock: Clock) -> None:
+    """As from all points: slow at first, then quick, in a second attempt."""
+    job, lease = begun(store, "train")
+    store.add_events(lease, [NewEvent("train", {"loss": 1.0}, stage="train", step=20)])
+    lease.finish("stopped")
+    clock.wait(100)
+    lease = store.acquire(job)
+    store.begin_stage(lease, "train", "key")
+    points = [(0.0, 20)]
+    for step in range(21, 81):
+        clock.wait(9 if step < 40 else 1 + step % 3)
+        points.append((points[-1][0] + (9 if step < 40 else 1 + step % 3), step))
+        store.add_events(lease, [NewEvent("train", {"loss": 1.0}, stage="train", step=step)])
+    found = told(store)
+    assert found is not None
+    assert found.seconds_left == pytest.approx(seconds_left(points, 100))
+    lease.finish("stopped")
+
+
+@pytest.mark.parametrize("section", [None, [], "x", {}, {"steps": "x"}, {"steps": [1]}])
+def test_a_config_that_tells_no_total(store: Store, clock: Clock, section: object) -> None:
+    job = store.create_job("a", config={"train": section, "devices": section}, seed=0, provenance={})
+    lease = store.acquire(job)
+    for stage in ("train", "latency"):
+        store.begin_stage(lease, stage, "key")
+        found = told(store)
+        assert found is not None
+        assert (found.stage, found.total, found.seconds_left) == (stage, None, None)
     lease.finish("stopped")
 
 
