@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
 
@@ -15,7 +15,7 @@ from supernet._plain_hiera import Hiera
 from supernet._plain_swin import StitchedSwin, Swin
 from supernet._plain_vit import StitchedViT, ViT
 from supernet._plain_vit_res import ViTRes
-from supernet._weight_files import check_finite, check_regular, read_config
+from supernet._weight_files import FAILURES, check_finite, check_regular, read_config
 
 MODULES: dict[str, type[nn.Module]] = {
     module.__name__: module for module in (Hiera, StitchedSwin, StitchedViT, Swin, ViT, ViTRes)
@@ -26,18 +26,6 @@ LARGEST_OTHER = 64 * 2**20  # bytes of a file that is not the weights
 LARGEST_HEADER = 100 * 2**20  # what the format allows
 WIDEST = 8  # bytes of a number
 COUNTS = ("depth", "depths")  # arguments that say how many modules are made
-BROKEN = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    LookupError,
-    MemoryError,
-    OSError,
-    RuntimeError,
-    SafetensorError,
-    TypeError,
-    ValueError,
-)
 _HINT = "Give a folder that `nas extract` wrote, or timm. In `timm: NAME` it is called local-dir:FOLDER."
 
 
@@ -55,7 +43,7 @@ def load_folder(folder: str | Path) -> nn.Module:
         module.to_empty(device="cpu").load_state_dict(load_file(folder / WEIGHTS), strict=True)
     except UsageError:
         raise
-    except BROKEN as error:
+    except FAILURES as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise UsageError(f"'{folder}' holds no subnet that can be loaded: {reason}.", _HINT) from error
     check_finite(f"the subnet in '{folder}'", module.state_dict())

@@ -4,31 +4,16 @@ import difflib
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
 
 from search_spaces._errors import UsageError
 from supernet._base import Supernet
-from supernet._weight_files import check_finite, check_timm_folder
+from supernet._weight_files import FAILURES, check_finite, check_timm_folder
 
 FOLDER, HUB = "local-dir:", "hf-hub:"
-FAILURES = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    LookupError,
-    MemoryError,
-    OSError,
-    RuntimeError,
-    SafetensorError,
-    TypeError,
-    UnpicklingError,
-    ValueError,
-)
 WEIGHT_SOURCES = ("url", "hf_hub_id", "file", "state_dict")
 
 

@@ -3,14 +3,30 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
+from safetensors import SafetensorError
 from torch import Tensor
 
 from search_spaces._errors import UsageError
 
 CONFIG = "config.json"
 LARGEST_CONFIG = 4 * 2**20  # bytes
+# What libraries raise for files that are damaged or made to harm.
+FAILURES = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    SafetensorError,
+    TypeError,
+    UnpicklingError,
+    ValueError,
+)
 
 
 def check_regular(path: Path, *, most: int | None = None) -> int:

@@ -12,6 +12,7 @@ from nas.datasets._preprocessing import AUTO, DEFAULTS
 from search_spaces._errors import UsageError
 
 MODES = ("center", "squash")
+LONGEST = 64  # times its share: of what is longer only the middle is resized, which would fill the memory
 FILTERS = {mode.value: mode for mode in InterpolationMode if mode.value != "nearest-exact"}
 
 
@@ -55,14 +56,30 @@ def shape_of(interpolation: object, crop: object, crop_mode: object) -> Shape:
 
 
 def at_centre(image: Image.Image, size: tuple[int, int], shape: Shape) -> Image.Image:
-    """The middle of the image in `size` (height, width), as timm's evaluation takes it."""
+    """The middle of the image in `size` (height, width), as timm's evaluation takes it.
+
+    To the last bit unless one side is LONGEST times as long as its share.
+    """
     pct = 1.0 if shape.pct is None else shape.pct
     wanted = [math.floor(side / pct) for side in size]
     if shape.mode == "center":
+        image = _middle(image, wanted)
         wanted = _shorter_side(image, wanted)
     resized = transforms.resize(image, wanted, shape.interpolation)
     cropped: Image.Image = transforms.center_crop(resized, list(size))
     return cropped
+
+
+def _middle(image: Image.Image, wanted: list[int]) -> Image.Image:
+    ratio = min(image.height / wanted[0], image.width / wanted[1])
+    kept = []
+    for side, share in zip((image.height, image.width), wanted, strict=True):
+        most = min(side, math.ceil(LONGEST * share * ratio))
+        kept.append(most + (side - most) % 2)  # the centre stays where it is
+    if kept == [image.height, image.width]:
+        return image
+    middle: Image.Image = transforms.center_crop(image, kept)
+    return middle
 
 
 def _shorter_side(image: Image.Image, wanted: list[int]) -> list[int]:

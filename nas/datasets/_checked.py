@@ -25,7 +25,7 @@ from nas.datasets._decoding import Look, UnreadableError, look_at
 from nas.datasets._image_files import ImageFile
 from nas.regular_files import open_regular
 
-HEADER = "elastiform images 1"
+HEADER = "elastiform images 2"
 MOST_THREADS = 16
 AT_ONCE = 32  # files, between two updates; so few are read without any
 # Files that changed so shortly before they were read (ns) may change again without a new time.

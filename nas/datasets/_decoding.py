@@ -18,6 +18,7 @@ from search_spaces._errors import UsageError
 
 WHITE = (255, 255, 255)
 DEPTHS = (8, 10, 12, 14, 16)  # bits of a value, as cameras and formats have them; beyond, what is needed
+SIGNED_DEPTH = 15  # of positive values in 16 bits with a sign, which Pillow reads as integers of 32 bits
 SIXTEEN, INTEGER, FLOAT, FULL = "I;16", "I", "F", "full 16"  # kinds of values of more than 8 bits
 ORIENTATION = 0x0112
 LARGEST_FLOAT = 255.0
@@ -70,7 +71,16 @@ def _depth(kind: str, bits: int) -> int:
     left_aligned = needed > 8 and (bits & 0xFF == 0 or (bits & 0xF == 0 and needed > 12))
     if kind == FULL or (kind == SIXTEEN and left_aligned):
         return 16
+    if kind == INTEGER and needed == SIGNED_DEPTH:
+        return SIGNED_DEPTH
     return next((depth for depth in DEPTHS if depth >= needed), needed)
+
+
+def other_range(look: Look, depths: Mapping[str, int]) -> bool:
+    """Whether an image's values fill so little of the data set's range that it comes out nearly black."""
+    if look.kind == FLOAT:
+        return depths[FLOAT] == 8 and 0 < look.highest <= 1
+    return look.kind in (SIXTEEN, INTEGER) and 0 < look.bits.bit_length() <= depths[look.kind] - 4
 
 
 def look_at(content: bytes) -> Look:
@@ -151,7 +161,8 @@ def _looked(image: Image.Image) -> Look:
     if values.size and int(values.min()) < 0:
         raise UnreadableError(f"it has negative values (down to {int(values.min())})")
     bits = int(np.bitwise_or.reduce(values, axis=None))
-    return Look(kind, bits=bits, otherwise=turned or kind != SIXTEEN, frames=frames)
+    otherwise = turned or kind != SIXTEEN or "transparency" in image.info
+    return Look(kind, bits=bits, otherwise=otherwise, frames=frames)
 
 
 def _is_turned(image: Image.Image) -> bool:
@@ -184,7 +195,12 @@ def _pixels(image: Image.Image, scale: Scale) -> Image.Image:
     values = np.asarray(oriented)
     depth = scale.depths[kind]
     eight = values >> (depth - 8) if kind != FLOAT else np.rint(values * (255 if depth == 0 else 1))
-    return Image.fromarray(eight.clip(0, 255).astype(np.uint8)).convert(scale.mode)
+    grey = Image.fromarray(eight.clip(0, 255).astype(np.uint8))
+    clear = image.info.get("transparency")
+    if clear is None or kind == FLOAT:
+        return grey.convert(scale.mode)
+    grey.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
+    return _blended(grey, scale)
 
 
 def _blended(image: Image.Image, scale: Scale) -> Image.Image:

@@ -6,7 +6,7 @@ from typing import Any
 
 from nas.datasets._centre import Shape
 from nas.datasets._decoding import SIXTEEN, WHITE, Scale
-from nas.datasets._scan import shown
+from nas.datasets._folder_names import shown
 from nas.datasets._selection import Selection
 
 VERSION = 2

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from nas.datasets._folder_names import shown
 from nas.datasets._seeds import mixed_seed
 from search_spaces._errors import UsageError
 
@@ -43,8 +44,9 @@ def _by_shares(
     for label, members in classes.items():
         counts = {name: max(1, round(share * len(members))) for name, share in shares.items()}
         if sum(counts.values()) >= len(members):
+            folder = shown(members[0].path.parent)
             raise UsageError(
-                f"The {len(members)} images of class folder '{members[0].path.parent}' are too few for "
+                f"The {len(members)} images of class folder '{folder}' are too few for "
                 f"{' + '.join(f'{count} {name}' for name, count in counts.items())} and at least 1 {rest}.",
                 "Add images, remove the class, or make the shares `search` and `report` smaller.",
             )

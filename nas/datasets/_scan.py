@@ -12,39 +12,40 @@ from pathlib import Path
 
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
+from nas.datasets._folder_names import (
+    SPLIT_NAMES,
+    alike,
+    is_clutter,
+    is_clutter_inside,
+    plain,
+    quoted,
+    shown,
+)
 from nas.datasets._image_files import ImageFile
 from search_spaces._errors import UsageError
 
 LAYOUT = (
     "Expected are root/<class>/<image> folders, or root/train/<class>/<image> and root/val/<class>/<image>."
 )
-TRAIN = ("train", "training", "train_set")
-VALIDATION = ("val", "valid", "validation", "dev", "eval")
-TEST = ("test", "testing", "test_set")
-# What systems and tools leave in folders; names that begin with a dot are hidden anyway.
-CLUTTER = frozenset(
-    {
-        *("@eadir", "@recycle", "@tmp", "#recycle", "#snapshot", "$recycle.bin"),
-        *("__macosx", "__pycache__", "lost+found", "thumbs.db", "desktop.ini"),
-    }
-)
 BROKEN = -1  # the size of a link that leads nowhere
 
 HIDDEN_FILES, HIDDEN_FOLDERS = "hidden or system files", "hidden or system folders"
 LINKS_BACK, SAME_FILE, NOT_REGULAR = "links that lead back", "links to the same file", "no regular files"
 BESIDE = "folders beside the splits"
+OUTSIDE, NOWHERE = "images outside the class folders", "links that lead nowhere"
 
 
 @dataclass(frozen=True)
 class Tree:
     """The class names and the images by folder: `all`, or `train` and `val`; sorted by relative paths.
 
-    left_out: how many files were left out, by the reason or the ending.
+    left_out: how many files were left out, by the reason or the ending.  notes: what looks odd, sentences.
     """
 
     classes: tuple[str, ...]
     groups: dict[str, list[ImageFile]]
     left_out: dict[str, int]
+    notes: tuple[str, ...] = ()
 
 
 def find(root: Path) -> Tree:
@@ -65,17 +66,12 @@ def find(root: Path) -> Tree:
         ) from error
 
 
-def shown(path: str | Path) -> str:
-    """A path as it can be printed and stored: bytes that are not UTF-8 become escapes."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
-
-
 def _find(root: Path) -> Tree:
     left_out: Counter[str] = Counter()
     train, held_out = _split_folders(root, left_out)
     if train is None:
         classes = _classes(root, left_out)
-        return Tree(classes, {"all": _images(root, root, classes, left_out)}, +left_out)
+        return Tree(classes, {"all": _images(root, root, classes, left_out)}, +left_out, _odd(root, classes))
     assert held_out is not None, "a folder to train on comes with one that is held out"
     parts = {"train": root / train, "val": root / held_out}
     classes, held_out_classes = (_classes(folder, left_out) for folder in parts.values())
@@ -86,7 +82,19 @@ def _find(root: Path) -> Tree:
             LAYOUT,
         )
     groups = {part: _images(root, folder, classes, left_out) for part, folder in parts.items()}
-    return Tree(classes, groups, +left_out)
+    return Tree(classes, groups, +left_out, alike(classes))
+
+
+def _odd(root: Path, classes: Sequence[str]) -> tuple[str, ...]:
+    """Notes on class folders that may be something else."""
+    inside = [_folders(root / name, Counter()) for name in classes]
+    notes = alike(classes)
+    if len(inside[0]) > 1 and all(names == inside[0] for names in inside):
+        notes += (
+            f"The classes {quoted(classes)} all hold the same folders ({quoted(inside[0])}): if they are "
+            "parts of the data and no classes, call those for training and validation 'train' and 'val'.",
+        )
+    return notes
 
 
 def _split_folders(root: Path, left_out: Counter[str]) -> tuple[str | None, str | None]:
@@ -95,10 +103,7 @@ def _split_folders(root: Path, left_out: Counter[str]) -> tuple[str | None, str 
     Where there are a validation and a test folder, the first is divided and the other is not used.
     """
     folders = [name for name in _folders(root, Counter()) if _folders(root / name, Counter())]
-    kinds = {
-        kind: [name for name in folders if name.casefold().replace("-", "_") in names]
-        for kind, names in {"train": TRAIN, "val": VALIDATION, "test": TEST}.items()
-    }
+    kinds = {kind: [name for name in folders if plain(name) in names] for kind, names in SPLIT_NAMES.items()}
     for kind, names in kinds.items():
         if len(names) > 1 and (kind != "test" or not kinds["val"]):
             raise UsageError(
@@ -109,8 +114,7 @@ def _split_folders(root: Path, left_out: Counter[str]) -> tuple[str | None, str 
     if not kinds["train"]:
         if len(kinds["val"]) + len(kinds["test"]) > 1 and found == len(_folders(root, Counter())):
             raise UsageError(
-                f"The image folder '{shown(root)}' has {' and '.join(repr(f) for f in folders)} "
-                "but no 'train' folder.",
+                f"The image folder '{shown(root)}' has {quoted(folders)} but no 'train' folder.",
                 LAYOUT,
             )
         return None, None
@@ -121,28 +125,45 @@ def _split_folders(root: Path, left_out: Counter[str]) -> tuple[str | None, str 
             LAYOUT,
         )
     left_out[BESIDE] += len(_folders(root, left_out)) - 2
+    _count_outside(root, left_out)
     return kinds["train"][0], (kinds["val"] + kinds["test"])[0]
 
 
-def _is_clutter(name: str) -> bool:
-    return name.startswith(".") or name.casefold() in CLUTTER
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def _folders(root: Path, left_out: Counter[str]) -> list[str]:
-    names = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
-    left_out[HIDDEN_FOLDERS] += sum(map(_is_clutter, names))
-    return [name for name in names if not _is_clutter(name)]
+    names = sorted(entry.name for entry in os.scandir(root) if _is_folder(entry))
+    left_out[HIDDEN_FOLDERS] += sum(map(is_clutter, names))
+    return [name for name in names if not is_clutter(name)]
+
+
+def _count_outside(root: Path, left_out: Counter[str]) -> None:
+    """Counts the images that lie where folders are expected, and the links to folders that are gone."""
+    for entry in os.scandir(root):
+        if is_clutter(entry.name) or _is_folder(entry):
+            continue
+        if entry.name.lower().endswith(IMG_EXTENSIONS):
+            left_out[OUTSIDE] += 1
+        elif entry.is_symlink() and not os.path.exists(entry.path):
+            left_out[NOWHERE] += 1
 
 
 def _classes(root: Path, left_out: Counter[str]) -> tuple[str, ...]:
     classes = tuple(_folders(root, left_out)) if root.is_dir() else ()
+    _count_outside(root, left_out)
     if not classes:
         raise UsageError(f"The image folder '{shown(root)}' has no class folders.", LAYOUT)
     if len(classes) < 2:
+        has_more = len(_folders(root / classes[0], Counter())) > 1
         raise UsageError(
             f"The image folder '{shown(root)}' has only one class folder ('{shown(classes[0])}'); "
             "at least 2 are needed.",
-            LAYOUT,
+            (f"Is '{shown(root / classes[0])}' meant? " if has_more else "") + LAYOUT,
         )
     return classes
 
@@ -180,19 +201,19 @@ def _walk(
     visited.add(identity)
     entries = sorted(os.scandir(folder), key=lambda entry: (entry.is_symlink(), entry.name))
     for entry in entries:
-        if entry.is_dir():
-            if _is_clutter(entry.name):
+        if _is_folder(entry):
+            if is_clutter_inside(entry.name):
                 left_out[HIDDEN_FOLDERS] += 1
             else:
                 yield from _walk(entry.path, visited, left_out)
-        elif _is_clutter(entry.name):
+        elif is_clutter(entry.name):
             left_out[HIDDEN_FILES] += 1
         elif not entry.name.lower().endswith(IMG_EXTENSIONS):
             left_out[Path(entry.name).suffix.lower()[:12] or "files without an ending"] += 1
         else:
             try:
                 status = entry.stat()
-            except FileNotFoundError:
+            except OSError:  # a link that leads nowhere, or to itself
                 yield entry.path, None
                 continue
             if stat.S_ISREG(status.st_mode):

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from nas.datasets._checked import Checked, Update, checked
+from nas.datasets._decoding import depths_of, other_range
+from nas.datasets._folder_names import as_on_disk, quoted, shown
 from nas.datasets._image_files import ImageFile, split
-from nas.datasets._scan import Tree, find, shown
+from nas.datasets._scan import Tree, find
 from search_spaces._errors import UsageError
 
 ON_BAD, ON_EQUAL = ("refuse", "skip"), ("refuse", "keep")
@@ -95,7 +97,8 @@ def select(root: Path, choice: Choice, update: Update, *, threads: int) -> Selec
     if choice.on_equal == "refuse":
         _check_labels(root, tree.classes, splits, contents)
     splits, notes = _disjoint(splits, contents, left_out)
-    _check_filled(root, tree.classes, splits)
+    _check_filled(root, tree.classes, splits, notes)
+    notes = [*tree.notes, *notes, *_of_other_ranges(splits, contents)]
     if bad:
         notes.append(f"Without {_named(bad, contents)}.")
     return Selection(tree.classes, splits, everything, contents, dict(+left_out), tuple(notes), unused)
@@ -123,11 +126,12 @@ def _with_ghosts(root: Path, tree: Tree, choice: Choice) -> dict[str, list[Image
     present = {shown(file.relative) for files in tree.groups.values() for file in files}
     groups = {name: list(files) for name, files in tree.groups.items()}
     for relative in choice.skipped - present:
-        above, *rest = relative.split("/")
+        path = as_on_disk(relative)
+        above, *rest = path.split("/")
         group = "all" if "all" in groups else next((g for g, top in first.items() if top == above), None)
         name = above if group == "all" else (rest or [""])[0]
         if group is not None and name in tree.classes:
-            ghost = ImageFile(root / relative, relative, tree.classes.index(name), 0)
+            ghost = ImageFile(root / path, path, tree.classes.index(name), 0)
             groups[group].append(ghost)
     return {name: sorted(files, key=lambda file: file.relative) for name, files in groups.items()}
 
@@ -219,16 +223,35 @@ def _disjoint(
     return kept, notes
 
 
-def _check_filled(root: Path, classes: Sequence[str], splits: Mapping[str, Sequence[ImageFile]]) -> None:
+def _of_other_ranges(splits: Mapping[str, Iterable[ImageFile]], contents: Mapping[str, Checked]) -> list[str]:
+    """A note on images whose values fill a smaller range than those of the others of their kind."""
+    files = [file for part in splits.values() for file in part]
+    depths = depths_of(contents[file.relative].look for file in files)
+    dark = [file.relative for file in files if other_range(contents[file.relative].look, depths)]
+    if not dark:
+        return []
+    return [
+        f"{len(dark)} images have values of a much smaller range than others of their kind and are nearly "
+        f"black beside them: {quoted(sorted(dark))}. Where they have fewer bits, scale them before."
+    ]
+
+
+def _check_filled(
+    root: Path,
+    classes: Sequence[str],
+    splits: Mapping[str, Sequence[ImageFile]],
+    notes: Sequence[str],
+) -> None:
+    why = "".join(f" {note}" for note in notes)
     for name, files in splits.items():
         if not files:
             raise UsageError(
-                f"No image of '{shown(root)}' is left in the split '{name}'.",
+                f"No image of '{shown(root)}' is left in the split '{name}'.{why}",
                 "Add different, readable images.",
             )
     empty = sorted(set(range(len(classes))) - {file.label for file in splits["train"]})
     if empty:
         raise UsageError(
-            f"No image of class '{shown(classes[empty[0]])}' in '{shown(root)}' is left to train on.",
+            f"No image of class '{shown(classes[empty[0]])}' in '{shown(root)}' is left to train on.{why}",
             "Add different, readable images, or remove the class.",
         )

@@ -21,6 +21,7 @@ from torchvision.transforms.v2 import functional as transforms
 from nas.datasets._centre import Shape, at_centre, shape_of
 from nas.datasets._checked import Update
 from nas.datasets._decoding import Scale, UnreadableError, colour, decoded, depths_of
+from nas.datasets._folder_names import shown
 from nas.datasets._image_digest import digest, former_digest, manifest, read_otherwise
 from nas.datasets._image_files import ImageFile
 from nas.datasets._image_options import (
@@ -33,7 +34,6 @@ from nas.datasets._image_options import (
     names_in,
 )
 from nas.datasets._preprocessing import AUTO, DEFAULTS, Preprocessing
-from nas.datasets._scan import shown
 from nas.datasets._seeds import mixed_seed
 from nas.datasets._selection import Selection, look, select
 from search_spaces._errors import JobFailedError, UsageError
@@ -136,7 +136,7 @@ class ImageFolder:
         crop: bool,
         workers: int,
     ) -> None:
-        self.classes = selection.classes
+        self.classes = tuple(map(shown, selection.classes))
         self.num_classes = len(self.classes)
         self.input_shape = (3 if scale.mode == "RGB" else 1, *size)
         self.sizes = {name: len(files) for name, files in selection.splits.items()}

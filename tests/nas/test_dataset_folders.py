@@ -32,6 +32,11 @@ def left_out(root: Path) -> dict[str, int]:
         ("TRAIN", "valid"),
         ("train", "dev"),
         ("training", "test"),
+        ("train_images", "val_images"),
+        ("train2017", "val2017"),
+        ("Train Set", "Test-Set"),
+        ("trainset", "testset"),
+        ("train ", "val "),
     ],
 )
 def test_the_usual_names_in_any_case_are_splits(tmp_path, train: str, held_out: str) -> None:
@@ -40,6 +45,29 @@ def test_the_usual_names_in_any_case_are_splits(tmp_path, train: str, held_out: 
     dataset = image_folder.build(root=str(tmp_path))
     assert dataset.classes == CLASSES
     assert dataset.sizes == {"train": 12, "search": 6, "report": 6}
+
+
+def test_parts_of_unknown_names_are_told(tmp_path) -> None:
+    for seed, name in enumerate(("morning", "evening")):
+        make_tree(tmp_path / name, per_class=4, seed=seed)
+    dataset = image_folder.build(root=str(tmp_path))
+    assert dataset.classes == ("evening", "morning")
+    assert "all hold the same folders ('ant', 'bee', 'cat')" in dataset.facts["notes"][0]
+
+
+def test_a_layout_one_folder_deeper_is_pointed_at(tmp_path) -> None:
+    for seed, name in enumerate(("train", "val")):
+        make_tree(tmp_path / "images" / name, per_class=4, seed=seed)
+    with pytest.raises(UsageError) as caught:
+        image_folder.build(root=str(tmp_path))
+    assert f"Is '{tmp_path / 'images'}' meant?" in caught.value.hint
+
+
+def test_splits_with_the_same_images_say_so(tmp_path) -> None:
+    make_tree(tmp_path / "train", per_class=4)
+    (tmp_path / "val").symlink_to(tmp_path / "train")
+    with pytest.raises(UsageError, match=r"split 'train'.*'train/ant/0.png' is 'val/ant/0.png'"):
+        image_folder.build(root=str(tmp_path))
 
 
 def test_of_three_splits_the_validation_images_are_divided(tmp_path) -> None:
@@ -65,7 +93,13 @@ def test_a_class_may_be_called_as_a_split_is(tmp_path) -> None:
     assert image_folder.build(root=str(tmp_path)).classes == ("bus", "train")
 
 
-@pytest.mark.parametrize("clutter", [".ipynb_checkpoints", "@eaDir", "__MACOSX", "lost+found"])
+@pytest.mark.parametrize(
+    "clutter",
+    [
+        *(".ipynb_checkpoints", "@eaDir", "__MACOSX", "lost+found", "System Volume Information"),
+        *("@__thumb", "#recycle"),
+    ],
+)
 def test_folders_of_systems_hold_no_images(tree, clutter: str) -> None:
     before = image_folder.build(root=str(tree)).digest
     for place in (tree, tree / "ant"):
@@ -162,3 +196,56 @@ def test_a_relative_root_says_where_it_looked(tmp_path, monkeypatch) -> None:
         image_folder.build(root="images")
     assert str(tmp_path / "images") in caught.value.message
     assert "--data-root" in caught.value.hint
+
+
+@pytest.mark.parametrize("copies", ["checkpoints", "Checkpoint", "Thumbnails", "@other", "#old"])
+def test_folders_of_copies_in_a_class_hold_no_images(tree, copies: str) -> None:
+    shutil.copytree(tree / "ant", tree / "ant" / copies)
+    assert left_out(tree) == {"hidden or system folders": 1}
+
+
+def test_a_class_may_be_called_as_copies_are(tmp_path) -> None:
+    make_tree(tmp_path, classes=("checkpoint", "street"))
+    assert image_folder.build(root=str(tmp_path)).classes == ("checkpoint", "street")
+
+
+def test_images_outside_the_classes_and_links_that_lead_nowhere_are_counted(tree) -> None:
+    save(tree / "stray.png", seed=88)
+    (tree / "dog").symlink_to(tree / "gone")
+    assert left_out(tree) == {"images outside the class folders": 1, "links that lead nowhere": 1}
+
+
+def test_a_link_to_itself_is_one_bad_image(tree) -> None:
+    (tree / "loop").symlink_to("loop")
+    (tree / "ant" / "self.png").symlink_to("self.png")
+    with pytest.raises(UsageError, match=r"self\.png' cannot be read"):
+        image_folder.build(root=str(tree))
+    skipped = image_folder.build(root=str(tree), on_bad_image="skip")
+    assert skipped.facts["left_out"] == {"links that lead nowhere": 1, "unreadable": 1}
+
+
+@pytest.mark.parametrize("twins", [("Ant", "ant"), ("ant", "ant "), ("\u00e9", "e\u0301")])
+def test_classes_that_look_the_same_are_told(tmp_path, twins: tuple[str, str]) -> None:
+    make_tree(tmp_path, classes=(*twins, "bee"))
+    dataset = image_folder.build(root=str(tmp_path))
+    assert dataset.num_classes == 3
+    assert all(ascii(name) in dataset.facts["notes"][0] for name in twins)
+
+
+def test_classes_whose_names_are_no_text_can_be_stored_and_shown(tmp_path) -> None:
+    odd = os.fsdecode(b"caf\xe9"), "\x1b[31mred"
+    make_tree(tmp_path, classes=(*odd, "bee"))
+    dataset = image_folder.build(root=str(tmp_path))
+    assert sorted(dataset.classes) == ["\\x1b[31mred", "bee", "caf\\xe9"]
+    assert datasets.line(datasets.described(dataset)).encode().isascii()
+
+
+def test_an_image_of_an_odd_name_keeps_its_place_when_it_is_gone(tmp_path) -> None:
+    odd = os.fsdecode(b"caf\xe9")
+    make_tree(tmp_path, classes=("ant", odd))
+    before = image_folder.build(root=str(tmp_path))
+    (tmp_path / odd / "3.png").unlink()
+    after = image_folder.build(root=str(tmp_path), skipped=["caf\\xe9/3.png"])
+    for name, files in before._splits.items():
+        kept = [file.relative for file in files if file.relative != f"{odd}/3.png"]
+        assert [file.relative for file in after._splits[name]] == kept

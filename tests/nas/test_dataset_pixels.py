@@ -92,6 +92,36 @@ def test_what_is_transparent_shows_the_background(tmp_path, background, expected
     assert found[:, 0].unique().tolist() == [expected]
 
 
+def test_a_grey_value_of_sixteen_bits_may_be_transparent(tmp_path) -> None:
+    values = RAMP.astype(np.uint16) << 8
+    Image.fromarray(values).save(tmp_path / "clear.png", transparency=0)
+    found = np.asarray(decoded(tmp_path / "clear.png"))[..., 0]
+    assert found[0, 0] == 255
+    assert np.array_equal(found.ravel()[1:], RAMP.ravel()[1:])
+
+
+def test_sixteen_bits_with_a_sign_have_fifteen(tmp_path) -> None:
+    Image.fromarray(RAMP.astype(np.uint16) << 7).save(tmp_path / "signed.tif", tiffinfo={339: 2})
+    assert np.array_equal(np.asarray(decoded(tmp_path / "signed.tif"))[..., 0], RAMP)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda i: RAMP.astype(np.uint16) << (8 if i else 4) | 1,  # 12 bits among 16
+        lambda i: RAMP.astype(np.float32) / (1 if i else 255),
+    ],
+)
+def test_images_of_another_range_than_the_others_are_named(tmp_path, make) -> None:
+    for i in range(8):
+        (tmp_path / "ab"[i % 2]).mkdir(exist_ok=True)
+        padded(make(i), i).save(tmp_path / "ab"[i % 2] / f"{i}.tif")
+    notes = image_folder.build(root=str(tmp_path), image_size=8, **EXACT).facts["notes"]
+    assert len(notes) == 1
+    assert notes[0].startswith("1 images have values of a much smaller range")
+    assert "'a/0.tif'" in notes[0]
+
+
 @pytest.mark.parametrize(
     ("values", "reason"),
     [

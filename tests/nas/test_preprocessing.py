@@ -21,6 +21,7 @@ from nas.anchors import load_anchors
 from nas.cli import main
 from nas.config import AnchorsInit, JobConfig, checked_config
 from nas.datasets import image_folder
+from nas.datasets._centre import at_centre, shape_of
 from nas.extraction import export, space_of
 from nas.preprocessing import given_normalisation, prepared, remarks
 from nas.progress import Silent
@@ -38,9 +39,9 @@ ARGUMENTS: dict[str, Any] = {"img_size": 16, "patch_size": 4, "embed_dim": 16, "
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     root = make_tree(tmp_path / "images")
-    for i, name in enumerate(CLASSES):  # not all are of one shape
-        save(root / name / "0.png", seed=10 + i, size=(57, 31))
-        save(root / name / "1.png", seed=20 + i, size=(33, 90))
+    for label, name in enumerate(CLASSES):  # not all are of one shape
+        save(root / name / "0.png", seed=50 + label, size=(57, 31))
+        save(root / name / "1.png", seed=60 + label, size=(33, 90))
     return root
 
 
@@ -141,6 +142,37 @@ def test_the_report_split_is_timms_own_transform(
         (3, 16, 16), interpolation=interpolation, mean=HALF[0], std=HALF[1], crop_pct=crop, crop_mode=mode
     )
     assert torch.allclose(report_images(data), by_timm(data, transform), atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(24, 32), (32, 24), (16, 48)])
+@pytest.mark.parametrize(("channels", "mode"), [(1, "center"), (3, "center"), (1, "squash")])
+def test_rectangles_and_grey_images_are_timms_own(
+    tree: Path, size: tuple[int, int], channels: int, mode: str
+) -> None:
+    save(tree / "ant" / "2.png", seed=70, size=(1, 1))
+    save(tree / "bee" / "2.png", seed=71, size=(300, 5))
+    normal = ((0.2, 0.4, 0.9), (0.5, 0.25, 0.3))
+    data = image_folder.build(
+        root=str(tree), image_size=size, in_chans=channels, mean=normal[0], std=normal[1],
+        interpolation="bicubic", crop=0.9, crop_mode=mode, report=0.5,
+    )  # fmt: skip
+    told = data.preprocessing
+    transform = create_transform(
+        data.input_shape, interpolation="bicubic", mean=told.mean, std=told.std, crop_pct=0.9, crop_mode=mode
+    )
+    paths = [file.path for file in data._splits["report"]]
+    expected = torch.stack([transform(Image.open(p).convert("L" if channels == 1 else "RGB")) for p in paths])
+    assert torch.allclose(report_images(data), expected, atol=1e-6)
+
+
+def test_of_an_endless_strip_only_the_middle_is_resized(tmp_path: Path) -> None:
+    strip = Image.new("L", (60_000, 1), 40)
+    strip.paste(200, (30_000, 0, 60_000, 1))
+    found = at_centre(strip, (64, 64), shape_of("bicubic", 0.9, "center"))
+    assert found.size == (64, 64)
+    left, right = found.getpixel((0, 32)), found.getpixel((63, 32))
+    assert left + right == pytest.approx(240, abs=2)
+    assert left < 100 < right
 
 
 @pytest.mark.parametrize(
