@@ -1,11 +1,16 @@
 """The tables of the store; `migrations/` builds the same ones step by step (a test compares the two)."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Dialect
 
 from nas.store._values import plain, storable_text
+
+LONGEST_SHOWN = 200  # characters of what cannot be read
 
 metadata = sa.MetaData(
     naming_convention={
@@ -40,6 +45,36 @@ class PlainJSON(sa.TypeDecorator[object]):
 
     def process_bind_param(self, value: object, dialect: Dialect) -> object:
         return plain(value)
+
+
+class ToldJSON(PlainJSON):
+    """JSON that others may have written: what cannot be read comes out as the beginning of its text."""
+
+    cache_ok = True
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any] | None:
+        read = super().result_processor(dialect, coltype)
+        return None if read is None else partial(self._read, read)
+
+    def _read(self, read: Callable[[Any], Any], value: Any) -> Any:
+        try:
+            return read(value)
+        except (ValueError, TypeError, RecursionError):
+            return storable_text(str(value)[:LONGEST_SHOWN])
+
+
+class ToldObject(ToldJSON):
+    """The same of a JSON object; what is none comes out as an empty one, or as None where that may be."""
+
+    cache_ok = True
+
+    def __init__(self, *, optional: bool = False) -> None:
+        super().__init__()
+        self.optional = optional
+
+    def _read(self, read: Callable[[Any], Any], value: Any) -> Any:
+        found = super()._read(read, value)
+        return found if isinstance(found, dict) else None if self.optional else {}
 
 
 class AnyText(sa.TypeDecorator[str]):
@@ -159,9 +194,9 @@ devices = sa.Table(
     _id(),
     sa.Column("name", sa.Text, nullable=False),
     sa.Column("digest", sa.String(64), nullable=False, unique=True),
-    sa.Column("fingerprint", PlainJSON, nullable=False),
+    sa.Column("fingerprint", ToldObject(), nullable=False),
     _created(),
-    sa.Column("options", PlainJSON),
+    sa.Column("options", ToldObject(optional=True)),
     sa.Column("reference_ms", sa.Double),
 )
 
@@ -182,8 +217,8 @@ requests = sa.Table(
     _of("job", indexed=True),
     sa.Column("agent", sa.Text, nullable=False, index=True),
     sa.Column("state", sa.String(16), nullable=False),
-    sa.Column("payload", PlainJSON, nullable=False),
-    sa.Column("result", PlainJSON),
+    sa.Column("payload", ToldJSON, nullable=False),
+    sa.Column("result", ToldJSON),
     sa.Column("error", AnyText),
     sa.Column("owner", sa.Text),
     sa.Column("lease_until", sa.Double),
