@@ -16,6 +16,8 @@ from predictors._plausible import DAY_MS, MOST_BYTES, MOST_MJ
 
 MOST_ROUNDS = 1_000_000
 LONGEST_REASON = 500
+SECONDS = (1e-12, DAY_MS / 1e3)  # of one timing
+POSITIONS = ("round", "position")  # columns that begin with 0
 MAY_LACK = ("cpu_s", "before_cpu_s", "after_cpu_s")  # columns of devices without CPU time
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -125,7 +127,8 @@ def _check_rows(key: str, raw: list[list[float | None]]) -> None:
         for name, value in zip(RAW, row, strict=True):
             if value is None and name in MAY_LACK:
                 continue
-            if value is None or (value <= 0 and name not in ("round", "position")):
+            least, most = SECONDS if name.endswith("_s") else (float(name not in POSITIONS), DAY_MS)
+            if value is None or not least <= value < most:
                 raise BadAnswerError(f"the answer about {key} has a timing whose {name} is {value}")
 
 

@@ -21,7 +21,7 @@ from search_spaces._errors import JobFailedError, NASError
 from search_spaces._passing import remove_passing_folders
 
 GRACE_SECONDS = 3.0  # after a stop, until what still runs is interrupted
-LAST_SECONDS = 6.5  # after a stop, until the process is ended
+LAST_SECONDS = 6.0  # after a stop, until the process is ended
 RETURN_SECONDS = 10.0  # that what has passed its deadline has to come back when it is interrupted
 LEAVE_SECONDS = 1.5  # for the last words to the store
 NOTE_SECONDS = 10.0  # the same where nobody waits for the end
