@@ -232,7 +232,7 @@ class Workers:
                 for future in spent:
                     spent[future] += tick
             self._welcome({future for future in self._beginning if future in done or self._is_late(future)})
-            over = [f for f, allowed in doing.items() if f in done or self._spent[f] > allowed]
+            over = [f for f in doing if f in done or self._spent[f] > doing[f]]
             if over or done or not (doing or self._beginning):
                 return over
             if not doing and self._patience is not None and waited > self._patience:

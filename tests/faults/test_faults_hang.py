@@ -3,13 +3,14 @@
 import os
 import shutil
 import signal
+import tempfile
 import time
 from pathlib import Path
 from subprocess import Popen
 
 import psutil
 import pytest
-from nas_process import Place, ended, make_place, searched, stage_begun, trained_to, wait_for, workers
+from nas_process import Place, Ran, ended, make_place, searched, stage_begun, trained_to, wait_for, workers
 from outcomes import assert_kept, assert_once, outcome, rows
 from test_faults_stop import STOPPED
 
@@ -246,3 +247,31 @@ def test_a_job_stops_whatever_its_actors_do(finished: Place, place: Place) -> No
     assert place.nas("resume", "job").code == 0
     assert_once(place)
     assert outcome(place) == outcome(finished)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_retraining_under_ray_stops_in_time_and_leaves_nothing(copy: Place) -> None:
+    words = ("finetune", "job", "--front", "--engine", "ray", "--workers", "1", "--steps", "200000")
+    with tempfile.TemporaryDirectory(prefix="t-") as folder:  # short: Ray makes sockets in it
+        process = copy.start(*words, env=os.environ | {"TMPDIR": folder})
+        ran = stopped_in_time(process)
+        assert (ran.code, ran.errors, "Traceback" in ran.err) == (130, [], False)
+        assert list(Path(folder).glob("nas-*")) == []
+    assert copy.state() == ("succeeded", None)
+
+
+def stopped_in_time(process: "Popen[str]") -> Ran:
+    """Sends SIGTERM when Ray has been there for a while."""
+
+    def trains() -> bool:
+        children = psutil.Process(process.pid).children(recursive=True)
+        return any("raylet" in " ".join(child.cmdline()) for child in children if child.is_running())
+
+    wait_for(process, trains)
+    time.sleep(5.0)
+    began = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    ran = ended(process)
+    assert time.monotonic() - began < SECONDS
+    return ran

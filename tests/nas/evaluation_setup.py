@@ -43,4 +43,4 @@ def made(folder: Path, **changed: Any) -> tuple[Supernet, EvaluationSetup]:
 def wait_for_all(pool: Workers) -> None:
     """Until every process works: one may do everything while the others still begin."""
     while len(pool._ready) < pool._count:
-        pool._first([])
+        pool._first({})

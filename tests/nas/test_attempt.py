@@ -1,4 +1,4 @@
-"""A job in a process's hands: what is said when they are another's by now, what hung before and is given up."""
+"""A job in a process's hands: when it is another's by now, and what hung before and is given up."""
 
 import pytest
 import sqlalchemy as sa
@@ -23,16 +23,18 @@ CONFIG = checked_config({"devices": {"it": DEVICE}, "predictor": {"rounds": 2, "
 def test_a_job_that_another_process_has_taken_over_has_not_stopped(store: Store, asked: bool) -> None:
     job = store.create_job("job", config={}, seed=0, provenance={})
     other = "elsewhere:1:0.00:x"
-    with (
-        pytest.raises(ConflictError, match="another one has taken the job over"),
-        attempt(store, job, CONFIG, Silent()) as run,
-    ):
-        with store.write() as connection:
-            connection.execute(sa.update(t.jobs).values(owner=other))
-        if asked:
-            run.stop.set()
-            assert run.lease.stop_requested()
-        run.check_stop()
+
+    def taken_over() -> None:
+        with attempt(store, job, CONFIG, Silent()) as run:
+            with store.write() as connection:
+                connection.execute(sa.update(t.jobs).values(owner=other))
+            if asked:
+                run.stop.set()
+                assert run.lease.stop_requested()
+            run.check_stop()
+
+    with pytest.raises(ConflictError, match="another one has taken the job over"):
+        taken_over()
     with store.read() as connection:
         assert connection.scalar(sa.select(t.jobs.c.owner)) == other
     assert store.job("job").state == "running"
@@ -40,9 +42,14 @@ def test_a_job_that_another_process_has_taken_over_has_not_stopped(store: Store,
 
 def test_a_job_that_was_asked_to_stop_has_stopped(store: Store) -> None:
     job = store.create_job("job", config={}, seed=0, provenance={})
-    with pytest.raises(KeyboardInterrupt), attempt(store, job, CONFIG, Silent()) as run:
-        run.stop.set()
-        run.check_stop()
+
+    def stopped() -> None:
+        with attempt(store, job, CONFIG, Silent()) as run:
+            run.stop.set()
+            run.check_stop()
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
     assert store.job("job").state == "stopped"
 
 
@@ -63,7 +70,7 @@ def test_what_processes_hung_over_for_good_is_a_failure_and_is_not_tried_again(
     store: Store, tiny: SearchSpace
 ) -> None:
     job = store.create_job("job", config={}, seed=0, provenance={})
-    first, second, third = tiny.uniform(3)
+    first, second, third = tiny.decode(tiny.all_codes()[:3])
     with attempt(store, job, CONFIG, Silent()) as run:
         device = _measuring.build_device(run, "it")
         row = store.register_device("it", device.fingerprint())
