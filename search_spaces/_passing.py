@@ -2,10 +2,12 @@
 
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+TRIES, TRY_SECONDS = 5, 0.1
 _there: set[Path] = set()
 
 
@@ -27,5 +29,9 @@ def remove_passing_folders() -> None:
 
 
 def _remove(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
+    for _ in range(TRIES):  # processes that are just ending may still write into it
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            break
+        time.sleep(TRY_SECONDS)
     _there.discard(folder)
