@@ -5,14 +5,13 @@ What Ray does is never the record: workers compute, this process writes to the s
 
 import logging
 import os
-import signal
 import sys
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import ray
 
 from nas._ray_address import knock, unreachable
@@ -75,11 +74,26 @@ def cluster(address: str) -> Iterator[None]:
 
 
 def _init(**options: Any) -> None:
-    """Starts or joins a Ray, without its words on stdout and without its handler of SIGTERM."""
-    before = signal.getsignal(signal.SIGTERM)
-    ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, before)  # Ray ends the process on it
+    """Starts or joins a Ray, without its words on stdout and without its handlers of SIGTERM.
+
+    What it had started when it was interrupted ends.
+    """
+    others = set(psutil.Process().children(recursive=True))
+    set_handler, utils = ray._private.utils.set_sigterm_handler, ray._private.utils
+    utils.set_sigterm_handler = lambda handler: None  # Ray ends the process on it, at once and half started
+    try:
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+    except Exception:
+        raise
+    except BaseException:
+        started = set(psutil.Process().children(recursive=True)) - others
+        for child in started:
+            with suppress(psutil.Error):
+                child.kill()
+        psutil.wait_procs(list(started), timeout=1.0)
+        raise
+    finally:
+        utils.set_sigterm_handler = set_handler
 
 
 @contextmanager

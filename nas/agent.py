@@ -4,12 +4,14 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from functools import partial
 from typing import Any, TypeVar
 
-from nas.measuring import build_device, execute
-from nas.stages._watchdog import Leave, OverdueError, graceful_stop, within
-from nas.store import Patience, RequestLease, Store
+from nas.measuring import WORN_OUT, build_device, execute, subnets_of, worn_out
+from nas.stages._watchdog import HungError, Leave, OverdueError, graceful_stop, within
+from nas.store import Patience, Request, RequestLease, Store, hung
+from predictors._measurement import Failure
 from predictors.devices import Device
 from search_spaces._errors import NASError, StoreError
 from search_spaces._registry import allow
@@ -75,11 +77,11 @@ def _answer(
     tell: Callable[[str], None],
 ) -> str:
     """Measures one request; its state then. Whatever is wrong with it, the agent lives on."""
-    number, payload = taken.request.id, taken.request.payload
-    tell(f"Request {number}: {len(payload.get('archs') or ())} subnets.")
+    number = taken.request.id
     try:
         with taken:
-            subnets = execute(device, payload, _watch(taken, stop), within=within)
+            tell(f"Request {number}: {len(subnets_of(taken.request.payload))} subnets.")
+            subnets = _measured(device, taken.request, _watch(taken, stop))
             _patiently(lambda: taken.finish({"device_id": device_id, "subnets": subnets}), stop, tell)
     except StoreError:
         raise
@@ -90,10 +92,22 @@ def _answer(
     return after.state
 
 
+def _measured(device: Device, request: Request, progress: Callable[[int, int], None]) -> dict[str, Any]:
+    """What the subnets came to, without a try at those over which processes hung again and again."""
+    over, archs = worn_out(hung(request)), request.payload["archs"]
+    rest = {key: arch for key, arch in archs.items() if key not in over}
+    found = execute(device, {**request.payload, "archs": rest}, progress, within=within) if rest else {}
+    return found | {key: asdict(Failure(WORN_OUT)) for key in archs if key in over}
+
+
 def _leave(working: Sequence[RequestLease], error: NASError | None) -> None:
     """Gives back what is being measured: when a stop was asked for as if nobody had begun with it."""
     for taken in working:
-        taken.give_back(begun=error is not None)
+        subnet = error.about.get("subnet") if isinstance(error, HungError) else None
+        if subnet is not None:
+            taken.hung_over(subnet)
+        else:
+            taken.give_back(begun=error is not None)
 
 
 def _patiently(attempt: Callable[[], T], stop: threading.Event, tell: Callable[[str], None]) -> T:

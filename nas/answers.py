@@ -6,15 +6,18 @@ Nothing of a refused answer is kept, unless it was the last that is asked for: t
 from collections.abc import Collection, Mapping
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+import numpy as np
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from nas.measuring import Results
-from predictors._labels import RAW
+from predictors._labels import RAW, ratios
 from predictors._measurement import Failure, Measurement
 from predictors._plausible import DAY_MS, MOST_BYTES, MOST_MJ
 
 MOST_ROUNDS = 1_000_000
 LONGEST_REASON = 500
+SECONDS = (1e-12, DAY_MS / 1e3)  # of one timing
+POSITIONS = ("round", "position")  # columns that begin with 0
 MAY_LACK = ("cpu_s", "before_cpu_s", "after_cpu_s")  # columns of devices without CPU time
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -46,7 +49,7 @@ class _Measured(_Strict):
     contention: Spread
     peak_memory_bytes: Annotated[int, Field(ge=0, lt=MOST_BYTES)] | None = None
     energy_mj: Annotated[float, Field(gt=0, lt=MOST_MJ, allow_inf_nan=False)] | None = None
-    extras_failure: str | None = None
+    extras_failure: Annotated[str, AfterValidator(lambda told: told[:LONGEST_REASON])] | None = None
 
 
 class _Failed(_Strict):
@@ -105,7 +108,16 @@ def _result(key: str, told: object) -> Measurement | Failure:
     _check_rows(key, good.raw)
     if len(good.raw) != good.rounds:
         raise BadAnswerError(f"the answer about {key} has {len(good.raw)} timings of {good.rounds} rounds")
+    _check_ratios(key, good)
     return Measurement(**good.model_dump())
+
+
+def _check_ratios(key: str, good: _Measured) -> None:
+    """Labels are made of them again later."""
+    with np.errstate(all="ignore"):
+        milliseconds = ratios(good.raw) * good.reference_ms
+    if not ((milliseconds > 0) & (milliseconds < DAY_MS)).all():
+        raise BadAnswerError(f"the answer about {key} has a timing that its calibrator cannot have seen")
 
 
 def _check_rows(key: str, raw: list[list[float | None]]) -> None:
@@ -115,7 +127,8 @@ def _check_rows(key: str, raw: list[list[float | None]]) -> None:
         for name, value in zip(RAW, row, strict=True):
             if value is None and name in MAY_LACK:
                 continue
-            if value is None or (value <= 0 and name not in ("round", "position")):
+            least, most = SECONDS if name.endswith("_s") else (float(name not in POSITIONS), DAY_MS)
+            if value is None or not least <= value < most:
                 raise BadAnswerError(f"the answer about {key} has a timing whose {name} is {value}")
 
 

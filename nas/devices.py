@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from nas.measuring import build_device
+from nas.stages._watchdog import within
 from nas.store import Device as DeviceRow
 from nas.store import Store, changes
 from predictors._labels import Row, clean_ms
@@ -110,7 +111,9 @@ def _tried(device: Device, *, extras: bool) -> tuple[Measurement, Measurement]:
     """A small network measured twice in one session."""
     example = torch.randn(device.batch, WIDTH, generator=torch.Generator().manual_seed(0))
     twice = {"first": _network, "second": _network}
-    found = measure(device, twice, example, seed=0, rounds=ROUNDS, max_rounds=ROUNDS, extras=extras)
+    found = measure(
+        device, twice, example, seed=0, rounds=ROUNDS, max_rounds=ROUNDS, extras=extras, within=within
+    )
     for result in found.values():
         if isinstance(result, Failure):
             raise JobFailedError(f"Device '{device.name}' cannot time a network: {result.reason}.")

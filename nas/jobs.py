@@ -27,6 +27,7 @@ from nas.preprocessing import given_normalisation, prepared
 from nas.searchers import SearchProblem
 from nas.spaces import check_limits, data_sizes, exact_metrics, resolve
 from nas.stages._latency_fit import MEMORY, check_needs_no_layers, smallest_sample, source_state
+from nas.stages._watchdog import within
 from nas.stages.anchors import check_trained_anchors
 from nas.stages.latency import stored_predictor
 from nas.stages.train import recipe, strategy, torch_device
@@ -179,7 +180,7 @@ def measure(folder: Path, device_options: dict[str, Any]) -> dict[str, Any]:
     shape: Any = module.input_shape
     check_batch("--batch", device.batch, shape)
     example = torch.zeros(device.batch, *shape)
-    result = measure_latency(device, {"it": lambda: module}, example, seed=0)["it"]
+    result = measure_latency(device, {"it": lambda: module}, example, seed=0, within=within)["it"]
     if isinstance(result, Failure):
         raise JobFailedError(f"The subnet in '{folder}' could not be measured: {result.reason}")
     return {

@@ -1,5 +1,6 @@
 """What is measured: a device from its options, and a request as plain data that any host can execute."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from functools import partial
@@ -12,7 +13,11 @@ from predictors._measurement import Failure, Measurement, measure
 from predictors._session import Within, unlimited
 from predictors.devices import Device
 from search_spaces import Architecture, SearchSpace
+from search_spaces._errors import UsageError
 from search_spaces._registry import call
+
+TRIES = 3  # processes that may hang over a subnet so that they have to be ended
+WORN_OUT = f"{TRIES} processes that measured it did not come back and could not be interrupted"
 
 Results = dict[str, Measurement | Failure]
 
@@ -47,6 +52,14 @@ def request(
     }
 
 
+def subnets_of(payload: object) -> Mapping[str, Any]:
+    """The architectures of a request's payload, which may be anything. Raises UsageError."""
+    archs = payload.get("archs") if isinstance(payload, Mapping) else None
+    if not isinstance(archs, Mapping):
+        raise UsageError("The request cannot be read: it names no subnets.")
+    return archs
+
+
 def execute(
     device: Device,
     request: Mapping[str, Any],
@@ -73,6 +86,12 @@ def execute(
         within=within,
     )
     return {key: asdict(result) for key, result in found.items()}
+
+
+def worn_out(hung: Iterable[object]) -> set[str]:
+    """The subnets with which nobody should begin again. hung: a key for every process that hung over it."""
+    counted = Counter(key for key in hung if isinstance(key, str))
+    return {key for key, count in counted.items() if count >= TRIES}
 
 
 def results(plain: Mapping[str, Mapping[str, Any]]) -> Results:

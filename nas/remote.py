@@ -1,17 +1,18 @@
 """Measuring on another host: the job leaves a request in the store and waits for an agent's answer."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from nas.answers import BadAnswerError, checked_answer, is_useful, salvaged
-from nas.measuring import Results
+from nas.measuring import Results, subnets_of
+from nas.store import HUNG, Lease, Request, Store, changes, digest, hung
 from nas.store import Device as DeviceRow
-from nas.store import Lease, Request, Store, changes, digest
 from predictors.devices import JSON
-from search_spaces._errors import ConflictError, JobFailedError, StoreError
+from search_spaces._errors import ConflictError, JobFailedError, StoreError, UsageError
 
 POLL_SECONDS = 1.0
 
@@ -26,8 +27,14 @@ class RemoteDevice:
 
     @property
     def batch(self) -> int:
-        """Samples in one forward pass."""
-        return int((self.row.options or {})["batch"])
+        """Samples in one forward pass. Raises UsageError where the agent's row tells none."""
+        told = (self.row.options or {}).get("batch")
+        if not isinstance(told, int) or isinstance(told, bool) or told < 1:
+            raise UsageError(
+                f"The store does not tell the batch of agent '{self.agent}'.",
+                "Start it again: it says so then.",
+            )
+        return told
 
     def fingerprint(self) -> dict[str, JSON]:
         """As the agent told it."""
@@ -67,12 +74,15 @@ def submit(store: Store, lease: Lease, device: RemoteDevice, request: Mapping[st
     if (agent := store.agent(device.agent)) is not None:
         _check_same(device, agent.device)
     ours = {device.agent} | {agent.name for agent in store.agents() if agent.device.id == device.row.id}
-    asked = [earlier for earlier in store.requests(lease.job) if earlier.agent in ours]
+    theirs = [earlier for earlier in store.requests(lease.job) if earlier.agent in ours]
+    asked = [earlier for earlier in theirs if _is_payload(earlier.payload)]
     for earlier in reversed(asked):
         if _matter(earlier.payload) == _matter(request) and _useful(device, earlier):
             return earlier
-    for earlier in asked:
+    for earlier in theirs:
         store.cancel_request(lease, earlier)
+    if noted := _hung(asked, request):
+        request = {**request, HUNG: noted}
     return store.add_request(lease, device.agent, request)
 
 
@@ -89,17 +99,17 @@ def wait(
 
     A bad answer goes back to the queue; after the last attempt its networks have failed.
     """
-    told = False
+    told, keys = False, _keys(submitted)
     while True:
         now = store.request(submitted.id)
         if now.state == "done":
             try:
-                return _answer(store, device, now)
+                return _answer(store, device, now, keys)
             except BadAnswerError as error:
                 warn(f"Device '{device.name}' gave a bad answer: {error}.")
                 if store.refuse_answer(lease, now, _another(store, device, now), str(error)):
                     continue
-                return salvaged(now.result, asked=_keys(now), device_id=device.row.id)
+                return salvaged(now.result, asked=keys, device_id=device.row.id)
         if now.state in ("failed", "cancelled"):
             reason = (now.error or "the request was cancelled").rstrip(".")
             raise JobFailedError(f"Device '{device.name}' could not measure: {reason}.")
@@ -114,10 +124,10 @@ def wait(
         time.sleep(POLL_SECONDS)
 
 
-def _answer(store: Store, device: RemoteDevice, request: Request) -> Results:
+def _answer(store: Store, device: RemoteDevice, request: Request, keys: list[str]) -> Results:
     """Raises BadAnswerError, and JobFailedError when the agent stands for another device by now."""
     try:
-        return checked_answer(request.result, asked=_keys(request), device_id=device.row.id)
+        return checked_answer(request.result, asked=keys, device_id=device.row.id)
     except BadAnswerError:
         if (agent := store.agent(request.agent)) is not None:
             _check_same(device, agent.device)
@@ -143,9 +153,25 @@ def _check_same(device: RemoteDevice, now: DeviceRow) -> None:
         )
 
 
+def _is_payload(payload: Mapping[str, Any]) -> bool:
+    """Whether it is as we write it; what is in the store may be anything."""
+    try:
+        return bool(subnets_of(payload) and _matter(payload))
+    except (UsageError, RecursionError, ValueError):
+        return False
+
+
 def _matter(payload: Mapping[str, Any]) -> str:
     """What two requests for the same have in common; the clean time may be known to the later one only."""
-    return digest({key: value for key, value in payload.items() if key != "reference_ms"})
+    return digest({key: value for key, value in payload.items() if key not in ("reference_ms", HUNG)})
+
+
+def _hung(asked: Iterable[Request], request: Mapping[str, Any]) -> list[str]:
+    """The subnets over which processes hung, as earlier requests tell; each repeats those before it."""
+    most: Counter[str] = Counter()
+    for earlier in asked:
+        most |= Counter(key for key in hung(earlier) if key in request["archs"])
+    return list(most.elements())
 
 
 def _useful(device: RemoteDevice, request: Request) -> bool:

@@ -22,7 +22,7 @@ from predictors._labels import (
     labelled,
     repeatability,
 )
-from predictors._plausible import implausible, plausible_bytes, plausible_mj
+from predictors._plausible import plausible, plausible_bytes, plausible_mj
 from predictors._session import (
     EXTRAS,
     TIMINGS,
@@ -106,12 +106,6 @@ def measure(
     return found
 
 
-def _plausible(found: Measurement) -> Measurement | Failure:
-    """The measurement, unless its numbers cannot be."""
-    reason = implausible(found)
-    return found if reason is None else Failure(reason, found.raw)
-
-
 @contextmanager
 def _session(
     device: Device,
@@ -141,7 +135,7 @@ def _labels(session: Session, reference_ms: float | None, rounds: int) -> dict[s
     if reference_ms is None:
         reference_ms = clean_ms(session.raw.values())
     return {
-        name: _plausible(labelled(rows, reference_ms))
+        name: plausible(labelled(rows, reference_ms))
         if name not in session.failures or len(rows) >= TIMINGS * rounds
         else Failure(session.failures[name].reason, rows)
         for name, rows in session.raw.items()

@@ -4,7 +4,7 @@ import math
 from numbers import Integral, Real
 from typing import TypeGuard
 
-from predictors._labels import Measurement
+from predictors._labels import Failure, Measurement
 
 DAY_MS = 86_400_000.0
 MOST_BYTES = 2**50
@@ -21,6 +21,12 @@ def implausible(found: Measurement) -> str | None:
         if not (_is_number(value := getattr(found, name)) and 0 <= value < DAY_MS):
             return f"its {name} is {value}"
     return None
+
+
+def plausible(found: Measurement) -> Measurement | Failure:
+    """The measurement, unless its numbers cannot be."""
+    reason = implausible(found)
+    return found if reason is None else Failure(reason, found.raw)
 
 
 def is_time(milliseconds: object) -> bool:

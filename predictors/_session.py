@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from torch import nn
 
 Factory: TypeAlias = "Callable[[], nn.Module]"
-Within: TypeAlias = "Callable[[str, float], AbstractContextManager[None]]"
 
 CALIBRATOR_SHARE = 0.04  # of the run: below it, the machine changes more during the run than the bracket sees
 SHORTEST_CALIBRATION_S = 1e-3  # accelerators pass the calibrator faster than they time it well
@@ -37,7 +36,13 @@ WARM_UP_S = 0.05  # in between, until they have taken so long
 FIRST, LATER, EXTRAS = "first visit", "later visit", "extras"  # kinds of work with deadlines of their own
 
 
-def unlimited(what: str, seconds: float) -> AbstractContextManager[None]:
+class Within(Protocol):
+    """A limit on how long something may last; `about`: what else is known of it."""
+
+    def __call__(self, what: str, seconds: float, **about: Any) -> AbstractContextManager[None]: ...
+
+
+def unlimited(what: str, seconds: float, **about: Any) -> AbstractContextManager[None]:
     """It may last as long as it likes."""
     return nullcontext()
 
@@ -94,7 +99,8 @@ class Session:
     def limited(self, name: str, kind: str) -> Iterator[None]:
         """TimeoutError inside where a subnet takes far longer than others of this kind did."""
         began = time.monotonic()
-        with self.within(f"Subnet {name} on device '{self.device.name}'", self.deadlines.seconds(kind)):
+        what = f"Subnet {name} on device '{self.device.name}'"
+        with self.within(what, self.deadlines.seconds(kind), subnet=name):
             yield
         self.deadlines.took(kind, time.monotonic() - began)
 

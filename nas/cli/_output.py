@@ -4,8 +4,10 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
@@ -54,6 +56,19 @@ def end_process(stopped: str, error: "NASError | None") -> NoReturn:
         note_error(error.message, error.hint)
     sys.stdout.flush()
     os._exit(INTERRUPTED if error is None else error.exit_code)
+
+
+@contextmanager
+def interruptible(stopped: str) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end what is inside, with all that it started, whatever it is at."""
+    from nas.stages._watchdog import graceful_stop
+
+    with graceful_stop(end=partial(end_process, stopped), at_once=True):
+        try:
+            yield
+        except KeyboardInterrupt:
+            note(stopped)
+            raise
 
 
 def emit_table(

@@ -17,7 +17,7 @@ from nas.cli._options import (
     device_options,
     store_url,
 )
-from nas.cli._output import emit_json, end_process, note
+from nas.cli._output import emit_json, end_process, interruptible, note
 
 
 def device_agent(
@@ -41,7 +41,7 @@ def device_agent(
     def tell(text: str) -> None:
         note(text, quiet=ctx.obj.quiet)
 
-    with Store.open(store_url(store)) as opened:
+    with Store.open(store_url(store)) as opened, interruptible(f"Agent '{name}' has left."):
         end = partial(end_process, f"Agent '{name}' has left in the middle of a measurement.")
         measured = serve(opened, name, options, once=once, replace=replace, tell=tell, end=end)
     if as_json:

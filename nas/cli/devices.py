@@ -18,7 +18,16 @@ from nas.cli._options import (
     device_options,
     store_url,
 )
-from nas.cli._output import INTERRUPTED, emit, emit_json, emit_pairs, emit_table, end_process, heading, note
+from nas.cli._output import (
+    emit,
+    emit_json,
+    emit_pairs,
+    emit_table,
+    end_process,
+    heading,
+    interruptible,
+    note,
+)
 from nas.cli._progress import shown_progress
 
 if TYPE_CHECKING:
@@ -83,7 +92,7 @@ def add(
     from nas import devices
     from nas.store import Store
 
-    with Store.open(store_url(store)) as opened:
+    with Store.open(store_url(store)) as opened, interruptible(f"Interrupted; '{name}' is not registered."):
         row = devices.add(opened, name, options, replace=replace)
     data = {"id": row.id, "device": row.name, "reference_ms": row.reference_ms, "options": row.options}
     if as_json:
@@ -105,10 +114,11 @@ def check(
     """Measure a small network twice. Prints how far the two latencies are apart, and what else is known."""
     given = any(value is not None for value in (threads, batch, precision, option))
     options = device_options(name, threads, batch, precision, option)
-    device, row = _device_to_check(name, options, store_url(store), given=given)
-    from nas.devices import check as check_device
+    with interruptible("Interrupted; nothing was checked."):
+        device, row = _device_to_check(name, options, store_url(store), given=given)
+        from nas.devices import check as check_device
 
-    data = check_device(device, row)
+        data = check_device(device, row)
     if as_json:
         emit_json(data)
         return
@@ -144,17 +154,11 @@ def measure(
     from nas import remeasuring
     from nas.store import Store
 
-    with Store.open(store_url(store)) as opened:
+    with Store.open(store_url(store)) as opened, interruptible(INTERRUPTION):
         found = opened.job(job)
-        try:
-            with shown_progress(quiet=ctx.obj.quiet) as progress:
-                end = partial(end_process, INTERRUPTION)
-                data = remeasuring.measure_on(
-                    opened, name, found, progress=progress, samples=samples, end=end
-                )
-        except KeyboardInterrupt:
-            note(INTERRUPTION)
-            raise typer.Exit(INTERRUPTED) from None
+        with shown_progress(quiet=ctx.obj.quiet) as progress:
+            end = partial(end_process, INTERRUPTION)
+            data = remeasuring.measure_on(opened, name, found, progress=progress, samples=samples, end=end)
     if as_json:
         emit_json(data)
         return

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nas.cli._options import AsJSON, JobName, StoreURL, store_url
-from nas.cli._output import emit_json, emit_pairs
+from nas.cli._output import emit_json, emit_pairs, interruptible
 
 if TYPE_CHECKING:
     from nas.store import Job, Store
@@ -48,7 +48,9 @@ def measure(
     from nas import jobs
 
     options = {"backend": backend, "threads": threads, "batch": batch, "precision": precision}
-    _emit(jobs.measure(folder, options), as_json=as_json)
+    with interruptible("Interrupted; nothing was measured."):
+        data = jobs.measure(folder, options)
+    _emit(data, as_json=as_json)
 
 
 def parse_architecture(text: str) -> dict[str, Any]:

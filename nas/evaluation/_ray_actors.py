@@ -8,8 +8,6 @@ import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager, suppress
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import ray
@@ -27,6 +25,7 @@ from nas.evaluation._setup import EvaluationSetup
 from nas.evaluation._worker import EvaluationWorker
 from nas.evaluation._workers import WorkerDiedError, Workers, passed_on
 from search_spaces._errors import JobFailedError, NASError
+from search_spaces._passing import passing_folder
 
 PATIENCE = 1800.0  # seconds
 HINT = "Try again, or evaluate without Ray: execution.engine: local."
@@ -70,8 +69,7 @@ class _Starter:
         if self._address != LOCAL:
             self._stack.enter_context(cluster(self._address))
             return
-        temporary = TemporaryDirectory(prefix="nas-", ignore_cleanup_errors=True)
-        folder = Path(self._stack.enter_context(temporary))
+        folder = self._stack.enter_context(passing_folder())
         store = OBJECT_STORE_BYTES + 2 * self._setup.weights.stat().st_size
         cpus = self._workers * self._setup.threads
         self._stack.enter_context(own_ray(cpus, folder, hint=HINT, object_store_bytes=store))

@@ -7,15 +7,17 @@ from typing import Any
 import numpy as np
 
 from nas import measuring, remote
+from nas.measuring import WORN_OUT, worn_out
 from nas.remote import RemoteDevice
 from nas.stages._run import Run, subnet_row
 from nas.stages._watchdog import within
+from nas.store import HUNG, changes, job_devices
 from nas.store import Device as DeviceRow
 from nas.store import Measurement as MeasurementRow
-from nas.store import changes, job_devices
 from nas.targets import Target, target
 from predictors._measurement import RAW, Failure, Measurement
-from predictors._plausible import is_time
+from predictors._plausible import is_time, plausible
+from predictors._session import Within
 from search_spaces import Architecture, SearchSpace
 from search_spaces._errors import JobFailedError
 
@@ -65,8 +67,10 @@ def measure(
     What failed is tried once in every attempt at the job: whatever was wrong may be mended.
     """
     known = {m.subnet.key: m.latency_ms for m in stored(run, row, purpose) if m.latency_ms is not None}
+    missing = {arch.key: arch for arch in archs if arch.key not in known}
+    _give_up(run, space, row, missing, purpose)
     failed = {key for device_id, key in run.failed if device_id == row.id}
-    missing = {arch.key: arch for arch in archs if arch.key not in known and arch.key not in failed}
+    missing = {key: arch for key, arch in missing.items() if key not in failed}
     if missing:
         known |= _measure_new(run, space, device, row, missing, purpose, shown)
     return {arch: known[arch.key] for arch in archs if arch.key in known}
@@ -108,6 +112,19 @@ def as_measurements(rows: Iterable[MeasurementRow]) -> list[Measurement]:
     ]
 
 
+def _give_up(
+    run: Run, space: SearchSpace, row: DeviceRow, missing: Mapping[str, Architecture], purpose: str
+) -> None:
+    """What processes hung over for good is a failure, and is not tried again: it would end this one, too."""
+    noted = [event.data for event in run.store.events(run.lease.job, HUNG)]
+    over = worn_out(about.get("subnet") for about in noted if about.get("device_id") == row.id)
+    for key in over & missing.keys() - {key for device_id, key in run.failed if device_id == row.id}:
+        run.warn(f"Subnet {key} is not measured on '{row.name}': {WORN_OUT}.")
+        run.failed.add((row.id, key))
+        failed = measuring.row(subnet_row(space, missing[key]), row.id, purpose, Failure(WORN_OUT))
+        run.store.add_measurements(run.lease, [failed])
+
+
 def _measure_new(
     run: Run,
     space: SearchSpace,
@@ -126,23 +143,29 @@ def _measure_new(
         max_rounds=run.config.predictor.max_rounds,
         reference_ms=run.store.reference(row.id),
     )
-    result = _here_or_there(run, device, request, partial(_visited, run, shown, len(by_key)))
+    visited = partial(_visited, run, shown, len(by_key))
+    result = _here_or_there(run, device, request, visited, partial(within, device_id=row.id))
+    result = _under_one_reference(run, row, result)
     done = {key: m for key, m in result.items() if isinstance(m, Measurement)}
     for key, failure in result.items():
         if isinstance(failure, Failure):
             run.warn(f"Subnet {key} could not be measured on '{device.name}': {failure.reason}")
             run.failed.add((row.id, key))
-    if done:
-        # Whoever measures on a device first says for all what its clean time is.
-        reference_ms = run.store.set_reference(row.id, next(iter(done.values())).reference_ms)
-        done = {key: m.under(reference_ms) for key, m in done.items()}
-    rows = [
-        measuring.row(subnet_row(space, by_key[key]), row.id, purpose, m)
-        for key, m in (result | done).items()
-    ]
+    rows = [measuring.row(subnet_row(space, by_key[key]), row.id, purpose, m) for key, m in result.items()]
     run.store.add_measurements(run.lease, rows)
     _warn_of_extras(run, device, done.values())
     return {key: m.latency_ms for key, m in done.items()}
+
+
+def _under_one_reference(run: Run, row: DeviceRow, found: measuring.Results) -> measuring.Results:
+    """Whoever measures on a device first says for all what its clean time is."""
+    first = next((m for m in found.values() if isinstance(m, Measurement)), None)
+    if first is None:
+        return found
+    reference_ms = run.store.set_reference(row.id, first.reference_ms)
+    return {
+        key: plausible(m.under(reference_ms)) if isinstance(m, Measurement) else m for key, m in found.items()
+    }
 
 
 def _warn_of_extras(run: Run, device: Target, done: Iterable[Measurement]) -> None:
@@ -152,11 +175,15 @@ def _warn_of_extras(run: Run, device: Target, done: Iterable[Measurement]) -> No
 
 
 def _here_or_there(
-    run: Run, device: Target, request: Mapping[str, Any], visited: Callable[[int, int], None]
+    run: Run,
+    device: Target,
+    request: Mapping[str, Any],
+    visited: Callable[[int, int], None],
+    limit: Within,
 ) -> measuring.Results:
     if isinstance(device, RemoteDevice):
         return remote.measure(run.store, run.lease, device, request, warn=run.warn, check_stop=run.check_stop)
-    return measuring.results(measuring.execute(device, request, visited, within))
+    return measuring.results(measuring.execute(device, request, visited, limit))
 
 
 def _visited(run: Run, shown: tuple[int, int] | None, count: int, done: int, most: int) -> None:

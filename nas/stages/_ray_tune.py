@@ -8,8 +8,6 @@ this process takes them into the store.
 """
 
 import re
-import shutil
-import tempfile
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +29,7 @@ from nas.stages.retrain import Trial, quality_of, training_of
 from nas.stages.train import finished
 from search_spaces import SearchSpace
 from search_spaces._errors import JobFailedError
+from search_spaces._passing import passing_folder
 from supernet._alone import Alone
 from supernet._base import Supernet
 
@@ -82,9 +81,8 @@ def run_trials(
     Raises JobFailedError when Ray does not start or breaks down, and what the listener raises.
     """
     careful = _Careful(listener)
-    folder = Path(tempfile.mkdtemp(prefix="nas-"))
     share = {"gpu": 1 / workers} if setup.torch_device == "cuda" else {}
-    try:
+    with passing_folder() as folder:
         with own_ray(workers * setup.threads, folder, hint=HINT):
             work = tune.with_parameters(_train, setup=setup, trials=list(trials), out=folder, judged=asha)
             tuner = tune.Tuner(
@@ -113,8 +111,6 @@ def run_trials(
                     raise JobFailedError(f"Ray Tune broke down: {_last_line(error)}.") from error
         if careful.error is not None:
             raise careful.error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 class _Careful:

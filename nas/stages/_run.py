@@ -10,8 +10,8 @@ from typing import Any
 
 from nas.config import JobConfig
 from nas.progress import Progress
-from nas.stages._watchdog import Leave, graceful_stop
-from nas.store import Job, Lease, NewEvent, NewSubnet, Patience, Stage, Store
+from nas.stages._watchdog import HungError, Leave, graceful_stop
+from nas.store import HUNG, Job, Lease, NewEvent, NewSubnet, Patience, Stage, Store
 from search_spaces import Architecture, SearchSpace
 from search_spaces._errors import ConflictError, NASError, StoreError
 
@@ -112,13 +112,19 @@ def attempt(
 
     def last_words(error: NASError | None) -> None:
         for lease in held:
+            if isinstance(error, HungError) and "device_id" in error.about:
+                store.add_events(lease, [NewEvent(HUNG, error.about)])
             leave(lease, error)
 
     with graceful_stop(asked=asked, leave=last_words, end=end) as stop:
         patience = Patience(config.store.patience, stop, progress.warn)
         with store.patient(patience), store.acquire(job) as lease:
             held.append(lease)
-            yield Run(store, lease, config, progress, stop)
+            try:
+                yield Run(store, lease, config, progress, stop)
+            except KeyboardInterrupt:
+                lease.check_held()  # a job that another process has taken over has not stopped
+                raise
 
 
 @contextmanager

@@ -9,22 +9,25 @@ import select
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
+from typing import Any
 
 import psutil
 
 from search_spaces._errors import JobFailedError, NASError
+from search_spaces._passing import remove_passing_folders
 
 GRACE_SECONDS = 3.0  # after a stop, until what still runs is interrupted
-LAST_SECONDS = 6.5  # after a stop, until the process is ended
+LAST_SECONDS = 6.0  # after a stop, until the process is ended
 RETURN_SECONDS = 10.0  # that what has passed its deadline has to come back when it is interrupted
 LEAVE_SECONDS = 1.5  # for the last words to the store
+NOTE_SECONDS = 10.0  # the same where nobody waits for the end
 ASK_SECONDS = 1.0  # between two questions whether a stop was asked for
 TICK_SECONDS = 0.1
-JOIN_SECONDS = 5.0  # a thread that asks a store that does not answer is left behind
+JOIN_SECONDS = 1.0  # a thread that asks a store that does not answer is left behind
 STOPS = (signal.SIGINT, signal.SIGTERM)
 INTERRUPT = signal.SIGURG  # ours: nobody sends it, and by default it is ignored
 
@@ -35,23 +38,39 @@ class OverdueError(KeyboardInterrupt):
     """A stop was asked for, and what runs did not end by itself."""
 
 
+class HungError(JobFailedError):
+    """Something did not come back and cannot be interrupted; `about`: what `within` was told of it."""
+
+    def __init__(self, message: str, hint: str, about: Mapping[str, Any]) -> None:
+        super().__init__(message, hint)
+        self.about = dict(about)
+
+
 @dataclass
 class _Timed:
     """Something that has to be over after so many seconds; `spent` of them, and since it was interrupted."""
 
     what: str
     seconds: float
+    about: Mapping[str, Any]
     spent: float = 0.0
     late: float | None = None
 
 
 class Watchdog:
-    """Watches the main thread. asked, leave, end: as of `graceful_stop`."""
+    """Watches the main thread. asked, leave, end, at_once: as of `graceful_stop`."""
 
     def __init__(
-        self, stop: threading.Event, *, asked: Callable[[], bool], leave: Leave, end: Leave | None
+        self,
+        stop: threading.Event,
+        *,
+        asked: Callable[[], bool],
+        leave: Leave,
+        end: Leave | None,
+        at_once: bool,
     ) -> None:
         self._stop, self._asked, self._leave, self._end = stop, asked, leave, end
+        self._at_once = at_once
         self._signals, self._patient = 0, 0
         self._told = self._interrupted = self._ended = False
         self._stopped_at: float | None = None
@@ -84,9 +103,9 @@ class Watchdog:
             os.close(self._ears)
 
     @contextmanager
-    def timed(self, what: str, seconds: float) -> Iterator[None]:
+    def timed(self, what: str, seconds: float, about: Mapping[str, Any]) -> Iterator[None]:
         """TimeoutError inside, if it lasts longer."""
-        self._timed = _Timed(what, seconds)
+        self._timed = _Timed(what, seconds, about)
         try:
             yield
         finally:
@@ -107,6 +126,9 @@ class Watchdog:
         if self._signals > 1 or self._told:
             raise KeyboardInterrupt
         self._stop.set()
+        if self._at_once:
+            self._interrupted = True
+            raise OverdueError
 
     def _overdue(self, number: int, frame: FrameType | None) -> None:
         """In the main thread, which alone can raise what ends the thing that it is at."""
@@ -160,9 +182,10 @@ class Watchdog:
             self._interrupt()
         if timed.late is not None and timed.late >= RETURN_SECONDS and self._timed is timed:
             self._end_process(
-                JobFailedError(
+                HungError(
                     f"{timed.what} did not come back within {timed.seconds:g} s, and cannot be interrupted.",
-                    "What was finished is saved: mend what hangs, and go on with `nas resume`.",
+                    "What was finished is saved: mend what hangs, and go on; a job does with `nas resume`.",
+                    timed.about,
                 )
             )
 
@@ -177,13 +200,14 @@ class Watchdog:
         children = psutil.Process().children(recursive=True)
         leaving = threading.Thread(target=self._last_words, args=(error,), daemon=True)
         leaving.start()
-        leaving.join(LEAVE_SECONDS)
+        leaving.join(LEAVE_SECONDS if error is None else NOTE_SECONDS)
         for child in children:
             with suppress(psutil.Error):
                 if "resource_tracker" not in " ".join(
                     child.cmdline()
                 ):  # it tidies up when all others are gone
                     child.kill()
+        remove_passing_folders()
         self._end(error)
 
     def _last_words(self, error: NASError | None) -> None:
@@ -200,19 +224,21 @@ def graceful_stop(
     asked: Callable[[], bool] = lambda: False,
     leave: Leave = lambda error: None,
     end: Leave | None = None,
+    at_once: bool = False,
 ) -> Iterator[threading.Event]:
     """The first Ctrl-C or SIGTERM, or what `asked` answers, sets the event, so that the stage saves what it
     has; what does not end within GRACE_SECONDS is interrupted. The second signal interrupts at once.
 
     leave: writes how it ended when the main thread no longer can: with an error, or stopped by request.
     end: has to end the process then, with this error; None: it is not ours to end.
+    at_once: nobody looks at the event, so that the first signal interrupts.
     """
     global _watchdog
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    before, _watchdog = _watchdog, Watchdog(stop, asked=asked, leave=leave, end=end)
+    before, _watchdog = _watchdog, Watchdog(stop, asked=asked, leave=leave, end=end, at_once=at_once)
     try:
         with _watchdog.watching():
             yield stop
@@ -221,15 +247,16 @@ def graceful_stop(
 
 
 @contextmanager
-def within(what: str, seconds: float) -> Iterator[None]:
+def within(what: str, seconds: float, **about: Any) -> Iterator[None]:
     """TimeoutError inside if it lasts longer: in the main thread under a `graceful_stop`; else no limit.
 
-    Where even that does not end it, as in a library that never returns, the process is ended.
+    Where even that does not end it, as in a library that never returns, the process is ended with a
+    HungError. about: what that carries.
     """
     if _watchdog is None or threading.current_thread() is not threading.main_thread():
         yield
         return
-    with _watchdog.timed(what, seconds):
+    with _watchdog.timed(what, seconds, about):
         yield
 
 

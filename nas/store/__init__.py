@@ -31,7 +31,7 @@ from nas.store._records import (
     Stage,
     Subnet,
 )
-from nas.store._requests import RequestLease, Requests
+from nas.store._requests import HUNG, RequestLease, Requests, hung
 from nas.store._results import Results
 from nas.store._schema import backup, database_problems, prepare
 from nas.store._schema import upgrade as upgrade_schema
@@ -39,6 +39,7 @@ from nas.store._values import changes, digest, is_same
 from search_spaces._errors import StoreError
 
 __all__ = [
+    "HUNG",
     "Agent",
     "AgentLease",
     "Artifact",
@@ -67,6 +68,7 @@ __all__ = [
     "default_url",
     "digest",
     "foreign_files",
+    "hung",
     "is_same",
     "upgrade",
 ]

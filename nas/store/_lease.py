@@ -176,6 +176,7 @@ class Lease(RowLease):
         query = sa.select(t.jobs.c.stop_requested, t.jobs.c.owner).where(t.jobs.c.id == self.job.id)
         with self._store.read() as connection:
             row = connection.execute(query).one()
+        self._lost |= row.owner != self.owner and not self._ended.is_set()
         return bool(row.stop_requested) or row.owner != self.owner or self._lost
 
     def finish(self, state: str, error: str | None = None) -> None:

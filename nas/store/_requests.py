@@ -19,6 +19,13 @@ from search_spaces._errors import ConflictError, StoreError
 
 ATTEMPTS = 3
 PENDING = ("queued", "running")
+HUNG = "hung"  # a field of payloads, and a kind of events: over what a process had to be ended
+
+
+def hung(request: Request) -> list[str]:
+    """A subnet for every process that had to be ended because it hung over it."""
+    noted = request.payload.get(HUNG) if isinstance(request.payload, dict) else None
+    return [key for key in noted if isinstance(key, str)] if isinstance(noted, list) else []
 
 
 class RequestLease(RowLease):
@@ -44,6 +51,11 @@ class RequestLease(RowLease):
             self.fail(f"{ATTEMPTS} processes that measured it hung")
         else:
             self._release(state="queued", attempt=self.request.attempt - (not begun))
+
+    def hung_over(self, subnet: str) -> None:
+        """Queues the request again with a note of the subnet, which counts instead of the attempt."""
+        payload = {**self.request.payload, HUNG: [*hung(self.request), subnet]}
+        self._release(state="queued", attempt=self.request.attempt - 1, payload=payload)
 
     def _left(self, error: BaseException | None) -> None:
         with suppress(ConflictError, StoreError):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
@@ -9,6 +10,8 @@ from sqlalchemy.engine import Dialect
 
 from nas.store._values import plain, storable_text
 from search_spaces._errors import StoreError
+
+LONGEST_SHOWN = 200  # characters of what cannot be read
 
 metadata = sa.MetaData(
     naming_convention={
@@ -77,6 +80,35 @@ class PlainJSON(sa.TypeDecorator[object]):
 
 
 OPTIONAL = (dict, type(None))
+
+
+class ToldJSON(PlainJSON):
+    """JSON that agents may have written: what cannot be read comes out as the beginning of its text."""
+
+    cache_ok = True
+
+    def process_result_value(self, value: object, dialect: Dialect) -> object:
+        return value
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any] | None:
+        read = sa.TypeDecorator.result_processor(self, dialect, coltype)
+        return None if read is None else partial(self._read, read)
+
+    def _read(self, read: Callable[[Any], Any], value: Any) -> Any:
+        try:
+            return read(value)
+        except (ValueError, TypeError, RecursionError):
+            return storable_text(str(value)[:LONGEST_SHOWN])
+
+
+class ToldObject(ToldJSON):
+    """The same of a JSON object; what is none comes out as an empty one, or as None where that may be."""
+
+    cache_ok = True
+
+    def _read(self, read: Callable[[Any], Any], value: Any) -> Any:
+        found = super()._read(read, value)
+        return found if isinstance(found, dict) else None if type(None) in self.kinds else {}
 
 
 class AnyText(sa.TypeDecorator[str]):
@@ -196,9 +228,9 @@ devices = sa.Table(
     _id(),
     sa.Column("name", sa.Text, nullable=False),
     sa.Column("digest", sa.String(64), nullable=False, unique=True),
-    sa.Column("fingerprint", PlainJSON("fingerprint in devices"), nullable=False),
+    sa.Column("fingerprint", ToldObject("fingerprint in devices"), nullable=False),
     _created(),
-    sa.Column("options", PlainJSON("options in devices", OPTIONAL)),
+    sa.Column("options", ToldObject("options in devices", OPTIONAL)),
     sa.Column("reference_ms", sa.Double),
 )
 
@@ -219,8 +251,8 @@ requests = sa.Table(
     _of("job", indexed=True),
     sa.Column("agent", sa.Text, nullable=False, index=True),
     sa.Column("state", sa.String(16), nullable=False),
-    sa.Column("payload", PlainJSON("payload in requests"), nullable=False),
-    sa.Column("result", PlainJSON("result in requests", OPTIONAL)),
+    sa.Column("payload", ToldJSON("payload in requests"), nullable=False),
+    sa.Column("result", ToldJSON("result in requests", OPTIONAL)),
     sa.Column("error", AnyText),
     sa.Column("owner", sa.Text),
     sa.Column("lease_until", sa.Double),

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +19,7 @@ from predictors.devices._outputs import tensors_of
 from predictors.devices._resident import Arrays
 from predictors.devices._torch import evaluating
 from search_spaces._errors import UsageError
+from search_spaces._passing import passing_folder
 
 # The first with layer norm as one operator.
 OPSET = 17
@@ -37,8 +37,8 @@ class Exported:
 @contextmanager
 def exported(module: nn.Module, example: Example) -> Iterator[Exported]:
     """The module in evaluation mode, in float32; raises UsageError that names what ONNX cannot express."""
-    with TemporaryDirectory(prefix="elastiform-") as folder:
-        file = Path(folder) / "network.onnx"
+    with passing_folder("elastiform-") as folder:
+        file = folder / "network.onnx"
         with evaluating(module, example) as (ready, arguments), torch.no_grad():
             expected = tensors_of(ready(*arguments))
             names = [f"input_{i}" for i in range(len(arguments))]

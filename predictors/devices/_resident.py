@@ -8,13 +8,13 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from predictors.devices import JSON
+from search_spaces._passing import passing_folder
 
 Arrays: TypeAlias = Mapping[str, NDArray[Any]]
 TIMEOUT_S = 600
@@ -27,8 +27,8 @@ def resident_peak(loader: str, file: Path, inputs: Arrays, options: Mapping[str,
         weights count, and so do copies that the runtime makes of them while it loads.
     None where the kernel does not tell a peak. Raises RuntimeError when the process fails.
     """
-    with TemporaryDirectory(prefix="elastiform-") as folder:
-        arrays = Path(folder) / "inputs.npz"
+    with passing_folder("elastiform-") as folder:
+        arrays = folder / "inputs.npz"
         np.savez(arrays, **inputs)  # type: ignore[arg-type]
         command = [sys.executable, "-P", "-m", __name__, loader, str(file), str(arrays), json.dumps(options)]
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}

@@ -72,7 +72,7 @@ class Place:
 
     def start(self, *words: object, **options: Any) -> "subprocess.Popen[str]":
         """`nas` with these words, on this store."""
-        store = [] if "--store" in words else ["--store", self.url]
+        store = [] if "--store" in words or words[0] == "measure" else ["--store", self.url]
         return subprocess.Popen(
             [str(NAS), *map(str, words), *store],
             cwd=self.folder,

@@ -9,11 +9,15 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from nas import agent
 from nas.agent import _patiently
+from nas.measuring import WORN_OUT
+from nas.remote import RemoteDevice
 from nas.stages import _watchdog
 from nas.store import Lease, Store
+from nas.targets import registered
 from predictors._session import Within
 from search_spaces._errors import ConflictError, NASError, StoreError
 from tests import made_device
@@ -69,10 +73,10 @@ def hang(*_: Any, within: Within, **__: Any) -> None:
         time.sleep(1000.0)
 
 
-def hang_for_good(*_: Any, within: Within, **__: Any) -> None:
+def hang_for_good(*_: Any, within: Within, **about: Any) -> None:
     """For a second, that is, whatever is raised in it."""
     end = time.monotonic() + 1.0
-    with within("Subnet x", 0.2):
+    with within("Subnet x", 0.2, **about):
         while time.monotonic() < end:
             with suppress(BaseException):
                 time.sleep(end - time.monotonic())
@@ -106,3 +110,82 @@ def test_a_measurement_that_hangs_fails_or_is_given_back(
         assert ended
         assert (ended[0] is None) == stopped
         assert (now.state, now.attempt) == ("queued", 0 if stopped else 1)
+
+
+def quick_watchdog(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, seconds in {"GRACE": 0.05, "LAST": 0.4, "RETURN": 0.2, "TICK": 0.02}.items():
+        monkeypatch.setattr(_watchdog, f"{name}_SECONDS", seconds)
+
+
+def test_a_subnet_over_which_processes_hang_for_good_is_given_up_and_the_others_are_measured(
+    store: Store, lease: Lease, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick_watchdog(monkeypatch)
+    tried: list[list[str]] = []
+
+    def execute(_: Any, payload: Any, progress: Any, *, within: Within) -> dict[str, Any]:
+        tried.append(list(payload["archs"]))
+        if "x" in payload["archs"]:
+            hang_for_good(within=within, subnet="x")
+        return {"y": {"reason": "as measured"}}
+
+    monkeypatch.setattr(agent, "execute", execute)
+    asked = store.add_request(lease, "pi", {"archs": {"x": {}, "y": {}}})
+    for hung in (1, 2, 3):
+        with suppress(KeyboardInterrupt):
+            agent.serve(store, "pi", OPTIONS, once=True, tell=lambda _: None, end=lambda _: None)
+        now = store.request(asked.id)
+        assert (now.state, now.attempt, now.payload["hung"]) == ("queued", 0, ["x"] * hung)
+    assert agent.serve(store, "pi", OPTIONS, once=True, tell=lambda _: None) == 1
+    now = store.request(asked.id)
+    assert tried == [["x", "y"]] * 3 + [["y"]]
+    assert now.state == "done"
+    assert now.result is not None
+    assert now.result["subnets"]["x"]["reason"] == WORN_OUT
+    assert now.result["subnets"]["y"]["reason"] == "as measured"
+
+
+UNREADABLE = ["[]", "null", "3", '"text"', "no JSON", "[" * 100_000, "1" * 10_000, "[" * 900 + "]" * 900]
+PAYLOADS = [
+    *UNREADABLE,
+    "{}",
+    '{"archs": [1]}',
+    '{"archs": null}',
+    '{"archs": {"x": 1}}',
+    '{"archs": {"x": {}}, "space": 1}',
+    '{"hung": 3, "archs": {"x": {}}}',
+]
+ROWS = [*UNREADABLE, '{"backend": 3}', '{"batch": "x"}']
+
+
+@pytest.mark.parametrize("text", PAYLOADS, ids=range(len(PAYLOADS)))
+def test_a_request_that_somebody_spoilt_fails_and_the_agent_lives_on(
+    store: Store, lease: Lease, text: str
+) -> None:
+    asked = store.add_request(lease, "pi", {"archs": {"x": {}}})
+    with store.write() as connection:
+        connection.execute(sa.text("UPDATE requests SET payload = :text"), {"text": text})
+    assert agent.serve(store, "pi", OPTIONS, once=True, tell=lambda _: None) == 0
+    now = store.request(asked.id)
+    assert now.state == "failed"
+    assert now.error
+
+
+@pytest.mark.parametrize("column", ["fingerprint", "options"])
+@pytest.mark.parametrize("text", ROWS, ids=range(len(ROWS)))
+def test_a_device_row_that_somebody_spoilt_ends_nothing_with_an_internal_error(
+    store: Store, column: str, text: str
+) -> None:
+    with store.acquire_agent("pi", {"backend": "a", "batch": 2}, OPTIONS):
+        pass
+    with store.write() as connection:
+        connection.execute(sa.text(f"UPDATE devices SET {column} = :text"), {"text": text})
+    row = store.devices()[0]
+    with suppress(NASError):
+        assert RemoteDevice("pi", "pi", row).batch == 2
+    with suppress(NASError):
+        registered(store, "pi")
+    with suppress(NASError), store.acquire_agent("pi", {"backend": "a", "batch": 2}, OPTIONS):
+        pass
+    with store.acquire_agent("pi", {"backend": "a", "batch": 2}, OPTIONS, replace=True) as held:
+        assert held.agent.device.id == row.id

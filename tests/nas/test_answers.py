@@ -63,7 +63,29 @@ CHANGES: list[Change] = [
     *(of("peak_memory_bytes", value) for value in NUMBERS if value is not None),
     *(of("energy_mj", value) for value in (0, *NUMBERS) if value is not None),
     *(of("raw", value) for value in (None, [], "raw", [[1.0]], [[[1.0]] * 9] * 4, {"a": 1})),
-    *(of_row(2, value) for value in (0, *NUMBERS)),
+    *(of_row(2, value) for value in (0, 5e-324, *NUMBERS)),
+    *(of_row(4, value) for value in (5e-324, 1e7)),
+    of("reference_ms", 5e-324),
+    *(of("rounds", value) for value in (0, 2**63, 4.0, "4")),
+    *(
+        of("raw", value)
+        for value in ([None] * 4, ["row"] * 4, [[NAN] * 9] * 4, [["1.0"] * 9] * 4, [[[]] * 9] * 4)
+    ),
+    *(of("latency_ms", json.loads("[" * depth + "]" * depth)) for depth in (1, 400)),
+    of("reason", None),
+    of("reason", ["it broke"]),
+    lambda answer, key: answer["subnets"].__setitem__(key, json.dumps(answer["subnets"][key])),
+    lambda answer, key: answer["subnets"].__setitem__(key, {}),
+    lambda answer, key: answer["subnets"].__setitem__(key, "\ud800"),
+    lambda answer, key: answer["subnets"].__setitem__(key.upper(), answer["subnets"].pop(key)),
+    lambda answer, key: answer["subnets"][key].__setitem__("\ud800" * 100_000, 1),
+    lambda answer, key: answer["subnets"].__setitem__("x" * 10_000_000, answer["subnets"][key]),
+    lambda answer, key: answer.__setitem__(
+        "subnets", [[one, told] for one, told in answer["subnets"].items()]
+    ),
+    lambda answer, key: answer.__setitem__("subnets", json.dumps(answer["subnets"])),
+    lambda answer, key: answer.__setitem__("device_id", str(DEVICE)),
+    lambda answer, key: answer.__setitem__("device_id", None),
     *(of_row(4, value) for value in (0, NAN, None, "x")),
     *(of_row(8, value) for value in (0, NAN, None)),
     of("extras_failure", 3),
@@ -248,3 +270,77 @@ def test_a_stored_latency_that_cannot_be_counts_as_not_measured_and_gives_way(
     assert store.set_reference(row.id, 2.0) == 2.0
     store.add_measurements(lease, [measuring.row(subnet, row.id, "sample", found)])
     assert [m.latency_ms for m in store.measurements(lease.job)] == [found.latency_ms]  # type: ignore[union-attr]
+
+
+TEXTS = [
+    "no JSON",
+    "",
+    "null",
+    "[" * 100_000,
+    "[" * 900 + "]" * 900,
+    "1" * 10_000,
+    '"' + "x" * 10_000_000 + '"',
+    json.dumps(json.dumps({"device_id": 1, "subnets": {}})),
+    '{"device_id": 1, "device_id": 1, "subnets": {}, "subnets": {}}',
+]
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=range(len(TEXTS)))
+def test_a_result_that_cannot_be_read_is_refused_and_asked_for_again(
+    store: Store, lease: Lease, text: str
+) -> None:
+    there, warnings, told = device(store), list[str](), 0
+
+    def check_stop() -> None:
+        nonlocal told
+        told += 1
+        with store.acquire_agent("pi", FINGERPRINT, OPTIONS) as held:
+            if (taken := store.take_request(held)) is not None:
+                taken.finish(good(there.row.id))
+                if told < 2:
+                    with store.write() as connection:
+                        connection.execute(sa.text("UPDATE requests SET result = :text"), {"text": text})
+
+    found = remote.measure(store, lease, there, request(), warn=warnings.append, check_stop=check_stop)
+    assert all(isinstance(result, Measurement) for result in found.values())
+    assert len([line for line in warnings if "bad answer" in line]) == 1
+    assert max(map(len, warnings)) < 1000
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=range(len(TEXTS)))
+def test_a_request_that_somebody_spoilt_is_no_obstacle_when_the_job_goes_on(
+    store: Store, lease: Lease, text: str
+) -> None:
+    there = device(store)
+    spoilt = store.add_request(lease, "pi", request())
+    with store.write() as connection:
+        connection.execute(sa.text("UPDATE requests SET payload = :text"), {"text": text})
+    again = remote.submit(store, lease, there, request())
+    assert again.id != spoilt.id
+    assert store.request(spoilt.id).state == "cancelled"
+    assert again.payload == json.loads(json.dumps(request()))
+
+
+def test_over_what_processes_hung_is_told_to_the_next_agent(store: Store, lease: Lease) -> None:
+    there, (first, second, _) = device(store), request()["archs"]
+    with store.acquire_agent("pi", FINGERPRINT, OPTIONS) as held:
+        store.add_request(lease, "pi", request())
+        for subnet in (first, second, first):
+            taken = store.take_request(held)
+            assert taken is not None
+            taken.hung_over(subnet)
+    (asked,) = store.requests(lease.job)
+    assert remote.submit(store, lease, there, request()).id == asked.id
+    other = remote.submit(store, lease, there, request() | {"seed": 1})
+    assert sorted(other.payload["hung"]) == sorted([first, first, second])
+    third = remote.submit(store, lease, there, request() | {"seed": 2})
+    assert sorted(third.payload["hung"]) == sorted([first, first, second])
+
+
+def test_a_long_remark_of_an_agent_is_cut(answer: dict[str, Any]) -> None:
+    asked, changed = list(request()["archs"]), json.loads(json.dumps(answer))
+    changed["subnets"][asked[0]]["extras_failure"] = "x" * 10_000_000
+    changed["subnets"][asked[1]] = {"reason": "y" * 10_000_000}
+    found = checked_answer(changed, asked=asked, device_id=DEVICE)
+    assert len(found[asked[0]].extras_failure or "") <= 500  # type: ignore[union-attr]
+    assert len(found[asked[1]].reason) <= 500  # type: ignore[union-attr]

@@ -6,14 +6,17 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from evaluation_setup import made, wait_for_all
 from same_process import evaluating_here
 
 from nas import datasets
-from nas.evaluation import EvaluationPool
+from nas.evaluation import EvaluationPool, Failed
+from nas.evaluation._workers import BEGIN
 from search_spaces import Architecture
+from search_spaces._deadlines import Deadlines
 from search_spaces._errors import JobFailedError
 from supernet._base import Supernet
 
@@ -113,3 +116,32 @@ def test_steps_are_made_anew_before_they_hold_too_many_weights(
         monkeypatch.setattr(worker, "_most_params", steps.params - 1)
         assert [hits.tolist() for hits in pool.correct(archs, "search")] == kept
         assert worker._steps is not steps
+
+
+class Impatient(Deadlines):
+    """Of evaluating; to begin takes as long as it takes."""
+
+    def seconds(self, kind: str, work: float = 1.0) -> float:
+        return 300.0 if kind == BEGIN else 1.5
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_processes_that_hang_over_a_subnet_are_ended_and_the_others_are_evaluated(tmp_path: Path):
+    net, setup = made(tmp_path, data_name="tests.nas.slow_data")
+    smallest, other = net.space.smallest, net.space.largest
+    told: list[str] = []
+    before = set(psutil.Process().children(recursive=True))
+    with EvaluationPool(setup, workers=1, warn=told.append, deadlines=Impatient()) as pool:
+        failed, found = pool.correct([smallest, other], "search")
+        assert isinstance(failed, Failed)
+        assert "hung" in failed.reason
+        assert found.tolist() == alone(net, other, "search", slice(None))  # type: ignore[union-attr]
+        (again,) = pool.correct([other], "search")
+        assert (again == found).all()
+    assert sum("has not answered" in line for line in told) >= 3
+    assert not [p for p in psutil.Process().children(recursive=True) if p not in before and _is_ours(p)]
+
+
+def _is_ours(process: psutil.Process) -> bool:
+    return "--multiprocessing-fork" in process.cmdline()

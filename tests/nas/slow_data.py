@@ -1,0 +1,26 @@
+"""`digits`, in processes that never come back from evaluating the smallest architecture: somebody's own."""
+
+import multiprocessing
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from nas.datasets import DataSet, digits
+from nas.evaluation import _worker
+from search_spaces import Architecture
+
+
+def build(**options: Any) -> DataSet:
+    if multiprocessing.parent_process() is not None:
+        _worker.correct = _hanging(_worker.correct)
+    data: DataSet = digits.build(**options)
+    return data
+
+
+def _hanging(correct: Any) -> Any:
+    def hang(net: Any, archs: Sequence[Architecture], *rest: Any, **options: Any) -> Any:
+        while net.space.smallest in archs:
+            time.sleep(1.0)
+        return correct(net, archs, *rest, **options)
+
+    return hang
