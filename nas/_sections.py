@@ -23,6 +23,8 @@ from nas._strict import (
     known_component,
 )
 
+MOST_OF_AN_OPTION = 1_000_000_000  # a number of a searcher's
+
 DataSetName = Annotated[str, AfterValidator(partial(known_component, "nas.datasets"))]
 FamilyName = Annotated[str, AfterValidator(partial(known_component, "supernet"))]
 SearcherName = Annotated[str, AfterValidator(partial(known_component, "nas.searchers"))]
@@ -217,6 +219,9 @@ class SearchConfig(Section):
     @classmethod
     def _options_known(cls, options: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
         if options and by_author(info) and "searcher" in info.data:
+            for name, value in options.items():
+                if isinstance(value, int | float) and abs(value) > MOST_OF_AN_OPTION:
+                    raise ValueError(f"{name[:60]} is too large: at most {MOST_OF_AN_OPTION:,} is possible")
             check_option_names("nas.searchers", info.data["searcher"], options, given=1)
         return options
 

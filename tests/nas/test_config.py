@@ -13,7 +13,15 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from nas import _yaml
-from nas.config import CheckpointInit, DeviceConfig, JobConfig, TimmInit, load_config, merged
+from nas.config import (
+    CheckpointInit,
+    DeviceConfig,
+    JobConfig,
+    TimmInit,
+    checked_config,
+    load_config,
+    merged,
+)
 from search_spaces._errors import UsageError
 
 NOTHING: dict[str, str] = {}
@@ -304,3 +312,10 @@ def test_the_store_of_the_environment_is_no_part_of_a_job_and_its_patience_is(tm
     assert load_config(file, environment={}).store.patience == 600.0
     with pytest.raises(UsageError, match=r"store\.patience"):
         load_config(file, ["store.patience=-1"], environment={})
+
+
+@pytest.mark.parametrize("value", [10**9 + 1, 2**63 - 1, -(10**12), 1e300])
+def test_numbers_of_a_searcher_are_bounded(value: float) -> None:
+    tree = {"search": {"options": {"initial": value}}}
+    with pytest.raises(UsageError, match=r"search\.options: initial is too large"):
+        checked_config(tree, where="here")
