@@ -37,7 +37,7 @@ def check_epsilon(norm_eps: object) -> None:
 
 def check_image_size(image_size: object) -> None:
     """Raises UsageError unless these are the sides of an image."""
-    sides = image_size if isinstance(image_size, tuple) else ()
+    sides = image_size if isinstance(image_size, list | tuple) else ()
     if len(sides) != 2 or any(type(side) is not int or side < 1 for side in sides):
         raise UsageError(f"image_size = {short(image_size)} is not two positive integers (height, width).")
     for side in sides:

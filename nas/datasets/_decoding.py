@@ -20,6 +20,8 @@ WHITE = (255, 255, 255)
 DEPTHS = (8, 10, 12, 14, 16)  # bits of a value, as cameras and formats have them; beyond, what is needed
 SIGNED_DEPTH = 15  # of positive values in 16 bits with a sign, which Pillow reads as integers of 32 bits
 SIXTEEN, INTEGER, FLOAT, FULL = "I;16", "I", "F", "full 16"  # kinds of values of more than 8 bits
+# By content, whatever a file is called; Pillow knows more, one of which (EPS) starts a program of its own.
+FORMATS = ("BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 ORIENTATION = 0x0112
 LARGEST_FLOAT = 255.0
 
@@ -129,7 +131,7 @@ def colour(value: object) -> tuple[int, int, int]:
 
 def _decode(content: BytesIO, use: Any) -> Any:
     try:
-        with Image.open(content) as image:
+        with Image.open(content, formats=FORMATS) as image:
             image.load()
             return use(image)
     except UnreadableError:

@@ -145,6 +145,16 @@ def test_other_modes_are_read(tmp_path, mode: str) -> None:
     assert decoded(tmp_path / f"it{ending}").mode == "RGB"
 
 
+def test_a_program_that_is_called_an_image_is_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "picture.png"
+    Image.new("RGB", (8, 8)).save(path, format="EPS")
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *given, **named: pytest.fail("it was run"))
+    with pytest.raises(UnreadableError, match="no image that is known"):
+        decoded(path)
+
+
 def test_the_first_frame_of_an_animation_is_read(tmp_path) -> None:
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
     frames[0].save(tmp_path / "it.webp", save_all=True, append_images=frames[1:], lossless=True)
