@@ -74,14 +74,12 @@ def _changed(
 
 
 def _digest(space: Stage) -> str:
-    assert space.result is not None, "the stage is done"
-    digest: str = space.result["data"]["digest"]
+    digest: str = space.told("data", "digest")
     return digest
 
 
 def _check_shape(job: Job, space: Stage, data: DataSet) -> None:
-    assert space.result is not None, "the stage is done"
-    built = space.result["space"]["options"]
+    built = space.told("space", "options")
     for name, value in data_sizes(data).items():
         now = list(value) if isinstance(value, tuple) else value
         if name in built and built[name] != now:

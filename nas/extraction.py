@@ -122,7 +122,7 @@ def _extracted(store: Store, job: Job, subnet: Subnet, weights: str) -> "tuple[S
         )
     net = supernet.build(space_of(store, job))
     module = net.plain(net.space.architecture(subnet.architecture))
-    module.load_state_dict(checkpoints.load(store, store.artifact(stage.result["artifact"])), strict=True)
+    module.load_state_dict(checkpoints.load(store, store.artifact(stage.told("artifact"))), strict=True)
     return net, module.eval()
 
 
@@ -131,7 +131,7 @@ def _info(store: Store, job: Job, subnet: Subnet, weights: str) -> dict[str, Any
     info: dict[str, Any] = {
         "subnet": subnet.key,
         "job": job.name,
-        "data": job.config["data"]["name"],
+        "data": job.config.get("data", {}).get("name"),
         "params": subnet.params,
         "macs": subnet.macs,
         "weights": weights,
@@ -150,13 +150,13 @@ def _info(store: Store, job: Job, subnet: Subnet, weights: str) -> dict[str, Any
 
 def _timed(store: Store, job: Job, measurement: Measurement) -> dict[str, Any]:
     """The latency and its batch on a device that was searched for, named as in the job's constraints."""
-    names = job.config["devices"]
+    names = job.config.get("devices") or {}
     device = job_devices.searched_name(store, job, measurement.device_id)
     if device is None:
         return {}
     return {
         named("latency_ms", device, names): measurement.latency_ms,
-        named("batch", device, names): names[device]["batch"],
+        named("batch", device, names): names[device].get("batch"),
     }
 
 

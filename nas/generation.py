@@ -180,7 +180,7 @@ def _learned(store: Store, job: Job) -> tuple[Objectives, Learner, dict[Architec
     learned = generative.learned_objectives(asked)
     assert learned is not None, "a job names its objectives"
     learner = make_learner(asked, scheme, prototype, len(learned))
-    tensors = checkpoints.load(store, store.artifact(stage.result["generator"]))
+    tensors = checkpoints.load(store, store.artifact(stage.told("generator")))
     try:
         learner.policy.load(tensors)
     except RuntimeError as error:

@@ -88,7 +88,7 @@ def summary(opened: "Store", job: "Job") -> dict[str, Any]:
         **{name: row[name] for name in ("id", "state", "live", "stage", "created_at", "seconds", "error")},
         "progress": {"evaluations": row["evaluations"], "of": planned},
         "data": ((space and space.result) or {}).get("data"),
-        "data_changes": [event.data["message"] for event in opened.events(job, "data")],
+        "data_changes": [event.data.get("message", "") for event in opened.events(job, "data")],
         "now": now and now.to_dict() | {"words": now.words},
         "stages": stages,
         "counts": {

@@ -45,10 +45,10 @@ def check_data(run: Run, data: DataSet) -> None:
     """Raises JobFailedError when the data are not those with which the job began."""
     job = run.lease.job
     stage = run.store.stage(job, "space")
-    if stage is None or not stage.result or same_data(stage.result["data"]["digest"], data):
+    if stage is None or not stage.result or same_data(stage.told("data", "digest"), data):
         return
     hint = f"Restore the data, or go on with what is there: `nas resume {job.id} --accept-data`."
-    otherwise = read_otherwise(stage.result["data"]["digest"], data)
+    otherwise = read_otherwise(stage.told("data", "digest"), data)
     if otherwise:
         raise JobFailedError(
             f"Job '{job.name}' began with a version that read its images differently: now {otherwise}.",

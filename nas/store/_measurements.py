@@ -48,7 +48,7 @@ class Measurements(Database):
         in_state = sa.true() if state is None else c.state == state
         if state != "failed":
             in_state &= (c.state == "failed") | plausible(c.latency_ms)
-        which = (c.job_id == job.id) & for_purpose & in_state
+        which = (c.job_id == job.id) & for_purpose & in_state & _known_device(c.device_id)
         query = with_subnet(t.measurements).where(which).order_by(c.id)
         with self.read() as connection:
             return [Measurement(**nested(row)) for row in connection.execute(query).mappings()]
@@ -85,9 +85,15 @@ class Measurements(Database):
         c = t.predictors.c
         on_device = sa.true() if device_id is None else c.device_id == device_id
         query = sa.select(t.predictors).where((c.job_id == job.id) & (c.metric == metric) & on_device)
+        query = query.where(_known_device(c.device_id))
         with self.read() as connection:
             found = fetch(connection, Predictor, query.order_by(c.id).limit(1))
         return found[0] if found else None
+
+
+def _known_device(device_id: sa.ColumnElement[int]) -> sa.ColumnElement[bool]:
+    """Whether there is the device: a row of one that is gone says nothing, as one of a gone subnet."""
+    return device_id.in_(sa.select(t.devices.c.id))
 
 
 def plausible(milliseconds: sa.ColumnElement[float]) -> sa.ColumnElement[bool]:

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from search_spaces._errors import StoreError
+
 JSON = dict[str, Any]
 
 
@@ -41,6 +43,19 @@ class Stage:
     started_at: datetime
     finished_at: datetime | None
     result: JSON | None
+
+    def told(self, *keys: str) -> Any:
+        """What the result says under these keys, one below the other. Raises StoreError where it does not."""
+        found: Any = self.result
+        for key in keys:
+            if not isinstance(found, dict) or key not in found:
+                raise StoreError(
+                    f"The store is damaged: the result of stage '{self.name}' does not say its "
+                    f"{'.'.join(keys)}.",
+                    "`nas doctor` checks the store.",
+                )
+            found = found[key]
+        return found
 
 
 @dataclass(frozen=True)

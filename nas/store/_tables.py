@@ -6,8 +6,10 @@ from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
+from pydantic import BaseModel
 from sqlalchemy.engine import Dialect
 
+from nas.store import _forms as forms
 from nas.store._values import plain, storable_text
 from search_spaces._errors import StoreError
 
@@ -37,26 +39,52 @@ class UTCDateTime(sa.TypeDecorator[datetime]):
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any] | None:
+        """As the base class; what SQLite keeps and is no moment raises StoreError."""
+        read = super().result_processor(dialect, coltype)
+        assert read is not None, "there is a process_result_value"
+
+        def checked(value: Any) -> Any:
+            try:
+                return read(value)
+            except (ValueError, TypeError, OverflowError) as error:
+                raise damaged("a moment", "it is none") from error
+
+        return checked
+
+
+def damaged(what: str, reason: str) -> StoreError:
+    """The error of a row that somebody else has written."""
+    return StoreError(
+        f"The store is damaged: {what} of a row cannot be read, {reason}.", "`nas doctor` checks the store."
+    )
+
 
 class PlainJSON(sa.TypeDecorator[object]):
     """JSON without NaN and infinities: a section of named values, unless `kinds` say otherwise.
 
-    What comes out is of these kinds: a row that somebody else has written raises StoreError.
+    What comes out is of these kinds, and of this form below the first level: a row that somebody else has
+    written raises StoreError.
     """
 
     impl = sa.JSON(none_as_null=True)
     cache_ok = True
 
-    def __init__(self, what: str, kinds: tuple[type, ...] = (dict,)) -> None:
+    def __init__(
+        self, what: str, kinds: tuple[type, ...] = (dict,), *, form: type[BaseModel] | None = None
+    ) -> None:
         super().__init__()
-        self.what, self.kinds = what, kinds
+        self.what, self.kinds, self.form = what, kinds, form
 
     def process_bind_param(self, value: object, dialect: Dialect) -> object:
         return plain(value)
 
     def process_result_value(self, value: object, dialect: Dialect) -> object:
         if not isinstance(value, self.kinds):
-            raise self._damaged(f"it is {'null' if value is None else f'a {type(value).__name__}'}")
+            raise damaged(self.what, f"it is {'null' if value is None else f'a {type(value).__name__}'}")
+        wrong = None if self.form is None or value is None else forms.fault(self.form, value)
+        if wrong is not None:
+            raise damaged(self.what, wrong)
         return value
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any] | None:
@@ -68,15 +96,9 @@ class PlainJSON(sa.TypeDecorator[object]):
             try:
                 return read(value)
             except (ValueError, TypeError, RecursionError) as error:
-                raise self._damaged(f"it is no JSON ({type(error).__name__})") from error
+                raise damaged(self.what, f"it is no JSON ({type(error).__name__})") from error
 
         return checked
-
-    def _damaged(self, reason: str) -> StoreError:
-        return StoreError(
-            f"The store is damaged: {self.what} of a row cannot be read, {reason}.",
-            "`nas doctor` checks the store.",
-        )
 
 
 OPTIONAL = (dict, type(None))
@@ -111,10 +133,66 @@ class ToldObject(ToldJSON):
         return found if isinstance(found, dict) else None if type(None) in self.kinds else {}
 
 
-class AnyText(sa.TypeDecorator[str]):
+class Checked(sa.TypeDecorator[Any]):
+    """A column whose type SQLite does not enforce: a value of another type raises StoreError."""
+
+    cache_ok = True
+    python_types: tuple[type, ...] = (str,)
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any] | None:
+        """As the base class; only SQLite keeps values of other types, and is asked."""
+        if dialect.name != "sqlite":
+            return super().result_processor(dialect, coltype)
+        allowed = frozenset((*self.python_types, type(None)))
+
+        def checked(value: Any) -> Any:
+            if type(value) not in allowed:
+                raise damaged("a column", f"a {type(value).__name__} stands where it cannot be")
+            return value
+
+        return checked
+
+
+class Text(Checked):
+    """Text."""
+
+    impl = sa.Text
+    cache_ok = True
+
+
+class Word(Checked):
+    """Short text, of at most so many characters where the database counts them."""
+
+    impl = sa.String
+    cache_ok = True
+
+
+class Whole(Checked):
+    """A whole number."""
+
+    impl = sa.Integer
+    cache_ok = True
+    python_types = (int,)
+
+
+class BigWhole(Whole):
+    """A whole number of 64 bits."""
+
+    impl = sa.BigInteger
+    cache_ok = True
+
+
+class Real(Checked):
+    """A number."""
+
+    impl = sa.Double
+    cache_ok = True
+    python_types = (float, int)
+
+
+class AnyText(Text):
     """Text from outside (messages of exceptions), made storable."""
 
-    impl = sa.Text()
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
@@ -138,7 +216,7 @@ store = sa.Table(
     "store",
     metadata,
     _id(),
-    sa.Column("uuid", sa.String(32), nullable=False),
+    sa.Column("uuid", Word(32), nullable=False),
     _created(),
 )
 
@@ -146,19 +224,19 @@ jobs = sa.Table(
     "jobs",
     metadata,
     _id(),
-    sa.Column("name", sa.Text, nullable=False, unique=True),
-    sa.Column("state", sa.String(16), nullable=False),
-    sa.Column("config", PlainJSON("config in jobs"), nullable=False),
+    sa.Column("name", Text, nullable=False, unique=True),
+    sa.Column("state", Word(16), nullable=False),
+    sa.Column("config", PlainJSON("config in jobs", form=forms.Config), nullable=False),
     sa.Column("provenance", PlainJSON("provenance in jobs"), nullable=False),
-    sa.Column("seed", sa.BigInteger, nullable=False),
+    sa.Column("seed", BigWhole, nullable=False),
     _created(),
     sa.Column("started_at", UTCDateTime),
     sa.Column("finished_at", UTCDateTime),
     sa.Column("error", AnyText),
     sa.Column("stop_requested", sa.Boolean, nullable=False),
-    sa.Column("owner", sa.Text),
-    sa.Column("lease_until", sa.Double),
-    sa.Column("attempt", sa.Integer, nullable=False),
+    sa.Column("owner", Text),
+    sa.Column("lease_until", Real),
+    sa.Column("attempt", Whole, nullable=False),
 )
 
 stages = sa.Table(
@@ -166,12 +244,12 @@ stages = sa.Table(
     metadata,
     _id(),
     _of("job"),
-    sa.Column("name", sa.Text, nullable=False),
-    sa.Column("key", sa.Text, nullable=False),
-    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("name", Text, nullable=False),
+    sa.Column("key", Text, nullable=False),
+    sa.Column("state", Word(16), nullable=False),
     sa.Column("started_at", UTCDateTime, nullable=False),
     sa.Column("finished_at", UTCDateTime),
-    sa.Column("result", PlainJSON("result in stages", OPTIONAL)),
+    sa.Column("result", PlainJSON("result in stages", OPTIONAL, form=forms.Result)),
     sa.UniqueConstraint("job_id", "name"),
 )
 
@@ -180,10 +258,10 @@ subnets = sa.Table(
     metadata,
     _id(),
     _of("job"),
-    sa.Column("key", sa.Text, nullable=False),
+    sa.Column("key", Text, nullable=False),
     sa.Column("architecture", PlainJSON("architecture in subnets"), nullable=False),
-    sa.Column("params", sa.BigInteger, nullable=False),
-    sa.Column("macs", sa.BigInteger, nullable=False),
+    sa.Column("params", BigWhole, nullable=False),
+    sa.Column("macs", BigWhole, nullable=False),
     sa.UniqueConstraint("job_id", "key"),
 )
 
@@ -193,17 +271,17 @@ evaluations = sa.Table(
     _id(),
     _of("subnet"),
     _of("job", indexed=True),
-    sa.Column("split", sa.String(32), nullable=False),
-    sa.Column("weights", sa.String(32), nullable=False),
-    sa.Column("metric", sa.String(64), nullable=False),
-    sa.Column("state", sa.String(16), nullable=False),
-    sa.Column("value", sa.Double),
-    sa.Column("stderr", sa.Double),
-    sa.Column("count", sa.Integer),
+    sa.Column("split", Word(32), nullable=False),
+    sa.Column("weights", Word(32), nullable=False),
+    sa.Column("metric", Word(64), nullable=False),
+    sa.Column("state", Word(16), nullable=False),
+    sa.Column("value", Real),
+    sa.Column("stderr", Real),
+    sa.Column("count", Whole),
     sa.Column("reason", AnyText),
-    sa.Column("batch", sa.Integer),
-    sa.Column("position", sa.Integer),
-    sa.Column("objectives", PlainJSON("objectives in evaluations"), nullable=False),
+    sa.Column("batch", Whole),
+    sa.Column("position", Whole),
+    sa.Column("objectives", PlainJSON("objectives in evaluations", form=forms.Numbers), nullable=False),
     _created(),
     sa.UniqueConstraint("subnet_id", "split", "weights", "metric"),
 )
@@ -215,9 +293,9 @@ hits = sa.Table(
     _id(),
     _of("subnet"),
     _of("job", indexed=True),
-    sa.Column("split", sa.String(32), nullable=False),
-    sa.Column("weights", sa.String(32), nullable=False),
-    sa.Column("count", sa.Integer, nullable=False),
+    sa.Column("split", Word(32), nullable=False),
+    sa.Column("weights", Word(32), nullable=False),
+    sa.Column("count", Whole, nullable=False),
     sa.Column("bits", sa.LargeBinary, nullable=False),
     sa.UniqueConstraint("subnet_id", "split", "weights"),
 )
@@ -226,22 +304,22 @@ devices = sa.Table(
     "devices",
     metadata,
     _id(),
-    sa.Column("name", sa.Text, nullable=False),
-    sa.Column("digest", sa.String(64), nullable=False, unique=True),
+    sa.Column("name", Text, nullable=False),
+    sa.Column("digest", Word(64), nullable=False, unique=True),
     sa.Column("fingerprint", ToldObject("fingerprint in devices"), nullable=False),
     _created(),
     sa.Column("options", ToldObject("options in devices", OPTIONAL)),
-    sa.Column("reference_ms", sa.Double),
+    sa.Column("reference_ms", Real),
 )
 
 agents = sa.Table(
     "agents",
     metadata,
     _id(),
-    sa.Column("name", sa.Text, nullable=False, unique=True),
+    sa.Column("name", Text, nullable=False, unique=True),
     _of("device"),
-    sa.Column("owner", sa.Text),
-    sa.Column("lease_until", sa.Double),
+    sa.Column("owner", Text),
+    sa.Column("lease_until", Real),
 )
 
 requests = sa.Table(
@@ -249,14 +327,14 @@ requests = sa.Table(
     metadata,
     _id(),
     _of("job", indexed=True),
-    sa.Column("agent", sa.Text, nullable=False, index=True),
-    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("agent", Text, nullable=False, index=True),
+    sa.Column("state", Word(16), nullable=False),
     sa.Column("payload", ToldJSON("payload in requests"), nullable=False),
     sa.Column("result", ToldJSON("result in requests", OPTIONAL)),
     sa.Column("error", AnyText),
-    sa.Column("owner", sa.Text),
-    sa.Column("lease_until", sa.Double),
-    sa.Column("attempt", sa.Integer, nullable=False),
+    sa.Column("owner", Text),
+    sa.Column("lease_until", Real),
+    sa.Column("attempt", Whole, nullable=False),
     _created(),
     sa.Column("finished_at", UTCDateTime),
 )
@@ -268,19 +346,19 @@ measurements = sa.Table(
     _of("job", indexed=True),
     _of("subnet"),
     _of("device"),
-    sa.Column("purpose", sa.String(32), nullable=False),
-    sa.Column("latency_ms", sa.Double),
-    sa.Column("spread_ms", sa.Double),
-    sa.Column("reference_ms", sa.Double),
-    sa.Column("rounds", sa.Integer, nullable=False),
+    sa.Column("purpose", Word(32), nullable=False),
+    sa.Column("latency_ms", Real),
+    sa.Column("spread_ms", Real),
+    sa.Column("reference_ms", Real),
+    sa.Column("rounds", Whole, nullable=False),
     sa.Column("raw", PlainJSON("raw in measurements", (dict, list)), nullable=False),
     _created(),
-    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("state", Word(16), nullable=False),
     sa.Column("reason", AnyText),
-    sa.Column("stderr_ms", sa.Double),
-    sa.Column("contention", sa.Double),
-    sa.Column("memory_bytes", sa.BigInteger),
-    sa.Column("energy_mj", sa.Double),
+    sa.Column("stderr_ms", Real),
+    sa.Column("contention", Real),
+    sa.Column("memory_bytes", BigWhole),
+    sa.Column("energy_mj", Real),
     sa.UniqueConstraint("subnet_id", "device_id", "purpose"),
 )
 
@@ -290,10 +368,10 @@ predictors = sa.Table(
     _id(),
     _of("job"),
     _of("device"),
-    sa.Column("metric", sa.String(64), nullable=False),
-    sa.Column("kind", sa.String(64), nullable=False),
+    sa.Column("metric", Word(64), nullable=False),
+    sa.Column("kind", Word(64), nullable=False),
     sa.Column("state", PlainJSON("state in predictors"), nullable=False),
-    sa.Column("score", PlainJSON("score in predictors"), nullable=False),
+    sa.Column("score", PlainJSON("score in predictors", form=forms.Score), nullable=False),
     _created(),
     sa.UniqueConstraint("job_id", "device_id", "metric"),
 )
@@ -303,11 +381,11 @@ artifacts = sa.Table(
     metadata,
     _id(),
     _of("job"),
-    sa.Column("kind", sa.String(64), nullable=False),
-    sa.Column("path", sa.Text, nullable=False),
-    sa.Column("sha256", sa.String(64), nullable=False),
-    sa.Column("size", sa.BigInteger, nullable=False),
-    sa.Column("step", sa.Integer),
+    sa.Column("kind", Word(64), nullable=False),
+    sa.Column("path", Text, nullable=False),
+    sa.Column("sha256", Word(64), nullable=False),
+    sa.Column("size", BigWhole, nullable=False),
+    sa.Column("step", Whole),
     _created(),
     sa.UniqueConstraint("job_id", "path"),
 )
@@ -317,10 +395,10 @@ events = sa.Table(
     metadata,
     _id(),
     _of("job"),
-    sa.Column("stage", sa.Text, nullable=False),
-    sa.Column("kind", sa.String(64), nullable=False),
-    sa.Column("step", sa.Integer),
-    sa.Column("data", PlainJSON("data in events"), nullable=False),
+    sa.Column("stage", Text, nullable=False),
+    sa.Column("kind", Word(64), nullable=False),
+    sa.Column("step", Whole),
+    sa.Column("data", PlainJSON("data in events", form=forms.Happened), nullable=False),
     _created(),
     # A resumed stage repeats the steps since its last checkpoint; their rows must not appear twice.
     sa.UniqueConstraint("job_id", "kind", "stage", "step"),

@@ -31,7 +31,7 @@ def searched_for(store: Store, job: Job) -> dict[str, int]:
     for name in names[1:]:
         stage = store.stage(job, latency_stage(name))
         if stage is not None and stage.result is not None:
-            found[name] = stage.result["device_id"]
+            found[name] = stage.told("device_id")
     return found
 
 

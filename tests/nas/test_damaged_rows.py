@@ -1,6 +1,8 @@
-"""Rows that somebody else has written: JSON of another type, or none at all, in every column that has it."""
+"""Rows that somebody else has written: values of another type in columns, and anywhere inside their JSON."""
 
 import json
+import sqlite3
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -56,7 +58,75 @@ def filled(store_url: str) -> tuple[str, str]:
     return store_url, key
 
 
-@pytest.mark.parametrize("text", ["3", DEEP, "garbage"], ids=["number", "deep", "garbage"])
+# A column, the place in its JSON (none: the column itself), and what stands there as SQL or JSON.
+LEAVES = [
+    ("jobs.config", "$.devices", "[3]"),
+    ("jobs.config", "$.data", '"x"'),
+    ("stages.result", "$.baseline", '{"classes": 0}'),
+    ("stages.result", "$.reproducibility", '{"ranking": {"tau": "x"}}'),
+    ("predictors.score", "$.mape", '"x"'),
+    ("evaluations.objectives", "$.latency_ms", '{"a": 1}'),
+    ("jobs.created_at", None, "'x'"),
+    ("subnets.params", None, "'x'"),
+    ("measurements.device_id", None, "-1"),
+    ("devices.name", None, "x'00ff'"),
+]
+MORE = [
+    *(
+        ("jobs.config", f"$.{name}", value)
+        for name in ("data", "search", "supernet")
+        for value in ("3", "[]")
+    ),
+    *(("stages.result", "$.space.options", value) for value in ("null", "[1]", '"x"')),
+    *(("stages.result", f"$.{name}", '"x"') for name in ("space", "data", "baseline", "predicted_ms")),
+    ("stages.result", "$.reproducibility", '{"ranking": null}'),
+    *(("predictors.score", f"$.{name}", "true") for name in ("count", "tau", "repeatability", "held_out")),
+    *(("events.data", f"$.{name}", "[]") for name in ("hypervolume", "loss", "step")),
+    *(("evaluations.objectives", "$.accuracy", value) for value in ("[]", "true", '"x"')),
+    *(("subnets.architecture", f"$.{name}", "{}") for name in ("depth", "embed_dim")),
+    *(
+        (f"jobs.{name}", None, value)
+        for name in ("state", "finished_at", "attempt")
+        for value in ("x'ff'", "1e300")
+    ),
+    *(
+        (f"evaluations.{name}", None, "'x'")
+        for name in ("value", "stderr", "position", "metric", "created_at")
+    ),
+    *((f"measurements.{name}", None, "'x'") for name in ("latency_ms", "rounds", "memory_bytes")),
+]
+
+
+@pytest.mark.parametrize(
+    ("column", "place", "value"), [*LEAVES, *(pytest.param(*leaf, marks=pytest.mark.slow) for leaf in MORE)]
+)
+def test_a_damaged_leaf_is_told_and_no_internal_error(
+    column: str, place: str | None, value: str, filled: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """SQLite's own: a server keeps its columns' types."""
+    url, key = filled
+    table, _, name = column.partition(".")
+    put = value if place is None else f"json_set({name}, '{place}', json('{value}'))"
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection, connection:
+        connection.execute(f"UPDATE {table} SET {name} = {put}")
+    _told_by_every_view(url, key, capsys)
+
+
+def test_a_stage_that_lacks_what_is_asked_is_named(filled: tuple[str, str]) -> None:
+    with Store.open(filled[0]) as store:
+        stage = store.stage(store.job("j"), "space")
+    assert stage is not None
+    assert stage.told("space", "family") == "matformer"
+    for keys in (("device_id",), ("space", "family", "x")):
+        with pytest.raises(StoreError, match=f"result of stage 'space' does not say its {'.'.join(keys)}"):
+            stage.told(*keys)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["3", *(pytest.param(text, marks=pytest.mark.slow) for text in (DEEP, "garbage"))],
+    ids=["number", "deep", "garbage"],
+)
 @pytest.mark.parametrize("column", COLUMNS, ids=str)
 def test_a_damaged_row_is_told_and_no_internal_error(
     column: sa.Column[Any], text: str, filled: tuple[str, str], capsys: pytest.CaptureFixture[str]
@@ -67,6 +137,19 @@ def test_a_damaged_row_is_told_and_no_internal_error(
             pytest.skip("the server refuses what is no JSON")
         statement = f"UPDATE {column.table.name} SET {column.name} = :text"
         connection.execute(sa.text(statement), {"text": text})
+    _told_by_every_view(url, key, capsys)
+
+
+def test_the_damaged_column_is_named(filled: tuple[str, str]) -> None:
+    with Store.open(filled[0]) as store:
+        with store.write() as connection:
+            connection.execute(sa.text("UPDATE jobs SET config = '[]'"))
+        with pytest.raises(StoreError, match="config in jobs of a row cannot be read, it is a list"):
+            store.job("j")
+
+
+def _told_by_every_view(url: str, key: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """No verb that reads, and no callback, takes what is stored for a fault of its own."""
     for verb in ("ls", "show j", "front j", f"predict j {key}", "devices ls"):
         code = main([*verb.split(), "--store", url])
         assert "internal error" not in capsys.readouterr().err, verb
@@ -76,11 +159,3 @@ def test_a_damaged_row_is_told_and_no_internal_error(
         asked = json.loads(json.dumps(body).replace("KEY", key))
         sent = client.post("/_dash-update-component", json=asked, headers={"Host": "127.0.0.1:8050"})
         assert sent.status_code < 500, sent.get_data(as_text=True)[-300:]
-
-
-def test_the_damaged_column_is_named(filled: tuple[str, str]) -> None:
-    with Store.open(filled[0]) as store:
-        with store.write() as connection:
-            connection.execute(sa.text("UPDATE jobs SET config = '[]'"))
-        with pytest.raises(StoreError, match="config in jobs of a row cannot be read, it is a list"):
-            store.job("j")
