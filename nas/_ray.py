@@ -5,7 +5,9 @@ What Ray does is never the record: workers compute, this process writes to the s
 
 import logging
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
@@ -94,6 +96,15 @@ def _init(**options: Any) -> None:
         raise
     finally:
         utils.set_sigterm_handler = set_handler
+        _hear_signals()
+
+
+def _hear_signals() -> None:
+    """Makes signals Python's again: Ray's library installs a handler below it that aborts the process."""
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if (handler := signal.getsignal(number)) is not None:
+                signal.signal(number, handler)
 
 
 @contextmanager

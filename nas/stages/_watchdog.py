@@ -197,22 +197,34 @@ class Watchdog:
         if self._end is None or self._ended or self._over.is_set():
             return
         self._ended = True
-        children = psutil.Process().children(recursive=True)
         leaving = threading.Thread(target=self._last_words, args=(error,), daemon=True)
         leaving.start()
         leaving.join(LEAVE_SECONDS if error is None else NOTE_SECONDS)
-        for child in children:
-            with suppress(psutil.Error):
-                if "resource_tracker" not in " ".join(
-                    child.cmdline()
-                ):  # it tidies up when all others are gone
-                    child.kill()
+        children = _suspended_children()
         remove_passing_folders()
+        for child in children:  # at once: Ray aborts this process when it misses one of them
+            with suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
         self._end(error)
 
     def _last_words(self, error: NASError | None) -> None:
         with suppress(NASError):  # it is another's by now, or the store does not answer
             self._leave(error)
+
+
+def _suspended_children() -> list[int]:
+    """The ids of all that this process has started, none of which starts anything any more."""
+    suspended: list[int] = []
+    seen: set[int] = set()
+    while new := [child for child in psutil.Process().children(recursive=True) if child.pid not in seen]:
+        seen.update(child.pid for child in new)
+        for child in new:
+            with suppress(psutil.Error):
+                # The tracker of resources tidies up when all others are gone.
+                if "resource_tracker" not in " ".join(child.cmdline()):
+                    child.suspend()
+                    suspended.append(child.pid)
+    return suspended
 
 
 _watchdog: Watchdog | None = None
