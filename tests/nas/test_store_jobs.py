@@ -173,7 +173,7 @@ def test_stop_is_asked_for_once_the_job_runs_and_refused_after_its_end(store):
         store.request_stop(job)
 
 
-INSERT = "INSERT INTO devices (name, digest, fingerprint, created_at) VALUES ('a', 'b', '{}', 'c')"
+INSERT = "INSERT INTO devices (name, digest, fingerprint, created_at) VALUES ('a', 'b', '{}', '2026-01-01')"
 
 
 @pytest.mark.parametrize(
