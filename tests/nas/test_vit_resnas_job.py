@@ -215,12 +215,12 @@ def test_what_does_not_fit_is_one_sentence(supernet: dict[str, Any], message: st
     ],
 )
 def test_the_check_before_a_job_finds_it(section: str, values: dict[str, Any], message: str | None) -> None:
-    config = checked_config(CONFIG | {section: CONFIG[section] | values}, where="here")
+    tree = CONFIG | {section: CONFIG[section] | values}
     if message is None:
-        check(config)
+        check(checked_config(tree, where="here"))
         return
     with pytest.raises(UsageError, match=message):
-        check(config)
+        check(checked_config(tree, where="here"))
 
 
 def test_patch_mixup_of_a_family_without_patches_is_refused_before_it_runs() -> None:
