@@ -1,7 +1,7 @@
 VENV := .venv
 STAMP := $(VENV)/.installed
-# What sends signals to its own process has one of its own: once a worker that had run many tests died of it.
-SIGNALS := tests/nas/test_watchdog.py
+# What sends signals to its own process has one of its own: twice a worker that had run many tests died of it.
+SIGNALS := tests/nas/test_watchdog.py tests/nas/measuring/test_agent.py
 PYTHON ?= $(shell for name in python3.11 python3; do "$$name" -c "" 2>/dev/null && { echo "$$name"; break; }; done)
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -34,11 +34,11 @@ quickstart: $(STAMP)
 
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(VENV)/bin/pytest $(SIGNALS)
-	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -n 2 --dist loadfile --ignore $(SIGNALS)
+	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -n 2 --dist loadfile $(addprefix --ignore ,$(SIGNALS))
 
 test-all: $(STAMP)
 	OMP_NUM_THREADS=1 $(VENV)/bin/pytest $(SIGNALS)
-	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -n 2 --dist loadfile -m "not gpu" --timeout 1800 --ignore $(SIGNALS)
+	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -n 2 --dist loadfile -m "not gpu" --timeout 1800 $(addprefix --ignore ,$(SIGNALS))
 
 # A make of its own, so that the environment is installed and kept by the same rule.
 test-python:

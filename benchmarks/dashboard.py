@@ -23,8 +23,8 @@ import sqlalchemy as sa
 
 import search_spaces
 from nas.store import NewEvent, Store
-from nas.store import _tables as t
-from nas.store._values import now
+from nas.store import tables as t
+from nas.store.values import now
 
 JOB = "large"
 CONFIG = {"supernet": {"family": "matformer"}, "devices": {"cpu": {}}, "search": {"evaluations": 10_000_000}}

@@ -16,17 +16,16 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
+from forward_work import ForwardWork, cached_work, forward_work
 from torch import Tensor, nn
 
 import search_spaces
 import supernet
 from search_spaces import Architecture, SearchSpace
-from supernet._base import Supernet
-from supernet._evaluate import correct
-from supernet._forward_work import ForwardWork, cached_work, forward_work
-from supernet._prefix_cache import PrefixCache
-from supernet._steps import shared_steps
-from supernet._trie import Descent
+from supernet.evaluation.prefix_cache import PrefixCache
+from supernet.evaluation.scores import Descent, correct
+from supernet.evaluation.steps import shared_steps
+from supernet.supernet import Supernet
 
 SETS = ((4, 241), (6, 64), (12, 64))  # depth, subnets
 FAMILIES = ("matformer", "autoformer", "vit_resnas", "turbovit_digit_pairs", "stitching")

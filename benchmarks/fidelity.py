@@ -1,6 +1,6 @@
 """Racing against evaluation in full: images that a search looks at, and the front that it ends with.
 
-The supernet of the quickstart is trained and all its subnets are evaluated once on both held-out splits.
+The supernet of `searched_job.yaml` is trained and all its subnets are evaluated once on both held-out splits.
 Searches then look their evaluations up, through the job's own stage, with the same seeds with and without
 racing, and with as many images as racing looks at but the same ones for every subnet ("first"). Fronts are
 compared by the report split, which no search sees: hypervolume of the finalists, with the standard error that
@@ -30,23 +30,22 @@ from nas import datasets
 from nas.config import JobConfig, load_config, merged
 from nas.datasets import DataSet
 from nas.evaluation import Hits
+from nas.job_run import Run
 from nas.progress import Silent
-from nas.spaces import resolve
-from nas.stages._beliefs import believed
-from nas.stages._objectives import Objectives, values_of
-from nas.stages._run import Run
-from nas.stages._seen_more import show_more
-from nas.stages.finalists import choose
-from nas.stages.search import search
-from nas.stages.train import recipe, strategy
+from nas.search.belief import believed
+from nas.search.finalists import choose, show_more
+from nas.search.objectives import Objectives, values_of
+from nas.search.stage import search
+from nas.spaces.job_space import resolve
 from nas.store import Evaluation, Store
+from nas.training.supernets import strategy
 from search_spaces import Architecture, SearchSpace
-from search_spaces._space import Codes
-from supernet._evaluate import correct
-from supernet._standard_errors import MeanErrors
-from supernet._train import Training
+from search_spaces.space import Codes
+from supernet.evaluation.scores import correct
+from supernet.evaluation.standard_errors import MeanErrors
+from supernet.training.trainer import Training
 
-EXAMPLE = Path(__file__).parent.parent / "examples" / "quickstart.yaml"
+JOB = Path(__file__).parent / "searched_job.yaml"
 BATCH = 256
 
 
@@ -56,7 +55,7 @@ class NoLatency:
     def metrics(self, codes: Codes) -> dict[str, Any]:
         return {"latency_ms": np.ones(len(codes))}
 
-    bounds = metrics
+    limited = metrics
 
     def intervals(self, codes: Codes) -> dict[str, Any]:
         return {}
@@ -88,7 +87,7 @@ def tabulated(config: JobConfig, data: DataSet, space: SearchSpace, file: Path |
         with np.load(file) as stored:
             return {s: np.unpackbits(stored[s], axis=1, count=data.sizes[s]).astype(np.bool_) for s in SPLITS}
     net = supernet.build(space, seed=config.seed)
-    training = Training(net, strategy(config.train.sampling, net), recipe(config), seed=config.seed)
+    training = Training(net, strategy(config.train.sampling, net), config.train, seed=config.seed)
     for _ in training.run(lambda step: data.train_batch(config.seed, step, config.train.batch_size)):
         pass
     archs = space.decode(space.all_codes())
@@ -170,7 +169,7 @@ def main() -> None:
     parser.add_argument("--made", type=int, metavar="SEED", help="a made truth, and no supernet")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    config = load_config(EXAMPLE, environment={})
+    config = load_config(JOB, environment={})
     data = datasets.build(config.data.name, **config.data.options)
     space = resolve(config, data)
     made = options.made is not None

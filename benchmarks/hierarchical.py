@@ -29,11 +29,11 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import search_spaces
-from dashboards._look import BLACK, BLUE, GREY, ORANGE, framed
-from predictors._measurement import Measurement, measure
+from dashboards.figures.look import BLACK, BLUE, GREY, ORANGE, framed
 from predictors.devices import torch_cpu
-from search_spaces.turbovit import plain_config
-from supernet._plain_hiera import Hiera
+from predictors.measurement.rounds import Measurement, measure
+from search_spaces.families.turbovit import plain_config
+from supernet.plain.hiera import Hiera
 
 SIDE = 224
 REFERENCE = "turbovit_like"

@@ -22,7 +22,7 @@ from latency_score import builder, designed, fitted, grown, mean_score, scored, 
 from latency_speed import print_speeds
 from latency_tables import SLOW, print_budgets, print_data, print_intervals, print_predictors, print_transfer
 
-from nas._latency_sections import PredictorConfig
+from nas.config.latency import PredictorConfig
 
 # lookup_table is left out: it needs every layer of a space timed alone.
 PREDICTORS = ("roofline", "flops", "additive", "gp", "gbm", "mlp", "auto")

@@ -12,12 +12,12 @@ import numpy as np
 
 import search_spaces
 import supernet
-from nas.measuring import build_device
-from predictors._features import Workload
-from predictors._measurement import Failure, Measurement, measure
-from predictors._metrics import Floats
+from nas.measuring.requests import build_device
+from predictors.measurement.rounds import Failure, Measurement, measure
+from predictors.regression.features import Workload
+from predictors.regression.metrics import Floats
 from search_spaces import SearchSpace
-from search_spaces._space import Codes
+from search_spaces.space import Codes
 
 _VIT = {"image_size": (224, 224), "num_classes": 1000, "in_chans": 3}
 SPACES: Mapping[str, tuple[str, Mapping[str, Any]]] = {

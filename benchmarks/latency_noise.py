@@ -24,8 +24,8 @@ import numpy as np
 import torch
 from latency_data import SPACES, measure_session
 
-from predictors._measurement import RAW, Measurement, repeatability
-from predictors._metrics import Floats, Score, score
+from predictors.measurement.rounds import RAW, Measurement, repeatability
+from predictors.regression.metrics import Floats, Score, score
 
 STATISTICS: Mapping[str, Callable[[Floats], float]] = {
     "median": np.median,

@@ -10,16 +10,16 @@ import numpy as np
 from latency_data import Labels
 from numpy.typing import NDArray
 
-from nas._latency_sections import PredictorConfig
-from nas.stages._sampling import FIRST, GROWTH, enough
-from predictors import roofline
-from predictors._design import next_to_measure
-from predictors._intervals import STD_PER_HALF_WIDTH, interval
-from predictors._measurement import repeatability
-from predictors._metrics import Floats, Score, rank_correlation, score
-from predictors._predictor import Predictor
+from nas.config.latency import PredictorConfig
+from nas.measuring.latency_fit import FIRST, GROWTH, errs_within_noise
+from predictors.latency import roofline
+from predictors.measurement.rounds import repeatability
+from predictors.predictor import Predictor
+from predictors.regression.design import next_to_measure
+from predictors.regression.intervals import STD_PER_HALF_WIDTH, interval
+from predictors.regression.metrics import Floats, Score, rank_correlation, score
 from search_spaces import SearchSpace
-from search_spaces._registry import load
+from search_spaces.registry import load
 
 Indices = NDArray[np.int64]
 ENDS = (0, 1)  # the smallest and the largest network come first in the data
@@ -67,7 +67,9 @@ def grown(labels: Labels, split: Split) -> tuple[Predictor, Indices]:
     while True:
         fitted = build(labels.space).fit(labels.codes[chosen], labels.first[chosen])
         noise = repeatability([labels.sessions[0][i] for i in chosen]).sigma
-        if len(chosen) >= MOST_SAMPLES or enough(labels.space, fitted, noise=noise, seed=split.seed):
+        if len(chosen) >= MOST_SAMPLES or errs_within_noise(
+            labels.space, fitted, noise=noise, seed=split.seed
+        ):
             return fitted, chosen
         more = designed(labels, split, len(chosen) + (GROWTH + 1) // 2, chosen.tolist())
         fresh = np.setdiff1d(split.pool, more)
@@ -76,7 +78,7 @@ def grown(labels: Labels, split: Split) -> tuple[Predictor, Indices]:
 
 
 def builder(name: str, labels: Labels, **options: Any) -> Callable[[SearchSpace], Predictor]:
-    return partial(load("predictors", name).build, **asdict(labels.workload), **options)
+    return partial(load("predictors.latency", name).build, **asdict(labels.workload), **options)
 
 
 def fitted(build: Callable[[SearchSpace], Predictor], labels: Labels, chosen: Indices) -> Predictor:

@@ -11,10 +11,10 @@ from statistics import median
 import numpy as np
 
 import search_spaces
-from predictors._predictor import Predictor
+from predictors.predictor import Predictor
 from search_spaces import SearchSpace
-from search_spaces._registry import load
-from search_spaces._space import Codes
+from search_spaces.registry import load
+from search_spaces.space import Codes
 
 FITTED = 20
 MILLION = 1_000_000
@@ -53,7 +53,7 @@ def sample(space: SearchSpace) -> tuple[Codes, np.ndarray]:
 
 def speed(name: str, space: SearchSpace) -> Speed:
     codes, latency_ms = sample(space)
-    built: Predictor = load("predictors", name).build(space)
+    built: Predictor = load("predictors.latency", name).build(space)
     fitted = built.fit(codes, latency_ms)
     fits = [cpu_s(lambda: built.fit(codes, latency_ms))]
     if fits[0] < SLOW_S:

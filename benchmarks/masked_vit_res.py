@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from search_spaces import Architecture
-from supernet._plain_layers import Attention, Block, Mlp
-from supernet._plain_vit_res import Reduction, ViTRes
-from supernet.vit_resnas import ViTResNAS
+from supernet.families.vit_resnas import ViTResNAS
+from supernet.plain.layers import Attention, Block, Mlp
+from supernet.plain.vit_res import Reduction, ViTRes
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ names no module and no function: a probe changes with the code that it asks, and
 and meanings.
 """
 
-import contextlib
 import hashlib
 import json
 import logging
@@ -24,19 +23,18 @@ from torch import Tensor
 import search_spaces
 import supernet
 from nas import datasets, searchers
-from nas.conditions import Condition, distance
 from nas.config import load_config
 from nas.exporters import safetensors as exporter
-from nas.searchers import SearchProblem, SpaceExhausted
-from nas.searchers._distinct import architecture, distributions
-from nas.spaces import exact_metrics, resolve
-from nas.stages.train import finished, recipe, strategy
-from predictors import _features as features
-from predictors import additive, auto, flops, gbm, gp, mlp, roofline
+from nas.limits import Limit
+from nas.searchers import SearchProblem
+from nas.spaces.job_space import exact_metrics, resolve
+from nas.training.supernets import finished, strategy
+from predictors.latency import additive, auto, flops, gbm, gp, mlp, roofline
+from predictors.regression import features
 from search_spaces import SearchSpace
-from search_spaces._errors import NASError
-from search_spaces._space import INACTIVE, Codes
-from supernet._train import Training
+from search_spaces.errors import NASError
+from search_spaces.space import INACTIVE, Codes
+from supernet.training.trainer import Training
 
 ROOT = Path(search_spaces.__file__).parent.parent  # of the tree that is asked, whosever probe this is
 SPACES = {"matformer": ("params<=30000",), "vit_resnas": ("macs>=60000", "macs<=4000000")}
@@ -44,7 +42,7 @@ SEEDS, PROPOSALS, BATCH = (0, 1), 50, 10
 DEAR = {"gp": 14}  # proposals of searchers that take seconds for one; `--long`: as many as of the others
 LONG = "--long"
 STEPS = 60
-OBJECTIVES = ("accuracy", "macs")
+OBJECTIVES: Mapping[str, Any] = {"accuracy": "maximize", "macs": "minimize"}
 EXPORTED: Mapping[str, Mapping[str, Any]] = {
     "matformer": {"embed_dim": (8, 16), "depth": (1, 2), "num_heads": (1, 2)},
     "autoformer": {"embed_dim": (8, 16), "depth": (1, 2), "num_heads": (1, 2)},
@@ -74,39 +72,32 @@ def items() -> Iterator[tuple[str, Callable[[], Value]]]:
 def proposals(name: str, space_name: str, seed: int, count: int) -> Value:
     """Keys of what a searcher proposes, told from a fixed function, a batch at a time."""
     space = search_spaces.get(space_name)
-    limits = tuple(map(Condition.parse, SPACES[space_name]))
-    metrics = partial(exact_metrics, space)
-
-    def outside(codes: Codes) -> Any:
-        return distance(limits, metrics(codes), len(codes))
-
+    limits = tuple(map(Limit.parse, SPACES[space_name]))
+    costs = partial(exact_metrics, space)
     problem = SearchProblem(
-        space=space,
-        feasible=lambda codes: outside(codes) == 0,
-        start=tuple(arch for arch in space.uniform(8) if outside(space.encode([arch]))[0] == 0),
-        population=12,
-        seed=seed,
-        outside=outside,
-        budget=PROPOSALS,
-        metrics=metrics,
-        objectives=OBJECTIVES,
+        space,
+        OBJECTIVES,
+        costs,
+        costs,
         limits=limits,
+        start=tuple(space.uniform(8)),
+        seed=seed,
+        budget=PROPOSALS,
+        population=12,
         batch=BATCH,
     )
     try:
-        sampler = searchers.build(name, problem)
+        searcher = searchers.build(name, problem)
     except NASError as error:
         return f"refused: {type(error).__name__}"
-    study, keys = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler), list[str]()
-    with contextlib.suppress(SpaceExhausted):
-        while len(keys) < count:
-            trials = [study.ask(distributions(space)) for _ in range(min(BATCH, count - len(keys)))]
-            archs = [architecture(space, trial.params) for trial in trials]
-            codes = space.encode(archs)
-            values = zip(fixed_quality(space, codes), metrics(codes)["macs"], strict=True)
-            for trial, (accuracy, macs) in zip(trials, values, strict=True):
-                study.tell(trial, [float(accuracy), float(macs)])
-            keys += [arch.key for arch in archs]
+    keys = list[str]()
+    while len(keys) < count:
+        codes = searcher.ask(min(BATCH, count - len(keys)))
+        if not len(codes):
+            break
+        values = np.stack([fixed_quality(space, codes), costs(codes)["macs"]], axis=1)
+        searcher.tell(codes, values.astype(np.float64))
+        keys += [arch.key for arch in space.decode(codes)]
     return keys
 
 
@@ -141,11 +132,14 @@ def predicted(module: Any) -> Value:
 
 
 def trained_weights() -> Value:
-    """Hashes of the quickstart's supernet, by name of the tensor."""
-    config = load_config(ROOT / "examples" / "quickstart.yaml", [f"train.steps={STEPS}"])
+    """Hashes of the tensors of the searched job's supernet; it was the quickstart's once."""
+    job = ROOT / "benchmarks" / "searched_job.yaml"
+    config = load_config(
+        job if job.exists() else ROOT / "examples" / "quickstart.yaml", [f"train.steps={STEPS}"]
+    )
     data = datasets.build(config.data.name, **config.data.options)
     net = supernet.build(resolve(config, data), seed=config.seed)
-    training = Training(net, strategy(config.train.sampling, net), recipe(config), seed=config.seed)
+    training = Training(net, strategy(config.train.sampling, net), config.train, seed=config.seed)
     size = config.train.batch_size
     for _ in training.run(lambda step: data.train_batch(config.seed, step, size)):
         pass
@@ -156,15 +150,15 @@ def exported(name: str, options: Mapping[str, Any]) -> Value:
     """Hashes of the exported weights' file and of the module's outputs, of three subnets."""
     net = supernet.build(search_spaces.get(name, **options), seed=11).eval()
     x = torch.randn(net.example_input(2).shape, generator=torch.Generator().manual_seed(12))
-    told = []
+    hashed = []
     for arch in net.space.uniform(3):
         module, info = net.extract(arch), {"subnet": arch.key, "architecture": arch.to_dict()}
         with tempfile.TemporaryDirectory() as folder, torch.no_grad():
             exporter.export(module, Path(folder, "subnet"), example=x, info=info, timm=None)
             written = Path(folder, "subnet", "model.safetensors").read_bytes()
-            told += [arch.key, hashlib.sha256(written).hexdigest()[:16], digest(module(x).numpy())]
-            told.append(digest(net(x, arch).numpy()))
-    return told
+            hashed += [arch.key, hashlib.sha256(written).hexdigest()[:16], digest(module(x).numpy())]
+            hashed.append(digest(net(x, arch).numpy()))
+    return hashed
 
 
 def hashes(tensors: Mapping[str, Tensor]) -> list[str]:

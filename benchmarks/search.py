@@ -4,7 +4,7 @@
     python benchmarks/search.py --folder FOLDER --only curves --problems mat --methods surrogate nsga2
     python benchmarks/search.py --folder FOLDER --only store overhead
 
-FOLDER keeps each search, the fronts and the quickstart's job: an interrupted run goes on with them. Take a
+FOLDER keeps each search, the fronts and the searched job: an interrupted run goes on with them. Take a
 new one when a searcher has changed.
 """
 

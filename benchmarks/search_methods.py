@@ -1,8 +1,8 @@
 """Ways to search, for `search.py`: our searchers as `nas` runs them, Optuna's own, and a LINAS-like loop.
 
 Ours come from the one factory, are handed eight uniform architectures, the limits and the known costs, and
-propose what is feasible and new. `optuna-…` are Optuna's samplers with their defaults: they know nothing
-beforehand, and are told by how much a limit was broken (`Trial.set_constraint`).
+propose what keeps the limits and is new. `optuna-…` are Optuna's samplers with their defaults: they know
+nothing beforehand, and are told by how much a limit was broken (`Trial.set_constraint`).
 """
 
 from collections.abc import Sequence
@@ -16,11 +16,11 @@ from sklearn.linear_model import Ridge
 
 from nas import searchers
 from nas.config import JobConfig
-from nas.searchers import SearchProblem, SpaceExhausted
-from nas.searchers._distinct import architecture, distributions
-from nas.searchers._selection import best
-from nas.stages.search import UNIFORM_SEEDS
-from search_spaces._space import Codes
+from nas.proposals.optuna_adapters import architecture, distributions
+from nas.proposals.selection import best
+from nas.search.stage import UNIFORM_SEEDS
+from nas.searchers import SearchProblem, with_directions
+from search_spaces.space import Codes
 
 BATCH = 25
 STOCK = {"optuna-nsga2": NSGAIISampler, "optuna-tpe": TPESampler}
@@ -56,30 +56,43 @@ def build(name: str, problem: Problem, seed: int, budget: int) -> Method:
         return Linas(problem, seed)
     if name in STOCK:
         return Study(problem, STOCK[name](seed=seed))
-    searcher, options = SCHEMES.get(name, (name, {}))
-    return Study(problem, searchers.build(searcher, described(problem, seed, budget), **options))
+    return Ours(name, described(problem, seed, budget))
 
 
 def described(problem: Problem, seed: int, budget: int) -> SearchProblem:
     """What `nas` tells a searcher, with the population that a job has by default."""
     return SearchProblem(
         problem.space,
-        problem.feasible,
-        tuple(problem.space.uniform(UNIFORM_SEEDS)),
-        JobConfig.model_validate({}).search.population,
-        seed,
-        outside=problem.outside,
-        budget=budget,
-        metrics=problem.metrics,
-        objectives=problem.objectives,
+        with_directions(problem.objectives, QUALITY),
+        problem.metrics,
+        problem.metrics,
         limits=problem.limits,
-        known=problem.metrics,
+        start=tuple(problem.space.uniform(UNIFORM_SEEDS)),
+        seed=seed,
+        budget=budget,
+        population=JobConfig.model_validate({}).search.population,
         batch=BATCH,
     )
 
 
+class Ours:
+    """A searcher of ours, asked and told as stage `search` does."""
+
+    def __init__(self, name: str, problem: SearchProblem) -> None:
+        searcher, options = SCHEMES.get(name, (name, {}))
+        self._problem, self._searcher = problem, searchers.build(searcher, problem, **options)
+        self._asked: Codes = problem.space.encode([])
+
+    def ask(self, count: int) -> Codes:
+        self._asked = self._searcher.ask(count)
+        return self._asked
+
+    def tell(self, told: Floats, outside: Floats) -> None:
+        self._searcher.tell(self._asked, told * self._problem.signs)
+
+
 class Study:
-    """A sampler in an Optuna study in memory, asked and told as stage `search` does."""
+    """A sampler of Optuna's in a study in memory."""
 
     def __init__(self, problem: Problem, sampler: BaseSampler) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -91,12 +104,7 @@ class Study:
 
     def ask(self, count: int) -> Codes:
         space = self._problem.space
-        self._trials = []
-        for _ in range(count):
-            try:
-                self._trials.append(self._study.ask(distributions(space)))
-            except SpaceExhausted:
-                break
+        self._trials = [self._study.ask(distributions(space)) for _ in range(count)]
         return space.encode([architecture(space, trial.params) for trial in self._trials])
 
     def tell(self, told: Floats, outside: Floats) -> None:
@@ -123,7 +131,7 @@ class Linas:
         if len(self._codes) >= LINAS_INITIAL:
             drawn = np.concatenate([self._searched(count), drawn])
         seen = {code.tobytes() for code in self._codes}
-        drawn = drawn[self._problem.feasible(drawn)]
+        drawn = drawn[self._problem.within_limits(drawn)]
         fresh = {code.tobytes(): code for code in drawn if code.tobytes() not in seen}
         asked: Codes = np.array(list(fresh.values())[:count])
         self._codes = np.concatenate([self._codes, asked])
@@ -146,7 +154,7 @@ class Linas:
             a, b = (alive[rng.integers(len(alive), size=LINAS_POPULATION)] for _ in range(2))
             children = space.crossed(rng, a, b)
             children = space.redrawn(rng, children, rng.random(children.shape) < 1 / len(space.choices))
-            children = children[self._problem.feasible(children)]
+            children = children[self._problem.within_limits(children)]
             found = np.unique(np.concatenate([found, children]), axis=0)
             pool = np.unique(np.concatenate([alive, children]), axis=0)
             alive = pool[best(model.predict(self._onehot(pool)), LINAS_POPULATION)]

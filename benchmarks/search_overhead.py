@@ -1,4 +1,4 @@
-"""The quickstart run with its evaluations timed, for `search.py`: what searching costs beside them.
+"""The searched job run with its evaluations timed, for `search.py`: what searching costs beside them.
 
 Processes of the pool are spawned: each imports the script again, and with it this module, whose last lines
 have the evaluations of that process timed.
@@ -11,16 +11,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from quickstart import EXAMPLE, StageClock
+from quickstart import StageClock
 
 from nas import pipeline
 from nas.config import load_config
 from nas.jobs import create
 from nas.store import Job, Store
 from search_spaces import Architecture
-from search_spaces._errors import NotFoundError, UsageError
-from supernet import _evaluate
+from search_spaces.errors import NotFoundError, UsageError
+from supernet.evaluation import scores
 
+FILE = Path(__file__).parent / "searched_job.yaml"
 JOB = "search-benchmark"
 JOBS = {"search-benchmark": (), "search-benchmark-whole": ("search.racing=null",)}  # jobs and their settings
 FOLDER = "NAS_BENCHMARK_TIMES"  # variable of the environment: where processes write what they have spent
@@ -48,16 +49,16 @@ class Clock(StageClock):
         return {key: sum(times[key] for times in each) for key in ("start", "evaluation", "calls")}
 
 
-def quickstart(folder: Path, name: str = JOB) -> tuple[Store, Job]:
+def searched_job(folder: Path, name: str = JOB) -> tuple[Store, Job]:
     """The finished job of that name in the folder's store; it runs first where there is none.
 
     One that was interrupted goes on, but then nobody knows what its search cost in all.
     """
-    store = Store.open(f"sqlite:///{folder / 'quickstart.db'}")
+    store = Store.open(f"sqlite:///{folder / 'searched.db'}")
     try:
         job = store.job(name)
     except NotFoundError:
-        _timed_run(store, create(store, load_config(EXAMPLE, JOBS[name]), name=name), folder)
+        _timed_run(store, create(store, load_config(FILE, JOBS[name]), name=name), folder)
     else:
         if job.state != "succeeded":
             pipeline.run(store, job, progress=StageClock())
@@ -83,18 +84,18 @@ def _times(folder: Path, name: str) -> Path:
 
 
 def print_overhead(folder: Path) -> None:
-    """CPU seconds of the quickstart's search: evaluations, starting the processes, and all the rest.
+    """CPU seconds of the job's search: evaluations, starting the processes, and all the rest.
 
     Raises UsageError where the job of the folder was interrupted.
     """
-    print("\nThe quickstart's search, CPU seconds of all its processes\n")
+    print("\nThe search of `searched_job.yaml`, CPU seconds of all its processes\n")
     print(
         "| racing | subnets | forward passes | the rest | share of the rest, % | share of the whole job, % "
         "| starting the pool | the rest, ms a subnet |"
     )
     print("|---|---|---|---|---|---|---|---|")
     for name in JOBS:
-        store, job = quickstart(folder, name)
+        store, job = searched_job(folder, name)
         with store:
             count = len(store.evaluations(job, SEARCH))
         if not _times(folder, name).exists():
@@ -114,7 +115,7 @@ def print_overhead(folder: Path) -> None:
 
 def _timed(folder: Path) -> None:
     """Has `correct` write how much CPU time this process has spent in it, less that in fetching images."""
-    correct, spent = _evaluate.correct, {"start": 0.0, "evaluation": 0.0, "calls": 0}
+    correct, spent = scores.correct, {"start": 0.0, "evaluation": 0.0, "calls": 0}
     path = folder / f"times-{os.getpid()}.json"
 
     def timed(net: Any, archs: Sequence[Architecture], batches: Iterable[Any], **options: Any) -> Any:
@@ -127,7 +128,7 @@ def _timed(folder: Path) -> None:
         path.write_text(json.dumps(spent), encoding="utf-8")
         return hits
 
-    _evaluate.correct = timed
+    scores.correct = timed
 
 
 def _fetched(batches: Iterable[Any], fetching: list[float]) -> Iterator[Any]:

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 import search_spaces
-from nas.conditions import Condition, distance
+from nas.limits import Limit, distance
 from search_spaces import Choice, SearchSpace
-from search_spaces._space import INACTIVE, Codes
+from search_spaces.space import INACTIVE, Codes
 
 Floats = NDArray[np.float64]
 QUALITY = "accuracy"
@@ -36,7 +36,7 @@ class Problem:
     costs: tuple[str, ...]
     quality: Callable[[Codes], Floats]
     metrics: Callable[[Codes], Mapping[str, Floats]]
-    limits: tuple[Condition, ...] = ()
+    limits: tuple[Limit, ...] = ()
     noise: Mapping[str, float] = field(default_factory=dict)
 
     @property
@@ -47,7 +47,7 @@ class Problem:
         """How far from keeping the limits, (n,); 0: they are kept."""
         return distance(self.limits, self.metrics(codes), len(codes))
 
-    def feasible(self, codes: Codes) -> NDArray[np.bool_]:
+    def within_limits(self, codes: Codes) -> NDArray[np.bool_]:
         kept: NDArray[np.bool_] = self.outside(codes) == 0
         return kept
 
@@ -190,7 +190,7 @@ def _hier() -> Problem:
         known = space.costs(codes)
         return {name: known[name].astype(np.float64) for name in ("params", "macs")}
 
-    limits = tuple(Condition(name, "<=", float(round(value))) for name, value in within.items())
+    limits = tuple(Limit(name, "<=", float(round(value))) for name, value in within.items())
     noise = {QUALITY: 0.0008}
     return Problem("hier", space, ("macs",), made_up_quality(space, 3), metrics, limits, noise)
 

@@ -1,21 +1,22 @@
-"""The quickstart's supernet as a search problem: every subnet evaluated once, which is then its truth."""
+"""The supernet of `searched_job.yaml` as a search problem: each subnet's one evaluation is its truth."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from search_overhead import quickstart
+from search_overhead import searched_job
 from search_problems import QUALITY, Floats, Problem
 
 from nas import datasets
 from nas.config import JobConfig
-from nas.extraction import load_supernet, space_of
+from nas.measuring.latency import stored_predictor
+from nas.results.extraction import load_supernet
+from nas.spaces.job_space import space_of
 from nas.store import Job, Store
-from predictors._predictor import restored
 from search_spaces import SearchSpace
-from search_spaces._space import Codes
-from supernet._evaluate import correct
+from search_spaces.space import Codes
+from supernet.evaluation.scores import correct
 
 REAL = "real"
 LATENCY = "latency_ms"
@@ -29,11 +30,11 @@ def real(folder: Path) -> Problem:
     """
     path = folder / "real.json"
     if not path.exists():
-        store, job = quickstart(folder)
+        store, job = searched_job(folder)
         with store:
             path.write_text(json.dumps(_table(store, job)), encoding="utf-8")
     told = json.loads(path.read_text(encoding="utf-8"))
-    store, job = quickstart(folder)
+    store, job = searched_job(folder)
     with store:
         space = space_of(store, job)
     rows = {np.array(code, dtype=np.int64).tobytes(): i for i, code in enumerate(told["codes"])}
@@ -63,7 +64,8 @@ def _table(store: Store, job: Job) -> dict[str, Any]:
 
 
 def _latency(store: Store, job: Job, space: SearchSpace, codes: Codes) -> list[float]:
-    row = store.predictor(job)
-    assert row is not None, "the job has succeeded"
-    told: list[float] = restored(space, row.kind, row.state).predict(codes)[0].tolist()
-    return told
+    device = store.devices()[0]
+    predictor = stored_predictor(store, job, space, device)
+    assert predictor is not None, "the job has succeeded"
+    latency_ms: list[float] = predictor.predict(codes)[0].tolist()
+    return latency_ms

@@ -9,8 +9,8 @@ import moocore
 import numpy as np
 from search_problems import MAT_LAYERS, MAT_RATIOS, Floats, Problem
 
-from nas.searchers._selection import best
-from search_spaces._space import Codes
+from nas.proposals.selection import best
+from search_spaces.space import Codes
 
 CORNER = 1.1  # the reference point of the hypervolume, where the front's box ends at 1
 SHARES = (0.25, 0.5, 0.75)  # of the range of costs on the front, for the latency-limited pick
@@ -83,8 +83,8 @@ def _front(problem: Problem) -> Codes:
 
 
 def _best_of(problem: Problem, codes: Codes) -> tuple[Codes, Floats]:
-    """The feasible, non-dominated ones among codes, with their objectives."""
-    codes = codes[problem.feasible(codes)]
+    """Those within the limits, non-dominated, among codes, with their objectives."""
+    codes = codes[problem.within_limits(codes)]
     values = problem.truth(codes)
     front = moocore.is_nondominated(values)
     return codes[front], values[front]

@@ -16,24 +16,24 @@ from pathlib import Path
 import moocore
 import numpy as np
 import torch
+from forward_work import forward_work
 from torch import Tensor
 
 import supernet
 from nas import datasets
 from nas.config import AnchorsInit, JobConfig, TrainedAnchor, load_config
 from nas.datasets import DataSet
-from nas.spaces import resolve
-from nas.stages.anchors import alone
-from nas.stages.anchors import recipe as anchor_recipe
-from nas.stages.train import recipe, strategy
+from nas.spaces.job_space import resolve
+from nas.training.anchors import alone
+from nas.training.anchors import recipe as anchor_recipe
+from nas.training.supernets import strategy
 from search_spaces import Architecture, SearchSpace
-from supernet._base import Supernet
-from supernet._evaluate import correct
-from supernet._forward_work import forward_work
-from supernet._recipe import Recipe
-from supernet._sampling import SinglePath, Strategy
-from supernet._train import Training
-from supernet.stitching import Stitching
+from supernet.evaluation.scores import correct
+from supernet.families.stitching import Stitching
+from supernet.supernet import Supernet
+from supernet.training.recipe import Recipe
+from supernet.training.strategies import SinglePath, Strategy
+from supernet.training.trainer import Training
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "stitching.yaml"
 COLUMNS = ("random", "random, trained", "least squares", "least squares, trained")
@@ -80,7 +80,7 @@ def stitched(
         if name == "least squares":
             net.adapt(data.clean_batch(seed, step, 256) for step in range(init.images // 256))
         found[name] = accuracies(net, data, "report")
-        weights = trained(net, strategy(config.train.sampling, net), recipe(config), data, seed)
+        weights = trained(net, strategy(config.train.sampling, net), config.train, data, seed)
         net.shared.load_state_dict(weights)
         found[f"{name}, trained"] = accuracies(net, data, "report")
     return found, accuracies(net, data, "search")

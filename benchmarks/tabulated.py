@@ -9,15 +9,13 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import optuna
 from numpy.typing import NDArray
 
 from nas import searchers
-from nas.conditions import Condition, distance
-from nas.searchers import SearchProblem, SpaceExhausted
-from nas.searchers._distinct import architecture, distributions
+from nas.limits import Limit, distance
+from nas.searchers import SearchProblem
 from search_spaces import SearchSpace
-from search_spaces._space import Codes
+from search_spaces.space import Codes
 
 Floats = NDArray[np.float64]
 KINDS = ("additive", "interacting", "rugged")
@@ -30,7 +28,7 @@ class Tabulated:
     """The best quality under limits on costs; `seed` makes another truth of the same kind."""
 
     space: SearchSpace
-    limits: tuple[Condition, ...]
+    limits: tuple[Limit, ...]
     kind: str
     seed: int
 
@@ -38,7 +36,7 @@ class Tabulated:
     def codes(self) -> Codes:
         """All architectures that keep the limits (n, choices)."""
         every = self.space.all_codes()
-        return every[self.outside(every) == 0]
+        return every[distance(self.limits, self.metrics(every), len(every)) == 0]
 
     @cached_property
     def qualities(self) -> Floats:
@@ -59,23 +57,16 @@ class Tabulated:
         costs = self.space.costs(codes)
         return {"params": costs["params"], "macs": costs["macs"]}
 
-    def outside(self, codes: Codes) -> Floats:
-        """How far from keeping the limits, (n,)."""
-        return distance(self.limits, self.metrics(codes), len(codes))
-
     def problem(self, budget: int) -> SearchProblem:
         """What a searcher is told."""
         return SearchProblem(
             self.space,
-            lambda codes: self.outside(codes) == 0,
-            (),
-            BATCH,
-            self.seed,
-            outside=self.outside,
-            budget=budget,
-            metrics=self.metrics,
-            objectives=("accuracy",),
+            {"accuracy": "maximize"},
+            self.metrics,
+            self.metrics,
             limits=self.limits,
+            seed=self.seed,
+            budget=budget,
         )
 
     def _raw(self, codes: Codes) -> Floats:
@@ -99,22 +90,16 @@ def regrets(found: Floats) -> Floats:
 
 def searched(name: str, truth: Tabulated, budget: int, **options: Any) -> tuple[Floats, Any]:
     """Qualities (budget,) in the order in which the searcher evaluates, and the searcher."""
-    sampler = searchers.build(name, truth.problem(budget), **options)
-    study = optuna.create_study(direction="maximize", sampler=sampler)
-    found: list[float] = []
-    while len(found) < budget:
-        trials = []
-        for _ in range(min(BATCH, budget - len(found))):
-            try:
-                trials.append(study.ask(distributions(truth.space)))
-            except SpaceExhausted:
-                budget = len(found) + len(trials)
-                break
-        for trial in trials:
-            code = truth.space.encode([architecture(truth.space, trial.params)])[0]
-            found.append(truth.quality(code))
-            study.tell(trial, found[-1])
-    return np.array(found), sampler
+    searcher = searchers.build(name, truth.problem(budget), **options)
+    qualities: list[float] = []
+    while len(qualities) < budget:
+        codes = searcher.ask(min(BATCH, budget - len(qualities)))
+        if not len(codes):
+            break
+        of_batch = [truth.quality(code) for code in codes]
+        searcher.tell(codes, np.array(of_batch)[:, None])
+        qualities += of_batch
+    return np.array(qualities), searcher
 
 
 def random_search(truth: Tabulated, budget: int) -> Floats:

@@ -10,11 +10,11 @@ noise chooses. Every seed trains its own supernet with the example's recipe; `--
 import argparse
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import moocore
 import numpy as np
-import optuna
 import torch
 from masked_vit_res import masked_forward
 from numpy.typing import NDArray
@@ -25,22 +25,21 @@ from torch.nn import functional as F
 import search_spaces
 import supernet
 from nas import datasets, searchers
-from nas.agreement import agreement
 from nas.config import JobConfig, load_config
 from nas.datasets import DataSet
-from nas.searchers import SearchProblem
-from nas.searchers._distinct import architecture, distributions
-from nas.spaces import resolve
-from nas.stages.retrain import recipe_of, retraining
-from nas.stages.search import UNIFORM_SEEDS
-from nas.stages.train import recipe, strategy
+from nas.limits import Limit
+from nas.results.agreement import agreement
+from nas.search.stage import UNIFORM_SEEDS
+from nas.searchers import SearchProblem, with_directions
+from nas.spaces.job_space import exact_metrics, resolve
+from nas.training.retrain import recipe_of, retraining
+from nas.training.supernets import strategy
 from search_spaces import Architecture, SearchSpace
-from search_spaces._space import Codes
-from supernet._alone import Alone, from_scratch, inherited
-from supernet._evaluate import correct
-from supernet._sampling import MultiArchitectural, SinglePath
-from supernet._train import Training
-from supernet.vit_resnas import ViTResNAS
+from supernet.evaluation.scores import correct
+from supernet.families.vit_resnas import ViTResNAS
+from supernet.training.alone import Alone, from_scratch, inherited
+from supernet.training.strategies import MultiArchitectural, SinglePath
+from supernet.training.trainer import Training
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "vit_resnas.yaml"
 SECTIONS = ("fronts", "retrained", "reference", "steps")
@@ -64,7 +63,8 @@ class Bench:
     """The example's data and space, and the supernets of all seeds."""
 
     def __init__(self, seeds: int, folder: Path | None) -> None:
-        self.config: JobConfig = load_config(EXAMPLE, environment={})
+        # With the optimiser of the time at which the figures were taken.
+        self.config: JobConfig = load_config(EXAMPLE, ["train.optimizer=adamw"], environment={})
         self.data: DataSet = datasets.build(self.config.data.name, **self.config.data.options)
         self.space: SearchSpace = resolve(self.config, self.data)
         self.seeds, self._folder = range(seeds), folder
@@ -77,7 +77,7 @@ class Bench:
         if file and file.exists():
             net.shared.load_state_dict(load_file(file))
             return net
-        training = Training(net, strategy(self.config.train.sampling, net), recipe(self.config), seed=seed)
+        training = Training(net, strategy(self.config.train.sampling, net), self.config.train, seed=seed)
         train(training, self.data)
         if file:
             save_file(net.shared.state_dict(), file)
@@ -119,34 +119,28 @@ def searched(
     """
     space, section = bench.space, bench.config.search
 
-    def outside(codes: Codes) -> NDArray[np.float64]:
-        macs = space.costs(codes)["macs"]
-        off: NDArray[np.float64] = np.maximum(0, np.maximum(window[0] - macs, macs - window[1]))
-        return off / space.cost(space.largest).macs
-
+    exact = partial(exact_metrics, space)
     problem = SearchProblem(
         space,
-        lambda codes: outside(codes) == 0,
-        tuple(space.uniform(UNIFORM_SEEDS)) if seeded else (),
-        section.population,
-        seed,
-        outside=outside,
+        with_directions(["accuracy", *(["macs"] if costs else [])], "accuracy"),
+        exact,
+        exact,
+        limits=(Limit("macs", ">=", window[0]), Limit("macs", "<=", window[1])),
+        start=tuple(space.uniform(UNIFORM_SEEDS)) if seeded else (),
+        seed=seed,
         budget=section.evaluations,
+        population=section.population,
     )
-    directions = ["maximize", *(["minimize"] if costs else [])]
-    study = optuna.create_study(directions=directions, sampler=searchers.build(searcher, problem))
-    found: Accuracies = {}
-    while len(found) < section.evaluations:
-        trials = [
-            study.ask(distributions(space))
-            for _ in range(min(section.batch, section.evaluations - len(found)))
-        ]
-        archs = [architecture(space, trial.params) for trial in trials]
-        values = bench.accuracies(net, archs, "search")
-        for trial, arch in zip(trials, archs, strict=True):
-            study.tell(trial, [values[arch], *([float(space.cost(arch).macs)] if costs else [])])
-        found |= values
-    return found
+    proposing = searchers.build(searcher, problem)
+    accuracies: Accuracies = {}
+    while len(accuracies) < section.evaluations:
+        codes = proposing.ask(min(section.batch, section.evaluations - len(accuracies)))
+        archs = space.decode(codes)
+        of_batch = bench.accuracies(net, archs, "search")
+        columns = [[of_batch[arch] for arch in archs], *([exact(codes)["macs"]] if costs else [])]
+        proposing.tell(codes, np.stack(columns, axis=1).astype(np.float64))
+        accuracies |= of_batch
+    return accuracies
 
 
 def front(space: SearchSpace, search: Accuracies) -> list[Architecture]:
@@ -241,6 +235,9 @@ def drawn(space: SearchSpace, low: float, high: float, seed: int) -> list[Archit
     return space.decode(codes[(macs >= low) & (macs <= high)][:COUNT])
 
 
+COLUMNS = ("by hand", "winner", "by hand, alone", "winner, alone", "winner, fine-tuned", "retrained, alone")
+
+
 def print_reference(bench: Bench) -> None:
     """The best in a window below the hand-made net's MACs against that net.
 
@@ -250,17 +247,9 @@ def print_reference(bench: Bench) -> None:
     """
     hand_made = bench.space.architecture(REFERENCE)
     budget, steps = bench.space.cost(hand_made).macs, bench.config.train.steps
-    columns = (
-        "by hand",
-        "winner",
-        "by hand, alone",
-        "winner, alone",
-        "winner, fine-tuned",
-        "retrained, alone",
-    )
     rows = []
     print(f"Budget: {budget:,} MACs; by hand: {hand_made}\n")
-    print(f"| seed | winner | retrained | {' | '.join(columns)} |\n|---|---|---|{'---|' * len(columns)}")
+    print(f"| seed | winner | retrained | {' | '.join(COLUMNS)} |\n|---|---|---|{'---|' * len(COLUMNS)}")
     for seed in bench.seeds:
         net = bench.supernet(seed)
         search = searched(bench, net, "evolution", seed=seed, window=(WINDOW * budget, budget), costs=False)
@@ -272,8 +261,8 @@ def print_reference(bench: Bench) -> None:
         }
         chosen = max(screened, key=lambda arch: screened[arch])
         alone = [
-            bench.alone(from_scratch(net, arch, seed=own), True, steps, own)["report"]
-            for arch, own in ((hand_made, seed), (best[0], seed), (chosen, seed + 100))
+            bench.alone(from_scratch(net, arch, seed=other), True, steps, other)["report"]
+            for arch, other in ((hand_made, seed), (best[0], seed), (chosen, seed + 100))
         ]
         tuned = bench.alone(inherited(net, best[0]), False, steps // 4, seed)["report"]
         rows.append([before[hand_made], before[best[0]], *alone[:2], tuned, alone[2]])
@@ -283,7 +272,7 @@ def print_reference(bench: Bench) -> None:
     print(f"| mean | | | {' | '.join(cell(column) for column in percent.T)} |\n")
     for column in (3, 4, 5):
         gain = cell(percent[:, column] - percent[:, 2])
-        print(f"'{columns[column]}' minus '{columns[2]}': {gain} points", flush=True)
+        print(f"'{COLUMNS[column]}' minus '{COLUMNS[2]}': {gain} points", flush=True)
 
 
 def print_steps(rounds: int) -> None:
@@ -339,7 +328,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=5, help="of the timing of steps, in turns")
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
     bench = Bench(args.seeds, args.weights)
     sections: dict[str, Callable[[], None]] = {
         "fronts": lambda: print_fronts(bench),

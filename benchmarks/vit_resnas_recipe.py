@@ -21,11 +21,11 @@ import supernet
 from nas import datasets
 from nas.datasets import DataSet
 from search_spaces import Architecture
-from supernet._base import Supernet
-from supernet._evaluate import correct
-from supernet._recipe import Recipe
-from supernet._sampling import MultiArchitectural, SinglePath, Strategy
-from supernet._train import Training
+from supernet.evaluation.scores import correct
+from supernet.supernet import Supernet
+from supernet.training.recipe import Recipe
+from supernet.training.strategies import MultiArchitectural, SinglePath, Strategy
+from supernet.training.trainer import Training
 
 SIZES = {"image_size": (8, 16), "in_chans": 1, "num_classes": 19}
 COLUMNS = ("smallest", "middle", "largest", "16 random")
@@ -48,7 +48,7 @@ def trained(
 ) -> Supernet:
     space = search_spaces.get("vit_resnas", **SIZES, stem_norm=norm)
     net = supernet.build(space, seed=seed)
-    training = Training(net, how, Recipe(**{"steps": steps, "precision": "fp32", **recipe}), seed=seed)
+    training = Training(net, how, Recipe(**{"steps": steps, "largest_first": 0.0, **recipe}), seed=seed)
     for _ in training.run(lambda step: data.train_batch(seed, step, training.recipe.batch_size)):
         pass
     return net

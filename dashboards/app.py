@@ -5,25 +5,35 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import parse_qs, unquote
 
 from dash import Dash, Input, Output, State
 from dash.development.base_component import Component
 from flask import Flask
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
-from dashboards import _devices as devices
-from dashboards import _pages as pages
-from dashboards._device_callbacks import explore_devices
-from dashboards._guard import LOOPBACK, guard
-from dashboards._job_callbacks import chosen, chosen_device, explore_job, job_front, job_parts
-from dashboards._job_views import CurrentViews
-from dashboards._opened import OpenedStore
-from dashboards._requests import check_requests
-from nas.store import Store, frames
-from search_spaces._errors import ConflictError, NASError, NotFoundError, UsageError
+from dashboards import devices, pages
+from dashboards.job_callbacks import chosen, chosen_device, explore_job, job_front, job_parts
+from dashboards.job_views import CurrentViews
+from dashboards.opened import OpenedStore
+from dashboards.pages import LIVE_STATES
+from dashboards.requests import LOOPBACK, check_requests, guard
+from nas.errors import ConflictError
+from nas.results import frames, latency_frames
+from nas.store import Store
+from search_spaces.errors import NASError, NotFoundError, UsageError
 
-__all__ = ["chosen", "chosen_device", "create_app", "job_front", "job_parts", "listen", "page", "serve"]
+__all__ = [
+    "chosen",
+    "chosen_device",
+    "create_app",
+    "device_parts",
+    "job_front",
+    "job_parts",
+    "listen",
+    "page",
+    "serve",
+]
 
 
 def create_app(url: str) -> Dash:
@@ -48,7 +58,7 @@ def create_app(url: str) -> Dash:
     _watch_store(app, opened)
     _list_jobs(app, opened, views)
     explore_job(app, views)
-    explore_devices(app, opened)
+    _explore_devices(app, opened)
     guard(app, server)
     check_requests(app, server)
     return app
@@ -69,11 +79,11 @@ def _watch_store(app: Dash, opened: OpenedStore) -> None:
     )
     def show_alert(_ticks: int | None, seen: str | None) -> tuple[list[Component], str | None]:
         try:
-            found = opened.identity()
+            identity = opened.identity()
         except NASError as error:
             return pages.store_alert(error.message, error.hint), seen
-        if seen in (None, found):
-            return [], found
+        if seen in (None, identity):
+            return [], identity
         return pages.store_alert(
             "Another store has taken the place of this one.", "Load the page again."
         ), seen
@@ -93,6 +103,27 @@ def _list_jobs(app: Dash, opened: OpenedStore, views: CurrentViews) -> None:
         return pages.jobs_table(frames.jobs(now.store, now.counts()))
 
 
+def _explore_devices(app: Dash, opened: OpenedStore) -> None:
+    """The list of devices and the page of one."""
+
+    @app.callback(Output("devices", "children"), Input("devices-clock", "n_intervals"))
+    def show_devices(_ticks: int | None) -> Component:
+        store = opened.get()
+        return devices.devices_table(frames.devices(store), latency_frames.agents(store))
+
+    @app.callback(
+        Output("device-head", "children"),
+        Output("device-jobs", "children"),
+        Output("device-job", "children"),
+        Output("device-clock", "disabled"),
+        Input("device-clock", "n_intervals"),
+        Input("url", "search"),
+        State("device", "data"),
+    )
+    def show_device(_ticks: int | None, search: str | None, device_id: int) -> tuple[Any, ...]:
+        return device_parts(opened.get(), device_id, search)
+
+
 def page(store: Store, pathname: str) -> list[Component]:
     """The page at this path."""
     if pathname == "/":
@@ -105,14 +136,35 @@ def page(store: Store, pathname: str) -> list[Component]:
     try:
         if head == "job":
             return pages.job_page(store.job(unquote(name)))
-        found = [device for device in store.devices() if str(device.id) == name]
-        if found:
-            return devices.device_page(found[0])
+        chosen = [device for device in store.devices() if str(device.id) == name]
+        if chosen:
+            return devices.device_page(chosen[0])
         return pages.message_page("No such device", "The list of devices names those that there are.")
     except NotFoundError as error:
         return pages.message_page("No such job", error.message, error.hint)
     except NASError as error:
         return pages.message_page("The store cannot be read", error.message, error.hint)
+
+
+def device_parts(store: Store, device_id: int, search: str | None = None) -> tuple[Any, ...]:
+    """The parts of a device's page: head, jobs, the job that `?job=` asks for, whether its clock may stop.
+
+    Without a job in the query, and with one that has not measured here, the newest that has is shown.
+    """
+    all_devices, agents = frames.devices(store), latency_frames.agents(store)
+    row = all_devices[all_devices["id"] == device_id].to_dict("records")[0]
+    measured = latency_frames.measured_on(store, device_id=device_id)
+    predictors = latency_frames.predictors(store)
+    here = predictors[predictors["device_id"] == device_id]
+    asked = parse_qs((search or "").removeprefix("?")).get("job", [""])[0]
+    ids = measured["job_id"].tolist()
+    chosen = next((job_id for job_id in ids if str(job_id) == asked), ids[0] if ids else None)
+    return (
+        devices.device_head(row, agents[agents["device_id"] == device_id]),
+        devices.jobs_here(measured, here, shown=chosen),
+        [] if chosen is None else devices.job_here(store, chosen, device_id),
+        not measured["state"].isin(LIVE_STATES).any(),
+    )
 
 
 class _QuietHandler(WSGIRequestHandler):

@@ -2,13 +2,21 @@
 
 import hashlib
 import os
+import stat
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
-from search_spaces._errors import JobFailedError
+from nas.errors import JobFailedError
 
+NOT_REGULAR = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
 PARTIAL = ".partial-"
 
 
@@ -83,6 +91,22 @@ def is_inside(root: Path, path: Path) -> bool:
     except ValueError:
         return False
     return path.resolve() == root.resolve() / inner
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """The file, to be read. Raises OSError as `open` does, and for what is no regular file.
+
+    A pipe that a user names would be waited for without end.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(mode):
+            raise OSError(f"it is {NOT_REGULAR.get(stat.S_IFMT(mode), 'something else')} and no regular file")
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
 
 
 def _sync(path: Path) -> None:

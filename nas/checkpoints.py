@@ -6,15 +6,18 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from nas.artifacts import verified, write_atomic
-from nas.store import Artifact, Lease, Store
-from search_spaces._errors import JobFailedError
+from nas.errors import JobFailedError
+from nas.store import Artifact, Lease, Store, SupernetLease
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def save(store: Store, lease: Lease, kind: str, tensors: "dict[str, Tensor]", *, step: int) -> Artifact:
-    """Writes the tensors (from any device) to a new file of the job; the row that names it comes last.
+def save(
+    store: Store, lease: Lease | SupernetLease, kind: str, tensors: "dict[str, Tensor]", *, step: int
+) -> Artifact:
+    """Writes the tensors (from any device) to a new file of the lease's holder, a job or a supernet; the row
+    that names it comes last.
 
     Raises JobFailedError when the file cannot be written: nothing of it is left then.
     """

@@ -9,24 +9,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas import checkpoints
-from nas._quantities import conditions_everywhere
-from nas.components import stored_config
-from nas.conditions import ACCURACY, KNOWN_BEFORE, QUALITIES, Condition, distance, split
 from nas.config import JobConfig
-from nas.extraction import space_of
+from nas.config.components import stored_config
+from nas.config.quantities import limits_everywhere
+from nas.errors import ConflictError, JobFailedError
+from nas.generative.learner import Learner, make_learner
+from nas.limits import ACCURACY, KNOWN_BEFORE, QUALITIES, Limit, distance, split
+from nas.measuring.latency import stored_latencies
+from nas.proposals.one_thread import one_thread
+from nas.results import job_devices
+from nas.search.objectives import Objectives, values_of
+from nas.search.stage import problem
 from nas.searchers import generative
-from nas.searchers._learner import Learner, make_learner
-from nas.searchers._one_thread import one_thread
-from nas.spaces import exact_metrics
-from nas.stages._objectives import Objectives, values_of
-from nas.stages.latency import stored_latencies
-from nas.stages.search import problem
-from nas.store import Job, Store, job_devices
+from nas.spaces.job_space import exact_metrics, space_of
+from nas.store import Job, Store
 from predictors.accuracy import LEAST
 from search_spaces import Architecture
-from search_spaces._errors import ConflictError, JobFailedError, NotFoundError, UsageError
-from search_spaces._repair import repaired
-from search_spaces._space import Codes
+from search_spaces.errors import NotFoundError, UsageError
+from search_spaces.moves import repaired
+from search_spaces.space import Codes
 
 DRAWN, DRAWS = 256, 32  # architectures that are drawn at once, and at most how often
 SCREENED = 4  # times as many as are wanted, of which the inquisitor takes the best
@@ -76,7 +77,7 @@ class Generated:
 def generate(
     store: Store,
     job: Job,
-    conditions: Iterable[Condition] = (),
+    conditions: Iterable[Limit] = (),
     count: int = 10,
     *,
     seed: int = 0,
@@ -97,47 +98,45 @@ def generate(
 
 
 def _generated(
-    store: Store, job: Job, wanted: tuple[Condition, ...], count: int, seed: int, temperature: float
+    store: Store, job: Job, wanted: tuple[Limit, ...], count: int, seed: int, temperature: float
 ) -> Generated:
     objectives, learner, evaluated = _learned(store, job)
     rng = np.random.default_rng(seed)
     request = learner.asks.of(np.minimum(learner.asks.home, learner.asks.requirements.budgets(wanted)))
-    found, rate, moved = objectives.space.encode([]), 0.0, False
-    drawn = found
+    emitted, rate, moved = objectives.space.encode([]), 0.0, False
+    drawn = emitted
     for draw in range(DRAWS):
         drawn = learner.draw(np.repeat(request, DRAWN, axis=0), rng, temperature=temperature)
         kept = drawn[_keeps(learner, drawn, wanted)]
         rate = len(kept) / DRAWN if draw == 0 else rate
-        found = _distinct(np.concatenate([found, kept]))
-        if len(found) >= SCREENED * count:
+        emitted = _distinct(np.concatenate([emitted, kept]))
+        if len(emitted) >= SCREENED * count:
             break
-    if not len(found):
+    if not len(emitted):
         moved = True
         near = repaired(objectives.space, drawn, partial(_far, learner, wanted), rng)
-        found = _distinct(near[_keeps(learner, near, wanted)])
-    if not len(found):
+        emitted = _distinct(near[_keeps(learner, near, wanted)])
+    if not len(emitted):
         asked = " and ".join(map(str, wanted)) or "the job's limits"
         raise NotFoundError(
             f"The generator of job '{job.name}' found no architecture that keeps {asked}.",
             f"`nas spaces show` and `nas front {job.id}` tell what there is; relax a condition.",
         )
-    known = objectives.space.encode(evaluated)
-    known = known[_keeps(learner, known, wanted)] if len(known) else known
-    found = _distinct(np.concatenate([found[: SCREENED * count], known]))
+    seen = objectives.space.encode(evaluated)
+    seen = seen[_keeps(learner, seen, wanted)] if len(seen) else seen
+    emitted = _distinct(np.concatenate([emitted[: SCREENED * count], seen]))
     return Generated(
         job.name,
         tuple(map(str, wanted)),
         objectives.latency.margin,
         rate,
         moved,
-        _described(objectives, learner, found, evaluated)[:count],
+        _described(objectives, learner, emitted, evaluated)[:count],
         objectives.quality,
     )
 
 
-def _wanted(
-    job: Job, conditions: tuple[Condition, ...], count: int, temperature: float
-) -> tuple[Condition, ...]:
+def _wanted(job: Job, conditions: tuple[Limit, ...], count: int, temperature: float) -> tuple[Limit, ...]:
     """The conditions, on every device that they are about."""
     config = stored_config(job)
     possible = (*KNOWN_BEFORE, config.quality)
@@ -150,7 +149,7 @@ def _wanted(
     if count < 1 or not 0 < temperature < np.inf:
         raise UsageError("The number of architectures and the temperature must be above 0.")
     try:
-        return conditions_everywhere(conditions, config.devices)
+        return limits_everywhere(conditions, config.devices)
     except ValueError as error:
         raise UsageError(str(error)) from None
 
@@ -175,11 +174,10 @@ def _learned(store: Store, job: Job) -> tuple[Objectives, Learner, dict[Architec
             f"`nas front {job.id}` shows the best of everything.",
         )
     objectives = _objectives(store, job, config)
-    asked = problem(config, objectives)
-    scheme, prototype = generative.planned(asked, **config.search.options)
-    learned = generative.learned_objectives(asked)
-    assert learned is not None, "a job names its objectives"
-    learner = make_learner(asked, scheme, prototype, len(learned))
+    searched = problem(config, objectives)
+    scheme, prototype = generative.planned(searched, **config.search.options)
+    learned = generative.learned_objectives(searched)
+    learner = make_learner(searched, scheme, prototype, len(learned))
     tensors = checkpoints.load(store, store.artifact(stage.told("generator")))
     try:
         learner.policy.load(tensors)
@@ -206,23 +204,23 @@ def _objectives(store: Store, job: Job, config: JobConfig) -> Objectives:
     return Objectives(config.objectives, space, first, tuple(others), config.quality)
 
 
-def _keeps(learner: Learner, codes: Codes, conditions: Sequence[Condition]) -> Any:
+def _keeps(learner: Learner, codes: Codes, conditions: Sequence[Limit]) -> Any:
     """Which architectures (n, C) keep the conditions and the hard limits, (n,)."""
     assert learner.inquisitor is not None
     requirements, means = learner.asks.requirements, learner.inquisitor.means(codes)
-    known = {**requirements.metrics(codes), **dict.fromkeys(QUALITIES, means[:, 0])}
-    keeps = (requirements.beyond(codes) == 0) & (learner.inquisitor.below(means) <= 0)
+    quantities = {**requirements.metrics(codes), **dict.fromkeys(QUALITIES, means[:, 0])}
+    keeps = (requirements.distance(codes) == 0) & (learner.inquisitor.below(means) <= 0)
     for condition in conditions:
-        keeps &= condition.mask(known)
+        keeps &= condition.mask(quantities)
     return keeps
 
 
-def _far(learner: Learner, conditions: Sequence[Condition], codes: Codes) -> NDArray[np.float64]:
+def _far(learner: Learner, conditions: Sequence[Limit], codes: Codes) -> NDArray[np.float64]:
     """How far architectures (n, C) are from the conditions and the hard limits, (n,)."""
     assert learner.inquisitor is not None
     requirements, means = learner.asks.requirements, learner.inquisitor.means(codes)
-    known = {**requirements.metrics(codes), **dict.fromkeys(QUALITIES, means[:, 0])}
-    return requirements.beyond(codes) + distance(conditions, known, len(codes))
+    quantities = {**requirements.metrics(codes), **dict.fromkeys(QUALITIES, means[:, 0])}
+    return requirements.distance(codes) + distance(conditions, quantities, len(codes))
 
 
 def _distinct(codes: Codes) -> Codes:

@@ -1,32 +1,44 @@
 """The main job as a straight line: every stage is one call, and is skipped when the store has its result."""
 
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import search_spaces
 from nas import datasets
 from nas.artifacts import verified
-from nas.components import stored_config
+from nas.config.components import stored_config
+from nas.config.paths import located
 from nas.datasets import DataSet
-from nas.evaluation import EvaluationSetup, evaluator
-from nas.job_paths import located
+from nas.evaluation import EvaluationSetup, SharedWeights, evaluator
+from nas.evaluation.qualities import Evaluate, evaluating
+from nas.evaluation.stored import stored_first
+from nas.job_data import MANIFEST, check_data, write_manifest
+from nas.job_run import Run, attempt
+from nas.measuring.baselines import baselines
+from nas.measuring.latency import latencies
 from nas.progress import Progress
-from nas.spaces import resolve
-from nas.stages._data import MANIFEST, check_data, write_manifest
-from nas.stages._objectives import Objectives
-from nas.stages._run import Run, attempt
-from nas.stages._watchdog import Leave
-from nas.stages.anchors import train_anchors
-from nas.stages.finalists import report
-from nas.stages.latency import latencies
-from nas.stages.search import search
-from nas.stages.train import torch_device, train
+from nas.results.frames import INHERITED, SPECIALISED
+from nas.search.budget import divided
+from nas.search.finalists import choose_to_train, report, report_trained
+from nas.search.objectives import Objectives
+from nas.search.stage import search
+from nas.spaces.job_space import resolve, whole
 from nas.store import Artifact, Job, Store
-from search_spaces import SearchSpace
-from search_spaces._registry import allow
+from nas.training.sharing import train
+from nas.training.specialisation import specialise, specialised_evaluator
+from nas.training.supernets import torch_device
+from nas.watchdog import Leave
+from search_spaces import Architecture, SearchSpace
+from search_spaces.registry import allow
+
+NO_WEIGHTS = Path()
+TRAINED = "supernet"  # the goal of a job that ends when its supernet is trained
 
 
 def run(store: Store, job: Job, *, progress: Progress, end: Leave | None = None) -> None:
-    """Runs a job to its front, or goes on where it was left.
+    """Runs a job to its goal, mostly its front, or goes on where it was left.
 
     Raises JobFailedError when it cannot be finished, ConflictError when it runs elsewhere, KeyboardInterrupt
     when it was asked to stop; in each case everything that was finished is in the store.
@@ -36,13 +48,31 @@ def run(store: Store, job: Job, *, progress: Progress, end: Leave | None = None)
     data = datasets.prepared(config.data.name, config.data.options, progress)
     with attempt(store, job, config, progress, end=end) as run:
         space = _space(run, data)
+        if job.goal == TRAINED:
+            if config.budget is not None:
+                run, _ = divided(run, space, data)
+            _trained(run, space, data)
+            run.lease.finish("succeeded")
+            return
         first, *others = latencies(run, space)
-        weights = train(run, space, data, train_anchors(run, space, data))
-        setup = _setup(run, space, data, weights)
-        with evaluator(setup, config.execution, warn=run.warn) as pool:
-            objectives = Objectives(config.objectives, space, first, tuple(others), config.quality)
-            search(run, objectives, data, pool)
-            report(run, objectives, data, pool)
+        objectives = Objectives(config.objectives, space, first, tuple(others), config.quality)
+        baselines(run, data)
+        clock = None
+        if config.budget is not None:
+            untrained = _setup(run, space, data, dict.fromkeys(space.members, NO_WEIGHTS))
+            run, clock = divided(run, space, data, objectives, untrained)
+        weights = _trained(run, space, data)
+        files = {name: verified(store, artifact) for name, artifact in weights.items()}
+        setup = _setup(run, space, data, files)
+        with evaluator(setup, config.execution, warn=run.warn) as paid:
+            pool = stored_first(run, space, data, paid, torch_device=setup.torch_device)
+            search(run, objectives, data, pool, clock)
+            if config.finalists.train is None:
+                report(run, objectives, data, pool)
+            else:
+                archs = choose_to_train(run, objectives, data, pool)
+        if config.finalists.train is not None:
+            _train_finalists(run, objectives, data, setup, weights[""], archs)
         run.lease.finish("succeeded")
 
 
@@ -53,26 +83,70 @@ def _space(run: Run, data: DataSet) -> SearchSpace:
     """
 
     def describe() -> dict[str, Any]:
-        space = resolve(run.config, data)
-        allow([space.family])  # the job's own space says so
-        return {
-            "space": {"family": space.family, "options": dict(space.options), "size": str(space.size)},
-            "data": datasets.described(data),
-        }
+        spaces = {name: _space_alone(run.alone(name) if name else run, data) for name in run.config.each}
+        space = whole(spaces)
+        allow([one.family for one in spaces.values()])  # the job's own spaces say so
+        return {"space": search_spaces.description(space), "data": datasets.described(data)}
 
-    stored = run.once("space", {"config": run.config.supernet.inputs()}, describe)
+    config = run.config
+    each = {name: alone.supernet.inputs() for name, alone in config.each.items()}
+    inputs = {"config": each[""]} if "" in each else {"supernets": each}
+    stored = run.once("space", inputs, describe)
     check_data(run, data)
     if not run.store.artifacts(run.lease.job, MANIFEST):
         write_manifest(run.store, run.lease, data)
     return search_spaces.described(stored["space"])
 
 
-def _setup(run: Run, space: SearchSpace, data: DataSet, weights: Artifact) -> EvaluationSetup:
+def _space_alone(run: Run, data: DataSet) -> SearchSpace:
+    """Of the job's supernet, or that of several which the run is about."""
+    if run.config.supernet.use is None:
+        return resolve(run.config, data)
+    use = run.store.supernet_of(run.lease.job, run.supernet)
+    supernet = run.store.supernet(run.config.supernet.use) if use is None else use.supernet
+    return search_spaces.described(supernet.space)
+
+
+def _trained(run: Run, space: SearchSpace, data: DataSet) -> dict[str, Artifact]:
+    """The weights of the job's supernets by their names; of one that has one under ""."""
+    return {
+        name: train(run.alone(name) if name else run, member, data) for name, member in space.members.items()
+    }
+
+
+def _train_finalists(
+    run: Run,
+    objectives: Objectives,
+    data: DataSet,
+    setup: EvaluationSetup,
+    weights: Artifact,
+    archs: Sequence[Architecture],
+) -> None:
+    """Trains the finalists further, then reports them with the weights of before and after."""
+    specialised = specialise(run, objectives.space, data, weights, archs)
+    evaluators = {
+        INHERITED: _inherited_evaluator(run, objectives.space, setup, data),
+        SPECIALISED: specialised_evaluator(run, setup, data, specialised),
+    }
+    report_trained(run, objectives, data, archs, evaluators)
+
+
+@contextmanager
+def _inherited_evaluator(
+    run: Run, space: SearchSpace, setup: EvaluationSetup, data: DataSet
+) -> Iterator[Evaluate]:
+    with evaluator(setup, run.config.execution, warn=run.warn) as pool:
+        stored = stored_first(run, space, data, pool, torch_device=setup.torch_device)
+        yield evaluating(stored, data)
+
+
+def _setup(run: Run, space: SearchSpace, data: DataSet, weights: Mapping[str, Path]) -> EvaluationSetup:
     config = run.config
     return EvaluationSetup(
-        family=space.family,
-        space_options=dict(space.options),
-        weights=verified(run.store, weights),
+        supernets={
+            name: SharedWeights(member.family, dict(member.options), weights[name])
+            for name, member in space.members.items()
+        },
         data_name=config.data.name,
         data_options=config.data.options,
         data_digest=data.digest,

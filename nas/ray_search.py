@@ -19,25 +19,31 @@ import logging
 import math
 import numbers
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import optuna
-from optuna.study import StudyDirection
-from optuna.trial import TrialState
+import numpy as np
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from nas import searchers
-from nas.searchers import SearchProblem, SpaceExhausted
-from nas.searchers._distinct import architecture, distributions
-from search_spaces._errors import ConflictError, UsageError
+from nas.errors import ConflictError
+from nas.proposals.optuna_adapters import (
+    SearcherSampler,
+    SpaceExhausted,
+    architecture,
+    distributions,
+    parameters,
+)
+from nas.proposals.problem import Code
+from nas.searchers import SearchProblem
+from search_spaces.errors import UsageError
 
 __all__ = ["SubnetSearch", "architecture", "optuna_search"]
 
 VERSION = 1
-DIRECTIONS = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
+DIRECTIONS = {"max": "maximize", "min": "minimize"}
 log = logging.getLogger(__name__)
 
 Names = str | Sequence[str]
@@ -46,9 +52,11 @@ Names = str | Sequence[str]
 class SubnetSearch(Searcher):
     """A searcher of ours as Ray Tune's `Searcher`; it ends the run when the space is exhausted.
 
-    metric, mode: names in the trainable's results, and `max` or `min` for each.  options: the searcher's.
+    metric, mode: names in the trainable's results of the problem's objectives, in their order, and `max` or
+    `min` for each.  options: the searcher's.
     A trial that fails, or reports no finite value, is not proposed again.
-    Raises UsageError for modes that are none or do not go with the metrics, and what the searcher raises.
+    Raises UsageError for modes that are none or do not go with the metrics and objectives, and what the
+    searcher raises.
     """
 
     def __init__(
@@ -65,19 +73,16 @@ class SubnetSearch(Searcher):
         several: Any = list(metrics), list(modes)
         super().__init__(*several)
         self._search = _Search(problem, searcher, options, metrics, modes)
-        self._directions = [DIRECTIONS[mode] for mode in modes]
         self._begin([])
 
     def suggest(self, trial_id: str) -> Any:
         """The config of a new trial, or `Searcher.FINISHED`."""
-        try:
-            self._asked[trial_id] = self._ask()
-        except SpaceExhausted:
+        codes, space = self._searcher.ask(1), self._search.problem.space
+        if not len(codes):
             return Searcher.FINISHED
-        config = self._asked[trial_id].params
-        arch = architecture(self._search.problem.space, config)
+        self._asked[trial_id], arch = codes[0], space.decode(codes)[0]
         self._events.append({"asked": trial_id, "architecture": arch.to_dict()})
-        return config
+        return parameters(space, arch)
 
     def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
         """Nothing: only the last result of a trial counts."""
@@ -116,8 +121,8 @@ class SubnetSearch(Searcher):
         self._begin(self._search.events(_read(checkpoint_path)))
 
     def __getstate__(self) -> dict[str, Any]:
-        """Tune pickles searchers, too; the study and its sampler are made again."""
-        made = {"_study", "_asked"}
+        """Tune pickles searchers, too; what proposes is made again."""
+        made = {"_searcher", "_asked"}
         return {name: value for name, value in self.__dict__.items() if name not in made}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
@@ -125,27 +130,24 @@ class SubnetSearch(Searcher):
         self._begin(self._events)
 
     def _begin(self, events: Sequence[Mapping[str, Any]]) -> None:
-        """A study that has seen these events; proposals that were made are proposed again, not searched."""
-        sampler = self._search.sampler(events)
-        self._study = optuna.create_study(directions=self._directions, sampler=sampler)
-        self._asked: dict[str, optuna.Trial] = {}
+        """A searcher that was told of these events; what was proposed stays so, and is not searched again."""
+        self._searcher = self._search.searcher()
+        self._asked: dict[str, Code] = {}
         self._events: list[dict[str, Any]] = []
+        space = self._search.problem.space
         for event in events:
             if "asked" in event:
-                self._asked[event["asked"]] = self._ask()
+                codes = space.encode([space.architecture(event["architecture"])])
+                self._searcher.tell(codes, None)
+                self._asked[event["asked"]] = codes[0]
                 self._events.append(dict(event))
             else:
                 self._tell(event["told"], event["values"])
 
-    def _ask(self) -> optuna.Trial:
-        return self._study.ask(distributions(self._search.problem.space))
-
     def _tell(self, trial_id: str, values: list[float] | None) -> None:
-        trial = self._asked.pop(trial_id)
-        if values is None:
-            self._study.tell(trial, state=TrialState.FAIL)
-        else:
-            self._study.tell(trial, values)
+        failed = [math.nan] * len(self._search.metrics)
+        code = self._asked.pop(trial_id)
+        self._searcher.tell(code[None], np.array([failed if values is None else values]))
         self._events.append({"told": trial_id, "values": values})
 
 
@@ -161,10 +163,19 @@ class _Search:
     """What a searcher under Ray is made of, and what it is saved with."""
 
     problem: SearchProblem
-    searcher: str
+    name: str
     options: Mapping[str, Any]
     metrics: tuple[str, ...]
     modes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for modes that are not those of the problem's objectives."""
+        if [DIRECTIONS[mode] for mode in self.modes] != list(self.problem.objectives.values()):
+            objectives = ", ".join(f"{way} {name}" for name, way in self.problem.objectives.items())
+            raise UsageError(
+                f"The modes {', '.join(self.modes)} are not those of the problem: {objectives}.",
+                "Give a metric and a mode for each objective, in their order.",
+            )
 
     def state(self, events: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """What was asked and told, as plain data, and of which search."""
@@ -173,7 +184,7 @@ class _Search:
             "version": VERSION,
             "space": space.name,
             "space options": json.loads(json.dumps(dict(space.options))),
-            "searcher": self.searcher,
+            "searcher": self.name,
             "options": json.loads(json.dumps(dict(self.options))),
             "seed": self.problem.seed,
             "metrics": list(self.metrics),
@@ -184,20 +195,24 @@ class _Search:
     def events(self, state: object) -> list[dict[str, Any]]:
         """The events of a state. Raises ConflictError for one of another search."""
         saved = state if isinstance(state, Mapping) else {}
-        for name, own in self.state([]).items():
-            if name != "events" and saved.get(name) != own:
+        for name, ours in self.state([]).items():
+            if name != "events" and saved.get(name) != ours:
                 raise ConflictError(
-                    f"The saved search has {name} {saved.get(name)!r}; this one has {own!r}.",
+                    f"The saved search has {name} {saved.get(name)!r}; this one has {ours!r}.",
                     "Build the searcher as it was when it was saved.",
                 )
         events: list[dict[str, Any]] = saved["events"]
         return events
 
-    def sampler(self, events: Sequence[Mapping[str, Any]]) -> optuna.samplers.BaseSampler:
-        """The searcher, which proposes again what it has proposed in these events."""
+    def searcher(self) -> searchers.Searcher:
+        """A new one."""
+        return searchers.build(self.name, self.problem, **self.options)
+
+    def sampler(self, events: Sequence[Mapping[str, Any]]) -> SearcherSampler:
+        """The searcher in a study, to which it proposes again what it has proposed in these events."""
         space = self.problem.space
-        history = [space.architecture(event["architecture"]) for event in events if "asked" in event]
-        return searchers.build(self.searcher, replace(self.problem, history=tuple(history)), **self.options)
+        archs = [space.architecture(event["architecture"]) for event in events if "asked" in event]
+        return SearcherSampler(self.problem, self.searcher, history=space.encode(archs))
 
 
 class _SubnetOptunaSearch(OptunaSearch):
@@ -228,10 +243,10 @@ class _SubnetOptunaSearch(OptunaSearch):
             log.warning("Trial %s was not proposed by this searcher, or has ended before.", trial_id)
             return
         values: list[Any] = [(result or {}).get(name) for name in self._search.metrics]
-        told = list(map(float, values)) if all(map(_finite, values)) and not error else None
+        finite = list(map(float, values)) if all(map(_finite, values)) and not error else None
         # An outcome without values ends in Ray's as a pruned trial, which some samplers cannot read.
-        super().on_trial_complete(trial_id, self._result(told), error=told is None)
-        self._events.append({"told": trial_id, "values": told})
+        super().on_trial_complete(trial_id, self._result(finite), error=finite is None)
+        self._events.append({"told": trial_id, "values": finite})
 
     def save(self, checkpoint_path: str) -> None:
         state = self._search.state(self._events)

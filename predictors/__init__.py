@@ -1,3 +1,1 @@
-"""How fast a subnet will be: devices, measurement, and latency predictors; one file per predictor."""
-
-NO_COMPONENTS = ("accuracy",)  # of quality: what is told of latency has nothing in common with it
+"""How fast a subnet will be, and how good: devices, measurement, predictors of latency and of quality."""

@@ -2,27 +2,34 @@
 
 `gp`: an ensemble of Gaussian processes that differ in their kernels: a linear part over one-hot options,
 which is most of the truth in these spaces, and a Matern part for what options do together; in both, a choice
-counts by how much it matters (`predictors._relevance`). The members that explain the data best make the
+counts by how much it matters (`relevances`). The members that explain the data best make the
 ensemble; how far they disagree is part of the uncertainty.
-`ridge`, where that is too dear: `predictors._ridge`.
+`ridge`, where that is too dear: a linear model (`Ridge`).
 Ours; kernels and posteriors as in Rasmussen and Williams, "Gaussian Processes for Machine Learning" (2006).
 """
 
 import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, Protocol, Self
+from typing import TYPE_CHECKING, Literal, Protocol, Self
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve, eigh, solve_triangular
 from scipy.special import softmax
 
-from predictors._accuracy_kernels import Floats, Kernel, Metric, matern, mixed, one_hot, owners
-from predictors._relevance import relevances
+from predictors.accuracy_kernels import Floats, Kernel, Metric, matern, mixed, one_hot, owners
 from search_spaces import SearchSpace
-from search_spaces._errors import UsageError
-from search_spaces._space import Codes
+from search_spaces.errors import UsageError
+from search_spaces.space import INACTIVE, Codes
+from search_spaces.union import SpaceUnion
 
+if TYPE_CHECKING:
+    from sklearn.linear_model import BayesianRidge
+
+STEPS = 12
+NOISE, LEAST_NOISE = 0.1, 1e-6  # share of the variance: at first, and at least
+BELIEF = 1.0  # degrees of freedom of the belief that all choices matter alike
 LENGTHS = (0.3, 0.6, 1.2)  # of the Matern kernel; two opposite corners of a space are 1 apart
 RESIDUALS = (0.05, 0.3, 0.7)  # the Matern part's share of the variance
 NOISES = (1e-4, 1e-3, 1e-2, 1e-1, 0.5)  # variance of the noise, as a share of the rest's
@@ -44,6 +51,15 @@ class AccuracyPredictor(Protocol):
     def mean(self, codes: Codes) -> Floats:
         """The mean alone (n,), which is cheaper."""
 
+    def difference(self, codes: Codes, other: Codes) -> tuple[Floats, Floats]:
+        """Mean and standard deviation (n,) of how much better each is than one other (1, choices).
+
+        Neighbours have most of their uncertainty in common: their difference is known better than either.
+        """
+
+    def joint(self, codes: Codes) -> tuple[Floats, Floats]:
+        """Mean (n,) and covariance (n, n) of all of them together, without the noise of an evaluation."""
+
 
 def fit(
     space: SearchSpace,
@@ -58,9 +74,12 @@ def fit(
     stderr: standard errors (n,) of the qualities. They say how the noise of one evaluation compares with that
     of another; how much noise there is in all is learned from the qualities.
     kind: `auto` is `gp` up to MOST_POINTS points and MOST_CHOICES choices, above it `ridge`.
+    A union of spaces has a predictor for each of them.
     Raises UsageError for fewer than two, for qualities or standard errors that are not finite, and for an
     unknown kind.
     """
+    if isinstance(space, SpaceUnion):
+        return OfMembers.fit(space, codes, quality, stderr=stderr, kind=kind)
     if kind == "auto":
         small = len(codes) <= MOST_POINTS and len(space.choices) <= MOST_CHOICES
         kind = "gp" if small else "ridge"
@@ -68,8 +87,6 @@ def fit(
         return AccuracyEnsemble.fit(space, codes, quality, stderr=stderr)
     if kind != "ridge":
         raise UsageError(f"There is no accuracy predictor '{kind}': auto, gp or ridge.")
-    from predictors._ridge import Ridge  # noqa: PLC0415 - scikit-learn takes a second to import
-
     quality, noises = checked(codes, quality, stderr)
     return Ridge.fit(space, codes, quality, noises)
 
@@ -143,6 +160,38 @@ class AccuracyEnsemble:
             mean += matern(apart, length) @ weights
         return mean
 
+    def difference(self, codes: Codes, other: Codes) -> tuple[Floats, Floats]:
+        """Mean and standard deviation (n,) of how much better each is than one other (1, choices)."""
+        both = np.concatenate([codes, other])
+        linear, apart = self.metric.linear(both, self.codes), self.metric.apart(both, self.codes)
+        with_other = self.metric.linear(codes, other), self.metric.apart(codes, other)
+        means, variances = [], []
+        for member in self.members:
+            rows = mixed(linear, apart, member.kernel)
+            cross = rows[:-1] - rows[-1]
+            solved = solve_triangular(member.factor[0], cross.T, lower=member.factor[1])
+            priors = self.metric.prior(both, member.kernel)
+            prior = priors[:-1] + priors[-1] - 2 * mixed(*with_other, member.kernel)[:, 0]
+            means.append(cross @ member.weights)
+            variances.append(member.scale * np.maximum(prior - np.square(solved).sum(axis=0), 0))
+        mean = self.shares @ np.array(means)
+        spread = self.shares @ (np.array(variances) + np.square(np.array(means) - mean))
+        return mean, np.sqrt(spread)
+
+    def joint(self, codes: Codes) -> tuple[Floats, Floats]:
+        """Mean (n,) and covariance (n, n); how far the members disagree is part of it."""
+        linear, apart = self.metric.linear(codes, self.codes), self.metric.apart(codes, self.codes)
+        within = self.metric.linear(codes, codes), self.metric.apart(codes, codes)
+        means, covariance = [], np.zeros((len(codes), len(codes)))
+        for member, share in zip(self.members, self.shares, strict=True):
+            cross = mixed(linear, apart, member.kernel)
+            solved = solve_triangular(member.factor[0], cross.T, lower=member.factor[1])
+            means.append(cross @ member.weights)
+            covariance += share * member.scale * (mixed(*within, member.kernel) - solved.T @ solved)
+        mean = self.shares @ np.array(means)
+        off = np.array(means) - mean
+        return self.centre + mean, covariance + (off.T * self.shares) @ off
+
     @cached_property
     def _joined(self) -> tuple[Floats, dict[float, Floats]]:
         """The members' means as one: weights of options, and of points by the Matern kernel's length."""
@@ -160,7 +209,7 @@ def _scored(metric: Metric, codes: Codes, centred: Floats, noises: Floats) -> li
     """Every kernel of the grid with its log evidence, the scale being the most likely one."""
     whiten = 1 / np.sqrt(noises)
     linear, apart = metric.linear(codes, codes), metric.apart(codes, codes)
-    count, found = len(codes), []
+    count, scored = len(codes), []
     for length, residual in itertools.product(LENGTHS, RESIDUALS):
         matrix = mixed(linear, apart, Kernel(length, residual, 0))
         values, vectors = eigh(whiten[:, None] * matrix * whiten)
@@ -169,8 +218,8 @@ def _scored(metric: Metric, codes: Codes, centred: Floats, noises: Floats) -> li
             spectrum = np.maximum(values, 0) + noise
             scale = max(float((turned / spectrum).mean()), np.finfo(np.float64).tiny)
             evidence = -0.5 * (count * np.log(scale) + np.log(spectrum).sum())
-            found.append((float(evidence), Kernel(length, residual, noise)))
-    return found
+            scored.append((float(evidence), Kernel(length, residual, noise)))
+    return scored
 
 
 def _member(metric: Metric, codes: Codes, centred: Floats, noises: Floats, kernel: Kernel) -> _Member:
@@ -178,3 +227,183 @@ def _member(metric: Metric, codes: Codes, centred: Floats, noises: Floats, kerne
     factor = cho_factor(matrix + kernel.noise * np.diag(noises), lower=True)
     weights = cho_solve(factor, centred)
     return _Member(kernel, float(centred @ weights) / len(codes), factor, weights)
+
+
+def relevances(space: SearchSpace, codes: Codes, centred: Floats, noises: Floats) -> Floats:
+    """How much each choice matters (choices,), 1 on average: the variances of an additive model's parts.
+
+    centred: qualities (n,) of `codes` without their mean.  noises: variances of their noise, 1 on average.
+    Source: Zhou et al., "MM Algorithms for Variance Components Models" (2019); the belief that all choices
+    matter alike, which keeps few points from switching choices off, is ours.
+    """
+    columns, owner, count = one_hot(space, codes), owners(space), len(space.choices)
+    target = centred / (float(centred.std()) or 1.0)
+    parts, noise = np.full(count, 1 / count), NOISE
+    for _ in range(STEPS):
+        factor = cho_factor((columns * parts[owner]) @ columns.T + noise * np.diag(noises), lower=True)
+        residual, inner = cho_solve(factor, target), cho_solve(factor, columns)
+        explained = np.bincount(owner, np.square(columns.T @ residual), count)
+        expected = np.bincount(owner, (columns * inner).sum(axis=0), count)
+        mean = parts.mean()
+        rise = (mean * explained + BELIEF) / (mean * expected + BELIEF * parts / mean)
+        parts = parts * np.sqrt(rise)
+        left = np.square(residual) @ noises / np.trace(cho_solve(factor, np.diag(noises)))
+        noise = max(noise * float(np.sqrt(left)), LEAST_NOISE)
+    relevance: Floats = parts / parts.mean()
+    return relevance
+
+
+@dataclass(frozen=True, eq=False)
+class Ridge:
+    """Bayesian ridge regression, whose cost is linear in the evaluations: an `AccuracyPredictor`.
+
+    Its priors are those that make the evaluations most likely.
+    Source: MacKay, "Bayesian Interpolation" (1992), as scikit-learn has it; the features are ours.
+    """
+
+    space: SearchSpace
+    model: "BayesianRidge"
+
+    @classmethod
+    def fit(cls, space: SearchSpace, codes: Codes, quality: Floats, noises: Floats) -> Self:
+        """noises: variances (n,) of the qualities' noise, relative to each other."""
+        from sklearn.linear_model import BayesianRidge  # noqa: PLC0415 - takes a second to import
+
+        return cls(space, BayesianRidge().fit(features(space, codes), quality, sample_weight=1 / noises))
+
+    def predict(self, codes: Codes) -> tuple[Floats, Floats]:
+        """Mean and standard deviation (n,) each; the latter without the noise of an evaluation."""
+        if not len(codes):
+            return np.empty(0), np.empty(0)
+        mean, std = self.model.predict(features(self.space, codes), return_std=True)
+        return mean, np.sqrt(np.maximum(np.square(std) - 1 / self.model.alpha_, 0))
+
+    def mean(self, codes: Codes) -> Floats:
+        """The mean alone (n,), which is cheaper."""
+        mean: Floats = features(self.space, codes) @ self.model.coef_ + self.model.intercept_
+        return mean
+
+    def difference(self, codes: Codes, other: Codes) -> tuple[Floats, Floats]:
+        """Mean and standard deviation (n,) of how much better each is than one other (1, choices)."""
+        apart = features(self.space, codes) - features(self.space, other)
+        mean: Floats = apart @ self.model.coef_
+        return mean, np.sqrt(np.maximum(((apart @ self.model.sigma_) * apart).sum(axis=1), 0))
+
+    def joint(self, codes: Codes) -> tuple[Floats, Floats]:
+        """Mean (n,) and covariance (n, n)."""
+        columns = features(self.space, codes) - self.model.X_offset_  # as it was fitted
+        covariance: Floats = columns @ self.model.sigma_ @ columns.T
+        return self.mean(codes), covariance
+
+
+@dataclass(frozen=True, eq=False)
+class _Unknown:
+    """What is believed of a member of which too little was evaluated: an `AccuracyPredictor`."""
+
+    centre: float
+    spread: float
+
+    def predict(self, codes: Codes) -> tuple[Floats, Floats]:
+        return self.mean(codes), np.full(len(codes), self.spread)
+
+    def mean(self, codes: Codes) -> Floats:
+        return np.full(len(codes), self.centre)
+
+    def difference(self, codes: Codes, other: Codes) -> tuple[Floats, Floats]:
+        return np.zeros(len(codes)), np.full(len(codes), np.sqrt(2) * self.spread)
+
+    def joint(self, codes: Codes) -> tuple[Floats, Floats]:
+        return self.mean(codes), np.square(self.spread) * np.eye(len(codes))
+
+
+@dataclass(frozen=True, eq=False)
+class OfMembers:
+    """Architectures of a union to quality, by a predictor for each member: an `AccuracyPredictor`.
+
+    What one member's choices do says little of another's. Of a member with fewer than LEAST evaluations it is
+    believed that it is as all others together, and as uncertain as they differ.
+    """
+
+    space: SpaceUnion
+    models: Mapping[str, AccuracyPredictor]
+
+    @classmethod
+    def fit(
+        cls,
+        space: SpaceUnion,
+        codes: Codes,
+        quality: Floats,
+        *,
+        stderr: Floats | None = None,
+        kind: Kind = "auto",
+    ) -> Self:
+        """See `fit` of this module."""
+        quality, _ = checked(codes, quality, stderr)
+        models: dict[str, AccuracyPredictor] = {}
+        for name, member in space.members.items():
+            of_member = space.is_of(name, codes)
+            if of_member.sum() < LEAST:
+                models[name] = _Unknown(float(quality.mean()), float(quality.std()))
+                continue
+            errors = None if stderr is None else np.asarray(stderr)[of_member]
+            models[name] = fit(
+                member, space.own_codes(name, codes[of_member]), quality[of_member], stderr=errors, kind=kind
+            )
+        return cls(space, models)
+
+    def predict(self, codes: Codes) -> tuple[Floats, Floats]:
+        """Mean and standard deviation (n,) each; the latter without the noise of an evaluation."""
+        mean, std = np.empty(len(codes)), np.empty(len(codes))
+        for name, model in self.models.items():
+            of_member = self.space.is_of(name, codes)
+            if of_member.any():
+                mean[of_member], std[of_member] = model.predict(self.space.own_codes(name, codes[of_member]))
+        return mean, std
+
+    def mean(self, codes: Codes) -> Floats:
+        """The mean alone (n,), which is cheaper."""
+        mean = np.empty(len(codes))
+        for name, model in self.models.items():
+            of_member = self.space.is_of(name, codes)
+            if of_member.any():
+                mean[of_member] = model.mean(self.space.own_codes(name, codes[of_member]))
+        return mean
+
+    def difference(self, codes: Codes, other: Codes) -> tuple[Floats, Floats]:
+        """Mean and standard deviation (n,) of how much better each is than one other (1, choices).
+
+        What is of another member has none of its uncertainty in common with it.
+        """
+        (mean, std), (before, error) = self.predict(codes), self.predict(other)
+        gain, spread = mean - before, np.sqrt(np.square(std) + np.square(error))
+        for name, model in self.models.items():
+            of_member = self.space.is_of(name, codes)
+            if of_member.any() and self.space.is_of(name, other)[0]:
+                gain[of_member], spread[of_member] = model.difference(
+                    self.space.own_codes(name, codes[of_member]), self.space.own_codes(name, other)
+                )
+        return gain, spread
+
+    def joint(self, codes: Codes) -> tuple[Floats, Floats]:
+        """Mean (n,) and covariance (n, n), which is none between members."""
+        mean, covariance = np.empty(len(codes)), np.zeros((len(codes), len(codes)))
+        for name, model in self.models.items():
+            rows = np.flatnonzero(self.space.is_of(name, codes))
+            if len(rows):
+                mean[rows], covariance[np.ix_(rows, rows)] = model.joint(
+                    self.space.own_codes(name, codes[rows])
+                )
+        return mean, covariance
+
+
+def features(space: SearchSpace, codes: Codes) -> Floats:
+    """(n, features): options one-hot, and for what they do together products of the choices' levels.
+
+    Of choices that follow each other, and of every choice with the whole network's mean level.
+    """
+    last = np.array([max(len(choice.options) - 1, 1) for choice in space.choices])
+    levels = np.where(codes == INACTIVE, 0, 2 * codes / last - 1)
+    whole = levels.mean(axis=1, keepdims=True)
+    return np.concatenate(
+        [one_hot(space, codes), levels[:, 1:] * levels[:, :-1], levels * whole, whole**2], axis=1
+    )

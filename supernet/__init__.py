@@ -6,13 +6,13 @@
 from typing import TYPE_CHECKING
 
 from search_spaces import SearchSpace
-from search_spaces._registry import builder
+from search_spaces.registry import builder
 
 if TYPE_CHECKING:
-    from supernet._base import Supernet
+    from supernet.supernet import Supernet
 
 
 def build(space: SearchSpace, **options: object) -> "Supernet":
     """A freshly initialised supernet for the space; `options` are the family's (`seed`)."""
-    supernet: Supernet = builder(__name__, space.family)(space, **options)
+    supernet: Supernet = builder(f"{__name__}.families", space.family)(space, **options)
     return supernet

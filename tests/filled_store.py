@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 
 import search_spaces
-from nas.store import Device, Lease, NewEvaluation, NewEvent, NewMeasurement, NewSubnet, Store, job_devices
+from nas.results import job_devices
+from nas.store import Device, Lease, NewEvaluation, NewEvent, NewSubnet, Store
+from predictors.measurement.labels import Failure, Measurement
 
 OPTIONS: dict[str, Any] = {"embed_dim": [16, 32, 64], "depth": [1, 2, 3, 4]}
 FINALISTS = 14
@@ -79,12 +81,11 @@ def measured_job(store: Store, name: str) -> list[Known]:
     sample = known_subnets(24, seed=3)
     with store.acquire(store.job(name)) as lease:
         store.begin_stage(lease, job_devices.measured_elsewhere(lab.id), "key")
-        timed = [_timed(k, own.id, number) for number, k in enumerate(sample)]
-        broken = [
-            NewMeasurement(known_subnets(30, seed=3)[-1].subnet, own.id, "sample", None, reason=FAILURE)
-        ]
-        there = [NewMeasurement(k.subnet, lab.id, "finalist", 3 * k.latency_ms, 0.1) for k in best[:6]]
-        store.add_measurements(lease, [*timed, *broken, *there])
+        timed = [(k.subnet, _timed(k, number)) for number, k in enumerate(sample)]
+        broken = (known_subnets(30, seed=3)[-1].subnet, Failure(FAILURE))
+        store.add_measurements(lease, [*timed, broken], device_id=own.id, purpose="sample")
+        in_lab = [(k.subnet, Measurement(3 * k.latency_ms, 0.1)) for k in best[:6]]
+        store.add_measurements(lease, in_lab, device_id=lab.id, purpose="finalist")
         store.put_predictor(lease, device_id=own.id, kind="roofline", state=STATE, score=_full_score(sample))
         store.put_predictor(
             lease, device_id=lab.id, kind="additive", state={}, score={"mape": 0.04, "count": 24}
@@ -123,16 +124,17 @@ def _two_devices(store: Store) -> tuple[Device, Device]:
         return own, agent.agent.device
 
 
-def _timed(known: Known, device_id: int, number: int) -> NewMeasurement:
+def _timed(known: Known, number: int) -> Measurement:
     """With four rounds: the odd ones are 1 % slower than the even ones, on every second subnet 2 %."""
-    rows = [
+    rows: list[list[float | None]] = [
         [turn, number, w, w, 0.005, 0.005, 0.005, 0.005, 2.0]
         for turn in range(4)
         for w in [known.latency_ms / 1e3 * (1 + 0.01 * (turn % 2) * (1 + number % 2))]
     ]
     shared = 1.2 if number < 3 else 1.0
-    more: dict[str, Any] = {"stderr_ms": 0.01, "contention": shared, "memory_bytes": 3 * 2**20}
-    return NewMeasurement(known.subnet, device_id, "sample", known.latency_ms, 0.02, 2.5, 4, rows, **more)
+    return Measurement(
+        known.latency_ms, 0.02, 0.01, 2.5, 4, rows, contention=shared, peak_memory_bytes=3 * 2**20
+    )
 
 
 def _full_score(sample: list[Known]) -> dict[str, Any]:
@@ -223,8 +225,10 @@ def _report(store: Store, lease: Lease, best: list[Known]) -> None:
     store.add_measurements(
         lease,
         [
-            NewMeasurement(k.subnet, device.id, "finalist", k.latency_ms, 0.04 * k.latency_ms, 1.0, 9)
+            (k.subnet, Measurement(k.latency_ms, 0.04 * k.latency_ms, reference_ms=1.0, rounds=9))
             for k in best
         ],
+        device_id=device.id,
+        purpose="finalist",
     )
     store.finish_stage(lease, "front", {})

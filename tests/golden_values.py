@@ -23,7 +23,7 @@ import search_spaces
 from nas.cli import main
 from nas.store import Store
 from search_spaces import Architecture, SearchSpace
-from search_spaces.stitching import published_ids
+from search_spaces.families.stitching import published_ids
 
 FOLDER = Path(__file__).parent / "golden"
 RELEASED = Path(__file__).parent / "released_stores" / "0003.tar.xz"
@@ -123,14 +123,20 @@ QUICK = (
     Verb(("front", "digit-pairs", "generated")),
     Verb(("front", "on-two", "--device", "lab")),
     Verb(("front", "digit-pairs", "--where", "params<=20000", "--where", "latency_ms<=3")),
+    Verb(("compare", "digit-pairs", "generated"), kinds=True),
+    Verb(("gate", "digit-pairs", "--min", "accuracy=0.6", "--max", "latency_ms=3")),
     Verb(("export-optuna", "digit-pairs", "--storage", "sqlite:///FOLDER/study.db")),
     Verb(("devices", "ls")),
     Verb(("db", "check")),
+    Verb(("db", "gc", "--dry-run")),
     Verb(("doctor",)),
     *(Verb(("ls",), store="released"), Verb(("show", "stopped-in-search"), store="released")),
     *(Verb(("show", family), store="released") for family in ("matformer", "stitching")),
+    *(Verb(words, store="released") for words in (("supernets",), ("supernets", "show", "matformer"))),
     *(Verb(("front", family), store="released") for family in ("autoformer", "stitching", "vit_resnas")),
     Verb(("predict", "matformer", POINT), store="released"),
+    Verb(("explain", "matformer", POINT), store="released", kinds=True),
+    Verb(("what-if", "matformer", "--objectives", "accuracy,macs"), store="released", kinds=True),
     Verb(("generate", "autoformer", "-n", "3", "--where", "params<=6000"), store="released", kinds=True),
     Verb(("extract", "turbovit", "--knee", "-o", "FOLDER/turbovit"), store="released"),
     Verb(("extract", "matformer", "--arch", POINT, "-o", "FOLDER/matformer"), store="released"),
@@ -151,6 +157,7 @@ SLOW = (  # they train or measure
     Verb(("devices", "measure", "mine", "matformer"), store="released", kinds=True),
     Verb(("finetune", "matformer", "--front", "--steps", "2", *FINE), store="released", kinds=True),
     Verb(("run", "FOLDER/job.yaml", *FINE), store="released", kinds=True),
+    Verb(("train", "FOLDER/job.yaml", "--set", "seed=1"), store="released", kinds=True),
 )
 TINY = """
     name: tiny

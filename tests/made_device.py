@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import nn
 
-from predictors._calibrator import calibrator
 from predictors.devices import Timing
-from search_spaces._errors import UsageError
+from predictors.measurement.calibrator import calibrator
+from search_spaces.errors import UsageError
 
 BACKEND = "tests.made_device"
 PRECISIONS = ("fp32", "int4")

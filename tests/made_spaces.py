@@ -6,7 +6,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from search_spaces import Choice, Part, SearchSpace
-from search_spaces._layers import Layer, linear
+from search_spaces.layers import Layer, linear
 
 HUGE = 2**60 + 1
 

@@ -9,7 +9,8 @@ import math
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import get_type_hints
+from types import SimpleNamespace
+from typing import Any, cast, get_type_hints
 
 import numpy as np
 import pytest
@@ -19,30 +20,43 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import search_spaces
 import supernet
+from nas import jobs
+from nas.config import AnchorsInit, checked_config
+from nas.datasets import DataSet
+from nas.errors import ConflictError
+from nas.spaces.initial import initialise
+from nas.spaces.job_space import data_sizes, resolve
+from nas.spaces.pretrained import load_anchors
 from search_spaces import Architecture, SearchSpace
-from search_spaces._errors import ConflictError
-from search_spaces._registry import load, names
-from supernet._base import Supernet
-from supernet._evaluate import correct
-from supernet._nested import Nested
+from search_spaces.errors import UsageError
+from search_spaces.registry import load, names
+from supernet import tasks
+from supernet.evaluation.scores import correct, quality
+from supernet.nested import Nested
+from supernet.plain.layers import Network
+from supernet.pretrained.subnet_folders import load_folder, network_classes
+from supernet.supernet import Joined, Supernet
 
 TESTS = Path(__file__).parent
 BUILT = "build"
 # Component folder -> the function that a component offers, and the test of its law with the words that find
 # all components.
 KINDS = {
-    "search_spaces": (BUILT, "search_spaces/test_spaces.py", "search_spaces.names()"),
-    "supernet": (BUILT, "test_contracts.py", 'names("supernet")'),
-    "predictors": (BUILT, "predictors/test_predictors.py", 'names("predictors")'),
+    "search_spaces.families": (BUILT, "search_spaces/test_spaces.py", "search_spaces.names()"),
+    "supernet.families": (BUILT, "test_contracts.py", 'names("supernet.families")'),
+    "supernet.tasks": (BUILT, "test_contracts.py", 'names("supernet.tasks")'),
+    "predictors.latency": (BUILT, "predictors/test_predictors.py", 'names("predictors.latency")'),
     "predictors.devices": (BUILT, "predictors/test_devices.py", 'names("predictors.devices")'),
-    "nas.datasets": (BUILT, "nas/test_datasets.py", "datasets.names()"),
-    "nas.searchers": (BUILT, "nas/test_searchers.py", "searchers.names()"),
+    "nas.datasets": (BUILT, "nas/datasets/test_datasets.py", "datasets.names()"),
+    "nas.searchers": (BUILT, "nas/searchers/test_searchers.py", "searchers.names()"),
     "nas.exporters": ("export", "test_contracts.py", 'names("nas.exporters")'),
 }
 COMPONENTS = [(kind, name) for kind in KINDS for name in names(kind)]
-FAMILIES = names("supernet")
+FAMILIES = names("supernet.families")
 # Read off what `build` says that it returns: nothing is built while tests are collected.
-NESTED = [f for f in FAMILIES if issubclass(get_type_hints(load("supernet", f).build)["return"], Nested)]
+NESTED = [
+    f for f in FAMILIES if issubclass(get_type_hints(load("supernet.families", f).build)["return"], Nested)
+]
 # Larger networks are counted without weights, on the meta device.
 RUNNABLE_MACS = 50_000_000
 BATCH = 3
@@ -273,3 +287,143 @@ def test_an_exporter_writes_a_new_folder_and_leaves_the_network_alone(
     assert {file: file.read_bytes() for file in files} == before
     with torch.no_grad():
         assert torch.equal(module(example), net(example, arch))
+
+
+def exported(family: str, arch: Architecture, folder: Path) -> nn.Module:
+    """A subnet of the family's own space as a folder; the module that was written."""
+    net = built(runnable_space(family))
+    module = net.extract(arch)
+    load("nas.exporters", "safetensors").export(
+        module,
+        folder,
+        example=net.example_input(BATCH),
+        info={"subnet": arch.key, "architecture": arch.to_dict()},
+        timm=None,
+    )
+    return module
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@torch.no_grad()
+def test_an_exported_folder_loads_and_gives_the_same_outputs(family: str, tmp_path: Path) -> None:
+    net = built(runnable_space(family))
+    x = net.example_input(BATCH)
+    for number, arch in enumerate(archs_of(net.space)):
+        module = exported(family, arch, tmp_path / str(number))
+        loaded = load_folder(tmp_path / str(number))
+        assert type(loaded) is type(module)
+        assert torch.equal(loaded(x), net(x, arch))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_latency_of_an_exported_folder_is_measured(family: str, tmp_path: Path) -> None:
+    module = exported(family, built(runnable_space(family)).space.smallest, tmp_path / "subnet")
+    assert isinstance(module, Network)
+    assert module.input_shape == built(runnable_space(family)).example_input(1).shape[1:]
+    assert jobs.measure(tmp_path / "subnet", {"batch": 1})["measured_ms"] > 0
+
+
+def beginning_space(net: Supernet, init: dict[str, Any]) -> tuple[SearchSpace, Any]:
+    """The space and the section `supernet` of a job on like images that begins so."""
+    section = {"family": net.space.family, "init": init}
+    config = checked_config({"data": "digits", "supernet": section}, where="The test")
+    x = net.example_input(1)
+    data = SimpleNamespace(input_shape=x.shape[1:], num_classes=net(x, net.space.smallest).shape[1])
+    return resolve(config, cast(DataSet, data)), config.supernet
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@torch.no_grad()
+def test_a_subnet_is_what_another_job_begins_with(family: str, tmp_path: Path) -> None:
+    """A family that joins models joins it to itself, in any other the network is the largest one."""
+    net, folder = built(runnable_space(family)), tmp_path / "subnet"
+    x = net.example_input(BATCH)
+    if isinstance(net, Joined):
+        arch = next(net.space.preset(name) for name in net.space.preset_values)
+        exported(family, arch, folder)
+        space, section = beginning_space(net, {"anchors": [{"checkpoint": str(folder)}] * 2})
+        again = supernet.build(space, seed=9).eval()
+        assert isinstance(again, Joined)
+        assert isinstance(section.init, AnchorsInit)
+        data = SimpleNamespace(input_shape=x.shape[1:], num_classes=net(x, arch).shape[1])
+        load_anchors(again, section.init, data_sizes(cast(DataSet, data)), {}, seed=0)
+        first = next(space.preset(name) for name in space.preset_values)
+        assert torch.equal(again(x, first), net(x, arch))
+        return
+    arch = net.space.largest
+    exported(family, arch, folder)
+    space, section = beginning_space(net, {"checkpoint": str(folder)})
+    again = supernet.build(space, seed=9).eval()
+    assert not torch.equal(again(x, space.largest), net(x, arch))
+    assert initialise(again, section, seed=0)
+    assert torch.equal(again(x, space.largest), net(x, arch))
+    assert space.size > 1
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_refuses_a_network_that_it_cannot_nest_or_join(family: str) -> None:
+    module = load("supernet.families", family)
+    offers = [name for name in ("nested_options", "anchor_options") if hasattr(module, name)]
+    assert len(offers) == 1
+    assert (offers == ["nested_options"]) == isinstance(getattr(module, "NESTS", None), str)
+    assert hasattr(module, "load_timm") == hasattr(module, "space_options")
+    with pytest.raises(UsageError, match="Linear"):
+        getattr(module, offers[0])(nn.Linear(2, 2))
+
+
+@pytest.mark.parametrize("file", names("supernet.plain"))
+def test_networks_are_found_in_the_files_of_plain_modules(file: str) -> None:
+    module = load("supernet.plain", file)
+    here = {name for name, kind in network_classes().items() if kind.__module__ == module.__name__}
+    defined = {
+        name
+        for name, kind in vars(module).items()
+        if isinstance(kind, type)
+        and kind.__module__ == module.__name__
+        and issubclass(kind, nn.Module)
+        and "config" in inspect.getsource(kind.__init__)
+    }
+    assert here == defined
+
+
+def test_two_networks_of_one_name_are_an_error_that_names_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    twin = type("ViT", (Network,), {"__module__": "supernet.plain.swin"})
+    monkeypatch.setattr(load("supernet.plain", "swin"), "ViT", twin, raising=False)
+    with pytest.raises(
+        UsageError, match=r"supernet\.plain\.swin and supernet\.plain\.vit both define .* 'ViT'"
+    ):
+        network_classes()
+
+
+@pytest.mark.parametrize("name", names("supernet.tasks"))
+def test_scores_of_parts_are_those_of_the_whole_and_their_mean_is_the_quality(name: str) -> None:
+    task, generator = tasks.get(name), torch.Generator().manual_seed(0)
+    outputs, others = torch.randn(2, 12, 5, generator=generator)
+    targets = task.answers(outputs, hard=True)
+    scores = task.scores(others, targets)
+    assert scores.shape == (12,)
+    parts = [task.scores(others[part], targets[part]) for part in (slice(5), slice(5, 12))]
+    assert torch.equal(torch.cat(parts), scores)
+    assert quality(scores).value == pytest.approx(float(scores.double().mean()))
+    own = quality(task.scores(outputs, targets)).value
+    sign = 1 if task.qualities[0].goal == "max" else -1
+    assert sign * own > sign * quality(scores).value
+
+
+@pytest.mark.parametrize("name", names("supernet.tasks"))
+def test_a_loss_is_a_mean_that_falls_towards_targets_and_answers(name: str) -> None:
+    task, generator = tasks.get(name), torch.Generator().manual_seed(0)
+    outputs, others = torch.randn(2, 12, 5, generator=generator)
+    for targets in (task.answers(outputs, hard=True), task.answers(outputs, hard=False)):
+        whole = task.loss(others, targets)
+        parts = [task.loss(others[part], targets[part]) for part in (slice(6), slice(6, 12))]
+        assert torch.allclose(torch.stack(parts).mean(), whole)
+        assert task.loss(outputs, targets) < whole
+        assert task.loss(others, targets, smoothing=0.1) != whole
+
+
+@pytest.mark.parametrize("name", names("supernet.tasks"))
+def test_a_task_names_its_qualities(name: str) -> None:
+    kinds = tasks.get(name).qualities
+    assert len({kind.name for kind in kinds}) == len(kinds) > 0
+    assert all(kind.name.isidentifier() and kind.unit for kind in kinds)

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 import nas
-from nas.conditions import Condition
 from nas.config import load_config, merged
 from nas.generation import generate
-from nas.store import frames
+from nas.limits import Limit
+from nas.results import frames
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "turbovit.yaml"
 SHORTER = ("train.steps=800", "search.evaluations=64", "search.finalists=8")
@@ -25,7 +25,7 @@ def test_the_generator_of_the_example_answers_requests(tmp_path: Path) -> None:
     assert curve["best"].dropna().is_monotonic_increasing
     assert curve["feasible_rate"].iloc[-1] >= 0.8
     macs = sorted(subnet.macs for subnet in handle.store.subnets(handle.job))
-    middle = Condition("macs", "<=", float(macs[len(macs) // 2]))
+    middle = Limit("macs", "<=", float(macs[len(macs) // 2]))
     made = generate(handle.store, handle.job, [middle], 10)
     assert made.feasible_rate >= 0.8
     assert len(made.subnets) == 10

@@ -11,14 +11,16 @@ import pytest
 import nas
 import search_spaces
 import supernet
-from nas import checkpoints, extraction, jobs, pipeline
+from nas import checkpoints, jobs, pipeline
 from nas.config import checked_config
+from nas.job_run import subnet_row
 from nas.progress import Silent
-from nas.spaces import exact_metrics
-from nas.stages import search as search_stage
-from nas.stages._run import subnet_row
+from nas.results import extraction
+from nas.search import stage as search_stage
+from nas.spaces.job_space import exact_metrics
 from nas.store import Job, Store
-from predictors import roofline
+from nas.store.subnets import subnet_ids
+from predictors.latency import roofline
 from search_spaces import Architecture, SearchSpace
 
 LIMIT = 6_000
@@ -109,7 +111,8 @@ class Untrained:
     def looked_at(self, *archs: Architecture) -> list[str]:
         """The keys of the architectures, which the job's search has then looked at."""
         with self.store.acquire(self.job) as lease:
-            self.store.add_subnets(lease, [subnet_row(self.space, arch) for arch in archs])
+            with lease.write() as connection:
+                subnet_ids(connection, self.job.id, [subnet_row(self.space, arch) for arch in archs])
             lease.finish("succeeded")
         return [arch.key for arch in archs]
 

@@ -11,22 +11,14 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from nas.cli import (
-    agent,
-    dashboard,
-    database,
-    devices,
-    finetune,
-    fronts,
-    generate,
-    jobs,
-    latency,
-    runs,
-    spaces,
-    studies,
-)
-from nas.cli._options import Flags
-from nas.cli._output import INTERRUPTED, emit, note_error
+from nas.cli import dashboard, devices, finetune, fronts, jobs, runs, spaces, subnets
+from nas.cli.analysis.compare import compare
+from nas.cli.analysis.explain import explain
+from nas.cli.analysis.gate import gate
+from nas.cli.analysis.what_if import what_if
+from nas.cli.options import Flags
+from nas.cli.output import INTERRUPTED, emit, note_error
+from nas.cli.stored import database, supernets
 
 EVERYWHERE = ("--quiet", "--debug")
 INTERNAL = 1
@@ -41,22 +33,29 @@ app = typer.Typer(
     context_settings={"help_option_names": ["--help", "-h"]},
 )
 app.command("run")(runs.run)
+app.command("train")(runs.train)
 app.command("validate")(runs.validate)
 app.command("resume")(runs.resume)
 app.command("stop")(runs.stop)
+app.command("rm")(runs.rm)
 app.command("ls")(jobs.ls)
 app.command("show")(jobs.show)
 app.command("front")(fronts.front)
+app.command("compare")(compare)
+app.command("gate")(gate)
+app.command("explain")(explain)
+app.command("what-if")(what_if)
 app.command("extract")(fronts.extract)
 app.command("finetune")(finetune.finetune)
-app.command("generate")(generate.generate)
-app.command("export-optuna")(studies.export_optuna)
-app.command("predict")(latency.predict)
-app.command("measure")(latency.measure)
-app.command("device-agent")(agent.device_agent)
+app.command("generate")(subnets.generate)
+app.command("export-optuna")(fronts.export_optuna)
+app.command("predict")(subnets.predict)
+app.command("measure")(subnets.measure)
+app.command("device-agent")(devices.device_agent)
 app.command("dashboard")(dashboard.dashboard)
 app.command("doctor")(database.doctor)
 app.add_typer(spaces.app, name="spaces")
+app.add_typer(supernets.app, name="supernets")
 app.add_typer(devices.app, name="devices")
 app.add_typer(database.app, name="db")
 
@@ -128,7 +127,7 @@ def _version() -> str:
 
 def _report(error: Exception) -> int:
     """One sentence and a hint on stderr; returns the exit code."""
-    from search_spaces._errors import NASError
+    from search_spaces.errors import NASError
 
     if isinstance(error, NASError):
         message, hint, code = error.message, error.hint, error.exit_code

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from nas.cli._options import StoreURL, store_url
-from nas.cli._output import note
+from nas.cli.options import StoreURL, store_url
+from nas.cli.output import note
 
 
 def dashboard(
@@ -16,7 +16,7 @@ def dashboard(
     store: StoreURL = None,
 ) -> None:
     """Serve the dashboard on this machine until Ctrl-C."""
-    from search_spaces._errors import UsageError
+    from search_spaces.errors import UsageError
 
     if not _is_loopback(host):
         raise UsageError(

@@ -1,11 +1,11 @@
-"""`nas devices`: what can be measured on, how well timings repeat here, a finished job on another device."""
+"""`nas devices`, `nas device-agent`: what can be measured on, by jobs here and elsewhere."""
 
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nas.cli._options import (
+from nas.cli.options import (
     AsJSON,
     Backend,
     Batch,
@@ -18,21 +18,13 @@ from nas.cli._options import (
     device_options,
     store_url,
 )
-from nas.cli._output import (
-    emit,
-    emit_json,
-    emit_pairs,
-    emit_table,
-    end_process,
-    heading,
-    interruptible,
-    note,
-)
-from nas.cli._progress import shown_progress
+from nas.cli.output import emit, emit_json, emit_pairs, emit_table, end_process, heading, interruptible, note
+from nas.cli.progress import shown_progress
 
 if TYPE_CHECKING:
     from nas.store import Device as DeviceRow
     from predictors.devices import Device
+
 
 INTERRUPTION = "Interrupted; what was measured is saved. The same command goes on."
 DeviceName = Annotated[str, typer.Argument(metavar="NAME", help="What the device is called.")]
@@ -49,7 +41,7 @@ def _devices(ctx: typer.Context) -> None:
 @app.command("ls")
 def ls(ctx: typer.Context, store: StoreURL = None, as_json: AsJSON = False) -> None:
     """List the backends here, and the devices and agents that the store knows."""
-    from nas.devices import backends
+    from nas.measuring.devices import backends
 
     data = {"backends": backends()} | _stored(store_url(store), quiet=ctx.obj.quiet)
     if as_json:
@@ -89,7 +81,7 @@ def add(
 ) -> None:
     """Register a device of this machine. Job files may then say `devices: [NAME]`."""
     options = device_options(backend, threads, batch, precision, option)
-    from nas import devices
+    from nas.measuring import devices
     from nas.store import Store
 
     with Store.open(store_url(store)) as opened, interruptible(f"Interrupted; '{name}' is not registered."):
@@ -116,7 +108,7 @@ def check(
     options = device_options(name, threads, batch, precision, option)
     with interruptible("Interrupted; nothing was checked."):
         device, row = _device_to_check(name, options, store_url(store), given=given)
-        from nas.devices import check as check_device
+        from nas.measuring.devices import check as check_device
 
         data = check_device(device, row)
     if as_json:
@@ -129,13 +121,13 @@ def check(
     clean = f"{data['calibrator_ms']:.4f} ms"
     if data["stored_calibrator_ms"] is not None:
         clean += f", {100 * data['calibrator_change']:+.1f} % against when it was registered"
-    told = {True: "yes", False: "not available"}
+    words = {True: "yes", False: "not available"}
     emit_pairs(
         {"device": name}
         | lines
         | {"difference": f"{100 * data['difference']:.2f} %", "calibrator": clean}
         | {"contention": f"{data['contention']:.3f}{_shared(data['contention'])}"}
-        | {"peak memory": told[data["peak_memory"]], "energy": told[data["energy"]]}
+        | {"peak memory": words[data["peak_memory"]], "energy": words[data["energy"]]}
     )
 
 
@@ -151,14 +143,16 @@ def measure(
     as_json: AsJSON = False,
 ) -> None:
     """Measure a finished job on another device. `nas front JOB --device NAME` then shows it there."""
-    from nas import remeasuring
+    from nas.measuring import further_device
     from nas.store import Store
 
     with Store.open(store_url(store)) as opened, interruptible(INTERRUPTION):
-        found = opened.job(job)
+        stored = opened.job(job)
         with shown_progress(quiet=ctx.obj.quiet) as progress:
             end = partial(end_process, INTERRUPTION)
-            data = remeasuring.measure_on(opened, name, found, progress=progress, samples=samples, end=end)
+            data = further_device.measure_on(
+                opened, name, stored, progress=progress, samples=samples, end=end
+            )
     if as_json:
         emit_json(data)
         return
@@ -167,33 +161,62 @@ def measure(
         {"device": data["device"], "measured": data["measured"], "finalists": data["finalists"]}
         | {"predictor": ", ".join(f"{key} {value:.3g}" for key, value in score.items())}
     )
-    note(f"\nThe front there: nas front {found.id} --device {data['device']}", quiet=ctx.obj.quiet)
+    note(f"\nThe front there: nas front {stored.id} --device {data['device']}", quiet=ctx.obj.quiet)
+
+
+def device_agent(
+    ctx: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What job files call this machine's device.")],
+    backend: Backend = "torch_cpu",
+    threads: Threads = None,
+    batch: Batch = None,
+    precision: Precision = None,
+    option: MoreOptions = None,
+    once: Annotated[bool, typer.Option("--once", help="Leave when nothing is queued.")] = False,
+    replace: Replace = False,
+    store: StoreURL = None,
+    as_json: AsJSON = False,
+) -> None:
+    """Measure on this machine what jobs elsewhere ask for. Until Ctrl-C."""
+    options = device_options(backend, threads, batch, precision, option)
+    from nas.measuring.agent import serve
+    from nas.store import Store
+
+    def tell(text: str) -> None:
+        note(text, quiet=ctx.obj.quiet)
+
+    with Store.open(store_url(store)) as opened, interruptible(f"Agent '{name}' has left."):
+        end = partial(end_process, f"Agent '{name}' has left in the middle of a measurement.")
+        measured = serve(opened, name, options, once=once, replace=replace, tell=tell, end=end)
+    if as_json:
+        emit_json({"agent": name, "measured": measured})
 
 
 def _device_to_check(
     name: str, options: dict[str, Any], url: str, *, given: bool
 ) -> "tuple[Device, DeviceRow | None]":
     """A backend with these options, or else a registered device and its row."""
-    from nas.measuring import build_device
-    from nas.remote import RemoteDevice
+    from nas.errors import StoreError
+    from nas.measuring.remote import RemoteDevice
+    from nas.measuring.requests import build_device
+    from nas.measuring.targets import registered
     from nas.store import Store
-    from nas.targets import registered
-    from search_spaces._errors import NotFoundError, StoreError, UsageError, did_you_mean
-    from search_spaces._registry import names
+    from search_spaces.errors import NotFoundError, UsageError, did_you_mean
+    from search_spaces.registry import names
 
-    known = names("predictors.devices")
-    if name in known or "." in name:
+    choices = names("predictors.devices")
+    if name in choices or "." in name:
         return build_device(name, options), None
     try:
         with Store.open(url, read_only=True) as opened:
-            known += [row.name for row in opened.devices() if row.options is not None]
+            choices += [row.name for row in opened.devices() if row.options is not None]
             device = registered(opened, name)
             if isinstance(device, RemoteDevice):
                 hint = "Run `nas devices check` with its backend on its machine."
                 raise UsageError(f"'{name}' is the device of an agent elsewhere.", hint)
             row = opened.device(name)
     except (NotFoundError, StoreError) as error:
-        hint = did_you_mean(name, set(known))
+        hint = did_you_mean(name, set(choices))
         raise NotFoundError(f"There is no '{name}' among the backends and the devices.", hint) from error
     if given:
         raise UsageError(
@@ -204,8 +227,9 @@ def _device_to_check(
 
 
 def _stored(url: str, *, quiet: bool) -> dict[str, Any]:
-    from nas.store import Store, frames
-    from search_spaces._errors import StoreError
+    from nas.errors import StoreError
+    from nas.results import frames
+    from nas.store import Store
 
     try:
         with Store.open(url, read_only=True) as opened:
@@ -213,10 +237,10 @@ def _stored(url: str, *, quiet: bool) -> dict[str, Any]:
     except StoreError as error:
         note(f"No devices from the store: {error.message}", quiet=quiet)
         return {"devices": [], "agents": []}
-    told = [
+    agent_rows = [
         {"agent": a.name, "device": a.device.name, "live": a.live, "last_seen": a.last_seen} for a in agents
     ]
-    return {"devices": devices, "agents": told}
+    return {"devices": devices, "agents": agent_rows}
 
 
 def _cell(name: str, value: Any) -> object:

@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
-from nas.cli._options import AsJSON, Figure, JobName, StoreURL, store_url
-from nas.cli._output import INTERRUPTED, end_process, note
-from nas.cli._progress import shown_progress
 from nas.cli.fronts import check_figure, default_figure, show_front
+from nas.cli.options import AsJSON, Figure, JobName, StoreURL, store_url
+from nas.cli.output import INTERRUPTED, end_process, note
+from nas.cli.progress import shown_progress
 
 FAILED = 1
 INTERRUPTION = "Interrupted; every training that was finished is saved. The same command does the others."
@@ -26,6 +26,15 @@ def finetune(
     from_scratch: Annotated[
         bool, typer.Option("--from-scratch", help="Begin with fresh weights instead of the inherited ones.")
     ] = False,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            "--weights",
+            metavar="NAME",
+            help="Begin with inherited or specialised ones. [default: those that the front reports]",
+            show_default=False,
+        ),
+    ] = None,
     steps: Annotated[
         int | None,
         typer.Option("--steps", min=1, help="[default: the job's from scratch, else a quarter of them]"),
@@ -49,25 +58,26 @@ def finetune(
     as_json: AsJSON = False,
 ) -> None:
     """Train subnets of a front by themselves. Prints the front with what they have become."""
-    from search_spaces._errors import UsageError
+    from search_spaces.errors import UsageError
 
     subnets = [*(subnet or ()), *(more or ())]
     if bool(subnets) == everything:
         raise UsageError("Say which subnets: --subnet KEY..., or --front for all of them.")
     check_figure(figure)
-    from nas import finetuning
     from nas.store import Store
+    from nas.training import finetuning
 
     with Store.open(store_url(store)) as opened:
-        found = opened.job(job)
+        stored = opened.job(job)
         try:
             with shown_progress(quiet=ctx.obj.quiet) as progress:
                 outcome = finetuning.finetune(
                     opened,
-                    found,
+                    stored,
                     subnets or None,
                     progress=progress,
                     from_scratch=from_scratch,
+                    weights=weights,
                     steps=steps,
                     lrs=lr or (),
                     engine=engine,
@@ -80,7 +90,7 @@ def finetune(
             raise typer.Exit(INTERRUPTED) from None
         for key, reason in outcome.left_out.items():
             note(f"Subnet {key} is not retrained: {reason}.")
-        path = figure or default_figure(found)
-        show_front(opened, found, figure=path, as_json=as_json, quiet=ctx.obj.quiet)
+        path = figure or default_figure(stored)
+        show_front(opened, stored, figure=path, as_json=as_json, quiet=ctx.obj.quiet)
         if outcome.left_out:
             raise typer.Exit(FAILED)

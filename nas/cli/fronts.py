@@ -1,56 +1,71 @@
-"""`nas front`, `nas extract`: what a job has found, and how to take it away."""
+"""`nas front`, `nas extract`, `nas export-optuna`: what a job has found, and how to take it away."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nas.cli._options import AsJSON, JobName, StoreURL, Where, store_url
-from nas.cli._output import amount, emit, emit_json, emit_table, heading, is_share, note, with_error
-from nas.cli.latency import parse_architecture
+from nas.cli.options import (
+    AsJSON,
+    JobName,
+    OtherFigure,
+    ShownDevice,
+    StoreURL,
+    Where,
+    parse_architecture,
+    store_url,
+)
+from nas.cli.output import amount, emit, emit_json, emit_table, heading, is_share, note, with_error
 
 if TYPE_CHECKING:
-    from nas._members import Member
-    from nas.front import ParetoFront
+    from plotly.graph_objects import Figure
+
+    from nas.results.columns import Column, Row
+    from nas.results.front import ParetoFront
     from nas.store import Job, Store
 
-MEMORY = ("memory_bytes", "peak_memory_bytes")  # shown where a job optimises it
+
+MARK = "*"  # before the names of reference networks
 LONGEST_STEM = 60  # of a file's name, which may have 255 bytes: four a character, and an ending
 
 
 def front(
     ctx: typer.Context,
     jobs: Annotated[list[str], typer.Argument(metavar="JOB...", help="Names or numbers of jobs.")],
-    device: Annotated[
-        str | None, typer.Option("--device", metavar="NAME", help="Latencies on this device.")
-    ] = None,
+    device: ShownDevice = None,
     where: Where = None,
     store: StoreURL = None,
     as_json: AsJSON = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+    figure: OtherFigure = None,
 ) -> None:
     """Print the Pareto front of a job. Of several jobs: what no other beats."""
-    from nas.conditions import Condition
-    from nas.front import front as read_front
+    from nas.limits import Limit
+    from nas.results.front import front as read_front
     from nas.store import Store
-    from search_spaces._errors import UsageError
+    from search_spaces.errors import UsageError
 
     if as_json and as_csv:
         raise UsageError("--json and --csv exclude each other.")
-    conditions = [Condition.parse(text) for text in where or ()]
+    limits = [Limit.parse(text) for text in where or ()]
+    check_figure(figure)
     with Store.open(store_url(store), read_only=True) as opened:
-        found = read_front(opened, [opened.job(job) for job in jobs], device=device, where=conditions)
+        stored = list({job.id: job for job in map(opened.job, jobs)}.values())
+        pareto = read_front(opened, stored, device=device, where=limits)
+        drawn = None if figure is None else _drawn(opened, stored, pareto, device)
     if as_csv:
-        emit(found.to_csv().rstrip("\n"))
+        emit(pareto.to_csv().rstrip("\n"))
     else:
-        emit_front(found, as_json=as_json)
+        emit_front(pareto, as_json=as_json)
     if not as_json:
-        _note_remarks(found, quiet=ctx.obj.quiet)
-    if not found.members:
+        _note_remarks(pareto, quiet=ctx.obj.quiet)
+    if not pareto.members:
         empty = "The front is empty: `nas show JOB` tells how far a job is."
-        note(found.unmet or empty, quiet=ctx.obj.quiet)
+        note(pareto.unmet or empty, quiet=ctx.obj.quiet)
+    if figure is not None and drawn is not None:
+        write_figure(figure, drawn, quiet=ctx.obj.quiet)
 
 
 def extract(
@@ -66,8 +81,14 @@ def extract(
     where: Where = None,
     knee: Annotated[bool, typer.Option("--knee", help="The best compromise on the front.")] = False,
     weights: Annotated[
-        str, typer.Option("--weights", metavar="NAME", help="inherited, finetuned or scratch.")
-    ] = "inherited",
+        str | None,
+        typer.Option(
+            "--weights",
+            metavar="NAME",
+            help="inherited, specialised, finetuned or scratch. [default: those that the front reports]",
+            show_default=False,
+        ),
+    ] = None,
     file_format: Annotated[
         str, typer.Option("--format", metavar="NAME", help="How it is written.")
     ] = "safetensors",
@@ -75,7 +96,8 @@ def extract(
     as_json: AsJSON = False,
 ) -> None:
     """Write a subnet as a stand-alone checkpoint. Prints the files."""
-    from search_spaces._errors import ConflictError, UsageError
+    from nas.errors import ConflictError
+    from search_spaces.errors import UsageError
 
     if (subnet is not None) + (arch is not None) + bool(where) + knee != 1:
         hint = "Try --knee."
@@ -86,92 +108,129 @@ def extract(
     from nas.store import Store
 
     with Store.open(store_url(store), read_only=True) as opened:
-        found = opened.job(job)
-        from nas import extraction
+        stored = opened.job(job)
+        from nas.results import extraction
+        from nas.spaces.job_space import space_of
 
         if architecture is None:
-            key = _chosen(opened, found, subnet=subnet, where=where, knee=knee)
+            key = _chosen(opened, stored, subnet=subnet, where=where, knee=knee)
         else:
-            key = extraction.space_of(opened, found).architecture(architecture).key
+            key = space_of(opened, stored).architecture(architecture).key
         chosen = key if architecture is None else architecture
-        files = extraction.export(opened, found, chosen, folder, format=file_format, weights=weights)
+        files = extraction.export(opened, stored, chosen, folder, format=file_format, weights=weights)
     if as_json:
-        emit_json({"job": found.name, "subnet": key, "files": [str(file) for file in files]})
+        emit_json({"job": stored.name, "subnet": key, "files": [str(file) for file in files]})
     else:
         emit("\n".join(map(str, files)))
-        note(f"Subnet {key} of job '{found.name}' is in {folder}", quiet=ctx.obj.quiet)
+        note(f"Subnet {key} of job '{stored.name}' is in {folder}", quiet=ctx.obj.quiet)
 
 
-def emit_front(found: "ParetoFront", *, as_json: bool) -> None:
+def export_optuna(
+    ctx: typer.Context,
+    job: JobName,
+    storage: Annotated[
+        str,
+        typer.Option(
+            "--storage",
+            metavar="PLACE",
+            help="An Optuna storage: FILE.log (a journal, fast), sqlite:///FILE.db or a server's URL.",
+        ),
+    ],
+    study: Annotated[
+        str | None,
+        typer.Option(
+            "--study", metavar="NAME", help="Its name there. [default: the job's]", show_default=False
+        ),
+    ] = None,
+    store: StoreURL = None,
+    as_json: AsJSON = False,
+) -> None:
+    """Write a job's search as an Optuna study. Prints the study's name."""
+    from nas.store import Store
+
+    with Store.open(store_url(store), read_only=True) as opened:
+        stored = opened.job(job)
+        from nas.results import optuna_study
+
+        made = optuna_study.export(opened, stored, storage, study=study)
+    if as_json:
+        emit_json({"job": stored.name, "study": made.study, "trials": made.trials})
+        return
+    emit(made.study)
+    note(f"{made.trials} trials of job '{stored.name}' are in the storage.", quiet=ctx.obj.quiet)
+
+
+def emit_front(pareto: "ParetoFront", *, as_json: bool) -> None:
     """The front on stdout, as a table or as JSON."""
     if as_json:
-        emit_json(found.to_dict())
+        emit_json(pareto.to_dict())
         return
-    several = len(found.jobs) > 1
-    from nas.store.frames import RETRAINED
+    from nas.results.columns import View, columns_of
 
-    told = _single_choice(found)
-    memory = [
-        name
-        for name in MEMORY
-        if name in {part.partition("@")[0] for part in (*found.objectives, *found.decided_by)}
+    marked = [one.row | {"subnet": f"{MARK} {one.name}"} for one in pareto.baselines]
+    rows, choice = [member.row for member in pareto.members] + marked, _single_choice(pareto)
+    # What is optimised is shown, of the columns that are not shown always.
+    chosen = {part.partition("@")[0] for part in (*pareto.objectives, *pareto.decided_by)}
+    chosen |= {"job"} if len(pareto.jobs) > 1 else set()
+    chosen |= {"architecture"} if choice else set()
+    columns = columns_of(View.TABLE, rows, chosen=chosen)
+    names = [
+        heading(column.called(View.TABLE, metric=pareto.metric, choice=choice or "")) for column in columns
     ]
-    again = [weights for weights in RETRAINED if any(weights in m.retrained for m in found.members)]
-    metric = found.metric
-    rows = [
-        (
-            *((member.job,) if several else ()),
-            member.subnet,
-            amount(member.params),
-            amount(member.macs),
-            with_error(member.quality, member.stderr, percent=is_share(member.metric)),
-            *(_retrained(member, weights) for weights in again),
-            _predicted(member),
-            with_error(member.measured_ms, member.spread_ms),
-            *(amount(member.told(name)) for name in memory),
-            *((str(member.architecture[told]),) if told else ()),
-        )
-        for member in found.members
-    ]
-    retrained = tuple(RETRAINED[weights].upper() for weights in again)
-    columns = ("SUBNET", "PARAMS", "MACS", heading(metric), *retrained, "PREDICTED MS", "MEASURED MS")
-    columns = (*columns, *map(heading, memory))
-    names = (*(("JOB",) if several else ()), *columns, *((told.upper(),) if told else ()))
-    emit_table(names, rows, right=columns[1:])
-    _emit_remarks(found)
+    emit_table(
+        names,
+        [[cell(column, row, choice) for column in columns] for row in rows],
+        right=[name for name, column in zip(names, columns, strict=True) if column.kind.is_number],
+    )
+    _emit_remarks(pareto)
 
 
-def _emit_remarks(found: "ParetoFront") -> None:
+def _emit_remarks(pareto: "ParetoFront") -> None:
     """What the table does not say by itself."""
-    from nas.store.frames import RETRAINED
+    from nas.results.frames import SPECIALISED, TRAINED
 
-    devices = [str(one.device) for one in found.members[0].on_devices] if found.members else []
+    devices = [str(one.device) for one in pareto.members[0].on_devices] if pareto.members else []
     if len(devices) > 1:
-        emit(f"\nLatency on {found.device}; --device chooses another one of {', '.join(devices)}.")
-    if len(found.objectives) == 1 and found.members:
-        emit(f"\nThe best on the report split comes first: {found.members[0].subnet}")
-    outside = [member.subnet for member in found.members if member.as_predicted is False]
+        emit(f"\nLatency on {pareto.device}; --device chooses another one of {', '.join(devices)}.")
+    if pareto.baselines:
+        emit(
+            f"\n{MARK} reference network, as job files name them in `baselines`; accuracy on the same images."
+        )
+        for one in pareto.baselines:
+            reasons = [("not evaluated", one.unfit), ("not measured", one.unmeasured)]
+            emit(
+                "".join(f"{MARK} {one.name} is {what}: {why}.\n" for what, why in reasons if why).rstrip("\n")
+            )
+    if len(pareto.objectives) == 1 and pareto.members:
+        emit(f"\nThe best on the report split comes first: {pareto.members[0].subnet}")
+    specialised = [member.subnet for member in pareto.members if member.weights == SPECIALISED]
+    if specialised:
+        which = "" if len(specialised) == len(pareto.members) else f" of {', '.join(specialised)}"
+        emit(
+            f"\nThe {pareto.metric}{which} is with {SPECIALISED} weights, after a training of the finalists."
+        )
+    outside = [member.subnet for member in pareto.members if member.as_predicted is False]
     if outside:
         emit(f"\nMeasured outside the 90 % interval of the prediction: {', '.join(outside)}")
-    for weights, agreement in found.agreements().items():
-        emit(f"\nKendall's tau of the {found.metric}, inherited and {RETRAINED[weights]}: {agreement}")
+    for weights, agreement in pareto.agreements().items():
+        emit(f"\nKendall's tau of the {pareto.metric}, inherited and {TRAINED[weights]}: {agreement}")
 
 
-def _note_remarks(found: "ParetoFront", *, quiet: bool) -> None:
+def _note_remarks(pareto: "ParetoFront", *, quiet: bool) -> None:
     """By what rows are there, and what speaks against believing them."""
-    for line in (*_pruning(found), *(f"Caution: {caution}" for caution in found.cautions)):
+    for line in (*_pruning(pareto), *(f"Caution: {caution}" for caution in pareto.cautions)):
         note(f"\n{line}", quiet=quiet)
 
 
-def _pruning(found: "ParetoFront") -> list[str]:
+def _pruning(pareto: "ParetoFront") -> list[str]:
     """By what rows are left out, of several jobs; which are there although another one beats them, of one."""
     lines = []
-    if len(found.jobs) > 1:
-        measured = " (measured where both are, else predicted)" if "latency_ms" in found.decided_by else ""
-        by = " and ".join([f"{found.metric} on the report split", *found.decided_by])
+    if len(pareto.jobs) > 1:
+        measured = " (measured where both are, else predicted)" if "latency_ms" in pareto.decided_by else ""
+        by = " and ".join([f"{pareto.metric} on the report split", *pareto.decided_by])
         lines.append(f"Left out is what another row beats in {by}{measured}.")
-        lines += [f"Job '{name}' has no finalists here yet." for name in found.without]
-    beaten = [f"{member.subnet} (by {member.beaten_by})" for member in found.members if member.beaten_by]
+        lines += [f"Job '{name}' has no finalists here yet." for name in pareto.without]
+    beaten = [f"{member.subnet} (by {member.beaten_by})" for member in pareto.members if member.beaten_by]
     if beaten:
         lines.append(
             f"Chosen on the search split, beaten by another row as reported here: {', '.join(beaten)}"
@@ -181,24 +240,55 @@ def _pruning(found: "ParetoFront") -> list[str]:
 
 def show_front(opened: "Store", job: "Job", *, figure: Path | None, as_json: bool, quiet: bool) -> None:
     """The front on stdout; then its figure, which may fail: the front is there already."""
-    from dashboards.figures import front_figure, write_html
-    from nas.front import front
-    from nas.store import frames
+    from nas.results.front import front
 
-    found = front(opened, job)
-    emit_front(found, as_json=as_json)
+    pareto = front(opened, job)
+    emit_front(pareto, as_json=as_json)
     if not as_json:
-        _note_remarks(found, quiet=quiet)
+        _note_remarks(pareto, quiet=quiet)
     if figure is not None:
-        drawn = front_figure(frames.finalists(opened, job), frames.evaluations(opened, job), job=job.name)
-        _write_whole(figure, lambda path: write_html(drawn, path))
-        note(f"\nThe figure is in {figure}", quiet=quiet)
+        write_figure(figure, _drawn(opened, [job], pareto, None), quiet=quiet)
+
+
+def _drawn(opened: "Store", jobs: Sequence["Job"], pareto: "ParetoFront", device: str | None) -> "Figure":
+    """The figure of a front as it is printed, of one job or of several."""
+    import pandas as pd
+
+    from dashboards.figures import front_figure, fronts_figure
+    from nas.results import frames
+    from nas.results.baselines import frame
+    from nas.results.front import shown_devices
+
+    if len(jobs) > 1:
+        cost, columns = pareto.decided_by[0], ("job", "subnet", "quality", "stderr")
+        rows = [{n: m.row[n] for n in columns} | {cost: m.told(cost)} for m in pareto.members]
+        stars = frame(pareto.baselines, cost)
+        members = pd.DataFrame(rows, columns=[*columns, cost])
+        return fronts_figure(members, metric=pareto.metric, cost=cost, baselines=stars)
+    (job,) = jobs
+    shown = shown_devices(opened, jobs, device)[job.id]
+    finalists = frames.finalists(opened, job, shown)
+    kept = finalists["subnet"].isin([member.subnet for member in pareto.members])
+    return front_figure(
+        finalists[kept],
+        frames.evaluations(opened, job, shown),
+        job=job.name,
+        baselines=frame(pareto.baselines),
+    )
+
+
+def write_figure(figure: Path, drawn: "Figure", *, quiet: bool) -> None:
+    """All of the file or nothing. Raises JobFailedError when it cannot be written."""
+    from dashboards.figures import write_html
+
+    _write_whole(figure, lambda path: write_html(drawn, path))
+    note(f"\nThe figure is in {figure}", quiet=quiet)
 
 
 def _write_whole(path: Path, write: Callable[[Path], None]) -> None:
     """All of a file or nothing of it, where it is a file. Raises JobFailedError when it cannot be written."""
     from nas.artifacts import write_atomic
-    from search_spaces._errors import JobFailedError
+    from nas.errors import JobFailedError
 
     try:
         if path.is_file() or not path.exists():
@@ -208,7 +298,7 @@ def _write_whole(path: Path, write: Callable[[Path], None]) -> None:
     except OSError as error:
         raise JobFailedError(
             f"The figure '{path}' cannot be written: {error.strerror or error}.",
-            "The job is not touched by that: `nas front JOB --figure PATH` draws it again.",
+            "Nothing else is touched by that: `nas front JOB --figure PATH` draws a front again.",
         ) from error
 
 
@@ -220,40 +310,51 @@ def default_figure(job: "Job") -> Path:
 
 def check_figure(figure: Path | None) -> None:
     """Raises UsageError for a place where no file can be."""
-    from search_spaces._errors import UsageError
+    from search_spaces.errors import UsageError
 
     # A wrong path must not come to light after an hour.
     if figure is not None and (figure.is_dir() or not figure.absolute().parent.is_dir()):
         raise UsageError(f"The figure '{figure}' cannot be written.", "Name a file in a folder that exists.")
 
 
-def _predicted(member: "Member") -> str | None:
-    """The prediction with half of its 90 % interval."""
-    ends = member.interval_ms
-    return with_error(member.predicted_ms, None if ends is None else (ends[1] - ends[0]) / 2)
+def cell(column: "Column", row: "Row", choice: str | None) -> str | None:
+    """A value in the table; choice: which one stands for the architecture."""
+    from nas.results.columns import Kind
 
-
-def _retrained(member: "Member", weights: str) -> str | None:
-    if weights not in member.retrained:
+    value, error = column.value(row), column.uncertainty(row)
+    if value is None:
         return None
-    found = member.retrained[weights]
-    return with_error(found["value"], found["stderr"], percent=is_share(member.metric))
+    match column.kind:
+        case Kind.TEXT | Kind.SUBNET | Kind.DEVICE:
+            return str(value)
+        case Kind.ARCHITECTURE:
+            return str(value if choice is None else value[choice])
+        case Kind.COUNT | Kind.BYTES:
+            return amount(value)
+        case Kind.NUMBER:
+            return f"{value:.3g}"
+        case Kind.QUALITY:
+            return with_error(value, error, percent=is_share(row["metric"]))
+        case Kind.LATENCY | Kind.PREDICTION:
+            return with_error(value, error)
+        case Kind.INTERVAL:
+            return f"{value[0]:.3f} to {value[1]:.3f}"
 
 
-def _single_choice(found: "ParetoFront") -> str | None:
+def _single_choice(pareto: "ParetoFront") -> str | None:
     """The choice that tells a subnet in full, as a stitch does, if the spaces have no other."""
-    names = {name for member in found.members for name in member.architecture}
-    choices = {len(member.architecture) for member in found.members}
+    names = {name for member in pareto.members for name in member.architecture}
+    choices = {len(member.architecture) for member in pareto.members}
     single = len(names) == 1 and choices == {1}
     return next(iter(names)) if single else None
 
 
 def _chosen(opened: "Store", job: "Job", *, subnet: str | None, where: list[str] | None, knee: bool) -> str:
-    from nas.conditions import Condition
-    from nas.front import front as read_front
+    from nas.limits import Limit
+    from nas.results.front import front as read_front
 
     if subnet is not None:
         return opened.subnet(job, subnet).key
-    conditions = [Condition.parse(text) for text in where or ()]
-    found = read_front(opened, job)
-    return (found.knee() if knee else found.select(*conditions)).subnet
+    limits = [Limit.parse(text) for text in where or ()]
+    pareto = read_front(opened, job)
+    return (pareto.knee() if knee else pareto.select(*limits)).subnet

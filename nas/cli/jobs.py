@@ -1,22 +1,27 @@
 """`nas ls`, `nas show`: what runs and what ran."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nas.cli._options import AsJSON, JobName, StoreURL, store_url
-from nas.cli._output import emit, emit_json, emit_pairs, emit_table, is_share, seconds, with_error
+from nas.cli.options import AsJSON, JobName, StoreURL, store_url
+from nas.cli.output import emit, emit_json, emit_pairs, emit_table, is_share, seconds, with_error
 
 if TYPE_CHECKING:
-    from nas.store import Job, Store
+    from nas.store import Job, Stage, Store, SupernetUse
 
 
 def ls(store: StoreURL = None, as_json: AsJSON = False) -> None:
     """List the jobs, the newest first."""
-    from nas.store import Store, frames
+    from nas.results import frames
+    from nas.results.running.time_left import time_left
+    from nas.store import Store
 
     with Store.open(store_url(store), read_only=True) as opened:
         rows = [_plain(row) for row in frames.jobs(opened).to_dict("records")]
+        for row in rows:
+            row["seconds_left"] = time_left(opened, opened.job(row["id"])) if row["live"] else None
     if as_json:
         emit_json(rows)
         return
@@ -29,12 +34,20 @@ def ls(store: StoreURL = None, as_json: AsJSON = False) -> None:
             row["evaluations"],
             f"{row['created_at']:%Y-%m-%d %H:%M}",
             seconds(row["seconds"]),
+            _left_words(row),
             row["error"],
         )
         for row in rows
     ]
-    columns = ("ID", "JOB", "STATE", "STAGE", "EVALUATIONS", "CREATED (UTC)", "TIME", "ERROR")
-    emit_table(columns, cells, right=("ID", "EVALUATIONS", "TIME"))
+    columns = ("ID", "JOB", "STATE", "STAGE", "EVALUATIONS", "CREATED (UTC)", "TIME", "LEFT", "ERROR")
+    emit_table(columns, cells, right=("ID", "EVALUATIONS", "TIME", "LEFT"))
+
+
+def _left_words(row: dict[str, Any]) -> str | None:
+    """How long a job still takes, if it runs."""
+    if not row["live"] or row["state"] != "running":
+        return None
+    return "unknown" if row["seconds_left"] is None else seconds(row["seconds_left"])
 
 
 def show(
@@ -44,35 +57,28 @@ def show(
     as_json: AsJSON = False,
 ) -> None:
     """Show one job. Its state, its stages, what it has found so far."""
-    from nas import _yaml
+    from nas.config import yaml
     from nas.store import Store
 
     with Store.open(store_url(store), read_only=True) as opened:
-        found = opened.job(job)
-        data = found.config if config else summary(opened, found)
+        stored = opened.job(job)
+        data = stored.config if config else summary(opened, stored)
     if as_json:
         emit_json(data)
     elif config:
-        emit(_yaml.dump(data).rstrip())
+        emit(yaml.dump(data).rstrip())
     else:
         _emit_summary(data)
 
 
 def summary(opened: "Store", job: "Job") -> dict[str, Any]:
     """Everything about a job as plain data: the JSON of `nas show`."""
-    from nas.store import frames, job_devices
-    from nas.store.cautions import baseline, cautions
-    from nas.store.stage_progress import stage_progress
+    from nas.results import frames, job_devices
+    from nas.results.cautions import baseline, cautions
+    from nas.results.running.stage_progress import stage_progress
+    from nas.results.running.time_left import time_left
 
     now = stage_progress(opened, job)
-    stages = [
-        {
-            "name": stage.name,
-            "state": stage.state,
-            "seconds": stage.finished_at and (stage.finished_at - stage.started_at).total_seconds(),
-        }
-        for stage in opened.stages(job)
-    ]
     rows = frames.jobs(opened).to_dict("records")
     row = next(_plain(row) for row in rows if row["id"] == job.id)
     curve = opened.events(job, "hypervolume")
@@ -86,23 +92,16 @@ def summary(opened: "Store", job: "Job") -> dict[str, Any]:
     return {
         "job": job.name,
         **{name: row[name] for name in ("id", "state", "live", "stage", "created_at", "seconds", "error")},
-        "progress": {"evaluations": row["evaluations"], "of": planned},
+        "progress": {"evaluations": row["evaluations"], "of": planned, **_ended(search)},
         "data": ((space and space.result) or {}).get("data"),
         "data_changes": [event.data.get("message", "") for event in opened.events(job, "data")],
+        "seconds_left": time_left(opened, job),
         "now": now and now.to_dict() | {"words": now.words},
-        "stages": stages,
-        "counts": {
-            "subnets": len(opened.subnets(job)),
-            "evaluations": row["evaluations"],
-            "measurements": len(measured),
-            "finalists": len({e.subnet.id for e in opened.evaluations(job, "report") if e.state == "ok"}),
-        },
+        "stages": [_stage(stage) for stage in opened.stages(job)],
+        "counts": _counts(opened, job, row["evaluations"], len(measured)),
+        **_paid_by_others(opened, job),
         "predictor": predictor and {"kind": predictor.kind, "score": predictor.score},
-        "predictors": [
-            {"device": name, "kind": found.kind, "score": found.score}
-            for name, device_id in searched.items()
-            if (found := opened.predictor(job, device_id)) is not None
-        ],
+        "predictors": _fitted(opened, job, searched),
         "devices": [{"name": names[i], "fingerprint": devices[i].fingerprint} for i in used],
         "hypervolume": curve[-1].data.get("hypervolume") if curve else None,
         "reproducibility": ((search and search.result) or {}).get("reproducibility"),
@@ -114,6 +113,64 @@ def summary(opened: "Store", job: "Job") -> dict[str, Any]:
     }
 
 
+def _ended(search: "Stage | None") -> dict[str, str]:
+    """Why the search used less than its budget, where `search.stop` ended it."""
+    reason = ((search and search.result) or {}).get("ended")
+    return {"ended": reason} if reason else {}
+
+
+def _stage(stage: "Stage") -> dict[str, Any]:
+    duration = stage.finished_at and (stage.finished_at - stage.started_at).total_seconds()
+    return {"name": stage.name, "state": stage.state, "seconds": duration}
+
+
+def _counts(opened: "Store", job: "Job", evaluations: int, measurements: int) -> dict[str, int]:
+    from nas.results.frames import reported
+
+    return {
+        "subnets": len(opened.subnets(job)),
+        "evaluations": evaluations,
+        "measurements": measurements,
+        "finalists": len({e.subnet.id for e in reported(opened, job)}),
+    }
+
+
+def _paid_by_others(opened: "Store", job: "Job") -> dict[str, Any]:
+    """The supernet that the job trains or has found trained, and how much else it has found.
+
+    supernets: those of a job with several, each with what the job calls it.
+    """
+    reused = {
+        "evaluations": sum(evaluation.reused for evaluation in opened.evaluations(job)),
+        "measurements": sum(measurement.reused for measurement in opened.measurements(job)),
+    }
+    uses = opened.supernets_of(job)
+    several = [{"called": use.name, **_used(use)} for use in uses if use.name is not None]
+    if several:
+        return {"supernet": None, "supernets": several, "reused": reused}
+    return {"supernet": _used(uses[0]) if uses else None, "reused": reused}
+
+
+def _used(use: "SupernetUse") -> dict[str, Any]:
+    supernet = use.supernet
+    return {
+        "name": supernet.name,
+        "key": supernet.key,
+        "reused": use.reused,
+        "trainer": supernet.trainer,
+        "saved_seconds": supernet.seconds if use.reused else 0.0,
+    }
+
+
+def _fitted(opened: "Store", job: "Job", devices: Mapping[str, int]) -> list[dict[str, Any]]:
+    fitted = {name: opened.predictor(job, device_id) for name, device_id in devices.items()}
+    return [
+        {"device": name, "kind": one.kind, "score": one.score}
+        for name, one in fitted.items()
+        if one is not None
+    ]
+
+
 def state_words(state: str, *, live: bool) -> str:
     """The state as people say it: a running job that no process holds was interrupted."""
     return "interrupted" if state == "running" and not live else state
@@ -121,7 +178,7 @@ def state_words(state: str, *, live: bool) -> str:
 
 def _emit_summary(data: dict[str, Any]) -> None:
     counts, progress = data["counts"], data["progress"]
-    hypervolume = data["hypervolume"]
+    hypervolume, left = data["hypervolume"], _left_words(data)
     emit_pairs(
         {
             "job": f"{data['job']} ({data['id']})",
@@ -131,18 +188,22 @@ def _emit_summary(data: dict[str, Any]) -> None:
             "created": f"{data['created_at']:%Y-%m-%d %H:%M:%S} UTC",
             "time": seconds(data["seconds"]),
             **_now(data["now"]),
-            "evaluations": f"{progress['evaluations']} of {progress['of'] or 'unknown'}",
+            **({"left": f"about {left}" if left != "unknown" else left} if left else {}),
+            "evaluations": f"{progress['evaluations']} of {progress['of'] or 'unknown'}"
+            + (f" (ended because {progress['ended']})" if "ended" in progress else ""),
             "found": ", ".join(
                 f"{number} {name}" for name, number in counts.items() if name != "evaluations"
             ),
+            **_supernets(data),
+            **_reused(data),
             "device": ", ".join(device["name"] for device in data["devices"]) or None,
             **_predictors(data),
             "hypervolume": hypervolume if hypervolume is None else f"{hypervolume:.4f}",
             **_qualities(data["best"], data["baseline"]),
             **_reproduced(data["reproducibility"]),
             **{
-                f"caution {i}" if i > 1 else "caution": told
-                for i, told in enumerate(data["cautions"], start=1)
+                f"caution {i}" if i > 1 else "caution": caution
+                for i, caution in enumerate(data["cautions"], start=1)
             },
         }
     )
@@ -152,12 +213,30 @@ def _emit_summary(data: dict[str, Any]) -> None:
         emit_table(("STAGE", "STATE", "TIME"), rows, right=("TIME",))
 
 
+def _supernets(data: dict[str, Any]) -> dict[str, str]:
+    """Those of a job with several, by what it calls them."""
+    several = [f"{one['called']} ('{one['name']}')" for one in data.get("supernets", ())]
+    return {"supernets": ", ".join(several)} if several else {}
+
+
+def _reused(data: dict[str, Any]) -> dict[str, str]:
+    """What other jobs had paid for."""
+    supernets = data.get("supernets") or [one for one in (data["supernet"],) if one]
+    parts = [
+        f"supernet '{one['name']}' of job '{one['trainer']}' ({seconds(one['saved_seconds'])} saved)"
+        for one in supernets
+        if one["reused"]
+    ]
+    parts += [f"{count} {name}" for name, count in data["reused"].items() if count]
+    return {"reused": ", ".join(parts)} if parts else {}
+
+
 def _data_words(data: dict[str, Any]) -> dict[str, str]:
     """What the job's data are, and what became of them since it began."""
-    from nas.datasets import line
+    from nas.datasets import sentence
 
-    told = data["data"]
-    words = [line(told).removeprefix("Data "), *told.get("notes", ())] if told else []
+    data_facts = data["data"]
+    words = [sentence(data_facts).removeprefix("Data "), *data_facts.get("notes", ())] if data_facts else []
     lines = words + data["data_changes"]
     return {"data": "\n".join(lines)} if lines else {}
 
@@ -165,11 +244,11 @@ def _data_words(data: dict[str, Any]) -> dict[str, str]:
 def _predictors(data: dict[str, Any]) -> dict[str, str | None]:
     """What each predictor is good for, with its device if there are several."""
     several = len(data["predictors"]) > 1
-    found = data["predictors"] if several else [data["predictor"]]
+    predictors = data["predictors"] if several else [data["predictor"]]
     return {
         f"predictor on {one['device']}" if several else "predictor": one
         and f"{one['kind']}, {_scored(one['score'])}"
-        for one in found
+        for one in predictors
     }
 
 
@@ -183,50 +262,56 @@ def _plain(row: dict[str, Any]) -> dict[str, Any]:
 
 def _scored(score: dict[str, Any]) -> str:
     """How good a predictor is, never without how good it can be seen to be."""
-    told = f"fitted to {score['count']} measured subnets" if "count" in score else "fitted"
+    text = f"fitted to {score['count']} measured subnets" if "count" in score else "fitted"
     if "mape" not in score:
-        return f"{told}; how good it is was not tested: too few were measured"
-    told += f": {_percent(score['mape'])} off on average for subnets that it was not fitted to"
+        return f"{text}; how good it is was not tested: too few were measured"
+    text += f": {_percent(score['mape'])} off on average for subnets that it was not fitted to"
     if "perfect_mape" in score:
-        told += (
+        text += (
             f" ({_percent(score['perfect_mape'])} would be seen of any predictor, from noise of the timings)"
         )
     if "tau" in score:
-        told += (
+        text += (
             f"; of two such subnets it names the faster one {_percent((1 + score['tau']) / 2)} of the time"
         )
-    return told
+    return text
 
 
 def _percent(share: float) -> str:
     return f"{100 * share:.1f} %" if share < 0.0995 else f"{100 * share:.0f} %"
 
 
-def _now(told: dict[str, Any] | None) -> dict[str, str]:
+def _now(progress: dict[str, Any] | None) -> dict[str, str]:
     """What runs now, how far it is and how long it still takes, where that can be told."""
-    if told is None:
+    if progress is None:
         return {}
-    left = "" if told["seconds_left"] is None else f", about {seconds(told['seconds_left'])} left"
-    return {"now": f"{told['words']}{left}"}
+    left = "" if progress["seconds_left"] is None else f", about {seconds(progress['seconds_left'])} left"
+    return {"now": f"{progress['words']}{left}"}
 
 
 def _best(opened: "Store", job: "Job") -> dict[str, Any] | None:
     """The finalist with the highest quality on the report split, in accuracy and in balanced accuracy."""
-    from nas.conditions import QUALITIES
-    from nas.store.cautions import best_finalist
+    from nas.limits import QUALITIES
+    from nas.results.cautions import best_finalist
+    from nas.results.frames import INHERITED
 
     best = best_finalist(opened, job)
     if best is None:
         return None
-    told = {name: best.objectives.get(name) for name in QUALITIES} | {best.metric: best.value}
-    return {"subnet": best.subnet.key, "metric": best.metric, **told, "stderr": best.stderr}
+    qualities = {name: best.objectives.get(name) for name in QUALITIES} | {best.metric: best.value}
+    facts = {"subnet": best.subnet.key, "metric": best.metric, **qualities, "stderr": best.stderr}
+    if best.weights == INHERITED:
+        return facts
+    before = opened.evaluations(job, "report", key=best.subnet.key)
+    inherited = next((e.value for e in before if e.metric == best.metric), None)
+    return facts | {"weights": best.weights, "inherited": inherited}
 
 
 def _qualities(best: dict[str, Any] | None, baseline: dict[str, Any] | None) -> dict[str, str | None]:
     """The best finalist's qualities, and what needs no learning."""
-    from search_spaces._errors import shortened
+    from nas.store.values import shortened
 
-    told: dict[str, str | None] = {}
+    pairs: dict[str, str | None] = {}
     if best is not None:
         named = [
             best["metric"],
@@ -238,28 +323,31 @@ def _qualities(best: dict[str, Any] | None, baseline: dict[str, Any] | None) -> 
             for name in named
             if best.get(name) is not None
         ]
-        told["best"] = f"{best['subnet']}: {', '.join(words)}, on the report split"
+        if best.get("inherited") is not None:
+            before = with_error(best["inherited"], None, percent=is_share(best["metric"]))
+            words.append(f"{best['weights']} (inherited {before})")
+        pairs["best"] = f"{best['subnet']}: {', '.join(words)}, on the report split"
     if baseline is not None:
         chance = f"chance {100 * baseline['chance']:.1f} % ({baseline['classes']} classes)"
         share = baseline.get("majority")
         commonest = shortened(str(baseline.get("majority_class")))
         common = "" if share is None else f"always '{commonest}' {100 * share:.1f} %, "
-        told["baseline"] = f"{common}{chance}"
-    return told
+        pairs["baseline"] = f"{common}{chance}"
+    return pairs
 
 
-def _reproduced(told: dict[str, Any] | None) -> dict[str, str]:
+def _reproduced(reproducibility: dict[str, Any] | None) -> dict[str, str]:
     """How far the search split ranks subnets, and how well their predictor does on images it has not seen."""
-    if not told:
-        return {} if told is None else {"ranking": "not known: too few subnets saw all images"}
-    from nas.agreement import Agreement
+    if not reproducibility:
+        return {} if reproducibility is None else {"ranking": "not known: too few subnets saw all images"}
+    from nas.results.agreement import Agreement
 
     words = {}
-    if told["ranking"]:
-        tau = Agreement(**told["ranking"])
+    if reproducibility["ranking"]:
+        tau = Agreement(**reproducibility["ranking"])
         noise = ": the ranking is noise" if tau.is_noise else ""
         words["ranking"] = f"Kendall's tau {tau} between halves of the search split{noise}"
-    if told["predictor"]:
-        score = Agreement(**told["predictor"])
+    if reproducibility["predictor"]:
+        score = Agreement(**reproducibility["predictor"])
         words["accuracy predictor"] = f"Kendall's tau {score} on images that its labels did not use"
     return words

@@ -1,4 +1,4 @@
-"""`nas run`, `nas validate`, `nas resume`, `nas stop`: what changes a job."""
+"""`nas run`, `nas train`, `nas validate`, `nas resume`, `nas stop`, `nas rm`: what changes a job."""
 
 import re
 from functools import partial
@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nas.cli._options import AsJSON, Figure, JobFile, JobName, Overrides, StoreURL, store_url
-from nas.cli._output import INTERRUPTED, emit, emit_json, end_process, note
-from nas.cli._progress import shown_progress
 from nas.cli.fronts import check_figure, default_figure, show_front
+from nas.cli.options import AsJSON, Figure, JobFile, JobName, Overrides, StoreURL, store_url
+from nas.cli.output import INTERRUPTED, amount, emit, emit_json, end_process, note
+from nas.cli.progress import shown_progress
+from nas.cli.stored.supernets import show_supernet
 
 if TYPE_CHECKING:
     from nas.config import JobConfig
@@ -33,15 +34,52 @@ def run(
 
     config = load_config(file, overrides or ())
     check_figure(figure)
+    base, quiet = _base_name(file), ctx.obj.quiet
+    run_config(config, name=name, base=base, figure=figure, store=store, as_json=as_json, quiet=quiet)
+
+
+def run_config(
+    config: "JobConfig",
+    *,
+    name: str | None = None,
+    base: str,
+    figure: Path | None = None,
+    store: str | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Checks a job's config and runs it to its front, which is printed. base: its name, if none is given."""
     from nas import jobs
     from nas.store import Store
 
-    told = _data_of(config, quiet=ctx.obj.quiet)
-    _check(config, quiet=ctx.obj.quiet)
-    note(told, quiet=ctx.obj.quiet)
+    config = _checked(config, store, quiet=quiet)
     with Store.open(store_url(store)) as opened:
-        job = jobs.create(opened, config, name=name, base=_base_name(file))
-        _run_to_front(opened, job, figure=figure, as_json=as_json, quiet=ctx.obj.quiet)
+        job = jobs.create(opened, config, name=name, base=base)
+        _run_to_front(opened, job, figure=figure, as_json=as_json, quiet=quiet)
+
+
+def train(
+    ctx: typer.Context,
+    file: JobFile,
+    overrides: Overrides = None,
+    name: Annotated[
+        str | None, typer.Option("--name", metavar="NAME", help="What the job and its supernet are called.")
+    ] = None,
+    store: StoreURL = None,
+    as_json: AsJSON = False,
+) -> None:
+    """Train the supernet of a job file and search nothing. Jobs that need the same find it trained."""
+    from nas.config import load_config
+
+    config = load_config(file, overrides or ())
+    from nas import jobs
+    from nas.pipeline import TRAINED
+    from nas.store import Store
+
+    config = _checked(config, store, quiet=ctx.obj.quiet)
+    with Store.open(store_url(store)) as opened:
+        job = jobs.create(opened, config, name=name, base=_base_name(file), goal=TRAINED)
+        _run_to_front(opened, job, figure=None, as_json=as_json, quiet=ctx.obj.quiet)
 
 
 def resume(
@@ -68,30 +106,54 @@ def resume(
     if data_root is not None or accept_data:
         _change_data(url, job, data_root, accept=accept_data, quiet=ctx.obj.quiet)
     with Store.open(url, read_only=True) as opened:
-        found = opened.job(job)
-        if found.state == "succeeded":
-            note(f"Job '{found.name}' has finished already: nothing is left to do.", quiet=ctx.obj.quiet)
-            show_front(opened, found, figure=figure, as_json=as_json, quiet=ctx.obj.quiet)
+        stored = opened.job(job)
+        if stored.state == "succeeded":
+            note(f"Job '{stored.name}' has finished already: nothing is left to do.", quiet=ctx.obj.quiet)
+            if stored.goal == "front":
+                show_front(opened, stored, figure=figure, as_json=as_json, quiet=ctx.obj.quiet)
+            else:
+                show_supernet(opened, stored, as_json=as_json)
             return
     with Store.open(url) as opened:
-        _run_to_front(opened, found, figure=figure, as_json=as_json, quiet=ctx.obj.quiet)
+        _run_to_front(opened, stored, figure=figure, as_json=as_json, quiet=ctx.obj.quiet)
 
 
 def stop(ctx: typer.Context, job: JobName, store: StoreURL = None) -> None:
     """Stop a running job after its current batch, or within 10 seconds. `nas resume` goes on."""
+    from nas.errors import ConflictError
     from nas.store import Store
-    from search_spaces._errors import ConflictError
 
     url = store_url(store)
     with Store.open(url, read_only=True) as opened:
-        found = opened.job(job)
-        if not opened.is_live(found):
-            state = "interrupted" if found.state == "running" else found.state
-            hint = f"`nas front {found.id}` prints what it found; `nas resume {found.id}` goes on with it."
-            raise ConflictError(f"No process runs job '{found.name}' (state: {state}).", hint)
+        stored = opened.job(job)
+        if not opened.is_live(stored):
+            state = "interrupted" if stored.state == "running" else stored.state
+            hint = f"`nas front {stored.id}` prints what it found; `nas resume {stored.id}` goes on with it."
+            raise ConflictError(f"No process runs job '{stored.name}' (state: {state}).", hint)
     with Store.open(url) as opened:
-        opened.request_stop(found)
-    note(f"Job '{found.name}' stops after its current batch, or within 10 seconds.", quiet=ctx.obj.quiet)
+        opened.request_stop(stored)
+    note(f"Job '{stored.name}' stops after its current batch, or within 10 seconds.", quiet=ctx.obj.quiet)
+
+
+def rm(
+    ctx: typer.Context,
+    job: JobName,
+    keep_supernet: Annotated[
+        bool, typer.Option("--keep-supernet", help="Keep what it trained, also when no other job uses it.")
+    ] = False,
+    store: StoreURL = None,
+) -> None:
+    """Delete a job that does not run, with its results and files. What others use stays, or is refused."""
+    from nas.store import Store, remove
+
+    url = store_url(store)
+    with Store.open(url, read_only=True) as opened:
+        stored = opened.job(job)
+    with Store.open(url) as opened:
+        gone = remove(opened, stored, keep_supernet=keep_supernet)
+    also = "".join(f"; so is supernet '{name}', which no other job uses" for name in gone.supernets)
+    words = f"rows: {gone.rows:,}, files: {gone.files:,} ({amount(gone.size)}B)"
+    note(f"Job '{stored.name}' is deleted{also}; {words}.", quiet=ctx.obj.quiet)
 
 
 def validate(
@@ -102,19 +164,15 @@ def validate(
     as_json: AsJSON = False,
 ) -> None:
     """Print the whole config of a job file. Or every problem in it, unreadable images included."""
-    from nas import _yaml
-    from nas.config import REMOTE, STORED, load_config, merged
+    from nas.config import REMOTE, STORED, load_config, merged, yaml
 
     config = load_config(file, overrides or ())
-    from nas.preprocessing import prepared
+    from nas.spaces.preprocessing import prepared
 
-    told = _data_of(config, quiet=ctx.obj.quiet)
-    _check(config, quiet=ctx.obj.quiet)
-    note(told, quiet=ctx.obj.quiet)
-    config = prepared(config)
+    config = prepared(_checked(config, store, quiet=ctx.obj.quiet))
     if any(device.backend in (REMOTE, STORED) for device in config.devices.values()):
+        from nas.measuring.targets import resolved
         from nas.store import Store
-        from nas.targets import resolved
 
         with Store.open(store_url(store), read_only=True) as opened:
             config = resolved(opened, config)
@@ -122,7 +180,7 @@ def validate(
     if as_json:
         emit_json(data)
     else:
-        emit(_yaml.dump(data).rstrip())
+        emit(yaml.dump(data).rstrip())
 
 
 def _data_of(config: "JobConfig", *, quiet: bool) -> str:
@@ -131,12 +189,12 @@ def _data_of(config: "JobConfig", *, quiet: bool) -> str:
 
     with shown_progress(quiet=quiet) as progress:
         data = datasets.prepared(config.data.name, config.data.options, progress)
-    told = datasets.described(data)
-    return "\n".join([datasets.line(told), *told.get("notes", ())])
+    facts = datasets.described(data)
+    return "\n".join([datasets.sentence(facts), *facts.get("notes", ())])
 
 
 def _change_data(url: str, job: str, root: Path | None, *, accept: bool, quiet: bool) -> None:
-    from nas.changed_data import change_data
+    from nas.job_data import change_data
     from nas.store import Store
 
     with Store.open(url) as opened, shown_progress(quiet=quiet) as progress:
@@ -144,24 +202,31 @@ def _change_data(url: str, job: str, root: Path | None, *, accept: bool, quiet: 
     note(message, quiet=quiet)
 
 
-def _check(config: "JobConfig", *, quiet: bool) -> None:
-    """Raises what `jobs.check` raises; tells what the user should know of a job that can run."""
-    from nas import jobs
-    from nas.preprocessing import remarks
+def _checked(config: "JobConfig", store: str | None, *, quiet: bool) -> "JobConfig":
+    """The config, with what a supernet that it uses was trained from; tells what the user should know.
 
-    jobs.check(config)
+    Raises what `jobs.check` raises, and `jobs.with_supernet`.
+    """
+    from nas import jobs
+    from nas.spaces.preprocessing import remarks
+
+    config, used = jobs.with_supernet(store_url(store), config)
+    data_line = _data_of(config, quiet=quiet)
+    jobs.check(config, used)
     for remark in remarks(config):
         note(f"warning: {remark}", quiet=quiet)
+    note(data_line, quiet=quiet)
+    return config
 
 
 def _run_to_front(opened: "Store", job: "Job", *, figure: Path | None, as_json: bool, quiet: bool) -> None:
     from nas import pipeline
-    from nas.store._engine import shown
+    from nas.store.connection.engine import shown
 
     note(f"Job '{job.name}' ({job.id}) in {shown(opened.url)}", quiet=quiet)
     stopped_words = f"Job '{job.name}' has stopped; its state is saved. Go on with: nas resume {_word(job)}"
     try:
-        with shown_progress(quiet=quiet) as progress:
+        with shown_progress(quiet=quiet, whole=partial(_whole, opened, job)) as progress:
             pipeline.run(opened, job, progress=progress, end=partial(end_process, stopped_words))
         stopped = opened.job(job.id).state == "stopped"
     except KeyboardInterrupt:
@@ -172,7 +237,22 @@ def _run_to_front(opened: "Store", job: "Job", *, figure: Path | None, as_json: 
     _finish(opened, opened.job(job.id), figure=figure, as_json=as_json, quiet=quiet)
 
 
+def _whole(opened: "Store", job: "Job") -> float | None:
+    """Seconds that the job still takes; a store that does not answer now is not waited for."""
+    from nas.errors import StoreError
+    from nas.results.running.time_left import time_left
+
+    try:
+        with opened.waits.none():
+            return time_left(opened, opened.job(job.id))
+    except StoreError:
+        return None
+
+
 def _finish(opened: "Store", job: "Job", *, figure: Path | None, as_json: bool, quiet: bool) -> None:
+    if job.goal != "front":
+        show_supernet(opened, job, as_json=as_json)
+        return
     show_front(opened, job, figure=figure or default_figure(job), as_json=as_json, quiet=quiet)
     word = _word(job)
     follow = {
@@ -196,6 +276,6 @@ def _base_name(file: Path) -> str:
 
 def _word(job: "Job") -> str:
     """The job as it can be typed into a shell."""
-    from nas.store._values import job_word
+    from nas.store.values import job_word
 
     return job_word(job.id, job.name) if re.fullmatch(r"[\w.-]+", job.name) else str(job.id)

@@ -4,9 +4,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nas.cli._options import AsJSON, Overrides
-from nas.cli._output import amount, emit, emit_json, emit_pairs, emit_table
-from nas.cli.latency import parse_architecture
+from nas.cli.options import AsJSON, Overrides, parse_architecture
+from nas.cli.output import amount, emit, emit_json, emit_pairs, emit_table
 
 if TYPE_CHECKING:
     from search_spaces import SearchSpace
@@ -77,8 +76,8 @@ def cost(
     as_json: AsJSON = False,
 ) -> None:
     """Print the exact cost of one architecture, for one sample."""
-    from search_spaces._errors import UsageError
-    from search_spaces._layers import fvcore_flops
+    from search_spaces.errors import UsageError
+    from search_spaces.layers import fvcore_flops
 
     if (preset is None) == (arch is None):
         raise UsageError(
@@ -88,25 +87,25 @@ def cost(
     chosen = (
         space.preset(preset) if preset is not None else space.architecture(parse_architecture(arch or ""))
     )
-    found = space.cost(chosen)
-    data = {"space": space.name, "architecture": chosen.to_dict(), "params": found.params, "macs": found.macs}
+    total = space.cost(chosen)
+    data = {"space": space.name, "architecture": chosen.to_dict(), "params": total.params, "macs": total.macs}
     data |= {"fvcore_flops": fvcore_flops(space.layers(chosen))}
-    data |= {"activation_bytes": found.activation_bytes, "weight_bytes": found.weight_bytes}
+    data |= {"activation_bytes": total.activation_bytes, "weight_bytes": total.weight_bytes}
     if as_json:
         emit_json(data)
         return
     lines: dict[str, object] = {"space": space.name, "architecture": chosen}
-    lines |= {"parameters": f"{found.params:,}", "MACs": f"{found.macs:,}"}
+    lines |= {"parameters": f"{total.params:,}", "MACs": f"{total.macs:,}"}
     lines |= {"FLOPs as fvcore counts": f"{data['fvcore_flops']:,}"}
-    lines |= {"weights": f"{found.weight_bytes:,} bytes", "activations": f"{found.activation_bytes:,} bytes"}
+    lines |= {"weights": f"{total.weight_bytes:,} bytes", "activations": f"{total.activation_bytes:,} bytes"}
     emit_pairs(lines)
 
 
 def _space(name: str, options: list[str] | None) -> "SearchSpace":
     """The space with its options. Raises what `search_spaces.get` raises, or UsageError."""
     import search_spaces
-    from nas import _yaml
-    from search_spaces._errors import NASError, UsageError
+    from nas.config import yaml
+    from search_spaces.errors import NASError, UsageError
 
     given: dict[str, Any] = {}
     for option in options or ():
@@ -115,7 +114,7 @@ def _space(name: str, options: list[str] | None) -> "SearchSpace":
             raise UsageError(
                 f"--set {option[:80]!r} is not of the form option=value.", "Such as --set depth=[1,2]."
             )
-        given[key] = _yaml.read_text(text, where=f"--set {key}")
+        given[key] = yaml.read_text(text, where=f"--set {key}")
     try:
         return search_spaces.get(name, **given)
     except NASError:

@@ -7,13 +7,16 @@ how good the chosen ones are.
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
-from nas.datasets._description import described, line
 from nas.progress import Progress
-from search_spaces import _registry
+from search_spaces import registry
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+
+__all__ = ["SPLITS", "DataSet", "build", "described", "labels_of", "names", "prepared", "sentence"]
+
+MOST_REASONS = 6
 SPLITS = ("search", "report")
 LABELS_AT_ONCE = 256
 
@@ -28,7 +31,7 @@ class DataSet(Protocol):
     jobs of that rule saw other inputs, "" if they did not.  manifest(): a row [name, SHA-256, split, whether
     it is used] for each file.  facts: what `described` adds.
     A data set may have `classes`, their names by label, and `preprocessing`, how its images become inputs
-    (`nas.datasets._preprocessing.Preprocessing`): extracted subnets carry both.
+    (`nas.images.preprocessing.Preprocessing`): extracted subnets carry both.
     """
 
     name: str
@@ -67,7 +70,7 @@ class DataSet(Protocol):
 
 def names() -> list[str]:
     """The data sets that there are."""
-    return _registry.names(__name__)
+    return registry.names(__name__)
 
 
 def build(name: str, **options: Any) -> DataSet:
@@ -75,7 +78,7 @@ def build(name: str, **options: Any) -> DataSet:
 
     Raises NotFoundError for an unknown name, UsageError for unknown, missing or wrong options.
     """
-    dataset: DataSet = _registry.call(__name__, name, **options)
+    dataset: DataSet = registry.call(__name__, name, **options)
     return dataset
 
 
@@ -92,7 +95,7 @@ def prepared(name: str, options: Mapping[str, Any], progress: Progress) -> DataS
         begun.append(done)
         progress.update(done, total)
 
-    prepare = getattr(_registry.load(__name__, name), "prepare", None)
+    prepare = getattr(registry.load(__name__, name), "prepare", None)
     if prepare is not None and "root" in options:
         prepare(update, **options)
     return build(name, **options)
@@ -109,4 +112,35 @@ def labels_of(data: DataSet, split: str) -> "Tensor":
     return torch.cat([labels for _, labels in data.batches(split, LABELS_AT_ONCE)])
 
 
-__all__ = ["SPLITS", "DataSet", "build", "described", "labels_of", "line", "names", "prepared"]
+def described(data: DataSet) -> dict[str, Any]:
+    """What a data set is made of, as plain data.
+
+    name, digest, sizes (images by split), num_classes, and as far as the data set says: classes (their names
+    by label), preprocessing (how images become inputs) and its `facts`.
+    facts: smallest and largest ([class, images]), left_out (files by reason), notes (sentences).
+    """
+    facts = {"name": data.name, "digest": data.digest, "sizes": data.sizes, "num_classes": data.num_classes}
+    classes, preprocessing = getattr(data, "classes", None), getattr(data, "preprocessing", None)
+    return {
+        **facts,
+        **({} if classes is None else {"classes": list(classes)}),
+        **({} if preprocessing is None else {"preprocessing": preprocessing.to_dict()}),
+        **getattr(data, "facts", {}),
+    }
+
+
+def sentence(description: dict[str, Any]) -> str:
+    """`described` in the one line with which a job begins; also of jobs that knew less."""
+    sizes = description.get("sizes", {})
+    images = ", ".join(f"{sizes[name]:,} {name}" for name in ("train", "search", "report") if name in sizes)
+    parts = [f"{description['num_classes']} classes"] if "num_classes" in description else []
+    parts += [f"images: {images}"] if images else []
+    if "smallest" in description:
+        (small, least), (large, most) = description["smallest"], description["largest"]
+        unequal = f"from {least:,} ({small}) to {most:,} ({large}) a class"
+        parts.append(unequal if least < most else f"{most:,} a class")
+    if left_out := description.get("left_out"):
+        reasons = sorted(left_out.items(), key=lambda item: (-item[1], item[0]))
+        some = ", ".join(f"{count:,} {reason}" for reason, count in reasons[:MOST_REASONS])
+        parts.append(f"left out: {some}{', ...' if len(reasons) > MOST_REASONS else ''}")
+    return f"Data {description['name']}: {'; '.join(parts)}."

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from nas.datasets._digits import NOISE, SIDE, augment, digest, source_digits, split_indices
-from nas.datasets._preprocessing import UNCHANGED
-from nas.datasets._seeds import mixed_seed
-from search_spaces._bounds import positive
+from nas.images.digits import NOISE, SIDE, augment, digest, source_digits, split_indices
+from nas.images.preprocessing import UNCHANGED
+from nas.images.seeds import mixed_seed
+from search_spaces.bounds import positive
 
 PAIRS = 1800
 MOST_PAIRS = 1_000_000
@@ -53,8 +53,8 @@ class DigitPairs:
 
     def _draw(self, split: str, generator: torch.Generator, count: int) -> tuple[Tensor, Tensor, Tensor]:
         """Inputs, labels and the ids (count, 2) of the digits."""
-        own = self._indices[split]
-        chosen = own[torch.randint(len(own), (count, 2), generator=generator)]
+        indices = self._indices[split]
+        chosen = indices[torch.randint(len(indices), (count, 2), generator=generator)]
         sides = augment(self._images[chosen.flatten()], generator).unflatten(0, (count, 2))
         return torch.cat([sides[:, 0], sides[:, 1]], dim=-1), self._labels[chosen].sum(dim=1), chosen
 

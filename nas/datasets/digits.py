@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from nas.datasets._digits import SIDE, augment, digest, source_digits, split_indices
-from nas.datasets._preprocessing import UNCHANGED
-from nas.datasets._seeds import mixed_seed
+from nas.images.digits import SIDE, augment, digest, source_digits, split_indices
+from nas.images.preprocessing import UNCHANGED
+from nas.images.seeds import mixed_seed
 
 
 def build(*, split_seed: int = 0) -> "Digits":

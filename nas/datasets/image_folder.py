@@ -18,13 +18,13 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
-from nas.datasets._centre import Shape, at_centre, shape_of
-from nas.datasets._checked import Update
-from nas.datasets._decoding import Scale, UnreadableError, colour, decoded, depths_of
-from nas.datasets._folder_names import shown
-from nas.datasets._image_digest import digest, former_digest, manifest, read_otherwise
-from nas.datasets._image_files import ImageFile
-from nas.datasets._image_options import (
+from nas.errors import JobFailedError
+from nas.images.centre import Shape, at_centre, shape_of
+from nas.images.checked import Update
+from nas.images.decoding import Scale, UnreadableError, colour, decoded, depths_of
+from nas.images.digest import digest, former_digest, manifest, read_otherwise
+from nas.images.files import ImageFile, shown
+from nas.images.options import (
     check_among,
     check_integers,
     choice_of,
@@ -33,10 +33,10 @@ from nas.datasets._image_options import (
     is_number,
     names_in,
 )
-from nas.datasets._preprocessing import AUTO, DEFAULTS, Preprocessing
-from nas.datasets._seeds import mixed_seed
-from nas.datasets._selection import Selection, look, select
-from search_spaces._errors import JobFailedError, UsageError
+from nas.images.preprocessing import AUTO, DEFAULTS, Preprocessing
+from nas.images.seeds import mixed_seed
+from nas.images.selection import Selection, look, select
+from search_spaces.errors import UsageError
 
 AUGMENTATIONS = ("crop", "none")
 MODES = {1: "L", 3: "RGB"}
@@ -144,7 +144,7 @@ class ImageFolder:
         self.digest = digest(selection, size, normal, shape, scale)
         self.former_digest = former_digest(selection, size, normal, shape)
         self.otherwise = read_otherwise(selection, scale)
-        self.preprocessing = Preprocessing(tuple(normal[0]), tuple(normal[1]), **shape.told())
+        self.preprocessing = Preprocessing(tuple(normal[0]), tuple(normal[1]), **shape.as_timm())
         self._shape = shape
         self._splits, self._size, self._normal = selection.splits, size, normal
         self._selection, self._scale, self._crop, self._workers = selection, scale, crop, workers

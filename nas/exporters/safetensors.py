@@ -4,14 +4,16 @@ The module's file needs torch only. Where timm's `VisionTransformer` can express
 also carries what `timm.create_model("local-dir:FOLDER", pretrained=True)` reads.
 """
 
+import ast
 import hashlib
 import importlib.util
+import inspect
 import json
 import re
 import shutil
 import stat
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,9 +23,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from nas.exporters._source import standalone_source
-from search_spaces._errors import ConflictError, JobFailedError, UsageError
-from supernet._weight_files import check_finite
+from nas.errors import ConflictError, JobFailedError
+from search_spaces.errors import UsageError
+from supernet.pretrained.weight_files import check_finite
+
+PLAIN = "supernet.plain."  # modules called so import torch and each other, and nothing else
 
 WEIGHTS, CONFIG, SOURCE, CARD, HASHES = (
     "model.safetensors",
@@ -166,12 +170,12 @@ def escaped(value: object) -> str:
 
 def _images(info: Mapping[str, Any]) -> str:
     """How images become inputs, and what the outputs stand for."""
-    text, told = "", info.get("preprocessing")
-    if told:
+    text, images = "", info.get("preprocessing")
+    if images:
         text += (
-            f"Judged on images with values from 0 to 1, resized ({escaped(told['interpolation'])}) and "
-            f"cropped ({escaped(told['crop_mode'])}, {told['crop_pct']:g} of a side is kept), minus mean "
-            f"{told['mean']}, divided by std {told['std']}.\n"
+            f"Judged on images with values from 0 to 1, resized ({escaped(images['interpolation'])}) and "
+            f"cropped ({escaped(images['crop_mode'])}, {images['crop_pct']:g} of a side is kept), minus mean "
+            f"{images['mean']}, divided by std {images['std']}.\n"
         )
     if info.get("classes"):
         names = "; ".join(f"{i} {escaped(name)}" for i, name in enumerate(info["classes"]))
@@ -199,3 +203,59 @@ def _module_at(path: Path) -> ModuleType:
     spec.loader.exec_module(module)
     shutil.rmtree(path.parent / "__pycache__", ignore_errors=True)
     return module
+
+
+def standalone_source(kind: type[nn.Module]) -> str:
+    """The source of a plain module as one file that needs torch only: behind the files that it imports.
+
+    Raises UsageError for a file that takes something from a plain one under another name.
+    """
+    main = Path(inspect.getfile(kind))
+    title = ast.get_docstring(ast.parse(main.read_text()), clean=False) or kind.__name__
+    files = list(dict.fromkeys(_with_imports(main)))
+    future = dict.fromkeys(
+        ast.unparse(node) for file in files for node in _tree(file).body if _is_future(node)
+    )
+    return "\n\n\n".join([f'"""{title}"""', *future, *map(_body, files)]) + "\n"
+
+
+def _with_imports(path: Path) -> Iterator[Path]:
+    """The file behind the plain files that it imports; one may come twice."""
+    for node in _tree(path).body:
+        if not _is_plain(node):
+            continue
+        assert isinstance(node, ast.ImportFrom)
+        for alias in node.names:
+            if alias.asname not in (None, alias.name):
+                raise UsageError(
+                    f"'{path.name}' imports {alias.name} as {alias.asname}, which an exported file cannot.",
+                    "Import it under its own name.",
+                )
+        spec = importlib.util.find_spec(str(node.module))
+        assert spec is not None
+        assert spec.origin is not None
+        yield from _with_imports(Path(spec.origin))
+    yield path
+
+
+def _body(path: Path) -> str:
+    """The file without its docstring and without what stands elsewhere."""
+    tree, lines = _tree(path), path.read_text().splitlines()
+    left_out = [node for node in tree.body if _is_plain(node) or _is_future(node)]
+    if ast.get_docstring(tree):
+        left_out.append(tree.body[0])
+    for node in sorted(left_out, key=lambda node: node.lineno, reverse=True):
+        del lines[node.lineno - 1 : node.end_lineno]
+    return "\n".join(lines).strip("\n")
+
+
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+def _is_plain(node: ast.stmt) -> bool:
+    return isinstance(node, ast.ImportFrom) and str(node.module).startswith(PLAIN)
+
+
+def _is_future(node: ast.stmt) -> bool:
+    return isinstance(node, ast.ImportFrom) and node.module == "__future__"

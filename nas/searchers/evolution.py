@@ -5,27 +5,25 @@ found, as parents of as many mutants and crossovers. All of them keep the hard l
 costs.
 Source: Liao, Karaman and Sze, "Searching for Efficient Multi-Stage Vision Transformers" (arXiv 2109.00642),
 the released search. Ours: the random population draws every choice uniformly, unless `first` says that it is
-pruned as in the release (`_pruned.py`); a block that comes back has heads and neurons drawn anew, where the
+pruned as in the release; a block that comes back has heads and neurons drawn anew, where the
 release keeps those that it had; with several objectives the best are those of the first non-dominated
 fronts, sparse regions first; and no architecture comes twice.
 
-`_regularised.py` has another scheme.
+`nas.proposals.regularised` has another scheme.
 """
 
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property
 
 import numpy as np
-from optuna.samplers import BaseSampler
-from optuna.study import Study
+from numpy.typing import NDArray
 
-from nas.searchers import SearchProblem
-from nas.searchers._distinct import DistinctSampler, architecture
-from nas.searchers._pruned import Pruned
-from nas.searchers._regularised import Regularised, ageing
-from nas.searchers._selection import LOT, Evolving, best, finished
-from search_spaces._errors import UsageError, did_you_mean
-from search_spaces._space import INACTIVE, Codes
+from nas.limits import Limit
+from nas.proposals.problem import SearchProblem
+from nas.proposals.regularised import Regularised, ageing
+from nas.proposals.selection import LOT, Evolving, best
+from search_spaces.errors import UsageError, did_you_mean
+from search_spaces.space import INACTIVE, Codes
 
 PUBLISHED = {"initial": 500, "parents": 75, "mutants": 75, "crossovers": 75}
 PUBLISHED_EVALUATIONS = 3350  # 500, and 19 times 75 + 75
@@ -33,6 +31,14 @@ LEAST = 4  # of each, where a small budget shrinks them
 MUTATION = 0.3
 SCHEMES = ("vit_resnas", "regularised")
 FIRST = ("uniform", "pruned")
+
+PRUNED = ("num_heads", "mlp_hidden", "mlp_ratio")
+PRUNINGS = 100  # of heads and FFNs; then everything may shrink
+MOST_PRUNINGS = 1000
+DRAWS, MOST_DRAWS = 64, 100  # of widths and blocks: at once, and how often
+PRUNED_LOT = 8
+
+Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -70,8 +76,8 @@ def build(
     first: str | None = None,
     population: int | None = None,
     tournament: int | None = None,
-) -> BaseSampler:
-    """Evolution by the scheme of ViT-ResNAS, or `regularised` (see `_regularised.py`).
+) -> Evolving:
+    """Evolution by the scheme of ViT-ResNAS, or `regularised` (see `nas.proposals.regularised`).
 
     Of the first, sizes are the published ones (500, 75, 75, 75) where the budget is the published 3,350 or
     more; a smaller budget shrinks all of them alike. first: whether the first population is drawn `uniform`
@@ -89,7 +95,7 @@ def build(
         raise UsageError(f"search.options.{name} is no option of evolution by the scheme '{scheme}'.")
     if scheme == SCHEMES[1]:
         sizes = ageing(problem.budget, population, tournament)
-        return DistinctSampler(problem, partial(Regularised, problem, sizes), always=False)
+        return Regularised(problem, sizes)
     share = min(1.0, (problem.budget or PUBLISHED_EVALUATIONS) / PUBLISHED_EVALUATIONS)
     shrunk = {
         name: max(LEAST, round(share * PUBLISHED[name])) if size is None else size
@@ -97,48 +103,140 @@ def build(
     }
     published = Scheme(**shrunk, mutation=MUTATION if mutation is None else mutation)
     begins = _first(problem, FIRST[0] if first is None else first)
-    return DistinctSampler(problem, partial(_Evolution, problem, published, begins), always=False)
+    return Evolution(problem, published, begins)
 
 
-def _first(problem: SearchProblem, how: str) -> Pruned | None:
+def _first(problem: SearchProblem, how: str) -> "Pruned | None":
     if how not in FIRST:
         raise UsageError(f"search.options.first = {how!r} is unknown.", did_you_mean(str(how), FIRST))
     return Pruned(problem) if how == "pruned" else None
 
 
-class _Evolution(Evolving):
+class Evolution(Evolving):
     """Mutants of the best so far, then children of two of them."""
 
-    def __init__(self, problem: SearchProblem, scheme: Scheme, begins: Pruned | None, seed: int) -> None:
-        super().__init__(problem, seed)
-        self._scheme, self._begins = scheme, begins
+    def __init__(self, problem: SearchProblem, scheme: Scheme, begins: "Pruned | None") -> None:
+        super().__init__(problem)
+        self.scheme, self._begins = scheme, begins
 
-    def _lot(self, study: Study, number: int) -> Codes:
-        """LOT architectures (LOT, choices) of the kind that this trial is to propose."""
-        scheme, rng = self._scheme, self._rng
+    def _lot(self, number: int, rng: np.random.Generator) -> Codes:
+        scheme = self.scheme
         iteration, place = divmod(number - scheme.initial, scheme.mutants + scheme.crossovers)
         before = scheme.initial + iteration * (scheme.mutants + scheme.crossovers)
-        parents = self._parents(study, before) if iteration >= 0 else self._space.encode([])
+        parents = self._parents(before) if iteration >= 0 else self.space.encode([])
         if len(parents) < 2:
-            pruned = self._space.encode([]) if self._begins is None else self._begins(rng)
-            return pruned if len(pruned) else self._space.sample_choices(rng, LOT)
+            pruned = self.space.encode([]) if self._begins is None else self._begins(rng)
+            return pruned if len(pruned) else self.space.sample_choices(rng, LOT)
         if place < scheme.mutants:
-            return self._mutants(parents[rng.integers(len(parents), size=LOT)])
+            return self._mutants(parents[rng.integers(len(parents), size=LOT)], rng)
         fathers = rng.integers(len(parents), size=LOT)
         mothers = (fathers + rng.integers(1, len(parents), size=LOT)) % len(parents)
-        return self._space.crossed(rng, parents[fathers], parents[mothers])
+        return self.space.crossed(rng, parents[fathers], parents[mothers])
 
-    def _parents(self, study: Study, before: int) -> Codes:
+    def _parents(self, before: int) -> Codes:
         """The best of the trials with lower numbers that are finished."""
-        done, values = finished(study, before)
-        if not done:
-            return self._space.encode([])
-        chosen = best(values, self._scheme.parents)
-        return self._space.encode([architecture(self._space, done[i].params) for i in chosen])
+        done = self.trials.finished(before)
+        return done.codes[best(done.values, self.scheme.parents)]
 
-    def _mutants(self, codes: Codes) -> Codes:
+    def _mutants(self, codes: Codes, rng: np.random.Generator) -> Codes:
         """Each choice redrawn with the scheme's probability; whether something exists is flipped."""
-        which = self._rng.random(codes.shape) < self._scheme.mutation
-        yes_or_no = np.array([set(choice.options) == {False, True} for choice in self._space.choices])
+        which = rng.random(codes.shape) < self.scheme.mutation
+        yes_or_no = np.array([set(choice.options) == {False, True} for choice in self.space.choices])
         flipped = np.where(which & yes_or_no & (codes != INACTIVE), 1 - codes, codes)
-        return self._space.redrawn(self._rng, flipped, which & ~yes_or_no)
+        return self.space.redrawn(rng, flipped, which & ~yes_or_no)
+
+
+class Pruned:
+    """A first population, pruned into the limits from the largest heads and FFNs, one option at a time.
+
+    Widths, depths and whether blocks are there are drawn uniformly, and drawn again while the network at its
+    largest heads and FFNs breaks a lower limit. Then heads and FFNs of random blocks, absent ones among them,
+    shrink until the upper limits hold; what has shrunk below a lower limit is thrown away.
+    Source: as of this module. Ours: it gives up where nothing is found; then the population is drawn
+    uniformly.
+    Raises UsageError for a space without heads and FFNs to prune, and where there is no upper limit.
+    """
+
+    def __init__(self, problem: SearchProblem) -> None:
+        self._problem, self._space = problem, problem.space
+        groups = [choice.name.partition(".")[0] for choice in self._space.choices]
+        self._sizes = np.array([len(choice.options) for choice in self._space.choices])
+        self._is_pruned = np.array([group in PRUNED for group in groups])
+        if not self._is_pruned.any():
+            raise UsageError(
+                f"search.options.first: pruned is about heads and FFNs; space '{self._space.name}' has none.",
+                "Leave it out: the first population is then drawn uniformly.",
+            )
+        self._upper = tuple(limit for limit in problem.limits if limit.operator.startswith("<"))
+        self._lower = tuple(limit for limit in problem.limits if not limit.operator.startswith("<"))
+        if not self._upper:
+            raise UsageError(
+                "search.options.first: pruned prunes until upper limits hold, and the job has none.",
+                "Give one, such as constraints: [macs<=1794400000].",
+            )
+
+    def __call__(self, rng: np.random.Generator) -> Codes:
+        """Up to PRUNED_LOT architectures (n, choices); none where the limits are not found into."""
+        codes = self._large_enough(rng)
+        for pruning in range(MOST_PRUNINGS):
+            too_large = np.flatnonzero(self._breaks(self._upper, codes))
+            if not len(too_large):
+                break
+            codes[too_large] = self._pruned_once(codes[too_large], rng, everything=pruning >= PRUNINGS)
+        canonical = self._space.canonical(codes)
+        return canonical[self._problem.within_limits(canonical)]
+
+    def _large_enough(self, rng: np.random.Generator) -> Codes:
+        """PRUNED_LOT of random widths and blocks under the largest heads and FFNs, absent blocks included."""
+        large: list[Codes] = []
+        for _ in range(MOST_DRAWS):
+            codes = rng.integers(0, self._sizes, size=(DRAWS, len(self._sizes)))
+            codes = np.where(self._is_pruned, self._sizes - 1, codes)
+            large.append(codes[~self._breaks(self._lower, codes)])
+            if sum(map(len, large)) >= PRUNED_LOT:
+                break
+        return np.concatenate(large)[:PRUNED_LOT]
+
+    def _breaks(self, limits: tuple[Limit, ...], codes: Codes) -> Mask:
+        canonical = self._space.canonical(codes)
+        limited = self._problem.limited(canonical) if limits else {}
+        broken = np.zeros(len(codes), dtype=np.bool_)
+        for limit in limits:
+            broken |= ~limit.mask(limited)
+        return broken
+
+    def _pruned_once(self, codes: Codes, rng: np.random.Generator, *, everything: bool) -> Codes:
+        """Each with one choice of a random entry one option smaller, where it is not the smallest yet."""
+        entries = self._entries if everything else self._blocks
+        codes = codes.copy()
+        for row in codes:
+            entry = entries[rng.integers(len(entries))]
+            choice = entry[rng.integers(len(entry))]
+            if self._space.choices[choice].yes_or_no and rng.random() < 0.5:
+                continue  # a block that is drawn for leaving out is left out every second time
+            row[choice] = max(0, row[choice] - 1)
+        return codes
+
+    @cached_property
+    def _blocks(self) -> list[list[int]]:
+        """Heads and FFN of each block, as places of choices; those of all blocks at once are a block."""
+        blocks: dict[str, list[int]] = {}
+        for i in np.flatnonzero(self._is_pruned).tolist():
+            blocks.setdefault(self._space.choices[i].name.partition(".")[2], []).append(i)
+        return list(blocks.values())
+
+    @cached_property
+    def _entries(self) -> list[list[int]]:
+        """Blocks with whether they are there, and every other choice alone."""
+        places = {choice.name: i for i, choice in enumerate(self._space.choices)}
+        entries = [list(block) for block in self._blocks]
+        for i, choice in enumerate(self._space.choices):
+            if self._is_pruned[i]:
+                continue
+            number = choice.name.partition(".")[2]
+            block = next((e for e in entries if places.get(f"num_heads.{number}") == e[0]), None)
+            if choice.yes_or_no and block is not None:
+                block.append(i)
+            else:
+                entries.append([i])
+        return entries

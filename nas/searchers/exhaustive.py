@@ -1,18 +1,15 @@
-"""Every feasible architecture of a small space, one after the other."""
+"""Every architecture within the limits of a small space, one after the other."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Iterator
 from functools import cached_property
+from itertools import chain
 
-import numpy as np
-from optuna.samplers import BaseSampler, RandomSampler
-
-from nas.searchers import SearchProblem, SpaceExhausted
-from nas.searchers._distinct import DistinctSampler
-from search_spaces import Architecture
-from search_spaces._errors import UsageError
+from nas.proposals.distinct import OneByOne
+from nas.proposals.problem import Code, SearchProblem
+from search_spaces.errors import UsageError
 
 
-def build(problem: SearchProblem) -> BaseSampler:
+def build(problem: SearchProblem) -> OneByOne:
     """All that keep the limits, in the order of their choices: neighbours share their first layers.
 
     A budget below their number ends it in the middle. Raises UsageError for a space that is too big to be
@@ -24,32 +21,17 @@ def build(problem: SearchProblem) -> BaseSampler:
             f"Space '{space.name}' has {space.size:,} architectures, too many to look at all of them.",
             "Choose another searcher, or give the space fewer options.",
         )
-    return _InOrder(problem, RandomSampler, always=False)
+    return _InOrder(problem)
 
 
-class _InOrder(DistinctSampler):
+class _InOrder(OneByOne):
     """The first that is not proposed yet; `start` comes before, as in every searcher."""
 
-    _seen: Collection[Architecture] = ()
-    _place = 0
-
-    def _choose(
-        self,
-        first: Architecture | None,
-        ask: Callable[[], Architecture],
-        seen: Collection[Architecture],
-        rng: np.random.Generator,
-    ) -> Architecture:
-        if seen is not self._seen:  # another study
-            self._seen, self._place = seen, 0
-        for place in range(self._place, len(self._order)):
-            if self._order[place] not in seen:
-                self._place = place
-                return self._order[place]
-        raise SpaceExhausted(f"No feasible architecture of space '{self._space.name}' is left to propose.")
+    def _next(self) -> Code | None:
+        return next((code for code in self._left if code.tobytes() not in self.trials.numbers), None)
 
     @cached_property
-    def _order(self) -> list[Architecture]:
-        listed = self._random.listed
-        assert listed is not None, "only spaces that can be listed come here"
-        return [*self._random.start, *self._space.decode(listed)]
+    def _left(self) -> Iterator[Code]:
+        """What was not looked at yet: none of what was is left to propose."""
+        assert self.problem.listed is not None, "only spaces that can be listed come here"
+        return chain(self.problem.first, self.problem.listed)

@@ -11,18 +11,18 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from optuna.samplers import BaseSampler
-from optuna.study import Study
+import numpy as np
 from torch import Tensor
 
-from nas.searchers import SearchProblem
-from nas.searchers._distinct import DistinctSampler
-from nas.searchers._learner import GENERATORS, Scheme, known_metrics, make_learner
-from nas.searchers._performance import Performance
-from nas.searchers._rounds import Proposals, Rounds
+from nas.generative.learner import GENERATORS, Scheme, known_metrics, make_learner
+from nas.generative.performance import Performance
+from nas.generative.rounds import Rounds
+from nas.proposals.distinct import Distinct, Draw
+from nas.proposals.problem import Code, SearchProblem
 from search_spaces import Architecture, SearchSpace
-from search_spaces._errors import UsageError, did_you_mean
+from search_spaces.errors import UsageError, did_you_mean
 
+SEVERAL_SPACES = "refused"  # a generator emits architectures of one space
 INITIAL, ROUND, STEPS, KAPPA = 32, 16, 40, 2.0
 FEWEST_INITIAL = 8
 
@@ -38,7 +38,7 @@ def build(
     performance: str = "quality",
     accuracy_floor: float | None = None,
     prototype: str | Mapping[str, Any] | None = None,
-) -> BaseSampler:
+) -> "Generative":
     """The searcher; the options are those of `planned`."""
     scheme, prototype_architecture = planned(
         problem,
@@ -52,41 +52,50 @@ def build(
         prototype=prototype,
     )
     learned = learned_objectives(problem)
-    return GenerativeSampler(
-        problem, Rounds(partial(make_learner, problem, scheme, prototype_architecture), learned)
-    )
+    make = partial(make_learner, problem, scheme, prototype_architecture, len(learned))
+    return Generative(problem, Rounds(make, learned))
 
 
-class GenerativeSampler(DistinctSampler):
-    """Distinct proposals of a generator that learns between its rounds; `rounds` tells how it goes."""
+class Generative(Distinct):
+    """Draws from a generator that learns between its rounds; `rounds` tells how it goes."""
+
+    always = True
 
     def __init__(self, problem: SearchProblem, rounds: Rounds) -> None:
-        super().__init__(problem, inner=partial(Proposals, rounds))
+        super().__init__(problem)
         self.rounds = rounds
+
+    def _begin(self, number: int, seed: int) -> Draw:
+        proposals = iter(self.rounds.proposals(self.trials))
+        rng = np.random.default_rng(seed)
+
+        def draw() -> Code:
+            code: Code | None = next(proposals, None)
+            if code is None:  # all of them are known: whatever the generator draws
+                learner = self.rounds.learner
+                code = learner.draw(learner.asks.of(learner.asks.home), rng)[0]
+            return code
+
+        return draw
 
     @property
     def curve(self) -> list[dict[str, Any]]:
         """See `Rounds`."""
         return self.rounds.curve
 
-    def finish(self, study: Study) -> None:
+    def finish(self) -> None:
         """A last lesson from everything that is finished."""
-        self.rounds.finish(study)
+        self.rounds.finish(self.trials)
 
     def tensors(self) -> dict[str, Tensor]:
         """What the generator has learned."""
         return self.rounds.learner.policy.tensors()
 
 
-def learned_objectives(problem: SearchProblem) -> tuple[int, ...] | None:
-    """Which objectives are known by evaluation only; None, all, where the problem does not name them.
-
-    Raises UsageError when none is.
-    """
-    if not problem.objectives:
-        return None
-    known = known_metrics(problem)
-    learned = tuple(i for i, name in enumerate(problem.objectives) if name not in known)
+def learned_objectives(problem: SearchProblem) -> tuple[int, ...]:
+    """The places of the objectives that are known by evaluation only. Raises UsageError when none is."""
+    costs = known_metrics(problem)
+    learned = tuple(i for i, name in enumerate(problem.objectives) if name not in costs)
     if not learned:
         raise UsageError(
             f"All objectives ({', '.join(problem.objectives)}) are known without an evaluation: "

@@ -4,7 +4,6 @@ One objective by log expected improvement, several by that of the hypervolume. I
 samples, costs included, and a proposal takes a second or two of CPU time.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 from optuna.distributions import BaseDistribution
@@ -12,26 +11,23 @@ from optuna.samplers import GPSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from nas.searchers import SearchProblem
-from nas.searchers._distinct import DistinctSampler, InnerSampler
-from nas.searchers._one_thread import one_thread
+from nas.proposals.one_thread import one_thread
+from nas.proposals.optuna_adapters import FromOptuna
+from nas.proposals.problem import SearchProblem
 
 TRIES = 1  # asked again, it finds the same maximum
 
 
-def build(problem: SearchProblem) -> DistinctSampler:
+def build(problem: SearchProblem) -> FromOptuna:
     """Optuna's GPSampler, after its ten random architectures (those of `problem.start` among them)."""
-    return DistinctSampler(problem, _OneThread, always=False, tries=TRIES)
+    return FromOptuna(problem, _OneThread, always=False, tries=TRIES)
 
 
-class _OneThread(InnerSampler):
-    """The sampler on one thread, so that it proposes the same on any number of cores."""
-
-    def __init__(self, seed: int) -> None:
-        self._inner = GPSampler(seed=seed)
+class _OneThread(GPSampler):
+    """On one thread, so that it proposes the same on any number of cores."""
 
     def sample_relative(
-        self, study: Study, trial: FrozenTrial, search_space: Mapping[str, BaseDistribution]
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         with one_thread():
-            return self._inner.sample_relative(study, trial, dict(search_space))
+            return super().sample_relative(study, trial, search_space)

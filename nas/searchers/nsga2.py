@@ -1,17 +1,13 @@
-"""NSGA-II (Deb et al. 2002) as Optuna implements it, on distinct feasible architectures only."""
+"""NSGA-II (Deb et al. 2002) as Optuna implements it, on distinct architectures within the limits only."""
 
 from functools import partial
 
-from optuna.samplers import BaseSampler, NSGAIISampler
+from optuna.samplers import NSGAIISampler
 
-from nas.searchers import SearchProblem
-from nas.searchers._distinct import DistinctSampler
+from nas.proposals.optuna_adapters import FromOptuna
+from nas.proposals.problem import SearchProblem
 
 
-def build(problem: SearchProblem) -> BaseSampler:
+def build(problem: SearchProblem) -> FromOptuna:
     """NSGA-II with generations of `problem.population`."""
-    return DistinctSampler(problem, partial(_inner, problem.population))
-
-
-def _inner(population: int, seed: int) -> BaseSampler:
-    return NSGAIISampler(population_size=population, seed=seed)
+    return FromOptuna(problem, partial(NSGAIISampler, population_size=problem.population))

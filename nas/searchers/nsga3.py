@@ -1,4 +1,4 @@
-"""NSGA-III (Deb and Jain 2014) as Optuna implements it, on distinct feasible architectures only."""
+"""NSGA-III (Deb and Jain 2014) as Optuna implements it, on distinct architectures within the limits only."""
 
 import math
 import warnings
@@ -7,19 +7,17 @@ from functools import partial
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, NSGAIIISampler
 
-from nas.searchers import SearchProblem
-from nas.searchers._distinct import DistinctSampler
-
-PUBLISHED_OBJECTIVES = 3  # the fewest that the paper is about
+from nas.proposals.optuna_adapters import FromOptuna
+from nas.proposals.problem import SearchProblem
 
 
-def build(problem: SearchProblem) -> BaseSampler:
+def build(problem: SearchProblem) -> FromOptuna:
     """NSGA-III with generations of `problem.population`, and at most as many reference points."""
-    divisions = most_divisions(problem.population, len(problem.objectives) or PUBLISHED_OBJECTIVES)
-    return DistinctSampler(problem, partial(_inner, problem.population, divisions))
+    divisions = most_divisions(problem.population, len(problem.objectives))
+    return FromOptuna(problem, partial(_sampler, problem.population, divisions))
 
 
-def _inner(population: int, divisions: int, seed: int) -> BaseSampler:
+def _sampler(population: int, divisions: int, *, seed: int) -> BaseSampler:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         return NSGAIIISampler(population_size=population, dividing_parameter=divisions, seed=seed)

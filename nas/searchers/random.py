@@ -1,11 +1,18 @@
 """Uniform random search, the baseline that every searcher has to beat."""
 
-from optuna.samplers import BaseSampler, RandomSampler
+import numpy as np
 
-from nas.searchers import SearchProblem
-from nas.searchers._distinct import DistinctSampler
+from nas.proposals.distinct import OPEN, Distinct, Draw
+from nas.proposals.problem import SearchProblem
 
 
-def build(problem: SearchProblem) -> BaseSampler:
+def build(problem: SearchProblem) -> Distinct:
     """Every choice drawn uniformly."""
-    return DistinctSampler(problem, RandomSampler, always=False)
+    return _Random(problem)
+
+
+class _Random(Distinct):
+    """Leaves everything to chance."""
+
+    def _begin(self, number: int, seed: int) -> Draw:
+        return lambda: np.full(len(self.space.choices), OPEN)

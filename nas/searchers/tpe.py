@@ -5,23 +5,17 @@ objectives, a proposal takes several times as long in a space with many choices.
 count as bad ones (constant liar), so that those of a batch differ.
 """
 
-from optuna.samplers import BaseSampler, TPESampler
+from functools import partial
 
-from nas.searchers import SearchProblem
-from nas.searchers._distinct import DistinctSampler
+from optuna.samplers import TPESampler
+
+from nas.proposals.optuna_adapters import FromOptuna
+from nas.proposals.problem import SearchProblem
 
 TRIES = 8  # of a proposal, each of which fits the estimators again
 
 
-def build(problem: SearchProblem) -> BaseSampler:
+def build(problem: SearchProblem) -> FromOptuna:
     """TPE, after Optuna's ten random architectures (those of `problem.start` among them)."""
-    return DistinctSampler(
-        problem,
-        _inner,
-        always=False,
-        tries=TRIES,
-    )
-
-
-def _inner(seed: int) -> BaseSampler:
-    return TPESampler(seed=seed, multivariate=True, constant_liar=True)
+    make = partial(TPESampler, multivariate=True, constant_liar=True)
+    return FromOptuna(problem, make, always=False, tries=TRIES)

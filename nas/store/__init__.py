@@ -4,39 +4,52 @@ from pathlib import Path
 from typing import Self
 
 from nas.artifacts import damage
-from nas.store._artifacts import Artifacts
-from nas.store._data_changes import DataChanges
-from nas.store._devices import AgentLease, Devices
-from nas.store._engine import default_url
-from nas.store._errors import ReplacedError
-from nas.store._jobs import Jobs
-from nas.store._lease import Lease
-from nas.store._measurements import Measurements
-from nas.store._patience import Patience
-from nas.store._places import Places
-from nas.store._records import (
+from nas.errors import StoreError
+from nas.store.connection.engine import default_url
+from nas.store.connection.errors import ReplacedError
+from nas.store.connection.patience import Patience
+from nas.store.connection.schema import backup, database_problems, prepare
+from nas.store.connection.schema import upgrade as upgrade_schema
+from nas.store.devices import AgentLease, Devices
+from nas.store.files.artifacts import Artifacts
+from nas.store.files.places import Places
+from nas.store.files.removal import (
+    Orphans,
+    Removed,
+    orphans_of_both_kinds,
+    remove,
+    remove_orphans_of_both_kinds,
+    remove_supernet,
+)
+from nas.store.jobs import DataChanges, Jobs
+from nas.store.leases import Lease
+from nas.store.measurements import Measurements
+from nas.store.records import (
     Agent,
     Artifact,
     Device,
     Evaluation,
+    EvaluationBasis,
     Event,
     Job,
-    Measurement,
+    MeasurementRow,
     NewEvaluation,
     NewEvent,
-    NewMeasurement,
     NewSubnet,
+    NewSupernet,
     Predictor,
     Request,
+    SearchedSubnet,
     Stage,
+    StoredMeasurement,
     Subnet,
+    Supernet,
+    SupernetUse,
 )
-from nas.store._requests import HUNG, RequestLease, Requests, hung
-from nas.store._results import Results
-from nas.store._schema import backup, database_problems, prepare
-from nas.store._schema import upgrade as upgrade_schema
-from nas.store._values import changes, digest, is_same
-from search_spaces._errors import StoreError
+from nas.store.requests import HUNG, RequestLease, Requests, hung
+from nas.store.results import Results
+from nas.store.supernets import SupernetLease, Supernets
+from nas.store.values import changes, digest, is_same
 
 __all__ = [
     "HUNG",
@@ -45,22 +58,30 @@ __all__ = [
     "Artifact",
     "Device",
     "Evaluation",
+    "EvaluationBasis",
     "Event",
     "Job",
     "Lease",
-    "Measurement",
+    "MeasurementRow",
     "NewEvaluation",
     "NewEvent",
-    "NewMeasurement",
     "NewSubnet",
+    "NewSupernet",
+    "Orphans",
     "Patience",
     "Predictor",
+    "Removed",
     "ReplacedError",
     "Request",
     "RequestLease",
+    "SearchedSubnet",
     "Stage",
     "Store",
+    "StoredMeasurement",
     "Subnet",
+    "Supernet",
+    "SupernetLease",
+    "SupernetUse",
     "adopt",
     "backup",
     "changes",
@@ -70,11 +91,15 @@ __all__ = [
     "foreign_files",
     "hung",
     "is_same",
+    "orphans_of_both_kinds",
+    "remove",
+    "remove_orphans_of_both_kinds",
+    "remove_supernet",
     "upgrade",
 ]
 
 
-class Store(Jobs, Devices, Requests, Results, Measurements, Artifacts, DataChanges, Places):
+class Store(Jobs, Devices, Requests, Results, Measurements, Supernets, Artifacts, DataChanges, Places):
     """An open store; a context manager that closes it."""
 
     @classmethod
@@ -132,8 +157,8 @@ def foreign_files(url: str) -> list[str]:
 
 def _file_problems(store: Store) -> list[str]:
     """Which of the rows' files are not as they were recorded, and which files no row names."""
-    told = [(artifact.path, damage(store, artifact)) for artifact in store.all_artifacts()]
-    problems = [f"the file '{path}' {problem}" for path, problem in told if problem]
+    damages = [(artifact.path, damage(store, artifact)) for artifact in store.all_artifacts()]
+    problems = [f"the file '{path}' {problem}" for path, problem in damages if problem]
     orphans = [] if store.is_shared() else store.orphans()
     return problems + [f"no row names the file '{_inner(store, path)}'" for path in orphans]
 

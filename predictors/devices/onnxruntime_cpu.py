@@ -1,7 +1,6 @@
 """onnxruntime on the CPU, fp32 or with linear layers in 8 bits."""
 
-from predictors.devices import Device
-from predictors.devices._options import check_options, required
+from predictors.devices import Device, check_options, required
 
 PRECISIONS = ("fp32", "int8")
 
@@ -14,6 +13,6 @@ def build(*, name: str = "onnxruntime", threads: int = 1, batch: int = 64, preci
     check_options(name, threads=threads, batch=batch, precision=precision, precisions=PRECISIONS)
     for package in ("onnx", "onnxruntime"):
         required(name, package, extra="onnxruntime")
-    from predictors.devices._onnxruntime import OnnxRuntimeCPU  # noqa: PLC0415 - imports torch
+    from predictors.runtimes.onnxruntime import OnnxRuntimeCPU  # noqa: PLC0415 - imports torch
 
     return OnnxRuntimeCPU(name, threads, batch, precision)

@@ -1,10 +1,9 @@
 """OpenVINO on the CPU."""
 
-from predictors.devices import Device
-from predictors.devices._options import check_options, required
+from predictors.devices import Device, check_options, required
 
 PRECISIONS = ("fp32", "bf16")
-SESSION = "predictors.devices._openvino_session"
+SESSION = "predictors.runtimes.sessions.openvino"
 
 
 def build(*, name: str = "openvino", threads: int = 1, batch: int = 64, precision: str = "fp32") -> Device:
@@ -15,7 +14,7 @@ def build(*, name: str = "openvino", threads: int = 1, batch: int = 64, precisio
     check_options(name, threads=threads, batch=batch, precision=precision, precisions=PRECISIONS)
     # Its first import must be that one: it leaves the telemetry out.
     required(name, "openvino", importing=SESSION, extra="openvino")
-    from predictors.devices._openvino import OpenVINOCPU, check_precision  # noqa: PLC0415 - imports torch
+    from predictors.runtimes.openvino import OpenVINOCPU, check_precision  # noqa: PLC0415 - imports torch
 
     check_precision(name, precision)
     return OpenVINOCPU(name, threads, batch, precision)

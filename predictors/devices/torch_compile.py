@@ -1,8 +1,7 @@
 """PyTorch compiled by TorchInductor on the CPU: fused loops in C++, one compilation per network."""
 
-from predictors.devices import Device
-from predictors.devices._allocator import chosen_policy
-from predictors.devices._options import check_options
+from predictors.devices import Device, check_options
+from predictors.runtimes.allocator import chosen_policy
 
 PRECISIONS = ("fp32", "bf16")
 
@@ -22,8 +21,8 @@ def build(
     """
     check_options(name, threads=threads, batch=batch, precision=precision, precisions=PRECISIONS)
     policy = chosen_policy(name, allocator)
-    from predictors.devices._inductor import compiled, compiler  # noqa: PLC0415 - imports torch
-    from predictors.devices._torch_cpu import TorchCPU  # noqa: PLC0415
+    from predictors.runtimes.inductor import compiled, compiler  # noqa: PLC0415 - imports torch
+    from predictors.runtimes.torch_cpu import TorchCPU  # noqa: PLC0415
 
     also = {"compiler": compiler(name)}
     return TorchCPU("torch_compile", name, threads, batch, precision, policy, compiled, also)

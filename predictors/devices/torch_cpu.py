@@ -1,8 +1,7 @@
 """PyTorch eager on the CPU."""
 
-from predictors.devices import Device
-from predictors.devices._allocator import chosen_policy
-from predictors.devices._options import check_options
+from predictors.devices import Device, check_options
+from predictors.runtimes.allocator import chosen_policy
 
 PRECISIONS = ("fp32", "bf16")
 
@@ -23,6 +22,6 @@ def build(
     """
     check_options(name, threads=threads, batch=batch, precision=precision, precisions=PRECISIONS)
     policy = chosen_policy(name, allocator)
-    from predictors.devices._torch_cpu import TorchCPU  # noqa: PLC0415 - imports torch
+    from predictors.runtimes.torch_cpu import TorchCPU  # noqa: PLC0415 - imports torch
 
     return TorchCPU("torch_cpu", name, threads, batch, precision, policy)

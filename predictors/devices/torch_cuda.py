@@ -1,8 +1,7 @@
 """PyTorch eager on an NVIDIA GPU, one forward pass at a time or as a CUDA graph."""
 
-from predictors.devices import Device
-from predictors.devices._options import check_options
-from search_spaces._errors import UsageError
+from predictors.devices import Device, check_options
+from search_spaces.errors import UsageError
 
 PRECISIONS = ("fp32", "fp16", "bf16")
 
@@ -16,10 +15,10 @@ def build(
     Raises UsageError for values that it cannot have, and where there is no GPU.
     """
     check_options(name, threads=threads, batch=batch, precision=precision, precisions=PRECISIONS)
-    from predictors.devices import _cuda  # noqa: PLC0415 - imports torch
+    from predictors.runtimes import cuda  # noqa: PLC0415 - imports torch
 
-    if not _cuda.is_available():
+    if not cuda.is_available():
         raise UsageError(
             f"Device '{name}' needs a GPU.", "torch.cuda.is_available() says that there is none."
         )
-    return _cuda.TorchCUDA(name, threads, batch, precision, graph, _cuda.energy_counter())
+    return cuda.TorchCUDA(name, threads, batch, precision, graph, cuda.energy_counter())

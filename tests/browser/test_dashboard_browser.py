@@ -12,7 +12,8 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 from dashboards.figures import front_rows
-from nas.store import Store, frames
+from nas.results import frames
+from nas.store import Store
 
 pytestmark = pytest.mark.browser
 

@@ -14,7 +14,7 @@ from test_dashboard_browser import DRAWN, click_point, errors, front_keys, shown
 import nas
 from dashboards.app import listen
 from nas.cli import main
-from nas.initial import load_folder
+from nas.spaces.initial import load_folder
 
 pytestmark = pytest.mark.browser
 

@@ -18,11 +18,13 @@ from filled_store import HOSTILE, finished_job
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from dashboards import _pages, _panel
+from dashboards import pages, panel
 from dashboards.app import chosen, chosen_device, create_app, job_parts, listen, page, serve
-from nas.store import Store, default_url, frames
-from nas.store.stage_progress import StageProgress
-from search_spaces._errors import ConflictError, StoreError, UsageError
+from nas.errors import ConflictError, StoreError
+from nas.results import frames
+from nas.results.running.stage_progress import StageProgress
+from nas.store import Store, default_url
+from search_spaces.errors import UsageError
 
 HOST = {"Host": "127.0.0.1:8050"}
 FILL = (
@@ -91,10 +93,10 @@ def test_the_list_of_jobs(client: FlaskClient) -> None:
 
 def test_links_lead_to_the_jobs(store: Store) -> None:
     for job in store.jobs():
-        link = _pages.job_link(job.id, job.name)
+        link = pages.job_link(job.id, job.name)
         assert quote(unquote(link)) == quote(f"/job/{job.name}")
         assert f'"data": {job.id}' in words(page(store, link))
-    assert _pages.job_link(7, "..") == "/job/7"
+    assert pages.job_link(7, "..") == "/job/7"
 
 
 def test_every_path_has_a_page(client: FlaskClient) -> None:
@@ -152,8 +154,8 @@ def test_a_job_without_a_front_says_so(client: FlaskClient, store: Store) -> Non
     assert parts["job-clock"]["disabled"] is False
     assert "no front yet" in words(parts["front-table"]["children"])
     assert parts["front"]["figure"]["layout"]["annotations"][0]["text"] == "No subnet has been evaluated yet."
-    assert "No subnet yet" in words(_panel.hint(store, store.job("waiting")))
-    assert "Choose a subnet" in words(_panel.hint(store, store.job("digit-pairs")))
+    assert "No subnet yet" in words(panel.hint(store, store.job("waiting")))
+    assert "Choose a subnet" in words(panel.hint(store, store.job("digit-pairs")))
 
 
 def test_a_failed_job_shows_its_error(store: Store) -> None:
@@ -232,22 +234,22 @@ def test_a_space_that_cannot_be_built_costs_only_the_layers(store_url: str) -> N
         with store.write() as connection:
             broken = '{"space": {"family": "somebodys.module", "options": {}}}'
             connection.execute(sa.text("UPDATE stages SET result = :r WHERE name = 'space'"), {"r": broken})
-        text = words(_panel.subnet_panel(store, store.job("j"), key))
+        text = words(panel.subnet_panel(store, store.job("j"), key))
     assert "The layers cannot be shown. The stored search space names the module 'somebodys.module'" in text
     assert "nas extract j" in text
 
 
 def test_the_extract_command_is_exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert _panel.extract_command("j", "k3", url=default_url()) == "nas extract j --subnet k3 -o k3"
-    hostile = _panel.extract_command("a'; rm -rf ~", "k3", url=default_url())
+    assert panel.extract_command("j", "k3", url=default_url()) == "nas extract j --subnet k3 -o k3"
+    hostile = panel.extract_command("a'; rm -rf ~", "k3", url=default_url())
     assert hostile == """nas extract 'a'"'"'; rm -rf ~' --subnet k3 -o k3"""
-    secret = _panel.extract_command("j", "k3", url="postgresql://me:secret@db/nas")
+    secret = panel.extract_command("j", "k3", url="postgresql://me:secret@db/nas")
     assert "secret" not in secret
     assert secret.endswith("--store 'postgresql://me:***@db/nas'")
 
 
 def test_durations() -> None:
-    assert [_pages.duration(s) for s in (None, float("nan"), 59.4, 65, 7830)] == [
+    assert [pages.duration(s) for s in (None, float("nan"), 59.4, 65, 7830)] == [
         "–", "–", "59 s", "1 min 05 s", "2 h 10 min",
     ]  # fmt: skip
 
@@ -367,16 +369,16 @@ def test_a_job_whose_name_is_a_number_has_its_own_page(store_url: str) -> None:
     with Store.open(store_url) as store:
         first = store.create_job("2", config={}, seed=0, provenance={})
         second = store.create_job("b", config={}, seed=0, provenance={})
-        assert _pages.job_link(first.id, "2") == "/job/1"
+        assert pages.job_link(first.id, "2") == "/job/1"
         for job in (first, second):
-            assert f'"data": {job.id}' in words(page(store, _pages.job_link(job.id, job.name)))
+            assert f'"data": {job.id}' in words(page(store, pages.job_link(job.id, job.name)))
 
 
 def test_long_names_are_cut_in_tables_and_told_in_full(store_url: str) -> None:
     name = f"{'a-very-long-name-' * 8}-1"
     with Store.open(store_url) as store:
         store.create_job(name, config={}, seed=0, provenance={})
-        link = next(part for part in cells(_pages.jobs_table(frames.jobs(store))) if part.title == name)
+        link = next(part for part in cells(pages.jobs_table(frames.jobs(store))) if part.title == name)
     assert len(link.children) == 40
     assert link.children.endswith("-1")
     assert link.href == f"/job/{name}"
@@ -393,7 +395,7 @@ def test_the_head_of_a_job_tells_step_time_left_and_what_speaks_against_its_fron
         row = frames.jobs(store).to_dict("records")[0]
         progress = StageProgress("search", 48, 200, "subnets", 720.0)
         told = {"progress": progress, "cautions": ("The order is <b>noise</b>.",)}
-        head = words(_pages.job_head(row, pd.DataFrame(), **told))
+        head = words(pages.job_head(row, pd.DataFrame(), **told))
         assert "stage search, 48 of 200 subnets, about 12 min 00 s left" in head
         assert "The order is <b>noise</b>." in head
         with store.acquire(store.job("a")) as lease:

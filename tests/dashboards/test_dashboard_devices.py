@@ -8,10 +8,11 @@ from filled_store import FAILURE, HOSTILE
 from flask.testing import FlaskClient
 from test_dashboard_app import update, words
 
-from dashboards import _panel
-from dashboards._device_callbacks import device_parts
-from dashboards.app import chosen_device, create_app, job_front, job_parts
-from nas.store import NewEvaluation, NewMeasurement, NewSubnet, Store, frames
+from dashboards import panel
+from dashboards.app import chosen_device, create_app, device_parts, job_front, job_parts
+from nas.results import frames
+from nas.store import NewEvaluation, NewSubnet, Store
+from predictors.measurement.labels import Measurement
 
 PARTS = "device-head.children device-jobs.children device-job.children device-clock.disabled"
 
@@ -140,7 +141,8 @@ def test_the_page_follows_a_job_that_measures(store_url: str) -> None:
         job = store.create_job("j", config={}, seed=0, provenance={})
         with store.acquire(job) as lease:
             subnet = NewSubnet("k", {"depth": 1}, 1, 1)
-            store.add_measurements(lease, [NewMeasurement(subnet, device.id, "sample", 1.0)])
+            timed = (subnet, Measurement(1.0))
+            store.add_measurements(lease, [timed], device_id=device.id, purpose="sample")
             *_, found, done = device_parts(store, device.id)
             assert done is False
             assert "no latency predictor for this device yet" in words(found)
@@ -186,19 +188,17 @@ def test_the_panel_tells_latency_interval_memory_and_energy(store_url: str) -> N
         device = store.register_device("cpu", {"cpu": "x"})
         with store.acquire(store.create_job("j", config={}, seed=0, provenance={})) as lease:
             evaluate(store, lease, subnets, told)
-            measured = [
-                NewMeasurement(s, device.id, purpose, 1.0, 0.02, memory_bytes=memory, energy_mj=energy)
-                for s, purpose, memory, energy in zip(
-                    subnets,
-                    ("finalist", "finalist", "search"),
-                    (3 * 2**20, None, None),
-                    (4.25, None, 7.0),
-                    strict=True,
-                )
-            ]
-            store.add_measurements(lease, measured)
+            for subnet, purpose, peak, energy in zip(
+                subnets,
+                ("finalist", "finalist", "search"),
+                (3 * 2**20, None, None),
+                (4.25, None, 7.0),
+                strict=True,
+            ):
+                timed = Measurement(1.0, 0.02, peak_memory_bytes=peak, energy_mj=energy)
+                store.add_measurements(lease, [(subnet, timed)], device_id=device.id, purpose=purpose)
             lease.finish("succeeded")
-        full, bare, tried = (words(_panel.subnet_panel(store, store.job("j"), s.key)) for s in subnets)
+        full, bare, tried = (words(panel.subnet_panel(store, store.job("j"), s.key)) for s in subnets)
     assert all(
         part in full for part in ("1.00 ± 0.02 ms, outside the interval", "1.10 ms", "1.05 to 1.20 ms")
     )

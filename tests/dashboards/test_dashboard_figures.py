@@ -10,8 +10,6 @@ import pytest
 from plotly.utils import PlotlyJSONEncoder
 
 import search_spaces
-from dashboards import _look
-from dashboards._pages import front_table
 from dashboards.figures import (
     front_figure,
     front_rows,
@@ -19,12 +17,14 @@ from dashboards.figures import (
     hypervolume_figure,
     layers_figure,
     layers_frame,
+    look,
     predicted_measured_figure,
     reactions_figure,
     training_figure,
     write_html,
 )
-from nas.store import frames
+from dashboards.pages import front_table
+from nas.results import frames
 
 ARCH = {"embed_dim": 32, "depth": 2, "mlp_ratio": [0.5, 4]}
 HOSTILE = "<img src=x onerror=alert(1)> & '%{x}'"
@@ -33,6 +33,7 @@ HOSTILE = "<img src=x onerror=alert(1)> & '%{x}'"
 def finalist(key: str, quality: float | None, measured: float | None, **over: Any) -> dict[str, Any]:
     row = {"subnet": key, "architecture": ARCH, "params": 1500, "macs": 2_000_000, "metric": "accuracy"}
     row |= {"quality": quality, "stderr": 0.01, "search_quality": 0.7, "device": "cpu"}
+    row |= {"weights": "inherited"}
     return row | {"predicted_ms": 1.1, "measured_ms": measured, "spread_ms": 0.05} | over
 
 
@@ -219,15 +220,15 @@ def test_write_html_needs_no_network(tmp_path: Path) -> None:
 
 
 def test_numbers_in_words() -> None:
-    assert [_look.amount(n) for n in (7, 999, 1000, 86_567_656, 17.6e9, None)] == [
+    assert [look.amount(n) for n in (7, 999, 1000, 86_567_656, 17.6e9, None)] == [
         "7", "999", "1 k", "86.6 M", "17.6 G", "–",
     ]  # fmt: skip
-    assert [_look.milliseconds(v) for v in (123.4, 1.874, 0.0213, 0.0, float("nan"))] == [
+    assert [look.milliseconds(v) for v in (123.4, 1.874, 0.0213, 0.0, float("nan"))] == [
         "123 ms", "1.87 ms", "0.0213 ms", "0.00 ms", "–",
     ]  # fmt: skip
-    assert _look.quality(0.9123, None, "accuracy") == "91.2 %"
-    assert _look.quality(1.23456, 0.0123, "loss") == "1.235 ± 0.012"
-    assert _look.quality(None, None, "loss") == "–"
+    assert look.quality(0.9123, None, "accuracy") == "91.2 %"
+    assert look.quality(1.23456, 0.0123, "loss") == "1.235 ± 0.012"
+    assert look.quality(None, None, "loss") == "–"
 
 
 def test_front_figure_shows_what_retraining_made_of_a_subnet() -> None:
@@ -244,6 +245,25 @@ def test_front_figure_shows_what_retraining_made_of_a_subnet() -> None:
     assert "60.0 ± 1.0 % with inherited weights" in scratch.hovertext[0]
     without = {trace.name for trace in front_figure(frame(finalist("c", 0.9, 4.0))).data}
     assert not any(name and ("scratch" in name or "tuned" in name) for name in without)
+
+
+def test_specialised_finalists_stand_above_what_they_inherited() -> None:
+    trained = {"weights": "specialised", "inherited_stderr": 0.02}
+    rows = frame(
+        finalist("a", 0.6, 1.0, inherited=0.4, **trained),
+        finalist("b", 0.8, 2.0, inherited=0.5, **trained),
+        finalist("c", 0.9, 4.0, inherited=0.7, **trained),
+        finalist("d", 0.95, 5.0),
+    )
+    traces = {trace.name.partition(":")[0]: trace for trace in front_figure(rows).data if trace.name}
+    inherited = traces["inherited"]
+    assert (list(inherited.x), list(inherited.y)) == ([1.0, 2.0, 4.0], [0.4, 0.5, 0.7])
+    assert "40.0 ± 2.0 % inherited, report split" in inherited.hovertext[0]
+    assert "60.0 ± 1.0 % with specialised weights" in inherited.hovertext[0]
+    assert list(traces["front"].y) == [0.6, 0.8, 0.9, 0.95]
+    shown = json.dumps(front_table(rows).to_plotly_json(), cls=PlotlyJSONEncoder)
+    assert shown.index("Accuracy, report split") < shown.index('"Inherited"')
+    assert "Kendall's tau of the accuracy, inherited and specialised: 1.00 (3 subnets" in shown
 
 
 def test_the_table_tells_both_ways_of_retraining_and_how_far_they_agree() -> None:

@@ -9,11 +9,13 @@ import pytest
 import sqlalchemy as sa
 from filled_store import finished_job, known_subnets
 
-from dashboards import _job_views
-from dashboards._job_views import JobViews
+from dashboards import job_views, search_points
 from dashboards.figures import front_figure
-from nas.store import NewEvaluation, NewEvent, NewMeasurement, Store, frames, search_points
-from nas.store import _tables as t
+from dashboards.job_views import JobViews
+from nas.results import frames
+from nas.store import NewEvaluation, NewEvent, Store
+from nas.store import tables as t
+from predictors.measurement.labels import Measurement
 
 
 @pytest.fixture
@@ -85,7 +87,7 @@ def test_a_second_look_computes_nothing_and_reads_marks_only(
     first = views.front(1, selected=None), views.parts(1)
     made: list[str] = []
     for name in ("front_figure", "hypervolume_figure", "predicted_measured_figure", "training_figure"):
-        monkeypatch.setattr(_job_views, name, lambda *_, name=name, **__: made.append(name))
+        monkeypatch.setattr(job_views, name, lambda *_, name=name, **__: made.append(name))
     with counted(store) as statements:
         again = views.front(1, selected=None), views.parts(1)
     assert again[0] is first[0]
@@ -117,8 +119,8 @@ def test_how_far_a_running_job_is_takes_few_rows(store: Store, stage: str) -> No
         events = [NewEvent(kind, {"of": 90}, stage="again", step=step) for step in range(1, 61)]
         store.add_events(lease, events)
         device = store.register_device("cpu-1-thread", {"cpu": "made up", "threads": 1})
-        sample = [NewMeasurement(k.subnet, device.id, "sample", 1.0, raw=[[1]]) for k in known_subnets(60)]
-        store.add_measurements(lease, sample)
+        sample = [(k.subnet, Measurement(1.0, raw=[[1]])) for k in known_subnets(60)]
+        store.add_measurements(lease, sample, device_id=device.id, purpose="sample")
         views = JobViews(store)
         views.front(1, selected=None), views.parts(1)
         with counted(store) as statements:
@@ -180,7 +182,7 @@ def test_what_is_kept_is_bounded(store: Store) -> None:
     views = JobViews(store)
     for known in known_subnets(40):
         views.front(1, selected=known.subnet.key)
-    assert len(views._kept) <= _job_views.MOST_KEPT
+    assert len(views._kept) <= job_views.MOST_KEPT
     assert len(views._searches) == 1
     with store.read() as connection:
         assert search_points.tip(connection, t.evaluations) is not None

@@ -5,11 +5,11 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from dashboards._look import percent
-from dashboards._residuals import residuals_figure, residuals_frame
-from dashboards._scores import score_words, short_score
+from dashboards.devices import score_words, short_score
 from dashboards.figures import front_figure, halves_figure, held_out_figure, kinds_figure
-from nas.store import frames, latency_frames
+from dashboards.figures.look import percent
+from dashboards.figures.residuals import residuals_figure, residuals_frame
+from nas.results import frames, job_devices, latency_frames
 
 HOSTILE = "<img src=x onerror=alert(1)> & '%{x}'"
 
@@ -179,7 +179,7 @@ def test_a_users_text_is_never_html() -> None:
 def finalist(key: str, predicted: tuple[float | None, ...]) -> dict[str, Any]:
     row = {"subnet": key, "architecture": {"depth": 1}, "params": 1, "macs": 2, "metric": "accuracy"}
     row |= {"quality": 0.5, "stderr": 0.01, "device": "cpu", "measured_ms": 1.0, "spread_ms": 0.05}
-    return row | dict(zip(frames.PREDICTED, predicted, strict=True))
+    return row | dict(zip(job_devices.PREDICTED, predicted, strict=True))
 
 
 def test_the_front_shows_the_interval_of_predictions() -> None:

@@ -11,15 +11,16 @@ import pytest
 from filled_store import finished_job
 
 import search_spaces
-from dashboards._look import SERIES
-from dashboards._panel import subnet_panel
-from dashboards._route import UNUSED, block_names, route_figure
 from dashboards.figures import layers_figure, layers_frame
+from dashboards.figures.look import SERIES
+from dashboards.figures.route import UNUSED, block_names, route_figure
+from dashboards.panel import subnet_panel
 from nas.store import NewEvaluation, NewEvent, NewSubnet, Store
-from search_spaces import Architecture, Choice, SearchSpace, stitching
-from search_spaces._errors import UsageError
-from search_spaces._stitches import Stitch
-from search_spaces.stitching import stitch_of
+from search_spaces import Architecture, Choice, SearchSpace
+from search_spaces.errors import UsageError
+from search_spaces.families import stitching
+from search_spaces.families.stitching import stitch_of
+from search_spaces.shapes.stitches import Stitch
 
 SPACES = ("stitching", "sn_net_v2_deit3_s_l", "sn_net_swin_t_s_b")
 HOSTILE = "<img src=x onerror=alert(1)>"

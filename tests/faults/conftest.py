@@ -1,11 +1,18 @@
 """A finished job to be read and copied, and places for others."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from nas_process import Here, Place, Ran, make_place
+from nas_process import Here, Place, Ran, end_what_was_started, make_place
 
 from nas.cli import main
+
+
+@pytest.fixture(autouse=True)
+def _nothing_outlives_a_test() -> Iterator[None]:
+    yield
+    end_what_was_started()
 
 
 @pytest.fixture(scope="session")

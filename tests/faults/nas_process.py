@@ -31,6 +31,7 @@ search: {{evaluations: {TOTAL}, batch: 2, population: 6, finalists: 6}}
 execution: {{workers: 1}}
 """
 SPACE_SIZE = 24
+STARTED: list["subprocess.Popen[str]"] = []  # by the test that runs
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class Place:
 
     @property
     def artifacts(self) -> Path:
-        return self.folder / "store.sqlite.artifacts" / "job-1"
+        return self.folder / "store.sqlite.artifacts" / "supernet-1"
 
     def copied_to(self, folder: Path) -> "Place":
         """The same state once more; only of a store that nobody has open."""
@@ -73,7 +74,7 @@ class Place:
     def start(self, *words: object, **options: Any) -> "subprocess.Popen[str]":
         """`nas` with these words, on this store."""
         store = [] if "--store" in words or words[0] == "measure" else ["--store", self.url]
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [str(NAS), *map(str, words), *store],
             cwd=self.folder,
             stdout=subprocess.PIPE,
@@ -83,6 +84,8 @@ class Place:
             start_new_session=True,
             **options,
         )
+        STARTED.append(process)
+        return process
 
     def nas(self, *words: object, **options: Any) -> Ran:
         """`nas` with these words, until it ends; no process of it may be left then."""
@@ -145,6 +148,17 @@ def kill_group(process: "subprocess.Popen[str]") -> Ran:
         signal_group(process, signal.SIGKILL)
     out, err = process.communicate(timeout=30)
     return Ran(process.returncode, out, err)
+
+
+def end_what_was_started() -> None:
+    """Ends what a failed test has left running, lest its pipes are blamed on the next one."""
+    while STARTED:
+        process = STARTED.pop()
+        if process.poll() is None:
+            kill_group(process)
+        for pipe in (process.stdout, process.stderr):
+            if pipe is not None:
+                pipe.close()
 
 
 def signal_group(process: "subprocess.Popen[str]", number: int) -> None:

@@ -18,6 +18,10 @@ SENTENCES = {
     "incomplete init": "model.safetensors",
     "init without hashes": "SHA256SUMS",
     "init beside another space": "subnet",
+    "unknown optimizer": "train.optimizer: 'sgd' is unknown. Known: adamw, muon.",
+    "unknown schedule": "train.schedule: 'cosin' is unknown. Did you mean 'cosine'?",
+    "optimizer without anything to train": "none of them learns here",
+    "finalists without a step": "is less than one step",
 }
 
 

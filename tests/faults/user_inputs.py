@@ -67,6 +67,10 @@ def keep(folder: Path) -> None:
 REFUSED: dict[str, Case] = {
     "unknown data set": with_set("data=digit"),
     "unknown option": with_set("supernet.space.embed_dims=[8]"),
+    "unknown optimizer": with_set("train.optimizer=sgd"),
+    "unknown schedule": with_set("train.schedule=cosin"),
+    "optimizer without anything to train": with_set("train.optimizer=muon", "train.lr_scale={blocks: 0}"),
+    "finalists without a step": with_set("finalists.train={steps: 0.0001}"),
     "impossible constraint": with_set('constraints=["params<=100"]'),
     "empty image folder": empty_folder,
     "missing init": with_set("supernet.init={checkpoint: nowhere}"),

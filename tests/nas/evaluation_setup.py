@@ -9,9 +9,9 @@ from safetensors.torch import save_file
 import search_spaces
 import supernet
 from nas import datasets
-from nas.evaluation import EvaluationSetup
-from nas.evaluation._workers import Workers
-from supernet._base import Supernet
+from nas.evaluation import EvaluationSetup, SharedWeights
+from nas.evaluation.workers import Workers
+from supernet.supernet import Supernet
 
 SPACE = {
     "embed_dim": [8, 16], "depth": [1, 2], "num_heads": [1, 2],
@@ -25,9 +25,7 @@ def made(folder: Path, **changed: Any) -> tuple[Supernet, EvaluationSetup]:
     save_file({name: tensor.contiguous() for name, tensor in net.shared.state_dict().items()}, file)
     data = datasets.build("digits")
     setup = EvaluationSetup(
-        family="matformer",
-        space_options=dict(net.space.options),
-        weights=file,
+        supernets={"": SharedWeights("matformer", dict(net.space.options), file)},
         data_name="digits",
         data_options={},
         data_digest=data.digest,

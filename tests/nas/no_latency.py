@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from search_spaces._space import Codes
+from search_spaces.space import Codes
 
 
 class NoLatency:
@@ -15,7 +15,7 @@ class NoLatency:
     def metrics(self, codes: Codes) -> dict[str, Any]:
         return {"latency_ms": np.ones(len(codes))}
 
-    bounds = metrics
+    limited = metrics
 
     def intervals(self, codes: Codes) -> dict[str, Any]:
         return {}

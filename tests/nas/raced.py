@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 import search_spaces
 from nas.config import JobConfig
+from nas.job_run import Run
 from nas.progress import Silent
-from nas.stages import search as search_stage
-from nas.stages._objectives import Objectives
-from nas.stages._run import Run
+from nas.search import stage as search_stage
+from nas.search.objectives import Objectives
 from nas.store import Store
 from search_spaces import Architecture
 

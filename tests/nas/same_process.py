@@ -7,15 +7,16 @@ from typing import Any
 
 import pytest
 
-from nas.evaluation import EvaluationSetup, _local
-from nas.evaluation._worker import EvaluationWorker
+from nas import evaluation
+from nas.evaluation import EvaluationSetup
+from nas.evaluation.worker import EvaluationWorker
 
 
 class SameProcess:
     """A worker that has done what it is asked when `submit` returns."""
 
     def __init__(self, setup: EvaluationSetup) -> None:
-        self._worker = EvaluationWorker(setup, setup.weights.read_bytes())
+        self._worker = EvaluationWorker(setup, *(one.file.read_bytes() for one in setup.supernets.values()))
 
     def submit(self, method: str, *arguments: Any) -> "Future[Any]":
         done: Future[Any] = Future()
@@ -36,5 +37,5 @@ class SameProcess:
 def evaluating_here() -> Iterator[None]:
     """Evaluations run in the test's own process meanwhile."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_local, "Process", SameProcess)
+        patch.setattr(evaluation, "EvaluationProcess", SameProcess)
         yield

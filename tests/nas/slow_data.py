@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from nas.datasets import DataSet, digits
-from nas.evaluation import _worker
+from nas.evaluation import worker
 from search_spaces import Architecture
 
 
 def build(**options: Any) -> DataSet:
     if multiprocessing.parent_process() is not None:
-        _worker.correct = _hanging(_worker.correct)
+        worker.correct = _hanging(worker.correct)
     data: DataSet = digits.build(**options)
     return data
 

@@ -3,16 +3,17 @@
 import pytest
 import sqlalchemy as sa
 
+from nas import watchdog
 from nas.config import checked_config
-from nas.measuring import WORN_OUT
+from nas.errors import ConflictError, JobFailedError
+from nas.job_run import attempt
+from nas.measuring import subnets
+from nas.measuring.requests import WORN_OUT
 from nas.progress import Silent
-from nas.stages import _measuring, _watchdog
-from nas.stages._run import attempt
-from nas.stages._watchdog import HungError
 from nas.store import HUNG, NewEvent, Store
-from nas.store import _tables as t
+from nas.store import tables as t
+from nas.watchdog import HungError
 from search_spaces import SearchSpace
-from search_spaces._errors import ConflictError, JobFailedError
 from tests import made_device
 
 DEVICE = {"backend": made_device.BACKEND, "batch": 2}
@@ -58,8 +59,8 @@ def test_over_what_a_process_hung_for_good_is_noted_with_its_device(store: Store
     noted: list[object] = []
     for about in ({"subnet": "x", "device_id": 1}, {"subnet": "a layer"}):
         with attempt(store, job, CONFIG, Silent()):
-            assert _watchdog._watchdog is not None
-            _watchdog._watchdog._last_words(HungError("It hung.", "", about))
+            assert watchdog._watchdog is not None
+            watchdog._watchdog._last_words(HungError("It hung.", "", about))
         noted = [event.data for event in store.events(job, HUNG)]
         found = store.job("job")
         assert (found.state, found.error) == ("failed", "It hung.")
@@ -72,7 +73,7 @@ def test_what_processes_hung_over_for_good_is_a_failure_and_is_not_tried_again(
     job = store.create_job("job", config={}, seed=0, provenance={})
     first, second, third = tiny.decode(tiny.all_codes()[:3])
     with attempt(store, job, CONFIG, Silent()) as run:
-        device = _measuring.build_device(run, "it")
+        device = subnets.build_device(run, "it")
         row = store.register_device("it", device.fingerprint())
         tries = {first.key: 3, second.key: 2}
         for key, count in tries.items():
@@ -80,11 +81,11 @@ def test_what_processes_hung_over_for_good_is_a_failure_and_is_not_tried_again(
                 run.lease, [NewEvent(HUNG, {"subnet": key, "device_id": row.id}) for _ in range(count)]
             )
         store.add_events(run.lease, [NewEvent(HUNG, {"subnet": third.key, "device_id": 999})] * 3)
-        found = _measuring.measure(run, tiny, device, row, [first, second, third], purpose="sample")
+        found = subnets.measure(run, tiny, device, row, [first, second, third], purpose="sample")
         assert list(found) == [second, third]
-        (failed,) = store.measurements(job, state="failed")
-        assert (failed.subnet.key, failed.reason) == (first.key, WORN_OUT)
+        (failed,) = store.failures(job)
+        assert (failed.subnet.key, failed.result.reason) == (first.key, WORN_OUT)
         run.failed.clear()
-        _measuring.measure(run, tiny, device, row, [first], purpose="finalist")
-        assert [m.subnet.key for m in store.measurements(job, state="failed")] == [first.key] * 2
+        subnets.measure(run, tiny, device, row, [first], purpose="finalist")
+        assert [m.subnet.key for m in store.failures(job)] == [first.key] * 2
     assert issubclass(HungError, JobFailedError)

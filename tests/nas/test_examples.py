@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from idx_files import make_idx
 from image_trees import make_tree
 from safetensors.torch import load_file
 
 from nas import jobs
 from nas.cli import main
 from nas.config import AnchorsInit, TimmInit, load_config
-from nas.extraction import export, load_supernet
+from nas.results.extraction import export, load_supernet
 from nas.store import Store
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -21,6 +22,7 @@ IMAGES = "data.root=images"
 # Without weights, and quick to build.
 UNTRAINED = "{timm: deit3_small_patch16_224, pretrained: false}"
 OVERRIDES = {
+    "fashion_mnist.yaml": ["data.root=clothes", "data.search=50", "data.report=100"],
     "imagefolder.yaml": [OFFLINE, IMAGES],
     "stitching_timm.yaml": [
         f"supernet.init.anchors=[{UNTRAINED}, {UNTRAINED}]",
@@ -50,14 +52,18 @@ SMALL = [
 
 @pytest.fixture
 def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of images that a setting finds from the current folder."""
+    """A folder of images that a setting finds from the current folder, beside one with files of clothes."""
     monkeypatch.chdir(tmp_path)
+    make_idx(tmp_path / "clothes")
     return make_tree(tmp_path / "images", per_class=12)
 
 
 def test_there_are_examples():
     wanted = {
         "quickstart.yaml",
+        "families.yaml",
+        "fashion_mnist.yaml",
+        "matformer.yaml",
         "imagefolder.yaml",
         "stitching.yaml",
         "stitching_timm.yaml",

@@ -13,16 +13,18 @@ from tiny_job import copied
 from torch.nn import functional as F
 
 from nas import checkpoints, datasets
-from nas.conditions import Condition
 from nas.config import JobConfig
-from nas.extraction import export, extract, load_supernet, space_of
+from nas.errors import ConflictError, JobFailedError
 from nas.generation import Emitted, generate
-from nas.initial import load_folder
-from nas.searchers._learner import Learner
-from nas.stages.latency import Latency, stored_latency
+from nas.generative.learner import Learner
+from nas.limits import Limit
+from nas.measuring.latency import Latency, stored_latency
+from nas.results.extraction import export, extract, load_supernet
+from nas.spaces.initial import load_folder
+from nas.spaces.job_space import space_of
 from nas.store import Job, Store
 from search_spaces import SearchSpace
-from search_spaces._errors import ConflictError, JobFailedError, NotFoundError, UsageError
+from search_spaces.errors import NotFoundError, UsageError
 
 NAME = "generative"
 
@@ -53,15 +55,15 @@ def latency_of(store: Store, job: Job, space: SearchSpace) -> Latency:
 
 
 def emitted(store: Store, *conditions: str, count: int = 8, seed: int = 0) -> tuple[Emitted, ...]:
-    parsed = [Condition.parse(text) for text in conditions]
+    parsed = [Limit.parse(text) for text in conditions]
     return generate(store, store.job(NAME), parsed, count, seed=seed).subnets
 
 
 def middle_ms(store: Store, job: Job) -> float:
     """The latency that half of all architectures keep with the margin."""
     space = space_of(store, job)
-    bounds = latency_of(store, job, space).bound(space.all_codes())
-    return float(sorted(bounds)[len(bounds) // 2])
+    limited_ms = latency_of(store, job, space).limited_ms(space.all_codes())
+    return float(sorted(limited_ms)[len(limited_ms) // 2])
 
 
 def test_the_curve_is_stored(store: Store, job: Job) -> None:
@@ -130,7 +132,7 @@ def test_what_is_emitted_keeps_the_conditions(store: Store, job: Job, conditions
     assert 0 < len(found) <= 8
     check_emitted(store, job, found)
     for text in conditions:
-        condition = Condition.parse(text)
+        condition = Limit.parse(text)
         for one in found:
             known = {"params": one.params, "macs": one.macs, "memory_bytes": one.memory_bytes}
             assert condition.holds(known | {"accuracy": one.quality})
@@ -168,9 +170,9 @@ def test_where_no_sample_hits_a_window_samples_are_moved_into_it(
 ) -> None:
     space = space_of(store, job)
     costs = space.costs(space.all_codes())
-    within = [limit.mask(costs) for limit in map(Condition.parse, job.config["constraints"])]
+    within = [limit.mask(costs) for limit in map(Limit.parse, job.config["constraints"])]
     low, *_, high, _ = sorted(set(costs["macs"][np.all(within, axis=0)].tolist()))[-5:]
-    window = [Condition.parse(f"macs>={low}"), Condition.parse(f"macs<={high}")]
+    window = [Limit.parse(f"macs>={low}"), Limit.parse(f"macs<={high}")]
     smallest = space.encode([space.smallest])
     monkeypatch.setattr(
         Learner, "draw", lambda self, asked, rng, **_: np.repeat(smallest, len(asked), axis=0)

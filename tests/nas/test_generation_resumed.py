@@ -9,7 +9,7 @@ from tiny_job import copied
 
 from nas import pipeline
 from nas.progress import Silent
-from nas.stages import search as search_stage
+from nas.search import stage as search_stage
 from nas.store import Store
 
 NAME = "generative"

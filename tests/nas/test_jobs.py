@@ -8,10 +8,12 @@ import pytest
 from tiny_job import CONFIG
 
 import nas
-from nas import extraction, jobs
+from nas import jobs
 from nas.config import JobConfig, checked_config, merged
+from nas.errors import ConflictError
+from nas.results import extraction
 from nas.store import Store
-from search_spaces._errors import ConflictError, NASError, NotFoundError, UsageError
+from search_spaces.errors import NASError, NotFoundError, UsageError
 
 
 def config(**sections: Any) -> Any:

@@ -13,12 +13,12 @@ import torch
 import nas
 from nas import datasets, pipeline
 from nas.config import JobConfig, merged
+from nas.measuring import latency_fit
 from nas.progress import Silent
-from nas.stages import _latency_fit
-from nas.stages import search as search_stage
-from nas.stages import train as train_stage
+from nas.search import stage as search_stage
 from nas.store import Evaluation, Store
-from search_spaces._errors import UsageError
+from nas.training import supernets as train_stage
+from search_spaces.errors import UsageError
 
 CHANGED_BY_A_LEASE = ("owner", "lease_until", "attempt", "started_at", "finished_at")
 
@@ -78,7 +78,8 @@ def test_latency_is_predicted_and_measured(tiny_job: nas.JobHandle):
     sample = tiny_job.store.measurements(tiny_job.job, "sample")
     assert len({row.subnet.key for row in sample}) == len(sample)
     assert len(sample) in (10, 14)  # as many as the noise of this machine asks for
-    assert all(4 <= row.rounds <= 6 and len(row.raw) == row.rounds for row in [*sample, *measured])
+    results = [row.result for row in [*sample, *measured]]
+    assert all(4 <= result.rounds <= 6 and len(result.raw) == result.rounds for result in results)
 
 
 def test_the_predictor_is_scored(tiny_job: nas.JobHandle):
@@ -148,9 +149,9 @@ def test_running_a_finished_job_does_nothing(tiny_copy: str, monkeypatch: pytest
     folder = Path(f"{sa.make_url(tiny_copy).database}.artifacts")
     files = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     assert files
-    monkeypatch.setattr(_latency_fit, "measure", bomb)
+    monkeypatch.setattr(latency_fit, "measure", bomb)
     monkeypatch.setattr(train_stage, "Training", bomb)
-    monkeypatch.setattr(search_stage, "_ask", bomb)
+    monkeypatch.setattr(search_stage, "_ask_searcher", bomb)
     monkeypatch.setattr("nas.evaluation.EvaluationPool.correct", bomb)
     with Store.open(tiny_copy) as store:
         pipeline.run(store, store.job("tiny"), progress=Silent())

@@ -9,22 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import optuna
 import pytest
 from ray import cloudpickle, tune
 from ray.tune.search import ConcurrencyLimiter, Searcher
+from searching import exact_problem
 
 import search_spaces
 from nas import searchers
-from nas._ray import own_ray
+from nas.errors import ConflictError
+from nas.limits import Limit
+from nas.proposals.optuna_adapters import parameters
+from nas.ray_cluster import own_ray
 from nas.ray_search import SubnetSearch, architecture, optuna_search
 from nas.searchers import SearchProblem
-from nas.searchers._distinct import distributions
 from search_spaces import Architecture, SearchSpace
-from search_spaces._errors import ConflictError, NotFoundError, UsageError
-from search_spaces._space import Codes
+from search_spaces.errors import NotFoundError, UsageError
 
-optuna.logging.set_verbosity(optuna.logging.WARNING)
 METRICS, MODES = ["accuracy", "macs"], ["max", "min"]
 MAKERS = {"Searcher": SubnetSearch, "OptunaSearch": optuna_search}
 POPULATION = 6
@@ -35,16 +35,21 @@ def maker(request: pytest.FixtureRequest) -> Any:
     return partial(MAKERS[request.param], metric=METRICS, mode=MODES)
 
 
-def below(space: SearchSpace, share: float, codes: Codes) -> np.ndarray:
-    """Whether the MACs keep a share of the largest ones."""
-    keeps: np.ndarray = space.costs(codes)["macs"] <= share * space.cost(space.largest).macs
-    return keeps
+def problem(
+    space: SearchSpace,
+    *,
+    share: float = 1.0,
+    objectives: Any = {"accuracy": "maximize", "macs": "minimize"},  # noqa: B006 - nobody changes it
+) -> SearchProblem:
+    """share: of the largest MACs, which may not be exceeded."""
+    limits = (Limit("macs", "<=", share * space.cost(space.largest).macs),)
+    start = tuple(space.uniform(2))
+    return exact_problem(space, objectives, limits=limits, start=start, population=POPULATION, budget=60)
 
 
-def problem(space: SearchSpace, *, share: float = 1.0, seed: int = 0) -> SearchProblem:
-    return SearchProblem(
-        space, partial(below, space, share), tuple(space.uniform(2)), POPULATION, seed, budget=60
-    )
+def within(space: SearchSpace, share: float) -> int:
+    """How many architectures keep a share of the largest MACs."""
+    return int(problem(space, share=share).within_limits(space.all_codes()).sum())
 
 
 def result(space: SearchSpace, config: dict[str, Any]) -> dict[str, float]:
@@ -58,31 +63,30 @@ def batches(
     search: Searcher, space: SearchSpace, count: int, *, first: int = 0, size: int = 3
 ) -> list[Architecture]:
     """Trials `first` to `count`, asked for `size` at a time, which end in the opposite order."""
-    found = []
+    archs = []
     for start in range(first, count, size):
         configs = {f"t{number}": search.suggest(f"t{number}") for number in range(start, start + size)}
-        found += [architecture(space, config) for config in configs.values()]
+        archs += [architecture(space, config) for config in configs.values()]
         for trial, config in reversed(configs.items()):
             search.on_trial_complete(trial, result(space, config))
-    return found
+    return archs
 
 
 def plain(space: SearchSpace, name: str, count: int, size: int = 3) -> list[Architecture]:
-    """The same in a study without Ray."""
-    study = optuna.create_study(
-        directions=["maximize", "minimize"], sampler=searchers.build(name, problem(space))
-    )
-    found = []
+    """The same without Ray."""
+    searcher, archs = searchers.build(name, problem(space)), list[Architecture]()
     for _ in range(count // size):
-        trials = [study.ask(distributions(space)) for _ in range(size)]
-        found += [architecture(space, trial.params) for trial in trials]
-        for trial in reversed(trials):
-            study.tell(trial, list(result(space, trial.params).values()))
-    return found
+        codes = searcher.ask(size)
+        batch = space.decode(codes)
+        archs += batch
+        searcher.tell(
+            codes, np.array([list(result(space, parameters(space, arch)).values()) for arch in batch])
+        )
+    return archs
 
 
 @pytest.mark.parametrize("name", ["nsga2", "evolution", "local"])
-def test_it_proposes_what_a_plain_study_gets(maker, wide, name: str) -> None:
+def test_it_proposes_what_is_proposed_without_ray(maker, wide, name: str) -> None:
     archs = batches(maker(problem(wide), name), wide, 24)
     assert archs == plain(wide, name, 24)
     assert len(set(archs)) == 24
@@ -137,20 +141,19 @@ def test_the_state_is_json_that_people_can_read(wide, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "metric", "space", "own", "message"),
+    ("name", "metric", "space", "others", "message"),
     [
         ("local", METRICS, "matformer", {}, "searcher 'surrogate'; this one has 'local'"),
         ("surrogate", ["top1", "macs"], "matformer", {}, "metrics"),
         ("surrogate", METRICS, "vit_resnas_tiny", {}, "space 'matformer'"),
-        ("surrogate", METRICS, "matformer", {"mode": ["min", "max"]}, "modes"),
         ("surrogate", METRICS, "matformer", {"initial": 3}, "options {}"),
     ],
 )
 def test_the_state_of_another_search_is_refused(
-    wide, name: str, metric: Sequence[str], space: str, own: dict[str, Any], message: str
+    wide, name: str, metric: Sequence[str], space: str, others: dict[str, Any], message: str
 ) -> None:
     state = SubnetSearch(problem(wide), metric=METRICS, mode=MODES).get_state()
-    settings = {"metric": metric, "mode": MODES} | own
+    settings = {"metric": metric, "mode": MODES} | others
     other = SubnetSearch(problem(search_spaces.get(space)), name, **settings)
     with pytest.raises(ConflictError, match=message):
         other.set_state(state)
@@ -189,17 +192,18 @@ def test_trials_that_it_does_not_know_teach_it_nothing(wide, caplog: pytest.LogC
 
 
 def test_limits_hold_and_an_exhausted_space_ends_the_run(maker, tiny) -> None:
-    search, left = maker(problem(tiny, share=0.5), "random"), below(tiny, 0.5, tiny.all_codes()).sum()
-    archs = batches(search, tiny, int(left), size=1)
+    search, left = maker(problem(tiny, share=0.5), "random"), within(tiny, 0.5)
+    archs = batches(search, tiny, left, size=1)
     assert 0 < left < 12
     assert len(set(archs)) == left
-    assert below(tiny, 0.5, tiny.encode(archs)).all()
+    assert problem(tiny, share=0.5).within_limits(tiny.encode(archs)).all()
     assert search.suggest("beyond") == Searcher.FINISHED
 
 
 def test_one_objective(wide) -> None:
     for made in MAKERS.values():
-        search = made(problem(wide), "evolution", metric="accuracy", mode="max", scheme="regularised")
+        asked = problem(wide, objectives={"accuracy": "maximize"})
+        search = made(asked, "evolution", metric="accuracy", mode="max", scheme="regularised")
         assert len(set(batches(search, wide, 9))) == 9
 
 
@@ -208,6 +212,8 @@ def test_what_cannot_be_asked_for(maker, wide) -> None:
         maker(problem(wide), mode="max")
     with pytest.raises(UsageError, match="mode 'maximise' is unknown"):
         maker(problem(wide), mode=["maximise", "min"])
+    with pytest.raises(UsageError, match="modes min, max are not those of the problem: maximize accuracy"):
+        maker(problem(wide), mode=["min", "max"])
     with pytest.raises(NotFoundError):
         maker(problem(wide), "nsga22")
     with pytest.raises(UsageError, match="no option 'cells'"):
@@ -238,7 +244,7 @@ def test_tune_runs_both(tiny) -> None:
         cost = tiny.cost(architecture(tiny, config))
         tune.report({"accuracy": cost.params**-0.5, "macs": cost.macs})
 
-    left = int(below(tiny, 0.5, tiny.all_codes()).sum())
+    left = within(tiny, 0.5)
     with tempfile.TemporaryDirectory(prefix="nas-") as folder, own_ray(1, Path(folder), hint=""):
         for name, make in MAKERS.items():
             search = make(problem(tiny, share=0.5), "nsga2", metric=METRICS, mode=MODES)

@@ -9,15 +9,16 @@ from safetensors.torch import load_file
 
 import nas
 from nas import checkpoints, pipeline
-from nas.extraction import export, load_supernet, space_of
-from nas.initial import load_folder
 from nas.jobs import measure
 from nas.progress import Silent
+from nas.results.extraction import export, load_supernet
+from nas.spaces.initial import load_folder
+from nas.spaces.job_space import space_of
 from nas.store import Store
-from search_spaces.stitching import stitch_of
-from supernet._plain_vit import StitchedViT
-from supernet._train import Training
-from supernet.stitching import Stitching
+from search_spaces.families.stitching import stitch_of
+from supernet.families.stitching import Stitching
+from supernet.plain.vit import StitchedViT
+from supernet.training.trainer import Training
 
 ANCHOR = {"steps": 20, "warmup": 2, "batch_size": 16}
 CONFIG: dict[str, Any] = {
@@ -102,7 +103,7 @@ def test_an_anchor_is_taken_out_as_a_plain_vit(handle: nas.JobHandle, tmp_path: 
     assert type(load_folder(tmp_path / "anchor")).__name__ == "ViT"
 
 
-@pytest.mark.parametrize("steps", [27, 47])
+@pytest.mark.parametrize("steps", [27, pytest.param(47, marks=pytest.mark.slow)])
 def test_a_training_cut_off_anywhere_ends_with_the_same_weights(
     handle: nas.JobHandle, steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

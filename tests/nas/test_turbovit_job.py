@@ -12,12 +12,13 @@ from tiny_job import untrained_in
 import nas
 import search_spaces
 import supernet
-from nas import datasets, extraction, jobs
+from nas import datasets, jobs
 from nas.config import checked_config
-from nas.initial import initialise, load_folder
-from nas.spaces import resolve
-from search_spaces._errors import UsageError
-from supernet._plain_hiera import Hiera
+from nas.results import extraction
+from nas.spaces.initial import initialise, load_folder
+from nas.spaces.job_space import resolve
+from search_spaces.errors import UsageError
+from supernet.plain.hiera import Hiera
 
 SPACE: dict[str, Any] = {"image_size": (8, 8), "in_chans": 1, "num_classes": 10, "embed_dim": (8, 16)}
 JOB: dict[str, Any] = {
@@ -37,6 +38,7 @@ def job(**section: Any) -> Any:
     return checked_config({"data": "digits", "supernet": {"family": "turbovit"} | section}, where="here")
 
 
+@pytest.mark.slow
 def test_a_job_needs_to_name_the_family_only(tmp_path: Path) -> None:
     handle = nas.run(JOB, store=f"sqlite:///{tmp_path / 'store.sqlite'}")
     member = handle.front().members[0]

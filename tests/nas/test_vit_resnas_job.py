@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import optuna
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -13,22 +12,20 @@ import nas
 import supernet
 from nas import datasets, searchers
 from nas.config import checked_config
-from nas.extraction import export, load_supernet, space_of
-from nas.finetuning import finetune
-from nas.initial import load_folder
 from nas.jobs import check, measure
+from nas.measuring.latency import Latency, stored_predictor
 from nas.progress import Silent
-from nas.searchers._distinct import architecture, distributions
-from nas.spaces import resolve
-from nas.stages._objectives import Objectives
-from nas.stages.latency import Latency
-from nas.stages.search import problem
-from nas.stages.train import finished, recipe, strategy
-from predictors._predictor import restored
-from search_spaces._errors import UsageError
-from supernet._plain_vit_res import ViTRes
-from supernet._sampling import MultiArchitectural
-from supernet._train import Training
+from nas.results.extraction import export, load_supernet
+from nas.search.objectives import Objectives
+from nas.search.stage import problem
+from nas.spaces.initial import load_folder
+from nas.spaces.job_space import resolve, space_of
+from nas.training.finetuning import finetune
+from nas.training.supernets import finished, strategy
+from search_spaces.errors import UsageError
+from supernet.plain.vit_res import ViTRes
+from supernet.training.strategies import MultiArchitectural
+from supernet.training.trainer import Training
 
 LOW, HIGH = 60_000, 100_000
 CONFIG: dict[str, Any] = {
@@ -86,23 +83,21 @@ def test_the_search_stays_in_the_window_and_repeats_nothing(handle: nas.JobHandl
 
 
 def test_a_window_of_latency_works_like_one_of_costs(handle: nas.JobHandle) -> None:
-    space, row = space_of(handle.store, handle.job), handle.store.predictor(handle.job)
-    assert row is not None
-    predictor = restored(space, row.kind, row.state)
+    space, device = space_of(handle.store, handle.job), handle.store.devices()[0]
+    predictor = stored_predictor(handle.store, handle.job, space, device)
+    assert predictor is not None
     drawn = space.sample_choices(np.random.default_rng(0), 2000)
     low, high = np.quantile(predictor.predict(drawn)[0], [0.30, 0.33])
     limits = [f"latency_ms>={low}", f"latency_ms<={high}"]
     config = checked_config(CONFIG | {"constraints": limits}, where="here")
-    objectives = Objectives(config.objectives, space, Latency(handle.store.devices()[0], predictor))
-    sampler = searchers.build("evolution", problem(config, objectives))
-    study = optuna.create_study(directions=objectives.directions, sampler=sampler)
-    archs = []
+    objectives = Objectives(config.objectives, space, Latency(device, predictor))
+    searcher, codes = searchers.build("evolution", problem(config, objectives)), space.encode([])
     for _ in range(20):
-        trial = study.ask(distributions(space))
-        archs.append(architecture(space, trial.params))
-        study.tell(trial, [0.5, float(predictor.predict(space.encode(archs[-1:]))[0][0])])
-    times = predictor.predict(space.encode(archs))[0]
-    assert len(set(archs)) == 20
+        code = searcher.ask(1)
+        searcher.tell(code, np.array([[0.5, predictor.predict(code)[0][0]]]))
+        codes = np.concatenate([codes, code])
+    times = predictor.predict(codes)[0]
+    assert len(np.unique(codes, axis=0)) == 20
     assert (times >= low).all()
     assert (times <= high).all()
 
@@ -144,7 +139,7 @@ def test_a_subnet_with_batch_statistics_can_be_retrained(handle: nas.JobHandle) 
 
 def test_what_the_job_file_says_reaches_the_training(handle: nas.JobHandle) -> None:
     config = checked_config(CONFIG, where="here")
-    made = recipe(config)
+    made = config.train
     assert (made.widening, made.sort_every, made.patch_mixup) == (0.5, 4, True)
     how = strategy(config.train.sampling, supernet.build(space_of(handle.store, handle.job)))
     assert how == MultiArchitectural(2)
@@ -153,7 +148,7 @@ def test_what_the_job_file_says_reaches_the_training(handle: nas.JobHandle) -> N
 def test_batch_statistics_are_those_of_the_averaged_weights_on_training_images(handle: nas.JobHandle) -> None:
     config, data = checked_config(CONFIG, where="here"), datasets.build("digits")
     net = supernet.build(space_of(handle.store, handle.job))
-    training = Training(net, MultiArchitectural(2), recipe(config), seed=0)
+    training = Training(net, MultiArchitectural(2), config.train, seed=0)
     list(training.run(lambda step: data.train_batch(0, step, 16), until=6))
     before = training.weights()
     after = finished(training, data)
@@ -197,13 +192,27 @@ def test_a_variant_lies_below_the_options_and_the_data_above_it() -> None:
             {"family": "vit_resnas", "init": {"timm": "vit_tiny_patch16_224"}},
             "weights of another model",
         ),
-        ({"family": "autoformer", "init": {"checkpoint": "x"}}, "weights of another model"),
+        (
+            {"family": "autoformer", "init": {"timm": "vit_tiny_patch16_224"}},
+            "weights of another model",
+        ),
+        ({"family": "autoformer", "init": {"checkpoint": "x"}}, "There is no folder 'x'"),
     ],
 )
 def test_what_does_not_fit_is_one_sentence(supernet: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError) as caught:
         resolve(job(**supernet), datasets.build("digits"))
     assert message in caught.value.message
+
+
+def test_a_family_that_cannot_begin_so_names_those_that_can() -> None:
+    init = {"timm": "vit_tiny_patch16_224"}
+    with pytest.raises(UsageError) as caught:
+        resolve(job(family="vit_resnas", init=init), datasets.build("digits"))
+    assert "matformer (plain ViTs) or turbovit (Hieras)." in caught.value.hint
+    with pytest.raises(UsageError) as caught:
+        resolve(job(family="vit_resnas", init={"anchors": [init, init]}), datasets.build("digits"))
+    assert caught.value.hint == "Set supernet.family: stitching."
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from torch import nn
 
-from nas.stages import _watchdog
-from nas.stages._watchdog import OverdueError, graceful_stop, patient, within
-from predictors._measurement import Failure, Measurement, measure
-from predictors._session import ReferenceFailedError
-from search_spaces._deadlines import Deadlines
-from search_spaces._errors import NASError
+from nas import watchdog
+from nas.watchdog import OverdueError, graceful_stop, patient, within
+from predictors.measurement.deadlines import Deadlines
+from predictors.measurement.rounds import Failure, Measurement, measure
+from predictors.measurement.session import ReferenceFailedError
+from search_spaces.errors import NASError
 from tests.made_device import MadeDevice
 
 FAR = 1000.0
@@ -25,16 +25,16 @@ CALIBRATOR_SECONDS = MadeDevice("pi", 1, 2, "fp32", 1.0).calibrator_seconds()
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_watchdog, "GRACE_SECONDS", 0.1)
-    monkeypatch.setattr(_watchdog, "LAST_SECONDS", 0.5)
-    monkeypatch.setattr(_watchdog, "RETURN_SECONDS", 0.2)
-    monkeypatch.setattr(_watchdog, "ASK_SECONDS", 0.02)
-    monkeypatch.setattr(_watchdog, "TICK_SECONDS", 0.02)
+    monkeypatch.setattr(watchdog, "GRACE_SECONDS", 0.1)
+    monkeypatch.setattr(watchdog, "LAST_SECONDS", 0.5)
+    monkeypatch.setattr(watchdog, "RETURN_SECONDS", 0.2)
+    monkeypatch.setattr(watchdog, "ASK_SECONDS", 0.02)
+    monkeypatch.setattr(watchdog, "TICK_SECONDS", 0.02)
 
 
 def test_the_first_signal_asks_and_the_second_interrupts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_watchdog, "GRACE_SECONDS", FAR)
-    monkeypatch.setattr(_watchdog, "LAST_SECONDS", FAR)
+    monkeypatch.setattr(watchdog, "GRACE_SECONDS", FAR)
+    monkeypatch.setattr(watchdog, "LAST_SECONDS", FAR)
     before = signal.getsignal(signal.SIGTERM)
     with graceful_stop() as stop:
         signal.raise_signal(signal.SIGTERM)

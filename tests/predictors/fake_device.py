@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from predictors._metrics import Floats
 from predictors.devices import Timing
+from predictors.regression.metrics import Floats
 from search_spaces import Architecture, Choice, Part, SearchSpace
-from search_spaces._layers import Layer, activation, linear
-from search_spaces._space import Codes
+from search_spaces.layers import Layer, activation, linear
+from search_spaces.space import Codes
 
 FEATURES_IN = 16
 CLASSES = 10

@@ -6,12 +6,11 @@ from scipy.stats import kendalltau
 
 import search_spaces
 from predictors import accuracy
-from predictors._accuracy_kernels import one_hot
-from predictors._relevance import relevances
-from predictors.accuracy import AccuracyEnsemble
+from predictors.accuracy import AccuracyEnsemble, relevances
+from predictors.accuracy_kernels import one_hot
 from search_spaces import SearchSpace
-from search_spaces._errors import UsageError
-from search_spaces._space import INACTIVE, Codes
+from search_spaces.errors import UsageError
+from search_spaces.space import INACTIVE, Codes
 
 
 @pytest.fixture(scope="module")
@@ -129,3 +128,56 @@ def test_a_choice_counts_by_how_much_it_matters(space) -> None:
     assert relevance.mean() == pytest.approx(1)
     assert relevance.argmax() == 0
     assert relevance[0] > 3
+
+
+@pytest.mark.parametrize("kind", ["gp", "ridge"])
+def test_a_difference_is_that_of_the_means_and_surer_than_its_ends_between_neighbours(
+    space, kind: accuracy.Kind
+) -> None:
+    codes = drawn(space, 60, 0)
+    labels = additive(space, codes) + 0.02 * np.random.default_rng(1).normal(size=len(codes))
+    model = accuracy.fit(space, codes, labels, stderr=np.full(len(codes), 0.02), kind=kind)
+    held_out = drawn(space, 50, 3)
+    other, rest = held_out[:1], held_out[1:]
+    mean, std = model.difference(rest, other)
+    np.testing.assert_allclose(mean, model.mean(rest) - model.mean(other), atol=1e-10)
+    ends = np.hypot(model.predict(rest)[1], model.predict(other)[1])
+    assert (std <= np.sqrt(2) * ends + 1e-12).all()  # whatever they have in common
+    np.testing.assert_allclose(model.difference(other, other), 0, atol=1e-6)
+    near = space.canonical(np.where(np.arange(other.shape[1]) == 0, other ^ 1, other))
+    assert (
+        0
+        < model.difference(near, other)[1][0]
+        < 0.8 * np.hypot(model.predict(near)[1], model.predict(other)[1])
+    )
+
+
+def test_the_error_of_a_difference_is_what_it_is_off(space) -> None:
+    codes, held_out = drawn(space, 60, 0), drawn(space, 200, 1)
+    rng = np.random.default_rng(2)
+    model = accuracy.fit(space, codes, additive(space, codes) + 0.05 * rng.normal(size=len(codes)))
+    mean, std = model.difference(held_out[1:], held_out[:1])
+    truth = additive(space, held_out[1:]) - additive(space, held_out[:1])
+    assert 0.3 < np.sqrt(np.mean(np.square((mean - truth) / std))) < 2
+
+
+ONE = search_spaces.get("matformer", embed_dim=(16, 32, 64), num_heads=(2, 4), depth=(1, 2, 3))
+
+
+@pytest.mark.parametrize("kind", ["gp", "ridge"])
+@pytest.mark.parametrize(
+    "space", [ONE, search_spaces.union({"one": ONE, "other": ONE})], ids=["one space", "two"]
+)
+def test_all_together_are_as_each_alone(space: SearchSpace, kind: accuracy.Kind) -> None:
+    codes = np.random.default_rng(0).permutation(space.all_codes())
+    model = accuracy.fit(space, codes[:60], codes[:60, 0] * 0.1 + codes[:60, 1] * 0.05, kind=kind)
+    some = codes[100:130]
+    mean, covariance = model.joint(some)
+    each, std = model.predict(some)
+    np.testing.assert_allclose(mean, each, atol=1e-9)
+    np.testing.assert_allclose(np.sqrt(np.maximum(covariance.diagonal(), 0)), std, atol=1e-6)
+    np.testing.assert_allclose(covariance, covariance.T, atol=1e-12)
+    # What a difference is told to vary by follows from it.
+    _, apart = model.difference(some[1:], some[:1])
+    variances = covariance.diagonal()[1:] + covariance[0, 0] - 2 * covariance[0, 1:]
+    np.testing.assert_allclose(np.sqrt(np.maximum(variances, 0)), apart, atol=1e-6)

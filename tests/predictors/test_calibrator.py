@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from predictors._calibrator import calibrator, calibrator_example
+from predictors.measurement.calibrator import calibrator, calibrator_example
 
 
 def test_it_is_the_same_block_every_time_and_leaves_the_generator_alone() -> None:

@@ -7,10 +7,10 @@ import pytest
 from fake_device import NS_PER_MAC, latencies, measured
 
 import search_spaces
-from predictors import auto, flops, roofline
-from predictors._card import by_kind, card
-from predictors._features import Workload
-from search_spaces._errors import UsageError
+from predictors.latency import auto, flops, roofline
+from predictors.regression.card import by_kind, card
+from predictors.regression.features import Workload
+from search_spaces.errors import UsageError
 
 
 def saved(count: int = 40) -> dict:

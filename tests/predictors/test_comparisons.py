@@ -9,12 +9,12 @@ import torch
 from fake_device import FakeDevice, latencies, measured, mlp_space, nanoseconds
 
 import search_spaces
-from predictors import additive, auto, flops, gbm, gp, lookup_table, mlp
-from predictors._layer_modules import build_layer, input_shapes
-from predictors._measurement import Failure, Measurement
+from predictors.latency import additive, auto, flops, gbm, gp, lookup_table, mlp
+from predictors.latency.lookup_table import build_layer, input_shapes
+from predictors.measurement.rounds import Failure, Measurement
 from search_spaces import SearchSpace
-from search_spaces._errors import JobFailedError, UsageError
-from search_spaces._layers import Layer, attention
+from search_spaces.errors import NASError, UsageError
+from search_spaces.layers import Layer, attention
 
 
 @pytest.fixture(scope="module")
@@ -194,7 +194,7 @@ def test_tabulate_times_every_layer_once_under_one_reference(space: SearchSpace)
     def failing(*args: object, **options: object) -> dict[str, Failure]:
         return {"add": Failure("too large")}
 
-    with pytest.raises(JobFailedError, match="'add' cannot be timed: too large"):
+    with pytest.raises(NASError, match="'add' cannot be timed: too large"):
         lookup_table.tabulate(FakeDevice({}), layers, seed=0, measure=failing)
 
 

@@ -3,8 +3,8 @@
 import numpy as np
 
 import search_spaces
-from predictors._design import d_optimal, next_to_measure, relative_work
-from predictors._features import Workload
+from predictors.regression.design import d_optimal, next_to_measure, relative_work
+from predictors.regression.features import Workload
 
 ONE = Workload()
 

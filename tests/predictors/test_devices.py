@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 from predictors.devices import Device, Timing
-from search_spaces._errors import UsageError
-from search_spaces._registry import load, names
+from search_spaces.errors import UsageError
+from search_spaces.registry import load, names
 
 DEVICES = names("predictors.devices")
 NEEDS = {"torch_compile": pytest.mark.slow, "torch_cuda": pytest.mark.gpu}

@@ -12,8 +12,8 @@ from torch import nn
 import search_spaces
 import supernet
 from predictors.devices import onnxruntime_cpu, openvino_cpu
-from search_spaces._errors import UsageError
-from search_spaces._registry import names
+from search_spaces.errors import UsageError
+from search_spaces.registry import names
 
 BACKENDS = {"onnxruntime": onnxruntime_cpu, "openvino": openvino_cpu}
 
@@ -28,7 +28,7 @@ def small_net(family: str) -> tuple[nn.Module, torch.Tensor]:
     return net.extract(space.largest), net.example_input(3)
 
 
-@pytest.mark.parametrize("family", names("supernet"))
+@pytest.mark.parametrize("family", names("supernet.families"))
 @pytest.mark.parametrize(
     ("backend", "precision"),
     [
@@ -78,7 +78,9 @@ def test_a_missing_package_is_named_with_what_installs_it(
     for name in [
         name
         for name in sys.modules
-        if name.startswith(("predictors.devices._onnx", "predictors.devices._op"))
+        if name.startswith(
+            ("predictors.runtimes.onnx", "predictors.runtimes.op", "predictors.runtimes.sessions.")
+        )
     ]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)
@@ -89,6 +91,13 @@ def test_a_missing_package_is_named_with_what_installs_it(
 
 
 @pytest.mark.slow  # Two heavy imports in a process of their own.
+@pytest.mark.parametrize("package", BACKENDS)
+def test_what_a_fresh_process_loads_to_measure_memory_imports_no_torch(package: str) -> None:
+    words = f"import sys, predictors.runtimes.sessions.{package}; print('torch' in sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, check=True)
+    assert ran.stdout == "False\n"
+
+
 def test_openvino_reports_nothing() -> None:
     script = (
         "import sys, socket\n"

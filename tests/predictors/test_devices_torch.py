@@ -11,11 +11,12 @@ import torch
 from test_devices import flushes
 from torch import nn
 
-from predictors.devices import _allocator, _inductor, torch_compile, torch_cpu, torch_cuda
-from predictors.devices._energy import PackageEnergy
-from predictors.devices._host import clock_policy
-from predictors.devices._outputs import check_outputs, tensors_of
-from search_spaces._errors import UsageError
+from predictors.devices import torch_compile, torch_cpu, torch_cuda
+from predictors.runtimes import allocator, inductor
+from predictors.runtimes.energy import PackageEnergy
+from predictors.runtimes.host import clock_policy
+from predictors.runtimes.outputs import check_outputs, tensors_of
+from search_spaces.errors import UsageError
 
 MIB = 2**20
 
@@ -127,7 +128,7 @@ def test_the_allocator_belongs_to_the_fingerprint(monkeypatch: pytest.MonkeyPatc
 
 
 def test_another_allocator_is_left_alone_and_cannot_be_asked_to_keep(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_allocator, "provider", lambda: "libjemalloc.so.2")
+    monkeypatch.setattr(allocator, "provider", lambda: "libjemalloc.so.2")
     assert torch_cpu.build().fingerprint()["allocator"]["policy"] == "system"
     with pytest.raises(UsageError, match=r"allocator of libjemalloc\.so\.2"):
         torch_cpu.build(allocator="keep")
@@ -179,7 +180,7 @@ def test_compiling_needs_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
         raise RuntimeError("No working C++ compiler found")
 
     assert "compiler" in torch_compile.build().fingerprint()
-    monkeypatch.setattr(_inductor, "get_cpp_compiler", missing)
+    monkeypatch.setattr(inductor, "get_cpp_compiler", missing)
     with pytest.raises(UsageError, match="'mine' needs a C\\+\\+ compiler"):
         torch_compile.build(name="mine")
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 from fake_device import FakeDevice, Named
 
-from predictors._labels import STRETCH, Row, clean_ms, ratios
-from predictors._measurement import RAW, Measurement, measure, repeatability
-from predictors._metrics import Floats, score
-from search_spaces._errors import UsageError
+from predictors.measurement.labels import STRETCH, Row, clean_ms, ratios
+from predictors.measurement.rounds import RAW, Measurement, measure, repeatability
+from predictors.regression.metrics import Floats, score
+from search_spaces.errors import UsageError
 
 WALL, CPU = RAW.index("wall_s"), RAW.index("cpu_s")
 STATISTICS = {"median": np.median, "minimum": np.min, "mean": np.mean}

@@ -11,10 +11,10 @@ import torch
 from fake_device import FakeDevice, Named
 from torch import nn
 
-from predictors._measurement import RAW, Failure, Measurement, measure
-from predictors._session import runs_for
 from predictors.devices import Timing
-from search_spaces._errors import UsageError
+from predictors.measurement.rounds import RAW, Failure, Measurement, measure
+from predictors.measurement.session import runs_for
+from search_spaces.errors import UsageError
 
 SECONDS = {"calibrator": 0.002, "a": 0.003, "b": 0.005, "c": 0.020, "d": 0.001}
 SUBNETS = ("a", "b", "c", "d")

@@ -10,8 +10,8 @@ from fake_device import FakeDevice, Named
 from test_measurement import EXAMPLE, SECONDS, SUBNETS, factory, measured, run
 from torch import nn
 
-from predictors._measurement import Failure, ReferenceFailedError, measure
-from search_spaces._errors import UsageError
+from predictors.measurement.rounds import Failure, ReferenceFailedError, measure
+from search_spaces.errors import UsageError
 
 BAD = (math.nan, math.inf, 0.0, -0.001)
 OTHERS = {name: pytest.approx(1e3 * SECONDS[name]) for name in ("a", "c", "d")}

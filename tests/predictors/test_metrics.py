@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from predictors._intervals import coverage
-from predictors._metrics import Score, rank_correlation, score
+from predictors.regression.metrics import Score, rank_correlation, score
 
 
 def test_score_counts_by_hand() -> None:
@@ -23,8 +22,3 @@ def test_rank_correlation_has_a_sign_and_needs_an_order() -> None:
     assert rank_correlation(rising, -rising) == pytest.approx(-1.0)
     assert rank_correlation(rising, np.ones(5)) == 0.0
     assert rank_correlation(rising[:1], rising[:1]) == 0.0
-
-
-def test_coverage_by_hand() -> None:
-    ones = np.ones(4)
-    assert coverage(ones, 0.1 * ones, np.array([0.9, 1.1, 0.8, 1.2])) == 0.5

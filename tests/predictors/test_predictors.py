@@ -8,15 +8,15 @@ import pytest
 from fake_device import latencies, measured, nanoseconds
 
 import search_spaces
-from predictors._metrics import Floats, score
-from predictors._predictor import Predictor, held_out
-from predictors.lookup_table import distinct_layers, layer_key
+from predictors.latency.lookup_table import distinct_layers, layer_key
+from predictors.predictor import Predictor, held_out
+from predictors.regression.metrics import Floats, score
 from search_spaces import SearchSpace
-from search_spaces._errors import UsageError
-from search_spaces._registry import load, names
-from search_spaces._space import Codes
+from search_spaces.errors import UsageError
+from search_spaces.registry import load, names
+from search_spaces.space import Codes
 
-PREDICTORS = names("predictors")
+PREDICTORS = names("predictors.latency")
 FEWEST = {"roofline": 3, "flops": 3, "lookup_table": 3, "auto": 3}
 OWN = [name for name in PREDICTORS if name != "auto"]  # which is one of these
 LINEAR = ("flops", "lookup_table", "roofline")
@@ -35,7 +35,7 @@ def build(name: str, space: SearchSpace) -> Predictor:
         options = {
             "table": {layer_key(layer): 1e-6 * nanoseconds(layer)[0] for layer in distinct_layers(space)}
         }
-    return load("predictors", name).build(space, **options)
+    return load("predictors.latency", name).build(space, **options)
 
 
 @lru_cache

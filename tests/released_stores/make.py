@@ -15,7 +15,8 @@ from contextlib import closing
 from pathlib import Path
 
 HERE = Path(__file__).parent
-COMMITS = {"0001": "0c3ea82", "0002": "4b2e938", "0003": "ec4dcff"}  # schema -> the last commit that wrote it
+# schema -> the last commit that wrote it
+COMMITS = {"0001": "0c3ea82", "0002": "4b2e938", "0003": "ec4dcff", "0004": "d8d1298"}
 
 
 def make(schema: str) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 import search_spaces
 from search_spaces import Architecture, SearchSpace
-from search_spaces._elastic_vit import layer_values
+from search_spaces.shapes.elastic_vit import layer_values
 
 
 @pytest.mark.parametrize(

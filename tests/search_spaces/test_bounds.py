@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 import search_spaces
-from search_spaces._bounds import DEEPEST, LARGEST_BYTES, MOST, MOST_STITCHES
-from search_spaces._errors import UsageError
-from search_spaces._stitches import window_cuts
+from search_spaces.bounds import DEEPEST, LARGEST_BYTES, MOST, MOST_STITCHES
+from search_spaces.errors import UsageError
+from search_spaces.shapes.stitches import window_cuts
 
 SECONDS = 5.0  # of CPU; most take milliseconds
 VIT = {"embed_dim": 64, "depth": 4, "num_heads": 4}

@@ -7,11 +7,10 @@ from numpy.typing import NDArray
 
 import search_spaces
 from search_spaces import Part, SearchSpace
-from search_spaces._errors import UsageError
-from search_spaces._layers import Layer, cost_of
-from search_spaces._space import Codes
-from search_spaces._tables import Table, merged, table
-from search_spaces.matformer import least_slope_count, monotone_count
+from search_spaces.errors import UsageError
+from search_spaces.layers import Layer, cost_of
+from search_spaces.space import Codes
+from search_spaces.tables import Table, merged, table
 
 FIELDS = ("params", "macs", "activation_bytes", "weight_bytes")
 
@@ -86,18 +85,6 @@ def test_vit_b16_macs_are_the_known_ones() -> None:
     n, d = 197, 768
     block = n * 12 * d * d + 2 * n * n * d
     assert space.cost(space.largest).macs == 196 * 16 * 16 * 3 * d + 12 * block + d * 1000
-
-
-def test_monotone_networks_are_counted() -> None:
-    assert [monotone_count(layers, 4) for layers in (12, 16, 24)] == [455, 969, 2925]
-    assert [least_slope_count(layers, 4) for layers in (12, 16, 24)] == [37, 49, 73]
-    space = search_spaces.get("matformer", embed_dim=(16,), num_heads=(2,), depth=(4,))
-    rising = steep = 0
-    for arch in space.decode(space.all_codes()):
-        ranks = [space.options["mlp_ratio"].index(ratio) for ratio in arch.per_layer("mlp_ratio")]
-        rising += ranks == sorted(ranks)
-        steep += ranks == sorted(ranks) and ranks[-1] - ranks[0] <= 1
-    assert (rising, steep) == (monotone_count(4, 4), least_slope_count(4, 4))
 
 
 def test_a_part_of_too_many_choices_is_refused() -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import search_spaces
-from search_spaces._errors import NotFoundError, UsageError
-from search_spaces._registry import call, load, names
+from search_spaces.errors import NotFoundError, UsageError
+from search_spaces.registry import call, load, names
 
 OWN = '''
 from search_spaces import Choice, SearchSpace
@@ -33,11 +33,11 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_the_folder_is_the_registry() -> None:
-    assert "matformer" in names("search_spaces")
-    assert not [name for name in names("search_spaces") if name.startswith("_")]
+    assert "matformer" in names("search_spaces.families")
+    assert not [name for name in names("search_spaces.families") if name.startswith("_")]
     assert {"matformer", "matformer_vit_b16", "matformer_vit_l16"} <= set(search_spaces.names())
     assert names("predictors.devices")
-    assert not {"devices", "accuracy"} & set(names("predictors"))
+    assert not {"devices", "accuracy"} & set(names("predictors.latency"))
 
 
 def test_variants_take_options_over_their_own() -> None:
@@ -80,9 +80,9 @@ def test_arguments_of_the_caller_are_not_options(own: str, tmp_path: Path) -> No
 
 
 def test_a_component_is_loaded_by_name() -> None:
-    assert load("search_spaces", "matformer").FAMILY == "matformer"
+    assert load("search_spaces.families", "matformer").FAMILY == "matformer"
     with pytest.raises(NotFoundError, match="no 'rooflines' in predictors") as caught:
-        load("predictors", "rooflines")
+        load("predictors.latency", "rooflines")
     assert "roofline" in caught.value.hint
 
 
@@ -93,3 +93,24 @@ sizes = [search_spaces.get(name).size for name in search_spaces.names()]
 assert not {"torch", "optuna", "sqlalchemy", "pandas", "sklearn", "scipy"} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_two_families_with_a_space_of_one_name_are_an_error_that_names_both(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    families = {name: load("search_spaces.families", name) for name in ("matformer", "vit_resnas")}
+    variant = "matformer_vit_b16"
+    monkeypatch.setattr(families["vit_resnas"], "VARIANTS", {variant: {}})
+    with pytest.raises(UsageError, match=f"'{variant}': 'matformer' and 'vit_resnas'"):
+        search_spaces.names()
+    monkeypatch.setattr(families["vit_resnas"], "VARIANTS", {"matformer": {}})
+    with pytest.raises(UsageError, match="'matformer': 'matformer' and 'vit_resnas'"):
+        search_spaces.get("matformer")
+
+
+def test_a_route_is_that_of_a_family_which_joins_models() -> None:
+    space = search_spaces.get("stitching")
+    route = search_spaces.route_of(space, space.largest)
+    assert str(route) == space.largest["stitch"]
+    space = search_spaces.get("matformer")
+    assert search_spaces.route_of(space, space.largest) is None

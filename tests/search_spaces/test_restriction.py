@@ -8,9 +8,8 @@ from made_spaces import nested
 
 import search_spaces
 from search_spaces import SearchSpace
-from search_spaces._repair import changed, repaired
-from search_spaces._restriction import only
-from search_spaces._widening import widened
+from search_spaces.moves import changed, repaired
+from search_spaces.restriction import only, widened
 
 ANY = [*search_spaces.names(), "nested"]
 

@@ -4,7 +4,7 @@ import pytest
 
 import search_spaces
 from search_spaces import Choice, SearchSpace
-from search_spaces._errors import UsageError
+from search_spaces.errors import UsageError
 
 SPACE = search_spaces.get("matformer", embed_dim=(16, 32), depth=(1, 2), num_heads=(2, 4), mlp_ratio=(1, 2))
 GOOD = {"embed_dim": 16, "depth": 2, "num_heads": 2, "mlp_ratio": [1, 2]}

@@ -11,10 +11,10 @@ import pytest
 
 import search_spaces
 from search_spaces import SearchSpace
-from search_spaces._errors import UsageError
-from search_spaces._layers import fvcore_flops
-from search_spaces._stitches import Stitch, nearest_cuts, window_cuts
-from search_spaces.stitching import layout_of, level, published_ids
+from search_spaces.errors import UsageError
+from search_spaces.families.stitching import layout_of, level, published_ids
+from search_spaces.layers import fvcore_flops
+from search_spaces.shapes.stitches import Stitch, nearest_cuts, window_cuts
 
 DEIT = "sn_net_deit_ti_s_b"
 SMALL_LARGE = "sn_net_v2_deit3_s_l"

@@ -6,9 +6,9 @@ import pytest
 
 import search_spaces
 from search_spaces import SearchSpace
-from search_spaces._layers import fvcore_flops
-from search_spaces._stitches import Stitch
-from search_spaces.stitching import layout_of, published_ids
+from search_spaces.families.stitching import layout_of, published_ids
+from search_spaces.layers import fvcore_flops
+from search_spaces.shapes.stitches import Stitch
 
 # FLOPs (as fvcore counts) and parameters by id: stitching_swin/results/stitches_res.txt.
 SWIN = [

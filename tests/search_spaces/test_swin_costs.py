@@ -6,12 +6,11 @@ from typing import Any
 
 import pytest
 
-from search_spaces._errors import UsageError
-from search_spaces._layers import Layer, cost_of
-from search_spaces._swin import (
+from search_spaces.errors import UsageError
+from search_spaces.layers import Layer, cost_of
+from search_spaces.shapes.swin import (
     SwinConfig,
     block_layers,
-    first_block,
     head_layers,
     place,
     resolution,
@@ -48,8 +47,7 @@ def test_counts_of_the_release(numbers: dict[str, Any], params: int, flops: int)
 
 def test_blocks_are_counted_flat_over_the_stages():
     config = SwinConfig(image_size=(224, 448))
-    assert [first_block(config, stage) for stage in range(4)] == [0, 2, 4, 10]
-    assert [place(config, i) for i in (0, 1, 2, 9, 11)] == [(0, 0), (0, 1), (1, 0), (2, 5), (3, 1)]
+    assert [place(config, i) for i in (0, 1, 2, 4, 9, 10)] == [(0, 0), (0, 1), (1, 0), (2, 0), (2, 5), (3, 0)]
     assert [width(config, i) for i in (1, 2, 4, 11)] == [96, 192, 384, 768]
     assert [resolution(config, i) for i in (1, 2, 4, 11)] == [(56, 112), (28, 56), (14, 28), (7, 14)]
     with pytest.raises(IndexError):

@@ -7,10 +7,10 @@ import pytest
 
 import search_spaces
 from search_spaces import Architecture, SearchSpace
-from search_spaces._errors import UsageError
-from search_spaces._hiera_options import LARGE, SMALL
-from search_spaces._layers import Layer, fvcore_flops
-from search_spaces.turbovit import default_patch_size, hiera_config, plain_config
+from search_spaces.errors import UsageError
+from search_spaces.families.turbovit import default_patch_size, hiera_config, plain_config
+from search_spaces.layers import Layer, fvcore_flops
+from search_spaces.shapes.hiera_options import LARGE, SMALL
 
 # Name -> params, linear and convolutional MACs, MACs of attention, elements that norms write, timm's GMACs,
 # blocks that pool, first global block.

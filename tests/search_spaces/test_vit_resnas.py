@@ -8,8 +8,8 @@ import pytest
 
 import search_spaces
 from search_spaces import Architecture, SearchSpace
-from search_spaces._errors import UsageError
-from search_spaces.vit_resnas import default_patch_size, places_of, plain_config
+from search_spaces.errors import UsageError
+from search_spaces.families.vit_resnas import default_patch_size, places_of, plain_config
 
 TINY, SMALL, HAND_MADE = "vit_resnas_tiny", "vit_resnas_small", "vit_res_tiny"
 PATCH_HEAD = 1000  # classes, of the head for patches that only the training has

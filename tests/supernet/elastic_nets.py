@@ -7,7 +7,7 @@ import torch
 import search_spaces
 import supernet
 from search_spaces import SearchSpace
-from supernet._base import Supernet
+from supernet.supernet import Supernet
 
 BASE: dict[str, Any] = {
     "image_size": (8, 12),

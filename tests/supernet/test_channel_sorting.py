@@ -1,6 +1,6 @@
 """Sorting neurons and heads while a supernet is trained: nothing changes but the order, of moments, too."""
 
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -9,12 +9,12 @@ from torch import Tensor
 
 import search_spaces
 import supernet
-from search_spaces._errors import UsageError
-from supernet._channel_sorting import orders, sort_by_magnitude
-from supernet._plain_layers import Attention, Mlp
-from supernet._recipe import Recipe
-from supernet._sampling import SinglePath
-from supernet._train import Training
+from search_spaces.errors import UsageError
+from supernet.plain.layers import Attention, Mlp
+from supernet.training.channel_sorting import orders, sort_by_magnitude
+from supernet.training.recipe import Recipe
+from supernet.training.strategies import SinglePath
+from supernet.training.trainer import Training
 
 KINDS = {name: FEATURES[name] for name in ("bare", "gated", "scaled", "no biases", "relative positions")}
 kinds = pytest.mark.parametrize("options", KINDS.values(), ids=KINDS.keys())
@@ -73,9 +73,21 @@ def test_sorting_twice_is_sorting_once() -> None:
     assert all(torch.equal(a, b) for a, b in zip(before, elastic.shared.parameters(), strict=True))
 
 
-def test_moments_and_averages_move_with_the_weights() -> None:
+def moments(trained: Training, parameter: Tensor) -> list[Tensor]:
+    """Two of AdamW's, one of Muon's."""
+    kept = trained._optimizers.moments(parameter)
+    fields = ("momentum_buffer",) if "momentum_buffer" in kept else ("exp_avg", "exp_avg_sq")
+    return [kept[field] for field in fields]
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_moments_and_averages_move_with_the_weights(optimizer: Literal["adamw", "muon"]) -> None:
     """A tag in every entry of a parameter, its moments and its average stays together."""
-    recipe = Recipe(steps=20, batch_size=8, warmup=2, precision="fp32", ema=0.9, widening=1.0, sort_every=3)
+    recipe = Recipe(
+        **{"steps": 20, "batch_size": 8, "warmup": 2, "largest_first": 0.0, "ema": 0.9, "widening": 1.0},
+        optimizer=optimizer,
+        sort_every=3,
+    )
     elastic = net(depth=(2,))
     trained = Training(elastic, SinglePath(), recipe, seed=0)
     list(trained.run(batch, until=3))
@@ -84,18 +96,17 @@ def test_moments_and_averages_move_with_the_weights() -> None:
     with torch.no_grad():
         for name, parameter in trained._parameters.items():
             parameter.copy_(torch.randn(parameter.shape, generator=generator))
-            moments = trained._optimizer.state[parameter]
-            for moved in (moments["exp_avg"], moments["exp_avg_sq"], trained._ema[name]):
+            for moved in (*moments(trained, parameter), trained._ema[name]):
                 moved.copy_(parameter)
     before = {name: p.detach().clone() for name, p in trained._parameters.items()}
     trained._sort()
     changed = []
     for name, parameter in trained._parameters.items():
-        moments = trained._optimizer.state[parameter]
-        for moved in (moments["exp_avg"], moments["exp_avg_sq"], trained._ema[name]):
+        for moved in (*moments(trained, parameter), trained._ema[name]):
             assert torch.equal(moved, parameter), name
         changed += [name] if not torch.equal(before[name], parameter) else []
     assert changed
+    assert any("momentum_buffer" in name for name in trained.state()) == (optimizer == "muon")
     assert all(".mlp.fc" in name or ".attn.qkv" in name or ".attn.proj.weight" in name for name in changed)
 
 
@@ -108,19 +119,18 @@ def test_it_is_sorted_at_its_steps_and_while_the_widening_lasts(
         steps=12,
         batch_size=8,
         warmup=2,
-        precision="fp32",
         largest_first=largest_first,
         widening=0.5,
         sort_every=2,
     )
     trained = Training(net(), SinglePath(), recipe, seed=0)
-    monkeypatch.setattr("supernet._train.sort_by_magnitude", lambda *_: seen.append(trained.step))
+    monkeypatch.setattr("supernet.training.trainer.sort_by_magnitude", lambda *_: seen.append(trained.step))
     list(trained.run(batch))
     assert seen == sorted_at
 
 
 def test_networks_that_are_no_prefixes_are_not_sorted() -> None:
     stitching = supernet.build(search_spaces.get("stitching"))
-    recipe = Recipe(steps=4, widening=0.5, sort_every=1)
+    recipe = Recipe(steps=4, largest_first=0.0, widening=0.5, sort_every=1)
     with pytest.raises(UsageError, match="no prefixes: there is nothing to sort"):
         Training(stitching, SinglePath(), recipe, seed=0)

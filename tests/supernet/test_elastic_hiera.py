@@ -12,10 +12,10 @@ from torch.nn import functional as F
 import search_spaces
 import supernet
 from search_spaces import Architecture, SearchSpace
-from search_spaces.turbovit import plain_config
-from supernet._plain_hiera import Hiera, HieraBlock, max_pooled, unrolled
-from supernet._plain_layers import Attention
-from supernet.turbovit import TurboViT, place_of
+from search_spaces.families.turbovit import plain_config
+from supernet.families.turbovit import TurboViT, place_of
+from supernet.plain.hiera import Hiera, HieraBlock, max_pooled, unrolled
+from supernet.plain.layers import Attention
 
 BASE: dict[str, Any] = {
     "image_size": (8, 16),

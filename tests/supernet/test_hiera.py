@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import search_spaces
 import supernet
 from search_spaces import SearchSpace
-from supernet._plain_hiera import Hiera, MaskUnitAttention, unrolled
+from supernet.plain.hiera import Hiera, MaskUnitAttention, unrolled
 
 FOUR = [0, 2, 8, 10, 1, 3, 9, 11, 4, 6, 12, 14, 5, 7, 13, 15]
 EIGHT = [

@@ -7,9 +7,9 @@ import torch
 from elastic_nets import FEATURES, net
 from torch import Tensor
 
-from supernet._base import Supernet
-from supernet._importance import sort_by_importance
-from supernet._plain_vit import ViT
+from supernet.importance import sort_by_importance
+from supernet.plain.vit import ViT
+from supernet.supernet import Supernet
 
 KINDS = {
     name: FEATURES[name] for name in ("bare", "gated", "scaled", "clip", "no biases", "normed conv stem")

@@ -9,13 +9,13 @@ import search_spaces
 import supernet
 from nas import datasets
 from search_spaces import Architecture
-from search_spaces._stitches import Cut
-from supernet._evaluate import correct, quality
-from supernet._least_squares import NormalEquations, solved
-from supernet._recipe import Recipe
-from supernet._sampling import SinglePath
-from supernet._train import Training
-from supernet.stitching import Stitching
+from search_spaces.shapes.stitches import Cut
+from supernet.evaluation.scores import correct, quality
+from supernet.families.stitching import Stitching
+from supernet.least_squares import NormalEquations, solved
+from supernet.training.recipe import Recipe
+from supernet.training.strategies import SinglePath
+from supernet.training.trainer import Training
 
 CUT = Cut(0, 1, 0, 1)
 
@@ -103,7 +103,9 @@ def joined() -> Stitching:
     for dim, heads in ((16, 2), (32, 4)):
         alone = {"embed_dim": (dim,), "num_heads": (heads,), "mlp_ratio": (2,), **numbers, "depth": (3,)}
         net = supernet.build(search_spaces.get("matformer", **alone), seed=dim)
-        training = Training(net, SinglePath(), Recipe(steps=250, batch_size=64, warmup=30), seed=dim)
+        training = Training(
+            net, SinglePath(), Recipe(steps=250, batch_size=64, warmup=30, largest_first=0.0), seed=dim
+        )
         list(training.run(lambda step: data.train_batch(0, step, 64)))
         nets.append(training.weights())
     anchors = [{"embed_dim": dim, "num_heads": heads, "mlp_ratio": 2} for dim, heads in ((16, 2), (32, 4))]

@@ -13,9 +13,9 @@ from torch.utils.flop_counter import FlopCounterMode
 import search_spaces
 import supernet
 from search_spaces import Architecture
-from search_spaces._elastic_vit import plain_config, vit_config
-from supernet._nested import Nested, prefix_slice
-from supernet._plain_vit import ViT
+from search_spaces.shapes.elastic_vit import plain_config, vit_config
+from supernet.nested import Nested, prefix_slice
+from supernet.plain.vit import ViT
 
 features = pytest.mark.parametrize("options", FEATURES.values(), ids=FEATURES.keys())
 

@@ -1,6 +1,7 @@
 """Several architectures a step: how they are drawn, and that slicing learns what one masked pass learns."""
 
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,13 +14,13 @@ import search_spaces
 import supernet
 from benchmarks.masked_vit_res import masked_forward
 from search_spaces import Architecture
-from supernet._evaluate import correct
-from supernet._recipe import Recipe
-from supernet._sampling import Joint, MultiArchitectural, Sandwich, SinglePath, Strategy
-from supernet._train import Training
-from supernet.vit_resnas import ViTResNAS
+from supernet.evaluation.scores import correct
+from supernet.families.vit_resnas import ViTResNAS
+from supernet.training.recipe import Recipe
+from supernet.training.strategies import Joint, MultiArchitectural, Sandwich, SinglePath, Strategy
+from supernet.training.trainer import Training
 
-RECIPE = {"steps": 8, "batch_size": 16, "warmup": 2, "precision": "fp32"}
+RECIPE: dict[str, Any] = {"steps": 8, "batch_size": 16, "warmup": 2, "largest_first": 0.0}
 
 
 def batch(step: int) -> tuple[Tensor, Tensor]:
@@ -152,7 +153,7 @@ def test_it_learns_real_digits() -> None:
     sizes = {"image_size": 8, "num_classes": 10, "embed_dim": ((8, 12), (16, 24), (32, 48))}
     space = search_spaces.get("vit_resnas", **sizes, depth=(1, 1, 2), optional=((), (), (1,)))
     net = supernet.build(space, seed=0)
-    recipe = Recipe(steps=160, warmup=20, lr=6e-3, precision="fp32", widening=0.4, sort_every=20)
+    recipe = Recipe(steps=160, warmup=20, lr=6e-3, largest_first=0.0, widening=0.4, sort_every=20)
     list(
         Training(net, MultiArchitectural(2), recipe, seed=0).run(lambda step: digits.train_batch(0, step, 64))
     )

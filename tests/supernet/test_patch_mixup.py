@@ -7,11 +7,11 @@ from torch.nn import functional as F
 
 import search_spaces
 import supernet
-from search_spaces._errors import UsageError
-from supernet._patch_mixup import PatchHead, patch_mixup
-from supernet._recipe import Recipe
-from supernet._sampling import MultiArchitectural, SinglePath
-from supernet._train import Training
+from search_spaces.errors import UsageError
+from supernet.training.mixing import PatchHead, patch_mixup
+from supernet.training.recipe import Recipe
+from supernet.training.strategies import MultiArchitectural, SinglePath
+from supernet.training.trainer import Training
 
 GRID, CLASSES, COUNT = (2, 4), 5, 400
 
@@ -96,7 +96,7 @@ def test_a_part_is_a_part_of_everything(mixed) -> None:
 
 
 def training(patch_mixup: bool) -> Training:
-    recipe = Recipe(steps=6, batch_size=16, warmup=2, precision="fp32", patch_mixup=patch_mixup)
+    recipe = Recipe(steps=6, batch_size=16, warmup=2, largest_first=0.0, patch_mixup=patch_mixup)
     return Training(supernet.build(search_spaces.get("vit_resnas")), MultiArchitectural(2), recipe, seed=0)
 
 

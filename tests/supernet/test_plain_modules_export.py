@@ -3,10 +3,7 @@
 A new plain module fails `test_every_plain_module_is_here` until it has a case.
 """
 
-import importlib
-import inspect
 import io
-import pkgutil
 from collections.abc import Callable
 from typing import Any
 
@@ -14,12 +11,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import supernet
-from supernet._plain_hiera import Hiera
-from supernet._plain_layers import Staged
-from supernet._plain_swin import StitchedSwin, Swin
-from supernet._plain_vit import StitchedViT, ViT
-from supernet._plain_vit_res import ViTRes
+from supernet.plain.hiera import Hiera
+from supernet.plain.swin import StitchedSwin, Swin
+from supernet.plain.vit import StitchedViT, ViT
+from supernet.plain.vit_res import ViTRes
+from supernet.pretrained.subnet_folders import network_classes
 
 SIZES: dict[str, Any] = {"image_size": (16, 16), "in_chans": 3, "num_classes": 5}
 VIT: dict[str, Any] = SIZES | {
@@ -81,20 +77,6 @@ CASES: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-def concrete_plain_modules() -> set[type[nn.Module]]:
-    """The networks that the files `supernet/_plain_*.py` define."""
-    files = [file.name for file in pkgutil.iter_modules(supernet.__path__) if file.name.startswith("_plain_")]
-    modules = [importlib.import_module(f"supernet.{name}") for name in files]
-    own = [kind for module in modules for _, kind in inspect.getmembers(module, inspect.isclass)]
-    return {kind for kind in own if issubclass(kind, Staged) and "stages" in _own_config(kind)}
-
-
-def _own_config(kind: type[nn.Module]) -> set[str]:
-    """`stages` for a class with arguments of its own that a config.json can hold."""
-    concrete = not inspect.isabstract(kind) and "config" in inspect.getsource(kind.__init__)
-    return {"stages"} if concrete else set()
-
-
 @pytest.fixture(params=CASES, name="net")
 def _net(request: pytest.FixtureRequest) -> nn.Module:
     torch.manual_seed(0)
@@ -124,7 +106,7 @@ def in_onnxruntime(file: io.BytesIO) -> Callable[[Tensor], Tensor]:
 
 
 def test_every_plain_module_is_here() -> None:
-    assert {type(make()) for make in CASES.values()} == concrete_plain_modules()
+    assert {type(make()) for make in CASES.values()} == set(network_classes().values())
 
 
 @pytest.mark.slow

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from supernet._prefix_cache import PrefixCache
+from supernet.evaluation.prefix_cache import PrefixCache
 
 
 def test_a_value_comes_back_and_others_do_not() -> None:

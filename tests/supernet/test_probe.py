@@ -10,8 +10,8 @@ from torch.nn import functional as F
 import search_spaces
 import supernet
 from search_spaces import Architecture
-from supernet._base import Supernet
-from supernet._probe import Probing, probe
+from supernet.evaluation.probe import Probing, probe
+from supernet.supernet import Supernet
 
 
 def probed(net: Supernet, arch: Architecture) -> Probing:
@@ -61,12 +61,12 @@ def test_a_block_that_does_nothing_does_not_react() -> None:
 
 
 def test_the_rank_counts_directions() -> None:
-    from supernet._probe import _effective_rank  # noqa: PLC0415 - a formula with known values
+    from supernet.evaluation.probe import effective_rank  # noqa: PLC0415 - a formula with known values
 
-    assert _effective_rank(torch.eye(4)[None]) == pytest.approx(4)
-    assert _effective_rank(torch.ones(3, 4, 5)) == pytest.approx(1, abs=1e-3)
+    assert effective_rank(torch.eye(4)[None]) == pytest.approx(4)
+    assert effective_rank(torch.ones(3, 4, 5)) == pytest.approx(1, abs=1e-3)
     two = torch.tensor([[[1.0, 0, 0], [0, 1, 0], [1, 0, 0], [0, 1, 0]]])
-    assert _effective_rank(two) == pytest.approx(2, abs=1e-4)
+    assert effective_rank(two) == pytest.approx(2, abs=1e-4)
 
 
 def test_probing_leaves_the_weights_as_they_are() -> None:

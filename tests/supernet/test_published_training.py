@@ -11,13 +11,13 @@ from torch import Tensor, nn
 import search_spaces
 import supernet
 from search_spaces import SearchSpace
-from search_spaces._widening import widened
-from supernet._alone import from_scratch
-from supernet._init import init_weights
-from supernet._patch_mixup import patch_mixup, published_box, published_mixup
-from supernet._recipe import Recipe
-from supernet._sampling import MultiArchitectural
-from supernet._train import Training
+from search_spaces.restriction import widened
+from supernet.initialisation import init_weights
+from supernet.training.alone import from_scratch
+from supernet.training.mixing import patch_mixup, published_box, published_mixup
+from supernet.training.recipe import Recipe, Sampling
+from supernet.training.strategies import MultiArchitectural
+from supernet.training.trainer import Training
 
 DRAWS = 20_000
 GRID = (4, 4)
@@ -25,7 +25,7 @@ AS_RELEASED: dict[str, Any] = {
     "widening": 0.5,
     "patch_mixup": "published",
     "decay_also": ("positions",),
-    "blocks_twice": True,
+    "sampling": Sampling(strategy="multi_architectural", blocks_twice=True),
     "init_std": 0.02,
 }
 
@@ -177,13 +177,13 @@ def test_other_choices_widen_as_before() -> None:
 
 def training(**options: Any) -> Training:
     net = supernet.build(search_spaces.get("vit_resnas"), seed=0)
-    recipe = Recipe(**({"steps": 6, "batch_size": 16, "warmup": 2, "precision": "fp32"} | options))
+    recipe = Recipe(**({"steps": 6, "batch_size": 16, "warmup": 2, "largest_first": 0.0} | options))
     return Training(net, MultiArchitectural(4, at_once=2), recipe, seed=0)
 
 
 def decaying(trained: Training) -> set[str]:
     names = {id(p): name for name, p in trained.supernet.shared.named_parameters()}
-    groups = trained._optimizer.param_groups
+    groups = trained._optimizers.param_groups
     return {names[id(p)] for g in groups if g["weight_decay"] for p in g["params"] if id(p) in names}
 
 
@@ -226,6 +226,20 @@ def test_a_subnet_alone_begins_so_too() -> None:
     ours, theirs = (from_scratch(net, arch, seed=0, std=std) for std in (None, 0.02))
     weights = [dict(alone.shared.named_parameters())["blocks.0.mlp.fc1.weight"] for alone in (ours, theirs)]
     assert 0.015 < weights[1].std() < 0.025 < weights[0].std()
+
+
+def test_a_resumed_training_with_muon_and_all_that_was_released_ends_bit_for_bit() -> None:
+    options = AS_RELEASED | {"optimizer": "muon", "ema": 0.9}
+    whole, first, second = (training(**options) for _ in range(3))
+    list(whole.run(batch))
+    list(first.run(batch, until=3))
+    second.load_state(first.state())
+    list(second.run(batch))
+    state, again = whole.state(), second.state()
+    assert state.keys() == again.keys()
+    assert all(torch.equal(state[name], again[name]) for name in state)
+    assert {"patch_head.weight", "optimizer.exp_avg.patch_head.weight"} <= state.keys()
+    assert "optimizer.momentum_buffer.reductions.0.token.weight" in state
 
 
 @pytest.mark.slow

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from supernet._plain_layers import Attention, RelativeAttention
+from supernet.plain.layers import Attention, RelativeAttention
 
 GRID, REACH, HEADS, DIM = (3, 4), 2, 2, 6
 

@@ -9,9 +9,9 @@ from elastic_nets import space as elastic_space
 
 import search_spaces
 from search_spaces import Architecture, SearchSpace
-from search_spaces._errors import UsageError
-from search_spaces._layers import fvcore_flops
-from supernet._resource_groups import Groups, bin_groups, collapsed, gap_groups, level_groups, macs
+from search_spaces.errors import UsageError
+from search_spaces.layers import fvcore_flops
+from supernet.training.resource_groups import Groups, bin_groups, collapsed, gap_groups, level_groups, macs
 
 PUBLISHED = [1, *[12] * 11, 1]
 TINY = {"embed_dim": 192, "depth": 12, "num_heads": 3}
@@ -131,7 +131,7 @@ def test_levels_that_overlap_are_kept_apart_by_no_gap():
     def levelled(gap: float) -> str | None:
         with pytest.MonkeyPatch.context() as patch:
             level = staticmethod(lambda arch: arch.per_layer("mlp_ratio")[0] % 4)
-            patch.setattr("search_spaces.matformer.level", level, raising=False)
+            patch.setattr("search_spaces.families.matformer.level", level, raising=False)
             return collapsed(space, gap)
 
     warning = levelled(1e9)

@@ -7,9 +7,10 @@ import pytest
 from elastic_nets import space
 
 import search_spaces
-from search_spaces._errors import UsageError
-from supernet._resource_groups import bin_groups
-from supernet._sampling import (
+from search_spaces.errors import UsageError
+from supernet.training.resource_groups import bin_groups
+from supernet.training.strategies import (
+    FixedSubnets,
     Joint,
     MultiArchitectural,
     ResourceConstrained,
@@ -22,7 +23,8 @@ from supernet._sampling import (
 DRAWS = 4000
 SPACE = space(mlp_ratio=(0.5, 1, 2, 4), depth=(3,), embed_dim=(16,), num_heads=(4,))
 RESOURCE_CONSTRAINED = ResourceConstrained(bin_groups(SPACE, 6), paths=2)
-STRATEGIES = [SinglePath(), Sandwich(), Weighted(), Joint(), RESOURCE_CONSTRAINED]
+FIXED = SPACE.uniform(4)[::-1]
+STRATEGIES = [SinglePath(), Sandwich(), Weighted(), Joint(), RESOURCE_CONSTRAINED, FixedSubnets(FIXED)]
 
 
 def close(count: int, probability: float) -> bool:
@@ -65,6 +67,26 @@ def test_a_sandwich_is_largest_smallest_and_random_ones():
     assert len(fillings) == SPACE.size
 
 
+def test_fixed_subnets_are_drawn_uniformly_but_for_the_first_one():
+    rng = np.random.default_rng(0)
+    drawn = [FixedSubnets(FIXED, largest=0.3).draw(SPACE, rng) for _ in range(DRAWS)]
+    assert {len(archs) for archs in drawn} == {1}
+    counts = Counter(archs[0] for archs in drawn)
+    assert counts.keys() == set(FIXED)
+    assert close(counts[FIXED[0]], 0.3 + 0.7 / 4)
+    assert all(close(counts[arch], 0.7 / 4) for arch in FIXED[1:])
+
+
+def test_the_first_of_fixed_subnets_teaches_any_of_the_others():
+    rng = np.random.default_rng(0)
+    drawn = [FixedSubnets(FIXED, teaches=True).draw(SPACE, rng) for _ in range(DRAWS)]
+    assert {archs[0] for archs in drawn} == {FIXED[0]}
+    counts = Counter(archs[1] for archs in drawn)
+    assert counts.keys() == set(FIXED[1:])
+    assert all(close(count, 1 / 3) for count in counts.values())
+    assert FixedSubnets(FIXED[:1], teaches=True).draw(SPACE, rng) == FIXED[:1]
+
+
 def test_weighted_draws_the_granularities_at_their_weights():
     rng = np.random.default_rng(0)
     weights = (2.0, 2.2, 2.4, 3.4)
@@ -102,7 +124,8 @@ def test_resource_constrained_draws_groups_and_then_members_uniformly():
 
 def test_only_resource_constrained_paths_have_images_of_their_own():
     shares = [tuple(s.share(8, 2)) for s in STRATEGIES]
-    assert shares == [(slice(None),) * 2] * 4 + [(slice(0, 4), slice(4, 8))]
+    whole = (slice(None),) * 2
+    assert shares == [whole] * 4 + [(slice(0, 4), slice(4, 8)), whole]
 
 
 @pytest.mark.parametrize("strategy", [RESOURCE_CONSTRAINED, MultiArchitectural()])

@@ -10,13 +10,12 @@ from torch import Tensor
 
 import search_spaces
 import supernet
+from benchmarks.forward_work import cached_work, forward_work
 from search_spaces import Architecture
-from supernet._base import Supernet
-from supernet._evaluate import correct
-from supernet._forward_work import cached_work, forward_work
-from supernet._prefix_cache import PrefixCache
-from supernet._steps import Steps, shared_steps
-from supernet._trie import Descent
+from supernet.evaluation.prefix_cache import PrefixCache
+from supernet.evaluation.scores import Descent, correct
+from supernet.evaluation.steps import Steps, shared_steps
+from supernet.supernet import Supernet
 
 GATED = "gated"
 NETS = ("matformer", "autoformer", "vit_resnas", "turbovit_digit_pairs", "stitching", GATED)

@@ -6,8 +6,8 @@ from elastic_nets import net
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from supernet._nested import prefix_slice
-from supernet._plain_vit import ViT
+from supernet.nested import prefix_slice
+from supernet.plain.vit import ViT
 
 
 def numbered(*shape: int) -> Tensor:

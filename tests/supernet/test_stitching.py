@@ -9,11 +9,11 @@ from torch import Tensor
 import search_spaces
 import supernet
 from search_spaces import Architecture
-from search_spaces._errors import UsageError
-from search_spaces.stitching import stitch_of
-from supernet._plain_vit import StitchedViT, ViT
-from supernet._timm_anchor import read_anchor
-from supernet.stitching import Stitching
+from search_spaces.errors import UsageError
+from search_spaces.families.stitching import stitch_of
+from supernet.families.stitching import Stitching
+from supernet.plain.vit import StitchedViT, ViT
+from supernet.pretrained.timm_anchors import read_anchor
 
 SMALL = {"embed_dim": 8, "depth": 3, "num_heads": 2}
 LARGE = {"embed_dim": 16, "depth": 6, "num_heads": 4}

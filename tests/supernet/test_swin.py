@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
-from search_spaces._errors import UsageError
-from search_spaces._layers import Layer, cost_of, linear
-from search_spaces._swin import SwinConfig, block_layers, head_layers, resolution, stem_layers, width
-from supernet._plain_swin import StitchedSwin, Swin
-from supernet._timm_swin import swin_config
+from search_spaces.errors import UsageError
+from search_spaces.layers import Layer, cost_of, linear
+from search_spaces.shapes.swin import SwinConfig, block_layers, head_layers, resolution, stem_layers, width
+from supernet.plain.swin import StitchedSwin, Swin
+from supernet.pretrained.timm_swin import swin_config
 
 TINY: dict[str, Any] = {
     "img_size": 32,

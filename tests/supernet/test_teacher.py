@@ -7,8 +7,8 @@ import timm
 import torch
 from timm.models import save_for_hf
 
-from search_spaces._errors import UsageError
-from supernet._teacher import check_teacher, load_teacher
+from search_spaces.errors import UsageError
+from supernet.training.teachers import check_teacher, load_teacher
 
 TINY = {"img_size": 16, "patch_size": 4, "embed_dim": 16, "depth": 1, "num_heads": 2}
 

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 import search_spaces
 import supernet
-from search_spaces._errors import UsageError
-from search_spaces.turbovit import plain_config
-from supernet._plain_hiera import Hiera
-from supernet._timm_hiera import hiera_kwargs, load_timm, space_options
-from supernet.turbovit import TurboViT, nested_options
+from search_spaces.errors import UsageError
+from search_spaces.families.turbovit import plain_config
+from supernet.families.turbovit import TurboViT, nested_options
+from supernet.plain.hiera import Hiera
+from supernet.pretrained.timm_hiera import load_timm, space_options
 
 PUBLISHED = ["tiny", "small", "base", "base_plus", "large", "huge"]
 
@@ -69,7 +69,7 @@ def test_the_published_hieras_are_timms(name: str) -> None:
 def kwargs(module: nn.Module) -> dict[str, Any]:
     """Arguments for timm, as they are after they were written to a file."""
     assert isinstance(module, Hiera)
-    arguments: dict[str, Any] = json.loads(json.dumps(hiera_kwargs(module)))
+    arguments: dict[str, Any] = json.loads(json.dumps(module.timm_arguments()))
     return arguments
 
 
@@ -117,7 +117,7 @@ def test_in_and_out_without_a_difference(name: str) -> None:
     assert isinstance(plain, Hiera)
     assert plain.config["mlp_hidden"] == [n // 2 for n in net.shared.config["mlp_hidden"]]  # type: ignore[index]
     if name == EPSILON:
-        assert hiera_kwargs(plain) is None
+        assert plain.timm_arguments() is None
         return
     back = timm.create_model(**kwargs(plain)).eval()
     back.load_state_dict(plain.state_dict(), strict=True)
@@ -207,14 +207,14 @@ def test_a_shallow_subnet_of_a_deep_supernet_loads_in_timm() -> None:
 def test_a_subnet_that_timm_cannot_express_has_no_arguments(options: dict[str, Any]) -> None:
     plain = empty(DEPTHS | options).shared
     assert isinstance(plain, Hiera)
-    assert hiera_kwargs(plain) is None
+    assert plain.timm_arguments() is None
 
 
 @pytest.mark.parametrize("options", [{}, {"head_dim": 16, "num_heads": (1,), "embed_dim": (16,)}])
 def test_a_subnet_that_timm_can_express_has_arguments(options: dict[str, Any]) -> None:
     plain = empty(DEPTHS | options).shared
     assert isinstance(plain, Hiera)
-    assert hiera_kwargs(plain) is not None
+    assert plain.timm_arguments() is not None
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,10 @@ from small_timm_models import REFUSED, TAKEN
 
 import search_spaces
 import supernet
-from search_spaces._errors import UsageError
-from supernet._base import Supernet
-from supernet._plain_vit import ViT
-from supernet._timm import load_timm, space_options, timm_kwargs
+from search_spaces.errors import UsageError
+from supernet.plain.vit import ViT
+from supernet.pretrained.timm_vit import load_timm, space_options
+from supernet.supernet import Supernet
 
 REAL = {
     "vit_tiny_patch16_224": {"image_size": 32, "num_classes": 10},
@@ -50,7 +50,7 @@ def test_in_and_out_without_a_difference(name: str, sizes: dict[str, Any]):
     plain = elastic.extract(half)
     assert isinstance(plain, ViT)
     assert plain.config["mlp_hidden"] == [n // 2 for n in elastic.shared.config["mlp_hidden"]]
-    arguments = timm_kwargs(plain)
+    arguments = plain.timm_arguments()
     back = timm.create_model(**json.loads(json.dumps(arguments))).eval()
     back.load_state_dict(plain.state_dict(), strict=True)
     with torch.no_grad():
@@ -148,7 +148,7 @@ def test_a_subnet_that_timm_cannot_express_has_no_arguments():
         values = {"embed_dim": 16, "depth": 2, "num_heads": heads, "mlp_ratio": ratios}
         plain = elastic.extract(elastic.space.architecture(values))
         assert isinstance(plain, ViT)
-        return timm_kwargs(plain)
+        return plain.timm_arguments()
 
     assert arguments([4, 4], [2, 2]) is not None
     assert arguments([4, 4], [2, 4]) is None
@@ -158,10 +158,10 @@ def test_a_subnet_that_timm_cannot_express_has_no_arguments():
         other = net(**FEATURES[feature])
         plain = other.extract(other.space.largest)
         assert isinstance(plain, ViT)
-        assert timm_kwargs(plain) is None
+        assert plain.timm_arguments() is None
     odd = net(norm_eps=3e-6)
     assert isinstance(odd.shared, ViT)
-    assert timm_kwargs(odd.shared) is None
+    assert odd.shared.timm_arguments() is None
 
 
 @pytest.mark.parametrize("hidden", range(1, 200, 7))
@@ -172,6 +172,6 @@ def test_timm_truncates_to_our_number_of_neurons(dim: int, hidden: int):
             embed_dim=dim, num_heads=[1], mlp_hidden=[hidden], image_size=[8, 8], patch_size=4, in_chans=1,
             num_classes=2, head_dim=dim, class_token=True, pool="token", fc_norm=False,
         )  # fmt: skip
-    arguments = timm_kwargs(plain)
+    arguments = plain.timm_arguments()
     assert arguments is not None
     assert int(dim * arguments["mlp_ratio"]) == hidden

@@ -13,20 +13,28 @@ from torch.nn import functional as F
 import nas.datasets
 import search_spaces
 import supernet
-from search_spaces._errors import JobFailedError, UsageError
-from supernet._evaluate import correct, quality
-from supernet._sampling import Joint, Sandwich, SinglePath, Strategy, Weighted
-from supernet._train import LOG_EVERY, Recipe, Training
+from search_spaces.errors import NASError
+from supernet.evaluation.scores import correct, quality
+from supernet.training.recipe import Recipe, Sampling
+from supernet.training.strategies import Joint, Sandwich, SinglePath, Strategy, Weighted
+from supernet.training.trainer import LOG_EVERY, Training
 
 STEPS = 12
-RECIPE: dict[str, Any] = {"steps": STEPS, "batch_size": 8, "lr": 1e-2, "warmup": 3}
+RECIPE: dict[str, Any] = {"steps": STEPS, "batch_size": 8, "lr": 1e-2, "warmup": 3, "largest_first": 0.0}
 KINDS: dict[str, tuple[Strategy, dict[str, Any]]] = {
     "single path": (SinglePath(), {}),
     "single path with average": (SinglePath(), {"ema": 0.9}),
-    "sandwich that distills": (Sandwich(random=1), {"distill": True, "distill_after": 0.5}),
-    "sandwich with both": (Sandwich(random=1), {"ema": 0.8, "distill": True, "distill_after": 0.0}),
+    "sandwich that distills": (Sandwich(random=1), {"sampling": Sampling(distill=True, distill_after=0.5)}),
+    "sandwich with both": (
+        Sandwich(random=1),
+        {"ema": 0.8, "sampling": Sampling(distill=True, distill_after=0.0)},
+    ),
     "weighted": (Weighted(), {}),
     "joint in bf16": (Joint(), {"precision": "bf16"}),
+    "Muon with average and sorting": (
+        SinglePath(),
+        {"optimizer": "muon", "ema": 0.9, "widening": 0.9, "sort_every": 3},
+    ),
 }
 kinds = pytest.mark.parametrize(("strategy", "options"), KINDS.values(), ids=KINDS.keys())
 
@@ -124,6 +132,20 @@ def test_the_learning_rate_rises_linearly_and_falls_as_a_cosine():
     assert Recipe(steps=5, warmup=0, lr=0.1).learning_rate(0) == pytest.approx(0.1)
 
 
+def test_the_learning_rate_may_fall_as_a_line_or_late():
+    line = Recipe(steps=110, warmup=10, lr=0.1, schedule="linear")
+    assert [line.learning_rate(step) for step in (4, 9, 10, 60, 109)] == pytest.approx(
+        [0.05, 0.1, 0.1, 0.05, 0.001]
+    )
+    late = Recipe(steps=100, warmup=10, lr=0.1, schedule="trapezoid")
+    assert [late.learning_rate(step) for step in (4, 10, 60, 80, 99)] == pytest.approx(
+        [0.05, 0.1, 0.1, 0.05, 0.0025]
+    )
+    warm = Recipe(steps=100, warmup=80, lr=0.1, schedule="trapezoid")  # the fall begins behind the warm-up
+    assert [warm.learning_rate(step) for step in (79, 80, 90)] == pytest.approx([0.1, 0.1, 0.05])
+    assert line.scheduled(0.4, 60) == pytest.approx(0.2)
+
+
 def test_the_log_names_step_loss_and_rate():
     trained = training(SinglePath(), {"steps": LOG_EVERY + 5})
     first, last = trained.run(batch)
@@ -147,12 +169,12 @@ def test_a_loss_that_is_no_number_stops_the_job_and_names_the_step():
         x, labels = batch(step)
         return x * float("nan"), labels
 
-    with pytest.raises(JobFailedError, match="step 6 of 12"):
+    with pytest.raises(NASError, match="step 6 of 12"):
         list(training(SinglePath(), {}).run(broken, until=6))
 
 
 def test_an_unknown_precision_is_refused():
-    with pytest.raises(UsageError, match="fp8"):
+    with pytest.raises(ValueError, match="fp8"):
         training(SinglePath(), {"precision": "fp8"})
 
 
@@ -161,7 +183,7 @@ def test_norms_biases_tokens_and_positions_do_not_decay():
         space(class_token=True, reg_tokens=1, layer_scale=True, stem="conv", stem_norm=True)
     )
     trained = Training(elastic, SinglePath(), Recipe(steps=1), seed=0)
-    decayed, exempt = trained._optimizer.param_groups
+    decayed, exempt = trained._optimizers.param_groups
     assert (decayed["weight_decay"], exempt["weight_decay"]) == (0.05, 0.0)
     names = {id(p): name for name, p in elastic.shared.named_parameters()}
     held = {names[id(p)] for p in exempt["params"]}
@@ -180,7 +202,10 @@ def test_norms_biases_tokens_and_positions_do_not_decay():
 def test_the_gradient_is_the_mean_over_the_architectures_of_a_step():
     """Written out with plain cross entropies, distillation included."""
     elastic = supernet.build(space(), seed=0)
-    strategy, recipe = Sandwich(random=0), Recipe(**RECIPE, distill=True, distill_after=0.0)
+    strategy, recipe = (
+        Sandwich(random=0),
+        Recipe(**RECIPE, sampling=Sampling(distill=True, distill_after=0.0)),
+    )
     x, labels = batch(0)
     teacher = elastic(x, elastic.space.largest)
     student = elastic(x, elastic.space.smallest)
@@ -215,7 +240,7 @@ def test_it_learns_real_digits():
         return list(zip(accuracies, losses, strict=True))
 
     before = accuracy_and_loss()
-    recipe = Recipe(steps=150, batch_size=32, warmup=20, lr=5e-3)
+    recipe = Recipe(steps=150, batch_size=32, warmup=20, lr=5e-3, largest_first=0.0)
     trained = Training(elastic, SinglePath(smallest=0.3, largest=0.3), recipe, seed=0)
     list(trained.run(lambda step: digits.train_batch(0, step, recipe.batch_size)))
     for (accuracy, loss), (first_accuracy, first_loss) in zip(accuracy_and_loss(), before, strict=True):

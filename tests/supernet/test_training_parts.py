@@ -12,12 +12,12 @@ from torch.nn import functional as F
 
 import search_spaces
 import supernet
-from search_spaces._errors import UsageError
-from supernet._base import Supernet
-from supernet._recipe import Recipe
-from supernet._resource_groups import level_groups
-from supernet._sampling import ResourceConstrained, Sandwich, SinglePath, Strategy
-from supernet._train import Training
+from search_spaces.errors import UsageError
+from supernet.supernet import Supernet
+from supernet.training.recipe import Recipe
+from supernet.training.resource_groups import level_groups
+from supernet.training.strategies import ResourceConstrained, Sandwich, SinglePath, Strategy
+from supernet.training.trainer import Training
 
 ANCHOR = {"depth": 3, "num_heads": 2}
 OPTIONS: dict[str, Any] = {
@@ -30,7 +30,14 @@ OPTIONS: dict[str, Any] = {
     "rank": 2,
 }
 SPACE = search_spaces.get("stitching", **OPTIONS)
-RECIPE: dict[str, Any] = {"steps": 6, "batch_size": 8, "lr": 1e-2, "warmup": 2, "weight_decay": 0.1}
+RECIPE: dict[str, Any] = {
+    "steps": 6,
+    "batch_size": 8,
+    "lr": 1e-2,
+    "warmup": 2,
+    "weight_decay": 0.1,
+    "largest_first": 0.0,
+}
 
 
 def stitching() -> Supernet:
@@ -41,14 +48,14 @@ def constrained(net: Supernet, paths: int = 2) -> ResourceConstrained:
     return ResourceConstrained(level_groups(net.space, leave_out=net.frozen), paths)
 
 
-def training(net: Supernet | None = None, teacher: nn.Module | None = None, **options: Any) -> Training:
+def training(net: Supernet | None = None, module: nn.Module | None = None, **options: Any) -> Training:
     net = net or stitching()
-    return Training(net, constrained(net), Recipe(**(RECIPE | options)), seed=0, teacher=teacher)
+    return Training(net, constrained(net), Recipe(**(RECIPE | options)), seed=0, teacher=module)
 
 
-def elastic(strategy: Strategy | None = None, teacher: nn.Module | None = None, **options: Any) -> Training:
+def elastic(strategy: Strategy | None = None, module: nn.Module | None = None, **options: Any) -> Training:
     net = supernet.build(elastic_space(), seed=0)
-    return Training(net, strategy or SinglePath(), Recipe(**(RECIPE | options)), seed=0, teacher=teacher)
+    return Training(net, strategy or SinglePath(), Recipe(**(RECIPE | options)), seed=0, teacher=module)
 
 
 def batch(step: int) -> tuple[Tensor, Tensor]:
@@ -107,7 +114,7 @@ def test_the_factor_on_the_rate_is_exact_and_decay_goes_by_the_last_name():
     names = {id(p): name for name, p in trained.supernet.shared.named_parameters()}
     groups = {
         (group["lr_scale"], group["weight_decay"]): {names[id(p)] for p in group["params"]}
-        for group in trained._optimizer.param_groups
+        for group in trained._optimizers.param_groups
     }
     assert groups.keys() == {(1.0, 0.1), (1.0, 0.0), (0.25, 0.1), (0.25, 0.0)}
     assert {"anchors.0.cls_token", "anchors.1.pos_embed", "anchors.0.blocks.0.norm1.weight"} <= groups[
@@ -117,7 +124,7 @@ def test_the_factor_on_the_rate_is_exact_and_decay_goes_by_the_last_name():
     assert all("stitches" in name for scale, _ in groups for name in groups[scale, _] if scale == 0.25)
     list(trained.run(batch))
     rate = trained.recipe.learning_rate(0)
-    assert {group["lr"] for group in trained._optimizer.param_groups} == {rate, 0.25 * rate}
+    assert {group["lr"] for group in trained._optimizers.param_groups} == {rate, 0.25 * rate}
 
 
 def test_a_factor_of_one_changes_nothing_and_others_do():
@@ -223,12 +230,12 @@ class Teacher(nn.Module):
 @pytest.mark.parametrize("hard", [True, False])
 def test_a_teacher_has_its_share_of_the_loss_of_every_architecture(hard: bool):
     teacher = Teacher()
-    trained = elastic(Sandwich(random=0), teacher, teacher_weight=0.3, teacher_hard=hard)
+    trained = elastic(Sandwich(random=0), teacher, teacher={"timm": "linear", "weight": 0.3, "hard": hard})
     net = trained.supernet
     x, labels = batch(0)
     archs = [net.space.largest, net.space.smallest]
-    told = teacher(x).detach()
-    answers = F.one_hot(told.argmax(dim=-1), 5).float() if hard else told.softmax(dim=-1)
+    taught = teacher(x).detach()
+    answers = F.one_hot(taught.argmax(dim=-1), 5).float() if hard else taught.softmax(dim=-1)
     losses = [
         0.7 * F.cross_entropy(logits, labels, label_smoothing=0.05)
         - 0.3 * (answers * logits.log_softmax(dim=-1)).sum(dim=-1).mean()
@@ -249,7 +256,7 @@ def test_a_teacher_has_its_share_of_the_loss_of_every_architecture(hard: bool):
 def test_a_teacher_is_no_part_of_the_state_and_does_not_change():
     teacher = Teacher()
     before = copied(teacher.state_dict())
-    taught, alone = training(teacher=teacher), training()
+    taught, alone = training(module=teacher, teacher={"timm": "linear"}), training()
     for trained in (taught, alone):
         list(trained.run(batch))
     assert taught.state().keys() == alone.state().keys()
@@ -259,7 +266,7 @@ def test_a_teacher_is_no_part_of_the_state_and_does_not_change():
 
 
 def test_a_teacher_without_weight_changes_nothing():
-    taught, alone = training(teacher=Teacher(), teacher_weight=0.0), training()
+    taught, alone = training(module=Teacher(), teacher={"timm": "linear", "weight": 0.0}), training()
     for trained in (taught, alone):
         list(trained.run(batch))
     assert not changed(taught.weights(), alone.weights())

@@ -6,10 +6,9 @@ import torch
 from elastic_nets import FEATURES, net
 from torch import Tensor
 
-from supernet._base import Supernet
-from supernet._evaluate import correct, quality
-from supernet._steps import shared_steps
-from supernet._trie import Descent
+from supernet.evaluation.scores import Descent, correct, quality
+from supernet.evaluation.steps import shared_steps
+from supernet.supernet import Supernet
 
 
 def batches(elastic: Supernet) -> list[tuple[Tensor, Tensor]]:

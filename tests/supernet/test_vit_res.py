@@ -12,8 +12,8 @@ import search_spaces
 import supernet
 from benchmarks.masked_vit_res import masked_forward
 from search_spaces import Architecture, SearchSpace
-from supernet._plain_vit_res import Reduction, ViTRes
-from supernet.vit_resnas import ViTResNAS
+from supernet.families.vit_resnas import ViTResNAS
+from supernet.plain.vit_res import Reduction, ViTRes
 
 FEATURES: dict[str, dict[str, Any]] = {
     "digit pairs": {},

@@ -1,8 +1,8 @@
-"""Run by alembic for every upgrade; the connection, with its transaction, comes from `nas.store._schema`."""
+"""Run by alembic for every upgrade, whose connection and transaction are `nas.store.connection.schema`'s."""
 
 from alembic import context
 
-from nas.store._tables import metadata
+from nas.store.tables import metadata
 
 context.configure(
     connection=context.config.attributes["connection"],

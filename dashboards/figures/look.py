@@ -1,0 +1,173 @@
+"""How figures and pages look: colours, numbers in words, and text that is safe to show."""
+
+import html
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeGuard
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from numpy.typing import NDArray
+
+from nas.results.columns import Column, Kind, Row
+
+MIB = 2**20
+# Okabe and Ito's colours, which colour-blind readers tell apart; symbols and patterns serve greyscale.
+BLUE, VERMILLION, ORANGE, GREEN = "#0072B2", "#D55E00", "#E69F00", "#009E73"
+PURPLE, SKY, YELLOW, BLACK = "#CC79A7", "#56B4E9", "#F0E442", "#1D2733"
+GREY = "#8A94A0"
+# Plotly's tool bar offers to upload the data of a figure unless it is told not to.
+CONFIG: Any = {
+    "displaylogo": False,
+    "showSendToCloud": False,
+    "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"],
+    "responsive": True,
+}
+SERIES = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, BLACK)
+SYMBOLS = ("circle", "diamond", "square", "triangle-up", "triangle-down", "star")
+# Layer kind -> colour and pattern.
+KINDS = {
+    "linear": (BLUE, ""),
+    "attention": (ORANGE, "/"),
+    "conv2d": (BLACK, ""),
+    "norm": (GREEN, "."),
+    "token": (PURPLE, "x"),
+    "scale": (YELLOW, "\\"),
+}
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+
+
+def escaped(text: object) -> str:
+    """Text of a user for a title, a legend or a hover label, where Plotly reads a part of HTML."""
+    return html.escape(str(text), quote=True)
+
+
+def is_number(value: float | None) -> TypeGuard[float]:
+    """Whether there is one: not None, NaN or pandas' NA."""
+    return value is not None and value is not pd.NA and not math.isnan(value)
+
+
+def numbers(column: Iterable[float | None]) -> list[float | None]:
+    """A column as a plain list with None where a number is missing (Dash loses NumPy arrays in events)."""
+    return [float(value) if is_number(value) else None for value in column]
+
+
+def many(column: Iterable[object]) -> NDArray[np.object_]:
+    """A long column of numbers or texts that Plotly takes without copying each; it is JSON's list as well."""
+    return np.array(list(column), dtype=object)
+
+
+def amount(count: float | None) -> str:
+    """A count in three digits: 86.6 M."""
+    if not is_number(count):
+        return "–"
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if abs(count) >= 0.9995 * size:
+            return f"{count / size:.3g} {unit}" if count < 999.5 * size else f"{count / size:,.0f} {unit}"
+    return f"{count:,.0f}"
+
+
+def decimals(value: float | None) -> int:
+    """How many digits behind the point show three of the number, four at most."""
+    return max(0, min(4, 2 - math.floor(math.log10(value)))) if is_number(value) and value > 0 else 2
+
+
+def milliseconds(value: float | None, spread: float | None = None, *, digits: int | None = None) -> str:
+    """A latency with its spread: 1.87 ± 0.04 ms. Without `digits` it has three."""
+    if not is_number(value):
+        return "–"
+    digits = decimals(value) if digits is None else digits
+    error = f" ± {spread:.{digits}f}" if is_number(spread) else ""
+    return f"{value:.{digits}f}{error} ms"
+
+
+def percent(fraction: float | None) -> str:
+    """A fraction in percent, with a digit behind the point below ten: 1.9 %, 34 %."""
+    if not is_number(fraction):
+        return "–"
+    return f"{100 * fraction:.1f} %" if abs(fraction) < 0.0995 else f"{100 * fraction:.0f} %"
+
+
+def is_share(metric: str) -> bool:
+    """Whether a metric is shown in percent."""
+    return metric.endswith("accuracy")
+
+
+def quality(value: float | None, stderr: float | None, metric: str) -> str:
+    """A quality with its standard error: 91.2 ± 0.4 % for an accuracy, else four digits."""
+    if not is_number(value):
+        return "–"
+    if is_share(metric):
+        error = f" ± {100 * stderr:.1f}" if is_number(stderr) else ""
+        return f"{100 * value:.1f}{error} %"
+    error = f" ± {stderr:.2g}" if is_number(stderr) else ""
+    return f"{value:.4g}{error}"
+
+
+def option(value: object) -> str:
+    """The value of a choice; per-layer choices one after the other, a dash for a layer without the choice."""
+    if isinstance(value, list | tuple):
+        return ", ".join(option(item) for item in value)
+    if value is None or isinstance(value, bool):
+        return {None: "–", True: "yes", False: "no"}[value]
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def words(architecture: Mapping[str, Any]) -> str:
+    """An architecture in one line: embed_dim 64 · depth 2 · mlp_ratio 4, 2."""
+    return " · ".join(f"{name} {option(value)}" for name, value in architecture.items())
+
+
+def cell(column: Column, row: Row, *, digits: int | None = None) -> str:
+    """A value of the front in words, a dash for none. digits: behind the point of latencies."""
+    value, error = column.value(row), column.uncertainty(row)
+    if value is None:
+        return "–"
+    match column.kind:
+        case Kind.TEXT | Kind.SUBNET | Kind.DEVICE:
+            return str(value)
+        case Kind.ARCHITECTURE:
+            return words(value)
+        case Kind.COUNT:
+            return amount(value)
+        case Kind.BYTES:
+            return f"{value / MIB:,.1f} MiB"
+        case Kind.NUMBER:
+            return f"{value:.3g} {column.unit}".rstrip()
+        case Kind.QUALITY:
+            return quality(value, error, row["metric"])
+        case Kind.LATENCY:
+            return milliseconds(value, error, digits=digits)
+        case Kind.PREDICTION:
+            return milliseconds(value, digits=digits)
+        case Kind.INTERVAL:
+            return f"{value[0]:.3g} to {milliseconds(value[1])}"
+
+
+def framed(figure: go.Figure, title: str, subtitle: str = "") -> go.Figure:
+    """The figure with the layout that all of ours share; the texts are already escaped."""
+    small = {"text": subtitle, "font": {"size": 12, "color": "#5D6975"}}
+    figure.update_layout(
+        title={"text": title, "subtitle": small, "x": 0, "xref": "paper", "font": {"size": 15}},
+        template="plotly_white",
+        font={"family": FONT, "size": 13, "color": BLACK},
+        margin={"l": 64, "r": 24, "t": 64, "b": 56},
+        legend={"orientation": "h", "x": 0, "yref": "container", "y": 0.01, "yanchor": "bottom"},
+        hoverlabel={"align": "left", "bgcolor": "white", "font": {"size": 12}},
+        hovermode="closest",
+    )
+    line, font = "#C5CCD3", {"size": 13}
+    figure.update_xaxes(
+        showline=True, linecolor=line, zeroline=False, ticks="outside", tickcolor=line, title_font=font
+    )
+    return figure.update_yaxes(zeroline=False, automargin=True, title_font=font)
+
+
+def empty(title: str, message: str) -> go.Figure:
+    """A figure that says why there is nothing to see; both texts are already escaped."""
+    figure = framed(go.Figure(), title)
+    figure.add_annotation(
+        text=message, x=0.5, y=0.5, xref="paper", yref="paper", showarrow=False, font={"color": GREY}
+    )
+    return figure.update_layout(xaxis={"visible": False}, yaxis={"visible": False})

@@ -1,0 +1,166 @@
+"""What a search has looked at, as arrays of numbers: read once, and then only the rows that are new."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import sqlalchemy as sa
+from numpy.typing import NDArray
+from sqlalchemy.engine import Connection
+
+from nas.store import Job, Store
+from nas.store import tables as t
+from nas.store.connection.patience import again
+
+ROWS_A_PART = 10_000
+IDS_A_QUERY = 1_000
+COLUMNS = ("id", "subnet_id", "position", "value", "latency_ms")
+SHOWN = ["subnet", "latency_ms", "value", "stderr", "architecture"]
+
+Floats = NDArray[np.float64]
+Tip = tuple[int, datetime] | None
+Row = tuple[float, ...]  # COLUMNS; a row that replaces another has another one's numbers
+Described = tuple[str, float | None, dict[str, Any] | None]  # key, standard error, architecture
+
+
+@dataclass(frozen=True, eq=False)
+class Points:
+    """The evaluations on the search split by position.
+
+    rows: COLUMNS (n, 5), NaN for what is missing.  tip: of the table, when they were read.
+    newest: when the newest of them was written.
+    """
+
+    rows: Floats
+    tip: Tip
+    newest: datetime | None
+
+    @property
+    def drawable(self) -> Floats:
+        """The rows that have a latency and a quality."""
+        return self.rows[~np.isnan(self.rows[:, 3:]).any(axis=1)]
+
+
+def tip(connection: Connection, table: sa.Table) -> Tip:
+    """Id and time of the last row of a table, which any new row changes."""
+    query = sa.select(table.c.id, table.c.created_at).order_by(table.c.id.desc()).limit(1)
+    row = connection.execute(query).first()
+    return None if row is None else (row[0], row[1])
+
+
+@again
+def search_points(store: Store, job: Job, device: str | None, before: Points | None = None) -> Points:
+    """The points now; `before` are those of an earlier call, of which nothing is read again.
+
+    device: the job's name for one of several devices, whose latency is taken.
+    """
+    with store.read() as connection:
+        last = tip(connection, t.evaluations)
+        if before is not None and before.tip == last:
+            return before
+        asked = _of_search(job.id)
+        c = t.evaluations.c
+        count, newest = connection.execute(
+            sa.select(sa.func.count(), sa.func.max(c.created_at)).where(asked)
+        ).one()
+        if before is not None and before.newest is not None and before.tip is not None:
+            # A row that replaces another may get any id, but it is written later.
+            new = _read(connection, asked & ((c.id > before.tip[0]) | (c.created_at > before.newest)), device)
+            kept = before.rows[~np.isin(before.rows[:, 1], new[:, 1])]
+            if len(kept) + len(new) == count:
+                return Points(_ordered(np.concatenate([kept, new])), last, newest)
+        return Points(_ordered(_read(connection, asked, device)), last, newest)
+
+
+@again
+def shown_points(
+    store: Store, points: Points, most: int, chosen: str | None, before: dict[Row, Described]
+) -> pd.DataFrame:
+    """At most about `most` of the points as a frame: evenly thinned, but with all that no other one beats.
+
+    chosen: the key of a subnet that must be there.  Architectures are read where all points are shown.
+    before: what rows were described by in an earlier call; afterwards by what they are in this one.
+    """
+    rows = points.drawable
+    is_whole = len(rows) <= most
+    if not is_whole:
+        keep = np.zeros(len(rows), dtype=np.bool_)
+        keep[:: -(-len(rows) // most)] = True
+        keep[_unbeaten(rows)] = True
+        if chosen is not None:
+            keep |= np.isin(rows[:, 1], _subnet_ids(store, chosen))
+        rows = rows[keep]
+    shown: list[Row] = list(map(tuple, rows.tolist()))
+    missing = [row for row in shown if row not in before]
+    new = _described(store, [int(row[0]) for row in missing], with_architecture=is_whole)
+    read = {row: new[int(row[0])] for row in missing if int(row[0]) in new}
+    described = {row: before.get(row) or read[row] for row in shown if row in before or row in read}
+    before.clear()
+    before.update(described)
+    frame = pd.DataFrame(
+        [(key, row[4], row[3], stderr, arch) for row, (key, stderr, arch) in described.items()], columns=SHOWN
+    )
+    if is_whole:
+        return frame
+    short = {name: _short(frame[name]) for name in ("latency_ms", "value")}
+    return frame.assign(**short, architecture=None)
+
+
+def _of_search(job_id: int) -> sa.ColumnElement[bool]:
+    c = t.evaluations.c
+    return sa.and_(c.job_id == job_id, c.split == "search", c.weights == "inherited")
+
+
+def _read(connection: Connection, asked: sa.ColumnElement[bool], device: str | None) -> Floats:
+    c = t.evaluations.c
+    objectives = sa.type_coerce(c.objectives, sa.JSON)
+    latency = objectives["latency_ms"].as_float()
+    if device is not None:
+        latency = sa.func.coalesce(objectives[f"latency_ms@{device}"].as_float(), latency)
+    query = sa.select(c.id, c.subnet_id, c.position, c.value, latency).where(asked)
+    parts = [
+        np.array([tuple(row) for row in part], dtype=np.float64)
+        for part in connection.execute(query).partitions(ROWS_A_PART)
+    ]
+    return np.concatenate(parts) if parts else np.empty((0, len(COLUMNS)))
+
+
+def _ordered(rows: Floats) -> Floats:
+    """By position, rows without one last, and then by id."""
+    ordered: Floats = rows[np.lexsort((rows[:, 0], rows[:, 2]))]  # NaN is sorted behind all numbers
+    return ordered
+
+
+def _unbeaten(rows: Floats) -> NDArray[np.int64]:
+    """Places of the rows that no other beats in latency and quality."""
+    order = np.lexsort((-rows[:, 3], rows[:, 4]))
+    best = np.maximum.accumulate(rows[order, 3])
+    first = np.concatenate([[True], best[1:] > best[:-1]])
+    unbeaten: NDArray[np.int64] = order[first]
+    return unbeaten
+
+
+def _subnet_ids(store: Store, key: str) -> list[int]:
+    with store.read() as connection:
+        return list(connection.scalars(sa.select(t.subnets.c.id).where(t.subnets.c.key == key)))
+
+
+def _described(store: Store, ids: Sequence[int], *, with_architecture: bool) -> dict[int, Described]:
+    """Key, standard error and architecture (or None) by the evaluation's id."""
+    e, s = t.evaluations.c, t.subnets.c
+    architecture = s.architecture if with_architecture else sa.null()
+    query = sa.select(e.id, s.key, e.stderr, architecture).join(t.subnets, s.id == e.subnet_id)
+    described: dict[int, Described] = {}
+    with store.read() as connection:
+        for begin in range(0, len(ids), IDS_A_QUERY):
+            some = e.id.in_(ids[begin : begin + IDS_A_QUERY])
+            described |= {row[0]: (row[1], row[2], row[3]) for row in connection.execute(query.where(some))}
+    return described
+
+
+def _short(values: pd.Series) -> list[float]:
+    """Rounded to what a screen can show."""
+    return [float(f"{value:.6g}") for value in values]

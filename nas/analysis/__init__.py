@@ -1,0 +1,1 @@
+"""What finished jobs say when they are asked: which front is better, whether a limit is met, why a subnet."""

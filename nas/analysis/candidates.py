@@ -1,0 +1,230 @@
+"""Architectures that could be on a front: all of a space or a sample, and those that were evaluated."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import moocore
+import numpy as np
+from numpy.typing import NDArray
+
+from nas.proposals.one_thread import one_thread
+from nas.proposals.problem import SearchProblem
+from nas.search.belief import FEWEST, fitted
+from nas.search.objectives import Objectives
+from nas.spaces.job_space import check_limits
+from nas.store import Job, SearchedSubnet, Store
+from predictors.accuracy import AccuracyPredictor
+from predictors.accuracy_kernels import one_hot
+from search_spaces import SearchSpace
+from search_spaces.architecture import group_of
+from search_spaces.errors import NotFoundError
+from search_spaces.space import INACTIVE, Codes
+
+MOST = 200_000  # architectures; of a larger space so many are sampled
+MOST_LEARNED = 500  # evaluations that the accuracy predictor is fitted to; of more a sample
+MOST_READ = 10_000  # evaluated subnets that are looked at; of more, those best for their MACs
+BINS = 100  # groups of like MACs
+MOVED = 256  # of a sample, which are moved towards limits that chance hardly ever keeps
+SEED = 0
+CHUNK = 4096  # rows at once: what a processor's cache holds
+FEW = 10_000  # candidates that are predicted exactly; of more those that may be on the front
+TRIED = 2_000  # candidates from which a rough model of the predictor is made
+DEVIATIONS = 6.0  # of the rough model's error, within which a candidate may still be on the front
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluated:
+    """What was evaluated: codes (n, choices) without repeats, with a row of the store for each.
+
+    teachers: places of those that the accuracy predictor is fitted to.
+    count: of all evaluated subnets; of very many not all are here.
+    """
+
+    codes: Codes
+    rows: tuple[SearchedSubnet, ...]
+    teachers: NDArray[np.int64]
+    count: int
+
+
+def evaluated_subnets(
+    store: Store, job: Job, space: SearchSpace, metric: str, *, alone: bool = False, most: int = MOST_READ
+) -> Evaluated:
+    """What the job, and all others with the same supernet, have evaluated; the most precise of several.
+
+    alone: the job only.  most: of more subnets a sample, and those of highest quality for their MACs.
+    Raises NotFoundError for fewer than a predictor needs.
+    """
+    use = None if alone else store.supernet_of(job)
+    uses = [] if use is None else [one for one in store.supernet_uses() if one.supernet.id == use.supernet.id]
+    everything = store.searched({job.id, *(one.job_id for one in uses)}, metric)
+    if len(everything) < FEWEST:
+        begun = [stage.name for stage in store.stages(job) if stage.state == "running"]
+        has = f"has evaluated {len(everything)} subnets"
+        has += f" and is at stage '{begun[-1]}'" if begun else ""
+        raise NotFoundError(
+            f"Job '{job.name}' {has}; an accuracy predictor needs {FEWEST}.",
+            f"`nas show {job.id}` tells how far it is.",
+        )
+    # Who teaches does not depend on quality: the luckiest would make a predictor too hopeful.
+    teachers = np.sort(np.random.default_rng(SEED).permutation(len(everything))[:MOST_LEARNED])
+    places = np.arange(len(everything))
+    if len(everything) > most:
+        places = np.union1d(teachers, _best_for_their_macs(everything, most))
+    rows = tuple(everything[i] for i in places.tolist())
+    codes = _encoded(space, store.architectures([row.id for row in rows]))
+    return Evaluated(codes, rows, np.searchsorted(places, teachers), len(everything))
+
+
+def _best_for_their_macs(rows: Sequence[SearchedSubnet], count: int) -> NDArray[np.int64]:
+    """Places of about `count` of them: in each of BINS groups of like MACs those of highest quality."""
+    macs, quality = (np.array([row[i] for row in rows], dtype=np.float64) for i in (2, 3))
+    groups = np.array_split(np.argsort(macs, kind="stable"), BINS)
+    each = -(-count // BINS)
+    return np.concatenate([group[np.argsort(-quality[group], kind="stable")[:each]] for group in groups])
+
+
+def _encoded(space: SearchSpace, architectures: Sequence[Mapping[str, Any]]) -> Codes:
+    """The codes (n, choices) of canonical architectures as plain data, choice by choice: there are many."""
+    codes = np.full((len(architectures), len(space.choices)), INACTIVE, dtype=np.int64)
+    parts = [group_of(choice.name) for choice in space.choices]
+    columns: dict[str, Sequence[Any]] = {}
+    for group in dict.fromkeys(group for group, _ in parts):
+        values = [values.get(group) for values in architectures]
+        count = max((index + 1 for name, index in parts if name == group and index is not None), default=0)
+        # A per-layer choice is a list, as long as there are layers.
+        listed = [[*(value or ()), *[None] * count][:count] for value in values] if count else values
+        columns[group] = list(zip(*listed, strict=True)) if count else listed
+    for i, (choice, (group, index)) in enumerate(zip(space.choices, parts, strict=True)):
+        places: dict[Any, int] = {option: place for place, option in enumerate(choice.options)}
+        places[None] = INACTIVE
+        column = columns[group] if index is None else columns[group][index]
+        codes[:, i] = [places[value] for value in column]
+    return codes
+
+
+def learned(space: SearchSpace, evaluated: Evaluated) -> AccuracyPredictor:
+    """The accuracy predictor of what was evaluated."""
+    rows = [evaluated.rows[i] for i in evaluated.teachers.tolist()]
+    codes = evaluated.codes[evaluated.teachers]
+    return fitted(space, codes, [row.quality for row in rows], [row.stderr for row in rows])
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """Architectures within the limits, those first that were evaluated.
+
+    rows: the evaluation of each (n,), as its place among all that were evaluated; -1: there is none.
+    sampled: whether the space is larger.
+    """
+
+    codes: Codes
+    rows: NDArray[np.int64]
+    sampled: bool
+
+
+def candidates(searched: SearchProblem, evaluated: Codes) -> Candidates:
+    """All architectures of a space within the limits, or the evaluated ones and MOST that are sampled.
+
+    Raises UsageError where none is found within the limits.
+    """
+    space = searched.space
+    rng = np.random.default_rng(SEED)
+    sampled = not space.listable or space.size > MOST
+    drawn = space.sample_choices(rng, MOST) if sampled else space.all_codes()
+    codes, rows = _within(searched, evaluated, drawn)
+    if sampled and len(codes) < FEW:
+        check_limits(space, searched.limits, lambda some: dict(searched.limited(some)))
+        moved = searched.moved(drawn[:MOVED], rng)
+        codes, rows = _within(searched, evaluated, np.concatenate([drawn, moved]))
+    if not len(codes):
+        check_limits(space, searched.limits, lambda some: dict(searched.limited(some)))
+    return Candidates(codes, rows, sampled)
+
+
+def _within(searched: SearchProblem, evaluated: Codes, drawn: Codes) -> tuple[Codes, NDArray[np.int64]]:
+    """Of the architectures without repeats those within the limits, and which was evaluated as which."""
+    both = np.concatenate([evaluated, drawn])
+    whole = np.ascontiguousarray(both.astype(np.int16))
+    as_one = whole.view(np.dtype((np.void, whole.itemsize * whole.shape[1]))).ravel()
+    first = np.sort(np.unique(as_one, return_index=True)[1])
+    within = searched.within_limits(both[first])
+    kept = first[within]
+    return both[kept], np.where(kept < len(evaluated), kept, -1)
+
+
+@dataclass(frozen=True, eq=False)
+class Believed:
+    """Candidates that may be on the front, as they are believed to be.
+
+    places: which of the candidates they are (n,).  quality: (n,), as the accuracy predictor believes.
+    points: objectives (n, objectives) between 0, the best, and 1.
+    """
+
+    places: NDArray[np.int64]
+    quality: Floats
+    points: Floats
+
+
+def believed(objectives: Objectives, model: AccuracyPredictor, everything: Candidates) -> Believed:
+    """The candidates that may be on the front: of all, and of those that were evaluated.
+
+    Of many the predictor is first replaced by a rough, additive model of itself, and asked itself about those
+    that are within DEVIATIONS of that model's error of a front.
+    """
+    codes, place = everything.codes, objectives.names.index(objectives.quality)
+    costs = objectives.costs(codes)
+    quality, kept = np.zeros(len(codes)), np.arange(len(codes))
+    columns = [quality if name == objectives.quality else costs[name] for name in objectives.names]
+    points = objectives.minimised(np.column_stack(columns).astype(np.float64))
+    with one_thread():
+        if len(codes) > FEW:
+            rough, error = _rough(objectives.space, model, codes)
+            points[:, place] = 1 - rough
+            behind = behind_front(points, place)
+            of_evaluated = everything.rows >= 0
+            behind[of_evaluated] = np.minimum(behind[of_evaluated], behind_front(points[of_evaluated], place))
+            nearest = np.argsort(behind, kind="stable")[:FEW]
+            kept = np.sort(nearest[behind[nearest] <= DEVIATIONS * error])
+        quality = means(model, codes[kept])
+    points = points[kept]
+    points[:, place] = 1 - quality
+    return Believed(kept, quality, points)
+
+
+def means(model: AccuracyPredictor, codes: Codes) -> Floats:
+    """What the predictor believes (n,), some rows at a time."""
+    parts = [model.mean(codes[start : start + CHUNK]) for start in range(0, len(codes), CHUNK)]
+    return np.concatenate([np.empty(0), *parts])
+
+
+def _rough(space: SearchSpace, model: AccuracyPredictor, codes: Codes) -> tuple[Floats, float]:
+    """An additive model of the predictor (n,), and the root of its mean squared error."""
+    some = codes[np.random.default_rng(SEED).permutation(len(codes))[:TRIED]]
+    exact, columns = means(model, some), one_hot(space, some)
+    centre = float(exact.mean())
+    weights = np.linalg.lstsq(columns, exact - centre, rcond=None)[0]
+    error = float(np.sqrt(np.mean(np.square(columns @ weights + centre - exact))))
+    last = np.cumsum([len(choice.options) for choice in space.choices])
+    rough = np.full(len(codes), centre)
+    for i, choice in enumerate(space.choices):  # a look-up for each choice is what the product would be
+        of_options = np.append(weights[last[i] - len(choice.options) : last[i]], 0.0)
+        rough += of_options[codes[:, i]]
+    return rough, error
+
+
+def behind_front(points: Floats, place: int) -> Floats:
+    """How much better in column `place` each row (n,) had to be to be on the front of all; 0: it is there."""
+    if not len(points):
+        return np.empty(0)
+    front = points[moocore.is_nondominated(points)]
+    others = [column for column in range(points.shape[1]) if column != place]
+    behind = []
+    for start in range(0, len(points), CHUNK):
+        some = points[start : start + CHUNK]
+        cheaper = np.all(front[None, :, others] <= some[:, None, others], axis=2)
+        behind.append(some[:, place] - np.where(cheaper, front[:, place], np.inf).min(axis=1))
+    distances: Floats = np.maximum(np.concatenate(behind), 0.0)
+    return distances

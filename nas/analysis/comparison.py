@@ -1,0 +1,271 @@
+"""Two fronts against each other: hypervolume, and which share of one the other beats, with their errors.
+
+A front here are the finalists of a job that none of its own beats, by what is shown of them: the quality on
+the report split, and the costs that either job optimises. Errors are those that the standard errors of the
+qualities make: all qualities are drawn anew within them, and the numbers computed again (a parametric
+bootstrap: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import moocore
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from nas.limits import QUALITIES
+from nas.results.comparability import check_comparable, check_costs_known
+from nas.results.front import costs_of, front, shown_devices
+from nas.results.members import Member, nondominated
+from nas.store import Job, Store
+from search_spaces.errors import NotFoundError, UsageError, did_you_mean
+
+DRAWS = 1000
+SEED = 0
+BEYOND = 1.1  # the reference cost over that of the costliest subnet, so that this one counts, too
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number and its standard error; 0 where no quality of the fronts has one."""
+
+    value: float
+    stderr: float
+
+    def to_dict(self) -> dict[str, float]:
+        """Plain data."""
+        return {"value": self.value, "stderr": self.stderr}
+
+
+@dataclass(frozen=True)
+class JobFront:
+    """One of the two fronts.
+
+    hypervolume: as a share of the box.  beaten: the share of its members that one of the other front beats.
+    """
+
+    job: str
+    members: tuple[Member, ...]
+    hypervolume: Estimate
+    beaten: Estimate
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two fronts over one box, between quality 1 at no cost and the reference.
+
+    costs: what is compared beside the quality.  device, latency: whose latencies, and whether they are
+    `measured` or `predicted`; None where no latency is compared.
+    reference: the worst corner of the box, by name.  difference: hypervolume of the first less the second's.
+    """
+
+    metric: str
+    costs: tuple[str, ...]
+    device: str | None
+    latency: str | None
+    reference: Mapping[str, float]
+    fronts: tuple[JobFront, JobFront]
+    together: Estimate
+    difference: Estimate
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON of `nas compare --json`."""
+        return {
+            "metric": self.metric,
+            "costs": list(self.costs),
+            "device": self.device,
+            "latency": self.latency,
+            "reference": dict(self.reference),
+            "fronts": [
+                {
+                    "job": one.job,
+                    "subnets": [member.subnet for member in one.members],
+                    "hypervolume": one.hypervolume.to_dict(),
+                    "beaten": one.beaten.to_dict(),
+                }
+                for one in self.fronts
+            ],
+            "together": self.together.to_dict(),
+            "difference": self.difference.to_dict(),
+        }
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row a member of either front: job, subnet, quality, stderr, and each cost by its name."""
+        rows = [
+            {"job": one.job, "subnet": m.subnet, "quality": m.quality, "stderr": m.stderr}
+            | {name: m.told(name) for name in self.costs}
+            for one in self.fronts
+            for m in one.members
+        ]
+        return pd.DataFrame(rows, columns=["job", "subnet", "quality", "stderr", *self.costs])
+
+
+def compare(
+    store: Store,
+    first: Job,
+    second: Job,
+    *,
+    device: str | None = None,
+    reference: Mapping[str, float] | None = None,
+) -> Comparison:
+    """The fronts of two jobs against each other, over the costs that either of them optimises.
+
+    device: the name of one that both were measured on; by default each job's own.
+    reference: values by name in place of the default ones, quality 0 and 1.1 times the greatest cost.
+    Raises UsageError for jobs that do not compare, for one job twice and for an impossible reference,
+    NotFoundError for a job without finalists and for a device that a job was not measured on.
+    """
+    if first.id == second.id:
+        raise UsageError(f"Job '{first.name}' cannot be compared with itself.", "Name two jobs.")
+    costs = costs_of([first, second])
+    finalists = [_finalists(store, job, device) for job in (first, second)]
+    used = {i for job in (first, second) for i in shown_devices(store, [job], device).values()}
+    check_comparable(store, (first, second), {i for i in used if i is not None})
+    check_costs_known([member for members in finalists for member in members], costs)
+    latency, finalists = _alike(finalists) if "latency_ms" in costs else (None, finalists)
+    fronts = [nondominated(members, costs) for members in finalists]
+    metric = fronts[0][0].metric
+    corner = _reference([*fronts[0], *fronts[1]], metric, costs, reference or {})
+    numbers = _numbers(_Points.of(fronts, metric, corner), [len(members) for members in fronts])
+    of_jobs = tuple(
+        JobFront(job.name, tuple(members), numbers[f"hypervolume {i}"], numbers[f"beaten {i}"])
+        for i, (job, members) in enumerate(zip((first, second), fronts, strict=True))
+    )
+    shown = None if latency is None else next((m.device for m in fronts[0] if m.device), None)
+    return Comparison(
+        metric,
+        costs,
+        shown,
+        latency,
+        corner,
+        (of_jobs[0], of_jobs[1]),
+        numbers["together"],
+        numbers["difference"],
+    )
+
+
+def _finalists(store: Store, job: Job, device: str | None) -> list[Member]:
+    members = list(front(store, job, device=device).members)
+    if not members:
+        raise NotFoundError(
+            f"There is no front of '{job.name}' yet.", f"`nas show {job.id}` tells how far it is."
+        )
+    return members
+
+
+def _alike(finalists: Sequence[Sequence[Member]]) -> tuple[str, list[list[Member]]]:
+    """Whether latencies are compared as measured, where all subnets were, or as predicted; the members with
+    no other latency than that.
+    """
+    everyone = [member for members in finalists for member in members]
+    if all(member.measured_ms is not None for member in everyone):
+        return "measured", [list(members) for members in finalists]
+    predicted = [[replace(m, measured_ms=None) for m in members] for members in finalists]
+    check_costs_known([member for members in predicted for member in members], ["predicted_ms"])
+    return "predicted", predicted
+
+
+def _reference(
+    members: Sequence[Member], metric: str, costs: Sequence[str], given: Mapping[str, float]
+) -> dict[str, float]:
+    costliest = {name: max(_cost(member, name) for member in members) for name in costs}
+    corner = {metric: 0.0} | {name: BEYOND * (cost or 1.0) for name, cost in costliest.items()}
+    for name, value in given.items():
+        if name not in corner:
+            raise UsageError(f"'{name}' is not compared here.", did_you_mean(name, corner))
+        if not (0 <= value < 1 if name in QUALITIES else value > 0):
+            raise UsageError(
+                f"The reference {name}={value:g} leaves no box.",
+                "A reference is the worst that counts: a quality below 1, a cost above 0.",
+            )
+    return corner | dict(given)
+
+
+def _cost(member: Member, name: str) -> float:
+    value = member.told(name)
+    assert value is not None, "members without it are not on a front"
+    return float(value)
+
+
+@dataclass(frozen=True)
+class _Points:
+    """Members of both fronts in the box: everything from 0, the best, to 1, the reference.
+
+    losses, errors: of quality, (n,).  costs: (n, costs).  same: for each the first member that is the same
+    subnet with the same quality, whose draws it shares, (n,).
+    """
+
+    losses: Floats
+    errors: Floats
+    costs: Floats
+    same: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, fronts: Sequence[Sequence[Member]], metric: str, corner: Mapping[str, float]) -> "_Points":
+        members, height = [m for front in fronts for m in front], 1 - corner[metric]
+        costs = [
+            [_cost(m, name) / worst for name, worst in corner.items() if name != metric] for m in members
+        ]
+        keys = [(m.subnet, m.quality, m.stderr) for m in members]
+        return cls(
+            np.array([(1 - m.quality) / height for m in members]),
+            np.array([(m.stderr or 0.0) / height for m in members]),
+            np.array(costs, dtype=np.float64),
+            np.array([keys.index(key) for key in keys]),
+        )
+
+    def drawn(self, rng: np.random.Generator) -> Floats:
+        """Losses (n,) as they might have been, within their errors."""
+        noise: Floats = rng.standard_normal(len(self.losses))[self.same]
+        return np.maximum(self.losses + self.errors * noise, 0.0)
+
+
+def _numbers(points: _Points, counts: Sequence[int]) -> dict[str, Estimate]:
+    """Everything that is told of the two fronts, as shown, with its spread over the draws."""
+    is_first = np.arange(len(points.losses)) < counts[0]
+    cheaper, cheapest = _cheaper(points.costs)
+
+    def of_losses(losses: Floats) -> dict[str, float]:
+        volumes = [_hypervolume(losses, points.costs, which) for which in (is_first, ~is_first)]
+        beaten = _beats(losses, cheaper, cheapest)
+        return {
+            "hypervolume 0": volumes[0],
+            "hypervolume 1": volumes[1],
+            "together": _hypervolume(losses, points.costs, np.ones(len(losses), dtype=np.bool_)),
+            "difference": volumes[0] - volumes[1],
+            "beaten 0": float(beaten[~is_first][:, is_first].any(axis=0).mean()),
+            "beaten 1": float(beaten[is_first][:, ~is_first].any(axis=0).mean()),
+        }
+
+    return _with_errors(of_losses, points)
+
+
+def _with_errors(numbers: Callable[[Floats], dict[str, float]], points: _Points) -> dict[str, Estimate]:
+    shown = numbers(points.losses)
+    if not points.errors.any():
+        return {name: Estimate(value, 0.0) for name, value in shown.items()}
+    rng = np.random.default_rng(SEED)
+    drawn = pd.DataFrame([numbers(points.drawn(rng)) for _ in range(DRAWS)])
+    return {name: Estimate(value, float(drawn[name].std(ddof=1))) for name, value in shown.items()}
+
+
+def _cheaper(costs: Floats) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Whether one costs nowhere more than another, and whether besides somewhere less: (n, n) each."""
+    apart = costs[:, None] - costs[None]
+    cheaper: NDArray[np.bool_] = np.all(apart <= 0, axis=2)
+    return cheaper, cheaper & np.any(apart < 0, axis=2)
+
+
+def _beats(losses: Floats, cheaper: NDArray[np.bool_], cheapest: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Whether one beats another, (n, n): worse in nothing, better in something."""
+    apart = losses[:, None] - losses[None]
+    return (cheaper & (apart < 0)) | (cheapest & (apart <= 0))
+
+
+def _hypervolume(losses: Floats, costs: Floats, which: NDArray[np.bool_]) -> float:
+    values = np.minimum(np.column_stack([losses, costs])[which], 1.0)
+    return float(moocore.hypervolume(values, ref=np.ones(values.shape[1])))

@@ -1,0 +1,1 @@
+"""The verbs that ask finished jobs, each in a file of its name."""

@@ -1,0 +1,119 @@
+"""`nas generate`, `nas predict`, `nas measure`: subnets for new limits, and how fast one is."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nas.cli.options import AsJSON, JobName, StoreURL, Where, parse_architecture, store_url
+from nas.cli.output import amount, emit_json, emit_pairs, emit_table, heading, interruptible, note, with_error
+
+if TYPE_CHECKING:
+    from nas.generation import Emitted
+    from nas.store import Job, Store
+
+
+def generate(
+    ctx: typer.Context,
+    job: JobName,
+    where: Where = None,
+    count: Annotated[int, typer.Option("-n", "--count", min=1, help="How many at most.")] = 10,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Another one, other architectures.")] = 0,
+    temperature: Annotated[
+        float, typer.Option("--temperature", help="Above 1 more different ones, below 1 safer ones.")
+    ] = 1.0,
+    store: StoreURL = None,
+    as_json: AsJSON = False,
+) -> None:
+    """Emit architectures for constraints that the job was not searched for."""
+    from nas.limits import Limit
+
+    limits = [Limit.parse(text) for text in where or ()]
+    from nas.store import Store
+
+    with Store.open(store_url(store), read_only=True) as opened:
+        stored = opened.job(job)
+        from nas import generation
+
+        made = generation.generate(opened, stored, limits, count, seed=seed, temperature=temperature)
+    if as_json:
+        emit_json(made.to_dict())
+        return
+    columns = ("SUBNET", "PARAMS", "MACS", "PREDICTED MS", f"PREDICTED {heading(made.metric)}", "EVALUATED")
+    emit_table(columns, map(_row, made.subnets), right=columns[1:])
+    kept = f"{100 * made.feasible_rate:.0f} % of the raw samples keep what was asked for."
+    if made.moved:
+        kept = "No raw sample keeps what was asked for: these were moved there choice by choice."
+    hint = f"--json prints the architectures; `nas extract {stored.id} --arch JSON -o DIR` takes one out."
+    note(f"\n{kept}\n{hint}", quiet=ctx.obj.quiet)
+
+
+def predict(
+    job: JobName,
+    arch: Annotated[str, typer.Argument(metavar="ARCH", help="An architecture as JSON, or a subnet's key.")],
+    store: StoreURL = None,
+    as_json: AsJSON = False,
+) -> None:
+    """Predict the latency of an architecture with a job's predictor."""
+    from nas.store import Store
+
+    with Store.open(store_url(store), read_only=True) as opened:
+        stored = opened.job(job)
+        architecture = _architecture(opened, stored, arch)
+        from nas import jobs
+
+        _emit(jobs.predict(opened, stored, architecture), as_json=as_json)
+
+
+def measure(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="What `nas extract` wrote.")],
+    backend: Annotated[
+        str, typer.Option("--device", metavar="BACKEND", help="See `nas devices`.")
+    ] = "torch_cpu",
+    threads: Annotated[int, typer.Option("--threads", min=1)] = 1,
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Samples in one forward pass.")] = 64,
+    precision: Annotated[str, typer.Option("--precision", metavar="NAME")] = "fp32",
+    as_json: AsJSON = False,
+) -> None:
+    """Measure the latency of an extracted subnet on this machine."""
+    from search_spaces.errors import NotFoundError
+
+    if not folder.is_dir():
+        raise NotFoundError(f"There is no folder '{folder}'.", "`nas extract JOB --knee -o DIR` writes one.")
+    from nas import jobs
+
+    options = {"backend": backend, "threads": threads, "batch": batch, "precision": precision}
+    with interruptible("Interrupted; nothing was measured."):
+        data = jobs.measure(folder, options)
+    _emit(data, as_json=as_json)
+
+
+def _row(one: "Emitted") -> tuple[object, ...]:
+    return (
+        one.subnet,
+        amount(one.params),
+        amount(one.macs),
+        with_error(one.latency_ms, one.latency_std_ms),
+        with_error(one.quality, one.quality_std, percent=True),
+        with_error(one.evaluated, None, percent=True),
+    )
+
+
+def _architecture(opened: "Store", job: "Job", text: str) -> dict[str, Any]:
+    if text.lstrip().startswith(("{", "[", '"')):
+        return parse_architecture(text)
+    return opened.subnet(job, text).architecture
+
+
+def _emit(data: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        emit_json(data)
+    else:
+        emit_pairs({key: _cell(value) for key, value in data.items()})
+
+
+def _cell(value: object) -> object:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return json.dumps(value) if isinstance(value, dict | list) else value

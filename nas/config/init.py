@@ -1,0 +1,121 @@
+"""Where a supernet's weights begin, as sections of a job file."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from nas.config.strict import Options
+from supernet.training.recipe import Recipe
+from supernet.training.sections import AList, Count, Positive, Section, Text
+
+RECIPE = Recipe()
+
+
+class TimmInit(Section):
+    """Weights of a timm model, pretrained or freshly drawn by timm.
+
+    timm: a name of timm's, `local-dir:FOLDER` for a folder that timm wrote, `hf-hub:OWNER/NAME`. The model is
+    built for the images and classes of the data: `supernet.pretrained.timm_vit.load_timm` tells what becomes
+    of pretrained weights that were made for others.
+    """
+
+    timm: Text
+    pretrained: bool = True
+
+
+class CheckpointInit(Section):
+    """Weights from a folder that `nas extract` or timm wrote."""
+
+    checkpoint: Text
+
+    @property
+    def folder(self) -> Path:
+        """The folder."""
+        return Path(self.checkpoint).expanduser()
+
+
+class TrainedAnchor(Section):
+    """An anchor that the job trains itself: the numbers of a plain ViT, and how it is trained.
+
+    What it does not say is as in a `Recipe`. Precision, device and threads are those of the job's train
+    section.
+    """
+
+    vit: Options
+    steps: Count = RECIPE.steps
+    batch_size: Count = RECIPE.batch_size
+    lr: Positive = RECIPE.lr
+    warmup: Annotated[int, Field(ge=0, le=1_000_000_000)] = RECIPE.warmup
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.warmup >= self.steps:
+            raise ValueError(f"warmup ({self.warmup}) must be less than steps ({self.steps})")
+        return self
+
+
+def _key_tag(value: Any, *keys: str) -> str | None:
+    """The first of the keys that the section, or its model, has."""
+    fields = value if isinstance(value, dict) else getattr(type(value), "model_fields", ())
+    return next((f"<{key}>" for key in keys if key in fields), None)
+
+
+def _anchor_tag(value: Any) -> str | None:
+    return _key_tag(value, "vit", "checkpoint", "timm")
+
+
+AnchorInit = Annotated[
+    Annotated[TrainedAnchor, Tag("<vit>")]
+    | Annotated[CheckpointInit, Tag("<checkpoint>")]
+    | Annotated[TimmInit, Tag("<timm>")],
+    Discriminator(
+        _anchor_tag,
+        custom_error_type="anchor",
+        custom_error_message="must be {timm: NAME}, {checkpoint: FOLDER} or {vit: {embed_dim: ...}}",
+    ),
+]
+
+
+def _baseline_tag(value: Any) -> str | None:
+    return _key_tag(value, "checkpoint", "timm")
+
+
+# A reference network, which is told beside the front: a model of timm, or one in a folder.
+BaselineInit = Annotated[
+    Annotated[CheckpointInit, Tag("<checkpoint>")] | Annotated[TimmInit, Tag("<timm>")],
+    Discriminator(
+        _baseline_tag,
+        custom_error_type="baseline",
+        custom_error_message="must be {timm: NAME} or {checkpoint: FOLDER}",
+    ),
+]
+
+
+class AnchorsInit(Section):
+    """Models that are stitched to each other, from the smallest to the largest.
+
+    images: training images by which the stitching layers are set before the training.
+    """
+
+    anchors: Annotated[tuple[AnchorInit, ...], AList, Field(min_length=2, max_length=16)]
+    images: Count = 1024
+
+
+def _init_tag(value: Any) -> str | None:
+    if isinstance(value, str):
+        return "<text>"
+    return _key_tag(value, "anchors", "checkpoint", "timm")
+
+
+Init = Annotated[
+    Annotated[Literal["scratch"], Tag("<text>")]
+    | Annotated[TimmInit, Tag("<timm>")]
+    | Annotated[CheckpointInit, Tag("<checkpoint>")]
+    | Annotated[AnchorsInit, Tag("<anchors>")],
+    Discriminator(
+        _init_tag,
+        custom_error_type="init",
+        custom_error_message="must be 'scratch', {timm: NAME}, {checkpoint: FOLDER} or {anchors: [...]}",
+    ),
+]

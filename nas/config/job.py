@@ -1,0 +1,411 @@
+"""The job file, and how a file, the environment and `--set` become one config.
+
+Precedence: defaults < file < environment (`NAS_SEARCH__EVALUATIONS=100`) < `--set search.evaluations=100`.
+"""
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from nas.config import yaml
+from nas.config.family_training import FRESH, family_training
+from nas.config.init import BaselineInit
+from nas.config.latency import STORED, DeviceConfig, PredictorConfig
+from nas.config.paths import with_absolute_paths
+from nas.config.problems import problems_error
+from nas.config.quantities import (
+    checked_devices,
+    checked_objective,
+    limits_of,
+    named,
+    objectives_of,
+    seconds_of,
+)
+from nas.config.sections import (
+    DataConfig,
+    ExecutionConfig,
+    FinalistsConfig,
+    SearchConfig,
+    Seed,
+    StoreConfig,
+    SupernetConfig,
+    SupernetEntry,
+    TrainConfig,
+    check_entries,
+    supernet_names,
+)
+from nas.config.strict import AUTHOR, STORED_JOB, by_author
+from nas.limits import QUALITIES, Limit
+from search_spaces.errors import UsageError, did_you_mean
+from supernet.training.sections import AList, Section
+
+
+def _checked_name(value: str) -> str:
+    if (
+        not 0 < len(value) <= 200
+        or not value.isprintable()
+        or value != value.strip()
+        or value.startswith("-")
+    ):
+        raise ValueError("must be 1 to 200 printable characters, no spaces around them and no '-' in front")
+    return value
+
+
+def _data(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+def _device(value: Any) -> Any:
+    if value is None:
+        return {}
+    return {"backend": value} if value == STORED else value
+
+
+def _devices_by_name(value: Any) -> Any:
+    """`devices: [pi]` is short for `devices: {pi: stored}`. Raises ValueError for a name that comes twice."""
+    if isinstance(value, list) and all(isinstance(name, str) for name in value):
+        twice = [name for name in value if value.count(name) > 1]
+        if twice:
+            raise ValueError(f"'{twice[0][:60]}' is there twice")
+        return dict.fromkeys(value, STORED)
+    return value
+
+
+def _with_defaults(supernet: Mapping[str, Any], train: Any) -> Any:
+    """Section `train` of a new job over the training defaults of the supernet's family."""
+    family = supernet.get("family", SupernetConfig.model_fields["family"].default)
+    if not isinstance(family, str):
+        return train
+    if isinstance(train, dict):  # a key without a value asks for the default, and that is a new job's
+        train = {key: item for key, item in train.items() if item is not None or key not in FRESH}
+    asked = train if isinstance(train, dict) else {}
+    sampling = asked.get("sampling")
+    defaults = family_training(
+        family,
+        published=asked.get("recipe") == "published",
+        fresh=supernet.get("init") in (None, "scratch"),
+        strategy=sampling.get("strategy") if isinstance(sampling, dict) else None,
+    )
+    return _under(defaults, train)
+
+
+def _trained(entry: Any, train: Any) -> Any:
+    """One of several supernets of a new job with its whole recipe, unless it is trained already."""
+    if not isinstance(entry, dict) or entry.get("use") is not None:
+        return entry
+    both = _under(train, entry.get("train")) if isinstance(train, dict) else entry.get("train")
+    return {**entry, "train": _with_defaults(entry, both)}
+
+
+def _under(defaults: Mapping[str, Any], given: Any) -> Any:
+    """`given` over `defaults`, section by section; what is no section is left for the models to judge."""
+    if given is None:
+        return dict(defaults)
+    if not isinstance(given, dict):
+        return given
+    merged = {
+        key: _under(value, given.get(key)) if isinstance(value, Mapping) else value
+        for key, value in defaults.items()
+    }
+    return merged | {key: value for key, value in given.items() if not isinstance(defaults.get(key), Mapping)}
+
+
+WHERE = frozenset({"device", "threads", "checkpoint_every"})  # what `train` says of more than a training
+BUDGETED = (("train", "steps"), ("search", "evaluations"))  # what a budget in time becomes
+Name = Annotated[str, AfterValidator(_checked_name)]
+Objective = Annotated[str, AfterValidator(checked_objective)]
+
+
+class JobConfig(Section):
+    """One job, from its data to its front; every field has a default that works.
+
+    quality: what is told of evaluated subnets; it may be named among the objectives only.
+    objectives, constraints: with several devices `latency_ms` (and `peak_memory_bytes`) becomes one of each,
+    `latency_ms@NAME`.
+    supernets: several of them in place of `supernet`, searched at once; see docs/families.md.
+    reuse: whether supernets, evaluations and measurements that other jobs have paid for are taken.
+    budget: seconds that the job may take, written as `30min`; what it divides (BUDGETED) is then not given.
+    baselines: reference networks that are told beside the front, measured on all devices.
+    """
+
+    name: Name | None = None
+    seed: Seed = 0
+    reuse: bool = True
+    budget: Annotated[float, BeforeValidator(seconds_of)] | None = None
+    data: Annotated[DataConfig, BeforeValidator(_data)] = DataConfig()
+    supernet: SupernetConfig = SupernetConfig()
+    supernets: Annotated[tuple[SupernetEntry, ...], AList] | None = None
+    train: TrainConfig = TrainConfig()
+    devices: Annotated[
+        dict[Name, Annotated[DeviceConfig, BeforeValidator(_device)]], BeforeValidator(_devices_by_name)
+    ] = Field(default_factory=lambda: {"cpu": DeviceConfig()})
+    objectives: Annotated[tuple[Objective, ...], AList] = Field(
+        default=("accuracy", "latency_ms"), validate_default=True
+    )
+    quality: Literal["accuracy", "balanced_accuracy"] = "accuracy"
+    constraints: Annotated[tuple[str, ...], AList] = ()
+    baselines: Annotated[tuple[BaselineInit, ...], AList, Field(max_length=100)] = ()
+    predictor: PredictorConfig = PredictorConfig()
+    search: SearchConfig = SearchConfig()
+    finalists: FinalistsConfig = FinalistsConfig()
+    execution: ExecutionConfig = ExecutionConfig()
+    store: StoreConfig = StoreConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _family_trains_so(cls, value: Any, info: ValidationInfo) -> Any:
+        """Puts the training defaults of new jobs, of the family or its authors below what the file says.
+
+        A stored job has those of its time in it, and goes on with them.
+        """
+        if info.context is STORED_JOB:
+            return value
+        if not isinstance(value, dict) or not isinstance(value.get("supernet", {}), dict):
+            return value
+        given, train = value.get("supernet", {}), value.get("train")
+        if isinstance(value.get("supernets"), list | tuple):
+            entries = [_trained(entry, train) for entry in value["supernets"]]
+            return {**value, "supernets": entries}
+        if given.get("use") is not None:  # it was trained as it was
+            return value
+        return {**value, "train": _with_defaults(given, train)}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _divides_its_time_itself(cls, value: Any, info: ValidationInfo) -> Any:
+        """Of the file, before the defaults of families. A stored job has numbers that were divided since."""
+        if not by_author(info) or not isinstance(value, dict) or value.get("budget") is None:
+            return value
+        sections = {name: value.get(name) for name, _ in BUDGETED}
+        given = [
+            f"{name}.{field}"
+            for name, field in BUDGETED
+            if isinstance(section := sections[name], dict) and section.get(field) is not None
+        ]
+        if given:
+            raise ValueError(f"budget says how long the job takes: leave {' and '.join(given)} out")
+        return value
+
+    @model_validator(mode="after")
+    def _trained_as_it_was(self, info: ValidationInfo) -> Self:
+        given = sorted(self.train.model_fields_set - WHERE)
+        trains = any(one.use is None for one in self.supernets or (self.supernet,))
+        if not trains and given and by_author(info):
+            where = "supernet.use names a supernet that is" if self.supernets is None else "all supernets are"
+            raise ValueError(f"{where} trained: leave train.{', train.'.join(given)} out")
+        return self
+
+    @model_validator(mode="after")
+    def _several_supernets(self, info: ValidationInfo) -> Self:
+        if self.supernets is None:
+            return self
+        if by_author(info) and "supernet" in self.model_fields_set:
+            raise ValueError("supernet and supernets are both there: name one supernet, or a list of several")
+        check_entries(self.supernets, self.train)
+        if self.budget is not None:
+            raise ValueError(
+                "budget divides the time over the training of one supernet: give train.steps and "
+                "search.evaluations, or name one supernet"
+            )
+        if self.finalists.train is not None:
+            raise ValueError(
+                "finalists.train trains the finalists of one supernet: leave it out, or name one supernet"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _fresh_weights(self) -> Self:
+        for alone in self.each.values():
+            if alone.train.init_std is not None and alone.supernet.init != "scratch":
+                raise ValueError("train.init_std is for fresh weights, and supernet.init names others")
+        return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_quality(cls, value: Any) -> Any:
+        """What is named in one of two places, `quality` and `objectives`, stands in both."""
+        if not isinstance(value, dict):
+            return value
+        given, objectives = value.get("quality"), value.get("objectives")
+        if given in QUALITIES and objectives is None:
+            return {**value, "objectives": [given, "latency_ms"]}
+        if given is None and isinstance(objectives, list | tuple):
+            qualities = [name for name in QUALITIES if name in objectives]
+            return {**value, "quality": qualities[0]} if qualities else value
+        return value
+
+    @model_validator(mode="after")
+    def _qualities_agree(self) -> Self:
+        other = next((name for name in QUALITIES if name in self.objectives and name != self.quality), None)
+        if other:
+            raise ValueError(f"quality is {self.quality} and objectives hold {other}: name one of them")
+        return self
+
+    @model_validator(mode="after")
+    def _finalists_are_trained(self) -> Self:
+        further = self.finalists.train
+        if further is not None and further.count(self.train.steps) < 1:
+            raise ValueError(
+                f"finalists.train.steps: {further.steps:g} of the {self.train.steps} steps in train.steps "
+                "is less than one step"
+            )
+        return self
+
+    @field_validator("devices")
+    @classmethod
+    def _some_device(cls, devices: dict[str, DeviceConfig]) -> dict[str, DeviceConfig]:
+        checked_devices(devices)
+        return devices
+
+    @field_validator("objectives")
+    @classmethod
+    def _objectives_on_devices(cls, objectives: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        # Devices that have problems of their own are not there.
+        return objectives_of(objectives, info.data["devices"]) if "devices" in info.data else objectives
+
+    @field_validator("constraints")
+    @classmethod
+    def _limits_on_devices(cls, constraints: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        return limits_of(constraints, info.data["devices"]) if "devices" in info.data else constraints
+
+    @field_validator("baselines")
+    @classmethod
+    def _each_once(cls, baselines: tuple[BaselineInit, ...]) -> tuple[BaselineInit, ...]:
+        for place, one in enumerate(baselines):
+            if one in baselines[:place]:
+                raise ValueError(f"the same network is there twice, at {baselines.index(one)} and {place}")
+        return baselines
+
+    @property
+    def limits(self) -> tuple[Limit, ...]:
+        """The constraints, parsed."""
+        return tuple(Limit.parse(text) for text in self.constraints)
+
+    @property
+    def each(self) -> dict[str, "JobConfig"]:
+        """The job with each of its several supernets alone, by their names; of one with one itself by ""."""
+        if self.supernets is None:
+            return {"": self}
+        names = supernet_names(self.supernets)
+        return {name: self._alone(entry) for name, entry in zip(names, self.supernets, strict=True)}
+
+    def _alone(self, entry: SupernetEntry) -> "JobConfig":
+        train = self.train if entry.train is None else entry.train
+        return self.model_copy(update={"supernet": entry.supernet, "train": train, "supernets": None})
+
+    def named(self, metric: str, device: str) -> str:
+        """The name of a quantity on one of the job's devices: plain, or with several `metric@device`."""
+        return named(metric, device, self.devices)
+
+
+def load_config(
+    path: Path, overrides: Iterable[str] = (), *, environment: Mapping[str, str] | None = None
+) -> JobConfig:
+    """The job of a YAML file under the environment's and the caller's settings (`a.b=c`).
+
+    Relative paths in the file are taken from its folder, those in settings from the current one.
+    Raises UsageError that lists every problem with its dotted path.
+    """
+    tree = yaml.read_file(path)
+    if tree is None:
+        raise UsageError(
+            f"The job file '{path}' is empty.", "The shortest job file is one line: `data: digits`."
+        )
+    if not isinstance(tree, dict):
+        hint = "Write `key: value` lines, such as `data: digits`."
+        raise UsageError(f"The job file '{path}' holds no settings.", hint)
+    settings = [
+        *_from_environment(os.environ if environment is None else environment),
+        *_from_options(overrides),
+    ]
+    tree = with_absolute_paths(tree, path.absolute().parent)
+    for where, keys, value in settings:
+        _put(tree, keys, yaml.read_text(value, where=where))
+    where = f"{path} (with {', '.join(where for where, _, _ in settings)})" if settings else str(path)
+    return checked_config(with_absolute_paths(tree, Path.cwd()), where=where)
+
+
+def checked_config(tree: Mapping[str, Any], *, where: str) -> JobConfig:
+    """The job of a tree of settings; modules of somebody's own that it names are imported.
+
+    Raises UsageError that lists every problem in `where`.
+    """
+    try:
+        return JobConfig.model_validate(dict(tree), context=AUTHOR)
+    except ValidationError as error:
+        raise problems_error(error, JobConfig, where=where) from None
+
+
+def with_names(config: JobConfig) -> JobConfig:
+    """The job with a name for each of its several supernets."""
+    if config.supernets is None:
+        return config
+    named_entries = zip(config.each, config.supernets, strict=True)
+    entries = tuple(entry.model_copy(update={"name": name}) for name, entry in named_entries)
+    return config.model_copy(update={"supernets": entries})
+
+
+def merged(config: JobConfig) -> dict[str, Any]:
+    """The whole config, defaults included, as plain data: what the store keeps and `nas validate` prints.
+
+    A job goes on with these values whatever later versions take for a default. What its stages are known by
+    is what stands here, without fields that came later (`Section.inputs`).
+    """
+    left_out = {"supernets" if config.supernets is None else "supernet"}
+    return config.model_dump(mode="json", exclude=left_out)
+
+
+_Setting = tuple[str, list[str], str]  # where it comes from, its keys, its text
+
+
+def _from_environment(environment: Mapping[str, str]) -> list[_Setting]:
+    """`NAS_SEED`, `NAS_SEARCH__EVALUATIONS`: the parts of a job, and whatever has two underscores."""
+    settings: list[_Setting] = []
+    for name, text in sorted(environment.items()):
+        if name.startswith("NAS_"):
+            yaml.check_text(name, where="The environment")
+        section, *keys = name.removeprefix("NAS_").lower().split("__")
+        if not name.startswith("NAS_") or not (keys or section in JobConfig.model_fields):
+            continue
+        if name == "NAS_STORE":  # the store's URL, no part of a job
+            continue
+        if section not in JobConfig.model_fields or not all(keys):
+            hint = did_you_mean(section, JobConfig.model_fields)
+            raise UsageError(f"The variable {name} does not set a part of a job.", hint)
+        settings.append((name, [section, *keys], text))
+    return settings
+
+
+def _from_options(overrides: Iterable[str]) -> list[_Setting]:
+    settings: list[_Setting] = []
+    for override in overrides:
+        yaml.check_text(override, where="--set")
+        dotted, equals, text = override.partition("=")
+        keys = dotted.strip().split(".")
+        if not equals or not all(keys) or len(keys) > yaml.DEEPEST_TREE:
+            hint = "Example: --set search.evaluations=100"
+            raise UsageError(f"--set {override[:80]!r} is not of the form a.b=c.", hint)
+        settings.append((f"--set {dotted.strip()}", keys, text))
+    return settings
+
+
+def _put(tree: dict[str, Any], keys: list[str], value: Any) -> None:
+    """Sets one value in place; what stands in its way gives way, and the models judge the result."""
+    tree["data"] = _data(tree.get("data"))
+    *parents, last = keys
+    for key in parents:
+        inner = tree.get(key)
+        tree[key] = dict(inner) if isinstance(inner, dict) else {}
+        tree = tree[key]
+    tree[last] = value

@@ -1,0 +1,95 @@
+"""The sections of a job file on where latency is measured and how it is predicted."""
+
+from functools import partial
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo, model_validator
+
+from nas.config.strict import Options, by_author, check_option_names, known_component
+from search_spaces.registry import load
+from supernet.training.sections import Section, Text, Threads
+
+DAY = 86_400.0  # seconds
+REMOTE, STORED = "remote", "stored"  # backends without a file: an agent's device, one that the store knows
+
+
+def _backend(name: str, info: ValidationInfo) -> str:
+    return name if name in (REMOTE, STORED) else known_component("predictors.devices", name, info)
+
+
+PredictorName = Annotated[str, AfterValidator(partial(known_component, "predictors.latency"))]
+BackendName = Annotated[str, AfterValidator(_backend)]
+
+
+class DeviceConfig(Section):
+    """Where latency is measured; everything here decides which timings compare.
+
+    Every further key is an option of the backend's `build`.
+    `backend: remote` is the device of an agent (by default the one named like the device), `backend: stored`
+    the one that is registered under this name; what they measure with is said there.
+    digest: of the fingerprint of a device that the store knows; set when a job is made, so that it is never
+    measured elsewhere without a word.
+    """
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: Options
+
+    backend: BackendName = "torch_cpu"
+    agent: Text | None = None
+    threads: Threads = 1
+    batch: Annotated[int, Field(ge=1, le=65536)] = 64
+    precision: Text = "fp32"
+    digest: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+
+    @model_validator(mode="after")
+    def _fits(self, info: ValidationInfo) -> Self:
+        if self.agent is not None and self.backend != REMOTE:
+            raise ValueError(f"agent belongs to backend: {REMOTE}, not to {self.backend}")
+        given = sorted(self.model_fields_set - {"backend"} | set(self.extra))
+        if self.backend == STORED and given:
+            raise ValueError(
+                f"{', '.join(given)}: a stored device has the options that it was registered with"
+            )
+        if by_author(info) and self.backend not in (REMOTE, STORED):
+            precisions = getattr(load("predictors.devices", self.backend), "PRECISIONS", None)
+            if precisions is not None and self.precision not in precisions:
+                raise ValueError(
+                    f"precision must be one of {', '.join(precisions)}, not '{self.precision[:60]}'"
+                )
+            check_option_names("predictors.devices", self.backend, ("name", *self.options))
+        return self
+
+    @property
+    def extra(self) -> dict[str, Any]:
+        """The options that only some backends have."""
+        return dict(self.__pydantic_extra__)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What is handed to the backend's `build`."""
+        return {"threads": self.threads, "batch": self.batch, "precision": self.precision, **self.extra}
+
+
+class PredictorConfig(Section):
+    """The latency predictor, and on how many subnets at most it is fitted.
+
+    rounds, max_rounds: the fewest and the most visits to each subnet, with two timings each.
+    source: a job whose device's roofline predictor is taken for a beginning, so that few samples do.
+    max_age: seconds for which a measurement of another job counts, of an equal network on the same device;
+    0: none does.
+    """
+
+    name: PredictorName = "roofline"
+    samples: Annotated[int, Field(ge=3, le=100_000)] = 40
+    rounds: Annotated[int, Field(ge=2, le=10_000)] = 3
+    max_rounds: Annotated[int, Field(ge=2, le=10_000)] = 10
+    source: Text | None = None
+    max_age: Annotated[float, Field(ge=0, le=10**9)] = DAY
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.max_rounds < self.rounds:
+            raise ValueError(f"max_rounds ({self.max_rounds}) must not be less than rounds ({self.rounds})")
+        if self.source is not None and self.name not in ("roofline", "auto"):
+            raise ValueError(f"source belongs to the predictors roofline and auto, not to {self.name}")
+        return self

@@ -1,0 +1,102 @@
+"""The paths in a job: absolute from the time when it is made, so that it goes on from anywhere."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nas.config import JobConfig
+
+# A data set's options that are paths are called so, or end so after an underscore.
+PATH_OPTIONS = ("root", "folder", "path", "file")
+LOCAL = "local-dir:"  # how timm names a folder
+
+
+def with_absolute_paths(tree: Mapping[str, Any], base: Path) -> dict[str, Any]:
+    """A job's settings with every relative path in them taken from `base`; nothing else is judged or changed.
+
+    Those are the data set's options called `root`, `folder`, `path` or `file`, folders with checkpoints of
+    `supernet.init`, its anchors and the baselines, and timm's `local-dir:` folders, of the teacher, too; also
+    of several supernets.
+    """
+    changed = dict(tree)
+    if isinstance(data := tree.get("data"), dict):
+        changed["data"] = {
+            key: _absolute(item, base) if _is_path(key) else item for key, item in data.items()
+        }
+    if isinstance(net := tree.get("supernet"), dict):
+        changed["supernet"] = _beginning(net, base)
+    if isinstance(entries := tree.get("supernets"), list | tuple):
+        changed["supernets"] = [
+            _taught(_beginning(entry, base), base) if isinstance(entry, dict) else entry for entry in entries
+        ]
+    if isinstance(baselines := tree.get("baselines"), list | tuple):
+        changed["baselines"] = _each(baselines, base)
+    return _taught(changed, base)
+
+
+def _beginning(net: Mapping[str, Any], base: Path) -> dict[str, Any]:
+    """The section of a supernet, whose weights to begin with may be in folders."""
+    if not isinstance(init := net.get("init"), dict):
+        return dict(net)
+    new = _weights(init, base)
+    if isinstance(anchors := init.get("anchors"), list | tuple):
+        new["anchors"] = _each(anchors, base)
+    return {**net, "init": new}
+
+
+def _taught(tree: Mapping[str, Any], base: Path) -> dict[str, Any]:
+    """What has a section `train`, whose teacher may be in a folder."""
+    if not isinstance(train := tree.get("train"), dict) or not isinstance(
+        teacher := train.get("teacher"), dict
+    ):
+        return dict(tree)
+    return {**tree, "train": train | {"teacher": _weights(teacher, base)}}
+
+
+def absolute_options(options: Mapping[str, Any], base: Path) -> dict[str, Any]:
+    """A data set's options with every relative path taken from `base`."""
+    return dict(with_absolute_paths({"data": dict(options)}, base)["data"])
+
+
+def located(config: "JobConfig") -> "JobConfig":
+    """A stored job, whose data's paths may be relative if it is an old one: they are taken from here.
+
+    Its other paths stay as they are: stages know what they were made from by their text.
+    """
+    options = absolute_options(config.data.options, Path.cwd())
+    return config.model_copy(update={"data": type(config.data)(name=config.data.name, **options)})
+
+
+def _is_path(key: object) -> bool:
+    return isinstance(key, str) and key.rpartition("_")[2] in PATH_OPTIONS
+
+
+def _each(sections: Sequence[Any], base: Path) -> list[Any]:
+    return [_weights(section, base) if isinstance(section, dict) else section for section in sections]
+
+
+def _weights(section: Mapping[str, Any], base: Path) -> dict[str, Any]:
+    """The section of a model, whose weights may be in a folder."""
+    changed = dict(section)
+    if "checkpoint" in changed:
+        changed["checkpoint"] = _absolute(changed["checkpoint"], base)
+    name = changed.get("timm")
+    if isinstance(name, str) and name.startswith(LOCAL):
+        changed["timm"] = LOCAL + str(_absolute(name.removeprefix(LOCAL), base))
+    return changed
+
+
+def _absolute(value: object, base: Path) -> object:
+    if (
+        not isinstance(value, str)
+        or not value
+        or "\0" in value
+        or value.startswith(("local-dir:", "hf-hub:"))
+    ):
+        return value
+    try:
+        path = Path(value).expanduser()
+    except RuntimeError:  # there is no such user: the path is judged where it is read
+        return value
+    return str(Path.cwd() / base / path) if not path.is_absolute() else str(path)

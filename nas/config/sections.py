@@ -1,0 +1,305 @@
+"""The sections of a job file as strict models; every field has a default that works."""
+
+import re
+from collections.abc import Sequence
+from functools import partial
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from nas.config.init import Init
+from nas.config.ray_address import is_cluster
+from nas.config.strict import Options, by_author, check_option_names, known_component
+from supernet.training.recipe import Recipe
+from supernet.training.sections import Count, NotNegative, Positive, Section, Share, Text, Threads
+
+MOST_OF_AN_OPTION = 1_000_000_000  # a number of a searcher's
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+
+DataSetName = Annotated[str, AfterValidator(partial(known_component, "nas.datasets"))]
+FamilyName = Annotated[str, AfterValidator(partial(known_component, "supernet.families"))]
+SearcherName = Annotated[str, AfterValidator(partial(known_component, "nas.searchers"))]
+
+
+class DataConfig(Section):
+    """A data set by name; every further key is an option of its `build`, in `options`."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: Options
+
+    name: DataSetName = "digit_pairs"
+
+    @model_validator(mode="after")
+    def _options_known(self, info: ValidationInfo) -> Self:
+        if self.options and by_author(info):  # without any, nothing heavy is imported to look
+            check_option_names("nas.datasets", self.name, self.options)
+        return self
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What is handed to the data set's `build`."""
+        return dict(self.__pydantic_extra__)
+
+
+class SupernetConfig(Section):
+    """What is trained: the family, the options of its space, and where its weights begin.
+
+    variant: a named space of the family (`nas spaces` lists them), whose options lie below those in `space`.
+    use: a supernet that is trained already, by its name or a job's (`nas supernets` lists them); it says all
+    the rest.
+    """
+
+    family: FamilyName = "matformer"
+    variant: Text | None = None
+    space: Options = Field(default_factory=dict)
+    init: Init = "scratch"
+    use: Text | None = None
+
+    @model_validator(mode="after")
+    def _says_it_once(self, info: ValidationInfo) -> Self:
+        given = sorted(self.model_fields_set - {"use", "name"})
+        if self.use is not None and given and by_author(info):
+            raise ValueError(f"use names a supernet that is trained: leave {', '.join(given)} out")
+        return self
+
+
+class TrainConfig(Recipe):
+    """How and where the shared weights are trained; `threads: 0` takes all cores.
+
+    recipe: whose values hold where nothing is said: the family's `own` or, where they are known, those
+    `published` with the authors' code.
+    """
+
+    recipe: Literal["own", "published"] = "own"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    checkpoint_every: Count = 500
+    threads: Annotated[int, Field(ge=0, le=4096)] = 0
+
+
+LONGEST_SUPERNET = 40  # characters of its name
+PLACE = ("device", "threads")  # of a training, which are the job's
+
+
+def _supernet_name(value: str) -> str:
+    if not 0 < len(value) <= LONGEST_SUPERNET or not re.fullmatch(r"[A-Za-z0-9][\w.-]*", value, re.ASCII):
+        raise ValueError(
+            f"must be 1 to {LONGEST_SUPERNET} letters, digits, '_', '-' or '.', a letter or digit first"
+        )
+    return value
+
+
+class SupernetEntry(SupernetConfig):
+    """One of several supernets: all that section `supernet` says of one, and how its training differs.
+
+    name: how its subnets name it; null: by its family, with a number where two are of one family.
+    train: over the job's section `train`; of a stored job the whole recipe.
+    """
+
+    name: Annotated[str, AfterValidator(_supernet_name)] | None = None
+    train: TrainConfig | None = None
+
+    @property
+    def supernet(self) -> SupernetConfig:
+        """As the only one of a job."""
+        fields = self.model_fields_set & SupernetConfig.model_fields.keys()
+        return SupernetConfig.model_construct(fields, **{name: getattr(self, name) for name in fields})
+
+
+def supernet_names(entries: Sequence[SupernetEntry]) -> list[str]:
+    """The entries' own names, or else their families, with a number where that is taken."""
+    names = [entry.name for entry in entries]
+    for i, entry in enumerate(entries):
+        if names[i] is None:
+            family, taken = entry.family.rpartition(".")[2], set(names)
+            numbered = (family if n == 1 else f"{family}-{n}" for n in range(1, len(entries) + 2))
+            names[i] = next(name for name in numbered if name not in taken)
+    return [str(name) for name in names]
+
+
+def check_entries(entries: Sequence[SupernetEntry], train: TrainConfig) -> None:
+    """Raises ValueError for no entries, equal ones, two of one name, and one that trains somewhere else.
+
+    train: the job's own section.
+    """
+    if not entries:
+        raise ValueError("supernets is empty: list at least one, such as {family: vit_resnas}")
+    settings = [entry.model_dump(mode="json", exclude={"name"}) for entry in entries]
+    for i, one in enumerate(settings):
+        if one in settings[:i]:
+            raise ValueError(
+                f"supernets.{settings.index(one)} and supernets.{i} are equal: leave one of them out"
+            )
+    names = [entry.name for entry in entries if entry.name is not None]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"two of the supernets are called '{name}'")
+    for i, entry in enumerate(entries):
+        for field in PLACE if entry.train is not None else ():
+            if getattr(entry.train, field) != getattr(train, field):
+                raise ValueError(
+                    f"supernets.{i}.train.{field} differs from train.{field}, which is the job's"
+                )
+
+
+class StopConfig(Section):
+    """Ends a search whose last `patience` batches each gained less than `gain` of the hypervolume before."""
+
+    gain: Annotated[float, Field(gt=0, lt=1)] = 0.001
+    patience: Count = 3
+
+
+class SearchConfig(Section):
+    """How many subnets are evaluated, in what batches, on how many images (null: all) and reported.
+
+    racing: subnets are evaluated on growing parts of the images and stop when they are clearly worse than the
+    front; this is the probability with which one that is not worse is taken to be. Besides, at most half of a
+    batch goes on after each part. null: all see all images.
+    options: of the searcher's `build`.
+    latency_margin: a limit on latency or peak memory holds for the prediction plus so many of its standard
+    deviations.
+    seed: of the proposals; null: the job's.
+    measure_above: a subnet that would enter the front is measured during the search when half of the 90 %
+    interval of its latency is more than this share of the prediction; null: never.
+    stop: ends the search early; null: it uses its budget. One that covers all subnets is used in any case.
+    source: a finished job with the same supernet, whose evaluations within the limits the search begins with;
+    they count in `evaluations`.
+    """
+
+    searcher: SearcherName = "surrogate"
+    options: Options = {}  # noqa: RUF012 - pydantic copies it
+    evaluations: Annotated[int, Field(ge=1, le=10_000_000)] = 200
+    batch: Annotated[int, Field(ge=1, le=100_000)] = 16
+    population: Annotated[int, Field(ge=2, le=1_000_000)] = 32
+    finalists: Annotated[int, Field(ge=1, le=100_000)] = 16
+    images: Count | None = None
+    racing: Annotated[float, Field(gt=0, lt=0.5)] | None = 0.1
+    latency_margin: NotNegative = 1.0
+    measure_above: Positive | None = 0.1
+    stop: StopConfig | None = None
+    seed: Seed | None = None
+    source: Text | None = None
+
+    @field_validator("options")
+    @classmethod
+    def _options_known(cls, options: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        if options and by_author(info) and "searcher" in info.data:
+            for name, value in options.items():
+                if isinstance(value, int | float) and abs(value) > MOST_OF_AN_OPTION:
+                    raise ValueError(f"{name[:60]} is too large: at most {MOST_OF_AN_OPTION:,} is possible")
+            check_option_names("nas.searchers", info.data["searcher"], options, given=1)
+        return options
+
+
+LONGEST_SHARE = 4.0  # of the supernet's steps
+LARGEST = 0.3  # of the steps
+
+
+def _checked_steps(value: Any) -> Any:
+    """Raises ValueError unless it is a share (a float) or a number of steps (an int)."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError("must be a share of train.steps, such as 0.5, or a whole number of steps")
+    if isinstance(value, float) and not 0 < value <= LONGEST_SHARE:
+        raise ValueError(f"as a share of train.steps it must be above 0 and at most {LONGEST_SHARE:g}")
+    if isinstance(value, int) and not 1 <= value <= 1_000_000_000:
+        raise ValueError("as a number of steps it must be at least 1 and at most 1,000,000,000")
+    return value
+
+
+class FinalistTraining(Section):
+    """How the finalists are trained further before they are reported.
+
+    how: `together`, as a supernet of nothing but them, whose weights stay shared; `alone`, each by itself
+    from the weights that it inherits.
+    steps: a share of `train.steps` (a float), or their number (an int); of `alone` those of each finalist.
+    lr: the factor on the supernet's learning rates.
+    largest: of `together`: the share of the steps in which the finalist with most MACs is trained (null:
+    0.3); in the others it is one at random.
+    teacher: of `together`: `largest` trains that finalist in every step, and it teaches another one.
+    """
+
+    how: Literal["together", "alone"] = "together"
+    steps: Annotated[int | float, BeforeValidator(_checked_steps)] = 0.5
+    lr: Positive = 0.6
+    largest: Share | None = None
+    teacher: Literal["largest"] | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.how == "alone" and self.teacher is not None:
+            raise ValueError("teacher belongs to how: together; alone each finalist learns by itself")
+        if self.how == "alone" and self.largest is not None:
+            raise ValueError("largest belongs to how: together; alone each finalist has steps of its own")
+        if self.teacher is not None and self.largest is not None:
+            raise ValueError("with a teacher the largest finalist is in every step: leave largest away")
+        return self
+
+    def count(self, supernet_steps: int) -> int:
+        """The number of steps, of a supernet that was trained for so many; 0 for too small a share."""
+        return self.steps if isinstance(self.steps, int) else round(self.steps * supernet_steps)
+
+    @property
+    def largest_share(self) -> float:
+        """`largest`, or its default."""
+        return LARGEST if self.largest is None else self.largest
+
+
+def _training(value: Any) -> Any:
+    """`train: true` takes the defaults, `train: false` is that there is none."""
+    return {} if value is True else None if value is False else value
+
+
+class FinalistsConfig(Section):
+    """What becomes of the finalists of the search; `train: null` leaves them the weights that they inherit.
+
+    How many there are says `search.finalists`.
+    """
+
+    train: Annotated[FinalistTraining | None, BeforeValidator(_training)] = None
+
+
+def _checked_address(value: str) -> str:
+    if value != "local" and not is_cluster(value):
+        raise ValueError(f"must be local, auto or HOST:PORT, not '{value[:60]}'")
+    return value
+
+
+class ExecutionConfig(Section):
+    """Who evaluates subnets: how many processes, with how many threads each.
+
+    engine: `local`, processes of this machine, or `ray`, actors.
+    address: of `ray`: `local` starts one on this machine, `auto` takes the cluster that this machine is part
+    of, `HOST:PORT` the one whose head is there.
+    cache_mib: what each process remembers of activations between batches of subnets; 0: nothing.
+    siblings: subnets that differ only in the width of an FFN compute it together, which changes logits by
+    rounding (1e-6) against the extracted subnet.
+    """
+
+    engine: Literal["local", "ray"] = "local"
+    address: Annotated[Text, AfterValidator(_checked_address)] = "local"
+    workers: Annotated[int, Field(ge=1, le=1024)] = 2
+    threads: Threads = 1
+    cache_mib: Annotated[int, Field(ge=0, le=1_000_000)] = 256
+    siblings: bool = True
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.engine == "local" and self.address != "local":
+            raise ValueError("address is that of a Ray cluster: it needs engine: ray")
+        return self
+
+
+class StoreConfig(Section):
+    """What a job does when its store stops answering.
+
+    patience: seconds for which a database server that was there is tried again before the job ends.
+    """
+
+    patience: Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)] = 600.0

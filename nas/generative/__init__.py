@@ -1,0 +1,1 @@
+"""The generative searcher: its generator, what it believes, and its lessons."""

@@ -1,0 +1,128 @@
+"""Limits on subnets such as `latency_ms<=5`: parsed by a pattern, never evaluated as code.
+
+A quantity of one of several devices is named with it: `latency_ms@pi`.
+"""
+
+import operator
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from search_spaces.errors import UsageError, did_you_mean
+
+ACCURACY, BALANCED = "accuracy", "balanced_accuracy"
+QUALITIES = (ACCURACY, BALANCED)  # told after an evaluation, from 0 to 1; a job maximises one of them
+# Known before any evaluation: exact, or predicted from the architecture.
+KNOWN_BEFORE = ("latency_ms", "params", "macs", "memory_bytes", "peak_memory_bytes")
+NAMES = (*QUALITIES, "predicted_ms", "measured_ms", *KNOWN_BEFORE)
+PER_DEVICE = ("latency_ms", "peak_memory_bytes", "predicted_ms", "measured_ms")
+NOT_IN_DEVICES = "<>="  # which would end the name of a device in a limit
+
+_OPERATORS = {
+    "<=": operator.le,
+    ">=": operator.ge,
+    "==": operator.eq,
+    "<": operator.lt,
+    ">": operator.gt,
+}
+_PATTERN = re.compile(
+    rf"\s*(?P<name>[^\W\d]\w*(@[^{NOT_IN_DEVICES}]+)?)\s*(?P<operator><=|>=|==|<|>)\s*(?P<value>[^\s%]+)\s*(?P<percent>%?)\s*",
+    re.ASCII,
+)
+_NUMBER = re.compile(r"[-+]?(\d{1,30}(\.\d{0,30})?|\.\d{1,30})([eE][-+]?\d{1,2})?", re.ASCII)
+_HINT = "Write a name, an operator and a number: 'latency_ms<=5', 'params<3e6', 'accuracy>=0.8' or '>=80%'."
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """`name operator value`; latencies in milliseconds, memory in bytes, accuracy from 0 to 1.
+
+    A text may state an accuracy in percent: `accuracy>=60%`, and since none is above 1 `accuracy>=60`, too.
+    """
+
+    name: str
+    operator: str
+    value: float
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The limit that the text states. Raises UsageError for anything else."""
+        match = _PATTERN.fullmatch(text)
+        if not match:
+            raise UsageError(f"{text[:80]!r} is not a condition.", _HINT)
+        name, sign, value = match.group("name", "operator", "value")
+        name = name.rstrip()
+        metric, device = split(name)
+        if metric not in NAMES or (device is not None and metric not in PER_DEVICE):
+            names = NAMES if device is None else PER_DEVICE
+            raise UsageError(
+                f"There is no quantity '{name[:40]}' in {text[:80]!r}.", did_you_mean(metric, names)
+            )
+        if not _NUMBER.fullmatch(value):
+            raise UsageError(f"'{value[:40]}' in {text[:80]!r} is not a plain number.", _HINT)
+        number = float(value)
+        if metric in QUALITIES:
+            number = _fraction(number, text, percent=bool(match["percent"]))
+        elif match["percent"]:
+            raise UsageError(f"'{metric}' in {text[:80]!r} is not told in percent.", _HINT)
+        return cls(name, sign, number)
+
+    def holds(self, values: Mapping[str, Any]) -> bool:
+        """Whether one subnet's values meet it; a missing value, None and NaN meet nothing."""
+        value = values.get(self.name)
+        return value is not None and bool(_OPERATORS[self.operator](float(value), self.value))
+
+    def mask(self, columns: Mapping[str, Any]) -> NDArray[np.bool_]:
+        """Which of many meet it, `(n,)`: `columns` maps names to arrays, as a data frame does.
+
+        None and NaN meet nothing. Raises UsageError when there is no such column.
+        """
+        mask: NDArray[np.bool_] = _OPERATORS[self.operator](self._column(columns), self.value)
+        return mask
+
+    def distance(self, columns: Mapping[str, Any]) -> NDArray[np.float64]:
+        """How far each of many is from meeting it, `(n,)`, as a share of the limit's value; 0: it does.
+
+        Raises UsageError as `mask` does.
+        """
+        off = np.abs(self._column(columns) - self.value) / (abs(self.value) or 1.0)
+        off = np.where(np.isnan(off), np.inf, np.maximum(off, np.finfo(np.float64).tiny))
+        return np.where(self.mask(columns), 0.0, off)
+
+    def _column(self, columns: Mapping[str, Any]) -> NDArray[np.float64]:
+        if self.name not in columns:
+            raise UsageError(f"'{self.name}' is not known here.", did_you_mean(self.name, map(str, columns)))
+        return np.asarray(columns[self.name], dtype=np.float64)
+
+    def __str__(self) -> str:
+        return f"{self.name}{self.operator}{self.value:.15g}"
+
+
+def _fraction(number: float, text: str, *, percent: bool) -> float:
+    """An accuracy from 0 to 1. Raises UsageError for a number that is neither a share nor a percentage."""
+    if percent or number > 1:
+        number /= 100
+    if not 0 <= number <= 1:
+        hint = "Write a share, 'accuracy>=0.6', or percent, 'accuracy>=60%'."
+        raise UsageError(f"{text[:80]!r} is about no accuracy that there can be.", hint)
+    return number
+
+
+def on_device(metric: str, device: str) -> str:
+    """The name of a quantity of one of several devices."""
+    return f"{metric}@{device}"
+
+
+def split(name: str) -> tuple[str, str | None]:
+    """The quantity, and the device of which it is one, if the name tells it."""
+    metric, at, device = name.partition("@")
+    return metric, device if at else None
+
+
+def distance(limits: Iterable[Limit], columns: Mapping[str, Any], count: int) -> NDArray[np.float64]:
+    """How far each of `count` is from meeting all limits, `(count,)`; 0: it meets them."""
+    return sum((limit.distance(columns) for limit in limits), np.zeros(count))

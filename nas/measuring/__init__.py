@@ -1,0 +1,1 @@
+"""The stages that measure on devices of this host and of others."""

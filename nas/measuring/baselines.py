@@ -1,0 +1,106 @@
+"""Stage `baselines`: reference networks on the job's report split and on its devices, beside the front."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import torch
+
+from nas.datasets import DataSet
+from nas.evaluation.qualities import qualities_of
+from nas.evaluation.tasks import BATCH
+from nas.job_run import Run
+from nas.measuring.remote import RemoteDevice
+from nas.measuring.subnets import build_device, progress
+from nas.results.baselines import BASELINES
+from nas.spaces.baselines import Baseline, costs, load_baselines
+from nas.spaces.preprocessing import prepared
+from nas.watchdog import within
+from predictors.devices import Device
+from predictors.measurement.rounds import Failure, Measurement, measure
+from supernet import tasks
+
+
+def baselines(run: Run, data: DataSet) -> None:
+    """Evaluates and measures the reference networks of the job file, or finds it done.
+
+    What cannot be evaluated or measured is told with its reason. Raises UsageError for one that is gone, or
+    does not take the job's images.
+    """
+    if run.config.baselines:
+        sections = [one.model_dump(mode="json") for one in run.config.baselines]
+        run.once(BASELINES, {BASELINES: sections}, lambda: {BASELINES: _told(run, data)})
+
+
+def _told(run: Run, data: DataSet) -> list[dict[str, Any]]:
+    networks = load_baselines(prepared(run.config), data)
+    rows: list[dict[str, Any]] = []
+    for network in networks:
+        run.check_stop()
+        if network.unfit is not None:
+            run.warn(f"Baseline '{network.name}' is measured, not evaluated: {network.unfit}.")
+        rows.append(
+            {"name": network.name, **costs(network.module, tuple(data.input_shape)), "unfit": network.unfit}
+            | {"quality": None if network.unfit else _qualities(run, network, data), "latencies": []}
+        )
+    for name in run.config.devices:
+        for row, latency in zip(rows, _measured(run, name, networks, data), strict=True):
+            row["latencies"].append(latency)
+    return rows
+
+
+def _qualities(run: Run, network: Baseline, data: DataSet) -> dict[str, dict[str, Any]]:
+    """Each quality on the report split with its standard error, by its name."""
+    scores, task = [], tasks.get()
+    with torch.inference_mode():
+        for x, labels in data.batches("report", BATCH):
+            run.check_stop()
+            scores.append(task.scores(network.classifier(x), labels))
+    qualities = qualities_of(torch.cat(scores), data, "report")
+    return {
+        name: {"value": one.value, "stderr": one.stderr, "count": one.count}
+        for name, one in qualities.items()
+    }
+
+
+def _measured(run: Run, name: str, networks: list[Baseline], data: DataSet) -> list[dict[str, Any]]:
+    """What measuring each of them on the device of this name came to."""
+    device = build_device(run, name)
+    if isinstance(device, RemoteDevice):
+        reason = "the device is another host's, which has only the networks of spaces"
+        run.warn(f"Baselines are not measured on '{name}': {reason}.")
+        return [{"device": name, "reason": reason} for _ in networks]
+    row = run.store.register_device(device.name, device.fingerprint())
+    results = _timed(run, device, row.id, networks, data)
+    rows: list[dict[str, Any]] = []
+    for place, network in enumerate(networks):
+        result = results[str(place)]
+        if isinstance(result, Failure):
+            run.warn(f"Baseline '{network.name}' could not be measured on '{name}': {result.reason}")
+            rows.append({"device": name, "device_id": row.id, "reason": result.reason})
+        else:
+            times = {"measured_ms": result.latency_ms, "spread_ms": result.spread_ms}
+            times |= {"peak_memory_bytes": result.peak_memory_bytes, "energy_mj": result.energy_mj}
+            rows.append({"device": name, "device_id": row.id, **times})
+    return rows
+
+
+def _timed(
+    run: Run, device: Device, row_id: int, networks: list[Baseline], data: DataSet
+) -> Mapping[str, Measurement | Failure]:
+    """Under the clean time of the device's calibrator that the sample has: both compare."""
+    return measure(
+        device,
+        {str(place): partial(_module, network) for place, network in enumerate(networks)},
+        torch.zeros(device.batch, *data.input_shape),
+        seed=run.config.seed,
+        rounds=run.config.predictor.rounds,
+        max_rounds=run.config.predictor.max_rounds,
+        reference_ms=run.store.reference(row_id),
+        progress=partial(progress, run),
+        within=partial(within, device_id=row_id),
+    )
+
+
+def _module(network: Baseline) -> torch.nn.Module:
+    return network.module

@@ -1,0 +1,109 @@
+"""What is measured: a device from its options, and subnets of a space, also as a request for an agent.
+
+Only what goes to another host is turned into plain data: requests here, answers in `nas.measuring.answers`.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import search_spaces
+import supernet
+from predictors.devices import Device
+from predictors.measurement.rounds import Failure, Measurement, measure
+from predictors.measurement.session import Within, unlimited
+from search_spaces import Architecture, SearchSpace
+from search_spaces.errors import UsageError
+from search_spaces.registry import call
+
+TRIES = 3  # processes that may hang over a subnet so that they have to be ended
+WORN_OUT = f"{TRIES} processes that measured it did not come back and could not be interrupted"
+
+Results = dict[str, Measurement | Failure]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The architectures to be measured, by their keys, and how they are timed (as `measure` takes it)."""
+
+    space: SearchSpace
+    archs: Mapping[str, Architecture]
+    seed: int
+    rounds: int
+    max_rounds: int
+    reference_ms: float | None
+
+
+def build_device(name: str, options: Mapping[str, Any]) -> Device:
+    """A device of this host; options: `backend`, and what its `build` takes.
+
+    Raises NotFoundError for an unknown backend, UsageError for options that it does not have.
+    """
+    rest = dict(options)
+    device: Device = call("predictors.devices", rest.pop("backend"), name=name, **rest)
+    return device
+
+
+def measured(
+    device: Device,
+    plan: Plan,
+    progress: Callable[[int, int], None] | None = None,
+    within: Within = unlimited,
+) -> Results:
+    """The latencies of a plan's subnets on a device of this host, or why they have none, by their keys.
+
+    progress, within: as `measure` calls them. Raises what `measure` raises.
+    """
+    net = supernet.build(plan.space, seed=plan.seed)
+    return measure(
+        device,
+        {key: partial(net.extract, arch) for key, arch in plan.archs.items()},
+        net.example_input(device.batch),
+        seed=plan.seed,
+        rounds=plan.rounds,
+        max_rounds=plan.max_rounds,
+        reference_ms=plan.reference_ms,
+        progress=progress,
+        within=within,
+    )
+
+
+def request_for(plan: Plan) -> dict[str, Any]:
+    """The plan as plain data, for an agent of another host."""
+    return {
+        "space": {"family": plan.space.family, "options": dict(plan.space.options)},
+        "seed": plan.seed,
+        "archs": {key: arch.to_dict() for key, arch in plan.archs.items()},
+        "rounds": plan.rounds,
+        "max_rounds": plan.max_rounds,
+        "reference_ms": plan.reference_ms,
+    }
+
+
+def plan_of(request: Mapping[str, Any]) -> Plan:
+    """The plan that was turned into this request. Raises NASError for an impossible space or architecture."""
+    space = search_spaces.described(request["space"])
+    return Plan(
+        space,
+        {key: space.architecture(values) for key, values in request["archs"].items()},
+        request["seed"],
+        request["rounds"],
+        request["max_rounds"],
+        request["reference_ms"],
+    )
+
+
+def subnets_of(payload: object) -> Mapping[str, Any]:
+    """The architectures of a request's payload, which may be anything. Raises UsageError."""
+    archs = payload.get("archs") if isinstance(payload, Mapping) else None
+    if not isinstance(archs, Mapping):
+        raise UsageError("The request cannot be read: it names no subnets.")
+    return archs
+
+
+def worn_out(hung: Iterable[object]) -> set[str]:
+    """The subnets with which nobody should begin again. hung: a key for every process that hung over it."""
+    counted = Counter(key for key in hung if isinstance(key, str))
+    return {key for key, count in counted.items() if count >= TRIES}

@@ -1,0 +1,1 @@
+"""How searchers propose: distinct, within the limits, the same after an interruption."""

@@ -1,0 +1,1 @@
+"""What jobs have found: fronts, subnets taken out, frames for figures."""

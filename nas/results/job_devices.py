@@ -1,0 +1,70 @@
+"""The devices of a job: those that its search was for, and those on which it was measured afterwards."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from nas.store import Job, Store
+
+# What is predicted of a subnet on a device: its latency and the ends of the 90 % interval.
+PREDICTED = ("predicted_ms", "predicted_low_ms", "predicted_high_ms")
+LATENCY = "latency"  # the stage that measures on the first of the job's devices
+ELSEWHERE = "device"  # first part of the names of stages that measured a finished job on another device
+
+
+def own_device(store: Store, job: Job) -> int | None:
+    """The id of the (first) device that the job searched for; None before anything was measured."""
+    predictor = store.predictor(job)
+    if predictor is not None:
+        return predictor.device_id
+    measured = store.measurements(job, "finalist") or store.measurements(job)
+    return measured[0].device_id if measured else None
+
+
+def searched_for(store: Store, job: Job) -> dict[str, int]:
+    """The ids of the devices that the job searched for, by its own names for them, the first one first.
+
+    Those on which its latency stage is done: another job may have registered the same device by another name.
+    """
+    first = own_device(store, job)
+    names = list(job.config.get("devices") or {})
+    if first is None or not names:
+        return {}
+    ids = {names[0]: first}
+    for name in names[1:]:
+        stage = store.stage(job, latency_stage(name))
+        if stage is not None and stage.result is not None:
+            ids[name] = stage.told("device_id")
+    return ids
+
+
+def searched_name(store: Store, job: Job, device_id: int | None = None) -> str | None:
+    """The job's name for a device that it searched for, by default the first; None for any other."""
+    asked = own_device(store, job) if device_id is None else device_id
+    names = {device: name for name, device in searched_for(store, job).items()}
+    return None if asked is None else names.get(asked)
+
+
+def device_names(store: Store, job: Job) -> dict[int, str]:
+    """The names of all devices by id; a job with several devices has its own names for those."""
+    searched = {device_id: name for name, device_id in searched_for(store, job).items()}
+    return {device.id: device.name for device in store.devices()} | (searched if _several(job) else {})
+
+
+def of_device(values: Mapping[str, Any], device: str | None) -> dict[str, Any]:
+    """What was told, with that of one of several devices under its plain name, too."""
+    on = [(name, *name.partition("@")) for name in values]
+    return {**values, **{metric: values[name] for name, metric, at, where in on if at and where == device}}
+
+
+def latency_stage(device: str) -> str:
+    """The name of the stage that measures on one of a job's devices behind the first."""
+    return f"{LATENCY}:{device}"
+
+
+def measured_elsewhere(device_id: int) -> str:
+    """The name of the stage that measures a finished job on another device."""
+    return f"{ELSEWHERE}-{device_id}"
+
+
+def _several(job: Job) -> bool:
+    return len(job.config.get("devices") or {}) > 1

@@ -1,0 +1,1 @@
+"""Jobs that run now: how far they are, and how long they still take."""

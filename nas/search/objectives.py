@@ -1,0 +1,96 @@
+"""What a search optimises: a quality against exact costs and what was predicted from measurements."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import moocore
+import numpy as np
+from numpy.typing import NDArray
+
+from nas.limits import ACCURACY
+from nas.measuring.latency import Latency
+from nas.spaces.job_space import exact_metrics
+from nas.store import Evaluation, NewEvaluation
+from search_spaces import SearchSpace
+from search_spaces.space import Codes
+
+
+@dataclass(frozen=True)
+class Objectives:
+    """What is optimised: the quality is maximised, every cost (exact, or predicted) minimised.
+
+    latency: of the job's first device.  others: of its other devices.  quality: its name.
+    """
+
+    names: tuple[str, ...]
+    space: SearchSpace
+    latency: Latency
+    others: tuple[Latency, ...] = ()
+    quality: str = ACCURACY
+
+    @property
+    def latencies(self) -> tuple[Latency, ...]:
+        """Of all devices of the job."""
+        return (self.latency, *self.others)
+
+    def costs(self, codes: Codes) -> dict[str, Any]:
+        """Everything that is known of architectures before they are evaluated, by name, `(n,)` each."""
+        return self._with_exact(codes, (latency.metrics(codes) for latency in self.latencies))
+
+    def costs_alone(self, costs: Mapping[str, Any]) -> NDArray[np.float64]:
+        """Of what is known of architectures the costs that are objectives: `(n, costs)`, all minimised."""
+        columns = [np.asarray(costs[name], dtype=np.float64) for name in self.names if name != self.quality]
+        return np.column_stack([np.empty((len(costs["params"]), 0)), *columns])
+
+    def bounds(self, codes: Codes) -> dict[str, Any]:
+        """What limits are applied to, by name, `(n,)` each: predictions with a margin, all else exactly."""
+        return self._with_exact(codes, (latency.limited(codes) for latency in self.latencies))
+
+    def intervals(self, codes: Codes) -> dict[str, Any]:
+        """Predicted latencies and the ends of their 90 % intervals in ms, by name, `(n,)` each."""
+        return {name: ms for latency in self.latencies for name, ms in latency.intervals(codes).items()}
+
+    def minimised(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Rows of objective values between 0 (best) and 1 (quality 0, cost of the largest subnet).
+
+        Of several spaces each cost is that of the one whose largest subnet costs most.
+        """
+        costs = self.costs(self.space.encode(self.space.largest_of_each))
+        columns = [
+            1 - values[:, i] if name == self.quality else values[:, i] / float(np.max(costs[name]))
+            for i, name in enumerate(self.names)
+        ]
+        return np.stack(columns, axis=1)
+
+    def hypervolume(self, values: NDArray[np.float64]) -> float:
+        """The share of the box between (quality 1, cost 0) and (quality 0, cost of the largest subnet) that
+        is dominated. With one objective, the quality alone, that is the best one's.
+        """
+        return hypervolume(self.minimised(values)) if len(values) else 0.0
+
+    def _with_exact(self, codes: Codes, predicted: Iterable[dict[str, Any]]) -> dict[str, Any]:
+        costs: dict[str, Any] = exact_metrics(self.space, codes)
+        for predictions in predicted:
+            costs |= predictions
+        return costs
+
+
+def hypervolume(points: NDArray[np.float64]) -> float:
+    """The share of the box from 0 to 1 that points (n, objectives), minimised, dominate; of one objective the
+    best.
+    """
+    if not len(points):
+        return 0.0
+    clipped = np.clip(points, 0, 1)
+    if clipped.shape[1] == 1:
+        return float(1 - clipped.min())
+    return float(moocore.hypervolume(clipped, ref=np.ones(clipped.shape[1])))
+
+
+def values_of(
+    objectives: Objectives, evaluations: Sequence[Evaluation | NewEvaluation]
+) -> NDArray[np.float64]:
+    """Objective values `(n, objectives)`, finite where the evaluation succeeded."""
+    rows = [[e.objectives.get(name) for name in objectives.names] for e in evaluations]
+    return np.array(rows, dtype=np.float64).reshape(len(rows), len(objectives.names))

@@ -1,0 +1,115 @@
+"""How far the search split can rank subnets: what one half of it says against what the other half says."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from nas.datasets import DataSet
+from nas.evaluation import Hits
+from nas.evaluation.estimates import Images
+from nas.evaluation.qualities import classes_of
+from nas.job_run import Run
+from nas.proposals.one_thread import one_thread
+from nas.results.agreement import agreement
+from predictors import accuracy
+from search_spaces import SearchSpace
+from search_spaces.space import Codes
+
+Floats = NDArray[np.float64]
+
+FOLDS = 5
+FEWEST = 10  # subnets that have seen all images
+FEWEST_IMAGES = 16  # of a half
+
+
+def reproducibility(run: Run, space: SearchSpace, data: DataSet) -> dict[str, Any]:
+    """Kendall's tau, as plain data, on halves of the search split that share no source item.
+
+    ranking: between the qualities of the same subnets on either half.  predictor: between qualities on one
+    half and what a predictor of accuracy says that was fitted to other subnets on the other half.
+    Only subnets that have seen all images are ranked. Empty where they, or the images, are too few.
+    """
+    kept = run.store.hits(run.lease.job, "search")
+    rows = [e for e in run.store.evaluations(run.lease.job, "search") if e.state == "ok"]
+    rows = [e for e in rows if e.subnet.key in kept]
+    hits = [kept[e.subnet.key] for e in rows]
+    images = max(map(len, hits), default=0)
+    if sum(len(seen) == images for seen in hits) < FEWEST:
+        return {}
+    sources, classes = data.sources("search"), classes_of(data, "search", run.config.quality)
+    sources = None if sources is None else sources[:images]
+    classes = None if classes is None else classes[:images]
+    codes = space.encode([space.architecture(e.subnet.architecture) for e in rows])
+    return scores(space, codes, hits, sources, classes)
+
+
+def scores(
+    space: SearchSpace,
+    codes: Codes,
+    hits: Sequence[Hits],
+    sources: Tensor | None,
+    classes: Tensor | None = None,
+) -> dict[str, Any]:
+    """As `reproducibility`, of subnets (codes (n, choices)) with their hits on the first images.
+
+    classes: labels (images,) where the quality is balanced accuracy.
+    """
+    images = max(map(len, hits))
+    first, second = halves(images, sources)
+    if min(first.sum(), second.sum()) < FEWEST_IMAGES:
+        return {}
+    whole = np.array([len(seen) == images for seen in hits])
+    table = np.array([seen for seen in hits if len(seen) == images])
+    of_first, of_second = (_part(half, sources, classes) for half in (first, second))
+    ours, others = (
+        part.weighed(table[:, half].astype(np.float64)).mean(axis=1)
+        for part, half in ((of_first, first), (of_second, second))
+    )
+    result: dict[str, Any] = {"images": [int(first.sum()), int(second.sum())]}
+    ranking = agreement([(ours.tolist(), others.tolist())])
+    result["ranking"] = ranking and ranking.to_dict()
+    labels, errors = _labels(hits, first, table[:, first].mean(axis=0), of_first)
+    with one_thread():
+        predicted = _predicted(space, codes, labels, errors)[whole]
+    score = agreement([(predicted.tolist(), others.tolist())])
+    return result | {"predictor": score and score.to_dict()}
+
+
+def halves(images: int, sources: Tensor | None) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Two sets of images that share no source item; images whose items are in both sets are in neither."""
+    if sources is None:
+        even = np.arange(images) % 2 == 0
+        return even, ~even
+    _, places = sources.unique(return_inverse=True)
+    odd = (places % 2 == 1).numpy()
+    return ~odd.any(axis=1), odd.all(axis=1)
+
+
+def _part(half: NDArray[np.bool_], sources: Tensor | None, classes: Tensor | None) -> Images:
+    of_half = torch.from_numpy(half)
+    ids, labels = (None if one is None else one[of_half] for one in (sources, classes))
+    return Images(int(half.sum()), ids, labels)
+
+
+def _labels(
+    hits: Sequence[Hits], half: NDArray[np.bool_], ease: Floats, images: Images
+) -> tuple[Floats, Floats]:
+    """Qualities on the images of a half and their standard errors, (n,) each."""
+    of_each = [images.qualities(seen[half[: len(seen)]][None], ease)[0] for seen in hits]
+    return np.array([q.value for q in of_each]), np.array([q.stderr for q in of_each])
+
+
+def _predicted(space: SearchSpace, codes: Codes, labels: Floats, errors: Floats) -> Floats:
+    """For each subnet (n,) what a predictor says that was fitted to others."""
+    fold = np.arange(len(codes)) % FOLDS
+    predicted = np.empty(len(codes))
+    for number in range(FOLDS):
+        mine, rest = fold == number, fold != number
+        predicted[mine] = accuracy.fit(space, codes[rest], labels[rest], stderr=errors[rest]).mean(
+            codes[mine]
+        )
+    return predicted

@@ -1,0 +1,1 @@
+"""Timings of networks on a device, and the labels that are made of them."""

@@ -1,0 +1,1 @@
+"""What latency predictors are made of: features of architectures, fits, intervals."""

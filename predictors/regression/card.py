@@ -1,0 +1,88 @@
+"""A device's roofline card: what each kind of work costs on it, read off a saved roofline predictor.
+
+for row in card(state):
+    print(f"{row.term}: {row.cost:.3g} {row.unit}, {row.share:.0%} of the latency")
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from predictors.latency.roofline import saved_features, source_coefficients
+from predictors.regression.features import FEATURES, STEPS, WORK, Workload, layer_features
+from search_spaces.layers import Layer
+
+CONSTANT = "constant"
+STEP = "ns per byte, in tensors above this size"
+UNITS = {
+    "launches": ("us per launch", 1e3),
+    "attention_slices": ("us per slice", 1e3),
+    "params": ("ns per parameter", 1e6),
+    CONSTANT: ("ms", 1.0),
+}
+
+
+class Row(NamedTuple):
+    """A term of the card: its cost in `unit`, and its share of the fitted networks' latency on average."""
+
+    term: str
+    cost: float
+    unit: str
+    share: float
+
+
+def card(state: Mapping[str, Any]) -> list[Row]:
+    """The terms that cost something, the greatest share first, of what a roofline's `to_json` gave.
+
+    `auto` that took the roofline will do. Raises UsageError for another predictor and for damage.
+    """
+    state = _roofline(state)
+    coefficients = source_coefficients(state)
+    shares = coefficients * saved_features(state, "work_per_ms")
+    rows = [
+        Row(term, float(cost * factor), unit, float(share))
+        for term, cost, share in zip(FEATURES, coefficients, shares, strict=True)
+        if cost > 0
+        for unit, factor in [_unit(term)]
+    ]
+    return sorted(rows, key=lambda row: -row.share)
+
+
+def by_kind(
+    state: Mapping[str, Any], layers: Iterable[Layer], workload: Workload | None = None
+) -> dict[str, float]:
+    """The latency in ms of one network by the kind of its layers, the greatest first; `constant` is the rest.
+
+    They add up to the linear part of the prediction, without the process on its residuals. Raises as `card`.
+    workload: the one that the predictor was fitted for, where it is not given.
+    """
+    state = _roofline(state)
+    coefficients = source_coefficients(state)
+    if workload is None:
+        workload = Workload(int(state["batch"]), int(state["element_bytes"]))
+    by_layer = {CONSTANT: float(coefficients[FEATURES.index(CONSTANT)])}
+    for layer in layers:
+        ms = float(np.array(layer_features(layer, workload)) @ coefficients[:-1])
+        by_layer[layer.kind] = by_layer.get(layer.kind, 0.0) + ms
+    return dict(sorted(by_layer.items(), key=lambda item: -item[1]))
+
+
+def is_roofline(state: Mapping[str, Any]) -> bool:
+    """Whether what a predictor's `to_json` gave has a card."""
+    return bool(_roofline(state).get("predictor") == "roofline")
+
+
+def _roofline(state: Mapping[str, Any]) -> Mapping[str, Any]:
+    taken = state.get("taken")
+    return taken if state.get("predictor") == "auto" and isinstance(taken, Mapping) else state
+
+
+def _unit(term: str) -> tuple[str, float]:
+    """The unit of a term's cost, and how many of it one ms is."""
+    if term in UNITS:
+        return UNITS[term]
+    if term in STEPS:
+        return STEP, 1e6
+    assert term in WORK, term
+    return ("ns per MAC" if term.endswith("_macs") else "ns per element"), 1e6

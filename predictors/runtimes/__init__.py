@@ -1,0 +1,1 @@
+"""What runs networks on a host: the runtimes below the device backends."""

@@ -1,0 +1,1 @@
+"""Files of networks, loaded and run by their runtime: no torch, so that memory can be measured without it."""

@@ -1,0 +1,1 @@
+"""Search spaces: one family a file, `build(**options) -> SearchSpace`."""

@@ -1,0 +1,1 @@
+"""Networks as plain numbers: what they are made of, layer by layer."""

@@ -1,0 +1,1 @@
+"""How many subnets are scored at once."""

@@ -1,0 +1,1 @@
+"""Supernets: one family a file, `build(space, *, seed) -> Supernet`."""

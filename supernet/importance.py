@@ -1,0 +1,66 @@
+"""Sorting FFN neurons and heads by importance, so that the prefixes of a trained network keep what matters.
+
+Source: Muralidharan et al., "Compact Language Models via Pruning and Knowledge Distillation" (arXiv
+2407.14679), importance from activations; sorted before nesting as in Flextron (Cai et al., arXiv 2406.10260).
+"""
+
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+
+import torch
+from torch import Tensor, nn
+
+from supernet.nested import Nested
+from supernet.permutation import reorderings
+from supernet.plain.layers import Attention, Mlp
+
+
+@torch.no_grad()
+def sort_by_importance(supernet: Nested, batches: Iterable[Tensor]) -> None:
+    """Sorts the FFNs' neurons and the attentions' heads of a nested supernet in place, most important first.
+
+    batches: inputs (B, C, height, width), at least one.  A neuron's importance is its mean absolute output
+    times the norm of its column of `fc2`, a head's the mean norm of what it adds to the output of `proj`.
+    """
+    whole = supernet.shared
+    scores: dict[Mlp | Attention, Tensor] = {}
+
+    def adding(
+        owner: Mlp | Attention, score: Callable[[Tensor], Tensor]
+    ) -> Callable[[nn.Module, tuple[Tensor]], None]:
+        def add(_: nn.Module, inputs: tuple[Tensor]) -> None:
+            scores[owner] = scores.get(owner, 0.0) + score(inputs[0].flatten(0, 1))
+
+        return add
+
+    with ExitStack() as hooks:
+        for owner in whole.modules():
+            if isinstance(owner, Mlp):
+                hook = adding(owner, _neuron_scores(owner))
+                hooks.enter_context(owner.fc2.register_forward_pre_hook(hook))
+            elif isinstance(owner, Attention):
+                hook = adding(owner, _head_scores(owner))
+                hooks.enter_context(owner.proj.register_forward_pre_hook(hook))
+        for x in batches:
+            whole(x)
+    for owner, summed in scores.items():
+        for parameter, reordered in reorderings(owner, summed.argsort(descending=True, stable=True)):
+            parameter.copy_(reordered(parameter))
+
+
+def _neuron_scores(mlp: Mlp) -> Callable[[Tensor], Tensor]:
+    """From the neurons' outputs (tokens, hidden) to their scores (hidden,), summed over the tokens."""
+    norms = mlp.fc2.weight.double().norm(dim=0)
+    return lambda hidden: hidden.abs().double().sum(dim=0) * norms
+
+
+def _head_scores(attn: Attention) -> Callable[[Tensor], Tensor]:
+    """From the heads' outputs (tokens, H d) to their scores (H,), summed over the tokens."""
+    columns = attn.proj.weight.unflatten(1, (attn.num_heads, attn.head_dim))  # D H d
+
+    def score(values: Tensor) -> Tensor:
+        per_head = values.unflatten(1, (attn.num_heads, attn.head_dim)).unbind(1)
+        added = [v @ columns[:, head].T for head, v in enumerate(per_head)]  # each (tokens, D)
+        return torch.stack([a.norm(dim=1).double().sum() for a in added])
+
+    return score

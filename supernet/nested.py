@@ -1,0 +1,61 @@
+"""Supernets whose architectures are prefixes: a parameter is a leading slice of the largest net's."""
+
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from itertools import chain
+
+from torch import Tensor, nn
+
+from search_spaces import Architecture
+from supernet.halves import halved
+from supernet.supernet import Stage, Supernet
+
+DIVISORS = (8, 4, 2, 1)
+
+
+def fewer_neurons(hidden: int) -> list[int]:
+    """How many neurons FFNs can have that are cut out of a network's own: an eighth to all of them."""
+    return sorted({max(1, hidden // divisor) for divisor in DIVISORS})
+
+
+def prefix_slice(tensor: Tensor, shape: Sequence[int], *, segments: int = 1) -> Tensor:
+    """The leading `shape` of `tensor`, contiguous; dim 0 may consist of equal `segments`, each cut alike.
+
+    A fused projection of query, key and value has 3 segments, a gated `fc1` has 2. Contiguous, because a
+    strided view may pick another matrix product kernel than its copy, and outputs would differ in the last
+    bit.
+    """
+    if tuple(tensor.shape) == tuple(shape):
+        return tensor
+    parts = tensor.unflatten(0, (segments, -1))
+    index = (slice(None), slice(shape[0] // segments), *(slice(n) for n in shape[1:]))
+    return parts[index].reshape(tuple(shape)).contiguous()
+
+
+class Nested(Supernet):
+    """`shared` is the plain module of the largest architecture."""
+
+    @abstractmethod
+    def segments(self, name: str) -> int:
+        """Into how many equal segments dim 0 of the parameter called `name` divides (see `prefix_slice`)."""
+
+    def shared_name(self, arch: Architecture, name: str) -> str:
+        """Of which shared tensor the plain module's `name` is a slice; most families call both alike."""
+        return name
+
+    @abstractmethod
+    def ffn_widths(self, arch: Architecture, block: str) -> Sequence[int]:
+        """How many neurons the FFN of this block can have, all else as in the architecture; ascending."""
+
+    def _divided(self, module: nn.Module) -> Iterator[tuple[str, Stage]]:
+        return halved(super()._divided(module))
+
+    def tensors(self, arch: Architecture) -> dict[str, Tensor]:
+        shared, skeleton = self.shared, self._skeleton(arch)
+        whole = dict(chain(shared.named_parameters(), shared.named_buffers()))
+        return {
+            name: prefix_slice(
+                whole[self.shared_name(arch, name)], wanted.shape, segments=self.segments(name)
+            )
+            for name, wanted in chain(skeleton.named_parameters(), skeleton.named_buffers())
+        }

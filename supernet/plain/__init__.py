@@ -1,0 +1,1 @@
+"""Networks as they are exported: they import torch and each other, and nothing else."""

@@ -1,0 +1,1 @@
+"""Weights to begin with: of timm's models, and of folders that `nas extract` wrote."""

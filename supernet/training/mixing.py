@@ -1,0 +1,160 @@
+"""Mixed images with a label for every patch: patch-mixup, and the training-only head that learns from it.
+
+The first half of a batch gets parts of other images, cut along the patches of the network's last stage, so
+that every patch has a class of its own; the second half is blended with other images as a whole.
+Source: Liao, Karaman and Sze, "Searching for Efficient Multi-Stage Vision Transformers" (arXiv 2109.00642).
+Ours: boxes and blends are drawn for each image, boxes cover any share, and no image is its own partner.
+`published_mixup` follows the released rule.
+"""
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from search_spaces.errors import UsageError
+from supernet.initialisation import init_weights
+from supernet.nested import prefix_slice
+from supernet.supernet import Supernet
+from supernet.training.lesson import Lesson
+
+BLEND = 0.8  # of the Beta distribution
+
+
+class PatchHead(nn.Module):
+    """A classifier of patches (B, P, D) for the training only; of its inputs, too, a subnet has the first D.
+
+    grid: rows and columns of the patches.
+    """
+
+    def __init__(
+        self, dim: int, classes: int, grid: tuple[int, int], *, seed: int, std: float | None = None
+    ) -> None:
+        super().__init__()
+        self.grid, self.classes = grid, classes
+        self.patch_head = nn.Linear(dim, classes)
+        init_weights(self, torch.Generator().manual_seed(seed), std=std)
+
+    @classmethod
+    def of(cls, supernet: Supernet, *, seed: int, std: float | None = None) -> Self:
+        """The one for a supernet; `std` of its weights as in `init_weights`.
+
+        Raises UsageError for a family whose networks give no patches.
+        """
+        whole: Any = supernet.shared
+        if not hasattr(whole, "with_patches"):
+            raise UsageError(
+                f"The networks of family '{supernet.space.family}' have no labels for patches.",
+                "Set train.patch_mixup: false; the networks of vit_resnas have.",
+            )
+        head: nn.Linear = whole.head
+        made = cls(head.in_features, head.out_features, whole.patch_grid, seed=seed, std=std)
+        return made.to(head.weight.device)
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """Logits (B, P, classes)."""
+        weight = prefix_slice(self.patch_head.weight, (self.classes, patches.shape[-1]))
+        return F.linear(patches, weight, self.patch_head.bias)
+
+
+def patch_mixup(
+    images: Tensor, labels: Tensor, *, grid: tuple[int, int], classes: int, rng: np.random.Generator
+) -> Lesson:
+    """Mixes every image (B, C, height, width) with another one of its half of the batch.
+
+    labels: (B,).  grid: rows and columns of the patches that have labels; they divide the images' sides.
+    """
+    half, rest = len(images) // 2, len(images) - len(images) // 2
+    partners = np.concatenate([_shifted(rng, half), half + _shifted(rng, rest)])
+    cut = _boxes(rng, half, grid)
+    blend = rng.beta(BLEND, BLEND, size=(rest, 1, 1))
+    kept = np.concatenate([~cut, np.broadcast_to(blend, (rest, *grid))])
+    return _mixed(images, labels, partners, kept, classes)
+
+
+def published_mixup(
+    images: Tensor, labels: Tensor, *, grid: tuple[int, int], classes: int, rng: np.random.Generator
+) -> Lesson:
+    """As `patch_mixup`, by the released rule: one box and one blend a half, partners that may be the image.
+
+    There a half is that of a GPU's 128 images, here that of a lot (`MultiArchitectural.at_once`).
+    """
+    half, rest = len(images) // 2, len(images) - len(images) // 2
+    partners = np.concatenate([rng.permutation(half), half + rng.permutation(rest)])
+    kept = np.empty((len(images), *grid))
+    kept[:half] = ~published_box(rng, grid)
+    kept[half:] = rng.beta(BLEND, BLEND)
+    return _mixed(images, labels, partners, kept, classes)
+
+
+def in_lots(mix: Callable[..., Lesson], images: Tensor, labels: Tensor, lots: int, **how: Any) -> Lesson:
+    """The blocks into which a batch falls, each mixed apart by `mix`, which takes `how`, too."""
+    ends = [len(images) * i // lots for i in range(lots + 1)]
+    parts = [mix(images[a:b], labels[a:b], **how) for a, b in pairwise(ends)]
+    fields = zip(*((part.images, part.labels, part.patch_labels) for part in parts), strict=True)
+    return Lesson(*(torch.cat(tensors) if lots > 1 else tensors[0] for tensors in fields))
+
+
+def published_box(rng: np.random.Generator, grid: tuple[int, int]) -> NDArray[np.bool_]:
+    """A rectangle of patches (rows, columns) by the released rule, with its bounds as they are there.
+
+    Its area is uniform below the whole, its height uniform below the last but one row; a box that leaves a
+    row or column free never reaches the last one.
+    """
+    rows, columns = grid
+    area = int(rows * columns * rng.random())
+    high = _below(rng, 1, max(1, min(rows, area) - 1))
+    wide = area // high
+    if wide > columns:
+        high, wide = area // columns, columns
+    top, left = _below(rng, 0, rows - high), _below(rng, 0, columns - wide)
+    box = np.zeros(grid, dtype=np.bool_)
+    box[top : top + high, left : left + wide] = True
+    return box
+
+
+def _below(rng: np.random.Generator, low: int, high: int) -> int:
+    """A random whole number from `low` to `high - 1`, or `low` where there is none."""
+    return int(rng.integers(low, max(high, low + 1)))
+
+
+def _mixed(
+    images: Tensor, labels: Tensor, partners: NDArray[np.int64], kept: NDArray[Any], classes: int
+) -> Lesson:
+    """Of every image the share `kept` (B, rows, columns) in each patch, the rest from its partner (B,)."""
+    grid, kept = kept.shape[1:], kept.astype(np.float32)
+    share = torch.from_numpy(kept).to(images.device)[:, None]  # of its own in every patch: B 1 R S
+    height, width = (side // cells for side, cells in zip(images.shape[2:], grid, strict=True))
+    pixels = share.repeat_interleave(height, 2).repeat_interleave(width, 3).to(images.dtype)
+    other = torch.from_numpy(partners).to(images.device)
+    hot = F.one_hot(labels, classes).float()[:, None]  # B 1 classes
+    shares = share.flatten(2).transpose(1, 2)  # B patches 1
+    patch_labels = shares * hot + (1 - shares) * hot[other]
+    mixed = pixels * images + (1 - pixels) * images[other]
+    return Lesson(mixed, patch_labels.mean(dim=1), patch_labels)
+
+
+def _shifted(rng: np.random.Generator, count: int) -> NDArray[np.int64]:
+    """A random partner for each, never itself where there are two."""
+    order = rng.permutation(count)
+    partner = np.empty(count, dtype=np.int64)
+    partner[order] = np.roll(order, 1)
+    return partner
+
+
+def _boxes(rng: np.random.Generator, count: int, grid: tuple[int, int]) -> NDArray[np.bool_]:
+    """Rectangles of patches (count, rows, columns); the share that they cover is uniform but for rounding."""
+    side = np.sqrt(rng.random(count))
+    inside = np.ones((count, *grid), dtype=np.bool_)
+    for axis, cells in enumerate(grid, start=1):
+        length = np.rint(cells * side).astype(np.int64)
+        start = rng.integers(0, cells - length + 1)
+        places = np.arange(cells)
+        within = (places >= start[:, None]) & (places < (start + length)[:, None])
+        inside &= within[:, :, None] if axis == 1 else within[:, None, :]
+    return inside

@@ -1,0 +1,207 @@
+"""How shared weights are trained. Section `train` of a job file is a `Recipe`."""
+
+import math
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from search_spaces.errors import did_you_mean
+from supernet.training.sections import AList, BelowOne, Count, NotNegative, Positive, Section, Share, Text
+
+FADING = 0.4  # of the steps, over which the learning rate of a trapezoid falls
+
+
+def one_of(*words: str) -> BeforeValidator:
+    """Raises ValueError, with the closest of the words, for text that is none of them."""
+
+    def checked(value: Any) -> Any:
+        if isinstance(value, str) and value not in words:
+            raise ValueError(f"'{value[:60]}' is unknown. {did_you_mean(value, words)}")
+        return value
+
+    return BeforeValidator(checked)
+
+
+class Sampling(Section):
+    """Which subnets a training step draws; `smallest` and `largest` are shares of the steps.
+
+    distill: from the share `distill_after` of the steps on, the first subnet of a step teaches the others
+    (half of their loss is the cross entropy to its softened outputs). Before that all learn from the labels:
+    an untrained teacher ruins the start.
+    paths: of `multi_architectural` and `resource_constrained`, whose subnets share the batch.
+    at_once, blocks_twice: of `multi_architectural`: how many subnets are drawn so that they differ, and then
+    the next ones (null: all of a step); whether a block is there counts as four options, yes and no twice
+    each, where options are dealt out and where a widening lets them in (`search_spaces/restriction.py`). The
+    released training: 2 and true.
+    bins, gap_gmacs: of `resource_constrained`, which draws uniformly over groups of like cost: exact levels,
+    or `bins` intervals of MACs, or groups by an absolute gap.
+    """
+
+    strategy: Literal[
+        "single_path", "sandwich", "weighted", "joint", "multi_architectural", "resource_constrained"
+    ] = "single_path"
+    smallest: Share = 0.1
+    largest: Share = 0.2
+    random: Annotated[int, Field(ge=0, le=1000)] = 2
+    weights: Annotated[tuple[NotNegative, ...], AList] | None = None
+    distill: bool = False
+    distill_after: Share = 0.4
+    paths: Annotated[int, Field(ge=1, le=1000)] = 4
+    at_once: Annotated[int, Field(ge=1, le=1000)] | None = None
+    blocks_twice: bool = False
+    bins: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    gap_gmacs: Positive | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.smallest + self.largest > 1:
+            raise ValueError("smallest and largest are shares of the steps: together at most 1")
+        if self.weights is not None and not sum(self.weights) > 0:
+            raise ValueError("weights must hold at least one number above 0")
+        if self.bins is not None and self.gap_gmacs is not None:
+            raise ValueError("bins and gap_gmacs are two ways to group subnets by cost: give one of them")
+        grouped = self.bins is not None or self.gap_gmacs is not None
+        if grouped and self.strategy != "resource_constrained":
+            raise ValueError(f"bins and gap_gmacs belong to resource_constrained, not to {self.strategy}")
+        dealt = self.at_once is not None or self.blocks_twice
+        if dealt and self.strategy != "multi_architectural":
+            raise ValueError(
+                f"at_once and blocks_twice belong to multi_architectural, not to {self.strategy}"
+            )
+        if self.at_once is not None and self.paths % self.at_once:
+            raise ValueError(f"paths ({self.paths}) must be a multiple of at_once ({self.at_once})")
+        if self.distill and self.splits_batch:
+            raise ValueError(
+                f"distill cannot be combined with {self.strategy}, whose subnets see different images; "
+                "train.teacher can"
+            )
+        return self
+
+    @property
+    def splits_batch(self) -> bool:
+        """Whether each subnet of a step sees its own share of the images."""
+        return self.strategy in ("multi_architectural", "resource_constrained")
+
+
+class Teacher(Section):
+    """A timm model that teaches every subnet; `weight` is its share of the loss.
+
+    hard: subnets learn the class that it answers, and not its probabilities.
+    """
+
+    timm: Text
+    weight: Share = 0.5
+    hard: bool = True
+
+
+class Muon(Section):
+    """Muon's own numbers, beside those of AdamW, which trains what Muon does not.
+
+    lr: the peak; warm-up, schedule and `lr_scale` hold for it as for `Recipe.lr`. A step is as long as the
+    rate says whatever the gradients are, so that it is of another size than AdamW's.
+    weight_decay: of the weights that Muon trains, of which each step takes `lr * weight_decay`. Not the
+    recipe's, which at this rate would be several times as strong.
+    """
+
+    lr: Positive = 0.02
+    momentum: BelowOne = 0.95
+    weight_decay: NotNegative = 0.1
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.lr * self.weight_decay >= 1:
+            raise ValueError("lr times weight_decay is what a step takes of the weights: it must be below 1")
+        return self
+
+
+class Recipe(Section):
+    """How to train; after `warmup` steps the learning rate goes to zero as `schedule` says.
+
+    optimizer, muon: AdamW for everything, or Muon for the weights of hidden layers
+    (`supernet/training/parameter_groups.py`) and AdamW for the rest. `muon` is there with Muon only, and then
+    always. The default here is what a job trains with that was stored before it could be chosen; that of new
+    jobs stands in `nas/config/family_training.py`.
+    schedule: a cosine, a straight line, or a trapezoid, which begins to fall for the last 0.4 of the steps.
+    lr_scale: first part of a shared parameter's name -> factor on its learning rate; 0 keeps it as it is.
+    largest_first: the share of the steps, at the start, in which only the largest subnet is trained; the
+    others inherit what it has learnt (as Once-for-all begins; Cai et al., arXiv 1908.09791).
+    widening: the share of the steps, behind largest_first, over which smaller and smaller options are let in.
+    sort_every: steps after which neurons and heads are sorted by weight, while that lasts; null: never.
+    patch_mixup: mixed images with a label for every patch, learnt through a head that is then thrown away,
+    for families that have such labels; `published` draws boxes, blends and partners as the release of
+    ViT-ResNAS does (`supernet/training/mixing.py`).
+    decay_also: weight decay holds for these beside matrices and kernels: position embeddings, tokens, tables
+    of relative positions.
+    init_std: standard deviation of fresh linear layers; null: by the number of their inputs.
+    ema: decay of an exponential moving average of the weights, which evaluation then uses; null: none.
+    precision: `fp32`, `bf16` (autocast) or `auto` (bf16 on a GPU).
+    """
+
+    steps: Count = 2000
+    batch_size: Count = 64
+    optimizer: Annotated[Literal["adamw", "muon"], one_of("adamw", "muon")] = "adamw"
+    muon: Muon | None = None
+    lr: Positive = 3e-3
+    schedule: Annotated[Literal["cosine", "linear", "trapezoid"], one_of("cosine", "linear", "trapezoid")] = (
+        "cosine"
+    )
+    lr_scale: dict[str, NotNegative] = Field(default_factory=dict)
+    weight_decay: NotNegative = 0.05
+    betas: Annotated[tuple[BelowOne, BelowOne], AList] = (0.9, 0.98)
+    warmup: Annotated[int, Field(ge=0, le=1_000_000_000)] = 150
+    clip: Positive = 1.0
+    label_smoothing: BelowOne = 0.05
+    largest_first: Share = 0.25
+    widening: Share = 0.0
+    sort_every: Count | None = None
+    patch_mixup: bool | Literal["published"] = False
+    decay_also: Annotated[tuple[Literal["positions", "tokens", "relative_positions"], ...], AList] = ()
+    init_std: Annotated[float, Field(gt=0, le=1)] | None = None
+    sampling: Sampling = Sampling()
+    teacher: Teacher | None = None
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+    precision: Literal["fp32", "bf16", "auto"] = "fp32"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _muon_has_its_numbers(cls, value: Any) -> Any:
+        """Puts them there, so that a stored job keeps those that it began with."""
+        if not isinstance(value, dict) or value.get("optimizer") != "muon" or value.get("muon") is not None:
+            return value
+        return {**value, "muon": {}}
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.muon is not None and self.optimizer != "muon":
+            raise ValueError(
+                f"muon says how Muon trains, and optimizer is {self.optimizer}: "
+                "set optimizer: muon, or leave muon away"
+            )
+        if self.widening and self.sampling.strategy in ("weighted", "resource_constrained"):
+            raise ValueError(
+                f"widening cannot be combined with {self.sampling.strategy}, which draws from fixed subnets"
+            )
+        if self.largest_first + self.widening > 1:
+            raise ValueError("largest_first and widening are shares of the steps: together at most 1")
+        if self.sort_every and not self.widening:
+            raise ValueError("sort_every sorts while the widening lasts: set widening, too")
+        if self.sampling.splits_batch and self.batch_size < self.sampling.paths:
+            raise ValueError(
+                f"batch_size ({self.batch_size}) must not be less than sampling.paths "
+                f"({self.sampling.paths}): each path has its own share of the images"
+            )
+        return self
+
+    def learning_rate(self, step: int) -> float:
+        """Of optimiser step `step`, counted from 0; where there are two optimisers, AdamW's."""
+        return self.scheduled(self.lr, step)
+
+    def scheduled(self, peak: float, step: int) -> float:
+        """What has become of a peak learning rate at step `step`, counted from 0."""
+        if step < self.warmup:
+            return peak * (step + 1) / self.warmup
+        after = max(1, self.steps - self.warmup)
+        if self.schedule == "cosine":
+            return peak * 0.5 * (1.0 + math.cos(math.pi * ((step - self.warmup) / after)))
+        fading = after if self.schedule == "linear" else min(after, FADING * self.steps)
+        return peak * min(1.0, (self.steps - step) / fading)
