@@ -47,5 +47,9 @@ def test_an_import_is_noticed() -> None:
     assert "optuna" in imported([sys.executable, "-c", "import optuna.distributions"])
 
 
-def test_help_takes_less_than_half_a_second_of_cpu() -> None:
-    assert min(cpu_seconds([NAS, "--help"]) for _ in range(3)) < 0.5
+def test_help_costs_little_more_than_the_command_line_library() -> None:
+    """Side by side, the least of three of each: a busy machine slows both."""
+    commands = [NAS, "--help"], [sys.executable, "-c", "import typer, typer.rich_utils"]
+    seconds = [[cpu_seconds(list(command)) for command in commands] for _ in range(3)]
+    ours, theirs = map(min, zip(*seconds, strict=True))
+    assert ours < 3 * theirs

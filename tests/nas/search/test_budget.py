@@ -188,10 +188,10 @@ def test_a_clock_counts_what_fits_before_the_finalists(monkeypatch: pytest.Monke
 
 @pytest.mark.slow
 def test_a_real_calibration_ends_in_time(store: Store) -> None:
-    """With the margin that two busy cores need: `benchmarks/budget.py` has the figures of a quiet machine."""
+    """With the margin that busy cores need: `benchmarks/budget.py` has the figures of a quiet machine."""
     began = time.monotonic()
     handle = nas.run(config("60s"), store=store.url)
-    assert time.monotonic() - began < 120
+    assert time.monotonic() - began < 300
     division = handle.store.stage(handle.job, BUDGET)
     assert division is not None
     assert division.told("train", "seconds_per_step") > 0

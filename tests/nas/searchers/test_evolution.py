@@ -18,6 +18,7 @@ from search_spaces.space import INACTIVE
 
 LOSS, QUALITY = {"loss": "minimize"}, {"quality": "maximize"}
 SIZES = {"initial": 30, "parents": 8, "mutants": 10, "crossovers": 6}
+SECONDS = 60.0  # of CPU on a busy machine; what does not end at once takes for ever
 
 
 def window(space: SearchSpace, low: float, high: float, objectives: Any = LOSS, **more: Any) -> SearchProblem:
@@ -151,7 +152,7 @@ def test_an_empty_window_ends_at_once() -> None:
     least = space.cost(space.smallest).macs
     start = time.process_time()
     assert search("evolution", window(space, least + 1, least + 2), 1, lambda arch: 0.0) == []
-    assert time.process_time() - start < 20
+    assert time.process_time() - start < SECONDS
 
 
 @pytest.mark.slow

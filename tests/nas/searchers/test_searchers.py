@@ -29,6 +29,7 @@ UNSEEDED = LISTING = {"exhaustive"}
 BASELINES = {"exhaustive", "random", "tpe", *DEAR}  # of which nobody says that they soon beat random
 ANYWHERE = [name for name in BUILT if name not in LISTING]
 POPULATION = 16
+SECONDS = 60.0  # of CPU on a busy machine; what does not end at once takes for ever
 # The mean over 5 seeds of random search's hypervolume has a standard deviation of 0.5 %: four times that of a
 # difference.
 NOISE = 0.03
@@ -230,7 +231,7 @@ def test_limits_that_nothing_meets_end_at_once(searcher, name: str) -> None:
     impossible = problem(space, limits=(Limit("macs", "<=", 1),), start=space.uniform(3))
     start = time.process_time()
     assert search(searcher, impossible, 1) == []
-    assert time.process_time() - start < 5
+    assert time.process_time() - start < SECONDS
 
 
 @pytest.mark.parametrize("searcher", ANYWHERE)
