@@ -315,7 +315,7 @@ def test_what_is_found_for_a_batch_is_one_question_that_reads_no_whole_table(
         assert len(store.stored_hits(basis, "search", [f"s{number}" for number in range(0, 64, 4)])) == 16
     finally:
         sa.event.remove(store._engine, "before_cursor_execute", note)
-    [(statement, parameters)] = asked
+    [(statement, parameters)] = [one for one in asked if "hits" in one[0]]
     if store.url.startswith("sqlite"):  # PostgreSQL reads small tables whole, and is right
         with store.read() as connection:
             plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters).all()
