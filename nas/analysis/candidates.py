@@ -13,7 +13,7 @@ from nas.proposals.problem import SearchProblem
 from nas.search.belief import FEWEST, fitted
 from nas.search.objectives import Objectives
 from nas.spaces.job_space import check_limits
-from nas.store import Job, SearchedSubnet, Store
+from nas.store import Job, SearchedSubnets, Store
 from predictors.accuracy import AccuracyPredictor
 from predictors.accuracy_kernels import one_hot
 from search_spaces import SearchSpace
@@ -31,20 +31,21 @@ CHUNK = 4096  # rows at once: what a processor's cache holds
 FEW = 10_000  # candidates that are predicted exactly; of more those that may be on the front
 TRIED = 2_000  # candidates from which a rough model of the predictor is made
 DEVIATIONS = 6.0  # of the rough model's error, within which a candidate may still be on the front
+MOST_TOLD_APART = 2**62  # rows, by one integer
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
 class Evaluated:
-    """What was evaluated: codes (n, choices) without repeats, with a row of the store for each.
+    """What was evaluated: codes (n, choices) without repeats, with what the store has of each.
 
     teachers: places of those that the accuracy predictor is fitted to.
     count: of all evaluated subnets; of very many not all are here.
     """
 
     codes: Codes
-    rows: tuple[SearchedSubnet, ...]
+    subnets: SearchedSubnets
     teachers: NDArray[np.int64]
     count: int
 
@@ -73,17 +74,17 @@ def evaluated_subnets(
     places = np.arange(len(everything))
     if len(everything) > most:
         places = np.union1d(teachers, _best_for_their_macs(everything, most))
-    rows = tuple(everything[i] for i in places.tolist())
-    codes = _encoded(space, store.architectures([row.id for row in rows]))
-    return Evaluated(codes, rows, np.searchsorted(places, teachers), len(everything))
+    chosen = everything.at(places.tolist())
+    codes = _encoded(space, store.architectures(chosen.ids))
+    return Evaluated(codes, chosen, np.searchsorted(places, teachers), len(everything))
 
 
-def _best_for_their_macs(rows: Sequence[SearchedSubnet], count: int) -> NDArray[np.int64]:
+def _best_for_their_macs(subnets: SearchedSubnets, count: int) -> NDArray[np.int64]:
     """Places of about `count` of them: in each of BINS groups of like MACs those of highest quality."""
-    macs, quality = (np.array([row[i] for row in rows], dtype=np.float64) for i in (2, 3))
-    groups = np.array_split(np.argsort(macs, kind="stable"), BINS)
+    groups = np.array_split(np.argsort(subnets.macs, kind="stable"), BINS)
     each = -(-count // BINS)
-    return np.concatenate([group[np.argsort(-quality[group], kind="stable")[:each]] for group in groups])
+    best = [group[np.argsort(-subnets.quality[group], kind="stable")[:each]] for group in groups]
+    return np.concatenate(best)
 
 
 def _encoded(space: SearchSpace, architectures: Sequence[Mapping[str, Any]]) -> Codes:
@@ -107,9 +108,8 @@ def _encoded(space: SearchSpace, architectures: Sequence[Mapping[str, Any]]) -> 
 
 def learned(space: SearchSpace, evaluated: Evaluated) -> AccuracyPredictor:
     """The accuracy predictor of what was evaluated."""
-    rows = [evaluated.rows[i] for i in evaluated.teachers.tolist()]
-    codes = evaluated.codes[evaluated.teachers]
-    return fitted(space, codes, [row.quality for row in rows], [row.stderr for row in rows])
+    taught = evaluated.subnets.at(evaluated.teachers.tolist())
+    return fitted(space, evaluated.codes[evaluated.teachers], taught.quality.tolist(), taught.stderr)
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,13 +146,45 @@ def candidates(searched: SearchProblem, evaluated: Codes) -> Candidates:
 
 def _within(searched: SearchProblem, evaluated: Codes, drawn: Codes) -> tuple[Codes, NDArray[np.int64]]:
     """Of the architectures without repeats those within the limits, and which was evaluated as which."""
-    both = np.concatenate([evaluated, drawn])
-    whole = np.ascontiguousarray(both.astype(np.int16))
-    as_one = whole.view(np.dtype((np.void, whole.itemsize * whole.shape[1]))).ravel()
-    first = np.sort(np.unique(as_one, return_index=True)[1])
-    within = searched.within_limits(both[first])
-    kept = first[within]
-    return both[kept], np.where(kept < len(evaluated), kept, -1)
+    firsts = _first_of_each([_as_integers(searched.space, codes) for codes in (evaluated, drawn)])
+    places = []
+    for codes, first in zip((evaluated, drawn), firsts, strict=True):
+        chunks = [first[start : start + CHUNK] for start in range(0, len(first), CHUNK)]
+        within = [some[searched.within_limits(codes[some])] for some in chunks]
+        places.append(np.concatenate([np.empty(0, dtype=np.int64), *within]))
+    kept = np.concatenate([evaluated[places[0]], drawn[places[1]]])
+    return kept, np.concatenate([places[0], np.full(len(places[1]), -1)])
+
+
+def _as_integers(space: SearchSpace, codes: Codes) -> NDArray[np.int64]:
+    """Architectures (n, choices) as the few integers each that tell them apart, (n, integers).
+
+    These are quicker to sort than rows are.
+    """
+    factors: list[NDArray[np.int64]] = []
+    room = 1  # what the last integer can still be multiplied with
+    for i, choice in enumerate(space.choices):
+        options = len(choice.options) + 1  # with INACTIVE
+        if room < options:
+            factors.append(np.zeros(len(space.choices), dtype=np.int64))
+            room = MOST_TOLD_APART
+        factors[-1] *= options
+        factors[-1][i] = 1
+        room //= options
+    columns = [(codes - INACTIVE) @ factor for factor in factors]
+    return np.column_stack([np.empty((len(codes), 0), dtype=np.int64), *columns])
+
+
+def _first_of_each(parts: Sequence[NDArray[np.int64]]) -> list[NDArray[np.int64]]:
+    """In which rows (n, integers) of each part something stands for the first time."""
+    rows = np.concatenate(parts)
+    order = np.lexsort(rows.T)
+    differs = np.ones(len(rows), dtype=np.bool_)
+    differs[1:] = np.any(np.diff(rows[order], axis=0) != 0, axis=1)
+    first = np.sort(order[differs])
+    ends = np.cumsum([len(part) for part in parts])
+    starts = ends - [len(part) for part in parts]
+    return [first[(first >= start) & (first < end)] - start for start, end in zip(starts, ends, strict=True)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,11 +239,15 @@ def _rough(space: SearchSpace, model: AccuracyPredictor, codes: Codes) -> tuple[
     centre = float(exact.mean())
     weights = np.linalg.lstsq(columns, exact - centre, rcond=None)[0]
     error = float(np.sqrt(np.mean(np.square(columns @ weights + centre - exact))))
+    # A look-up for each choice is what the product would be; -1, INACTIVE, finds the 0 that is put behind.
     last = np.cumsum([len(choice.options) for choice in space.choices])
+    starts = last - [len(choice.options) for choice in space.choices]
+    tables = [np.append(weights[a:b], 0.0) for a, b in zip(starts, last, strict=True)]
     rough = np.full(len(codes), centre)
-    for i, choice in enumerate(space.choices):  # a look-up for each choice is what the product would be
-        of_options = np.append(weights[last[i] - len(choice.options) : last[i]], 0.0)
-        rough += of_options[codes[:, i]]
+    for start in range(0, len(codes), CHUNK):
+        columns_of_some = codes[start : start + CHUNK].T
+        for of_options, column in zip(tables, columns_of_some, strict=True):
+            rough[start : start + CHUNK] += of_options[column]
     return rough, error
 
 

@@ -4,7 +4,9 @@ Nothing is evaluated or measured. A question is a job's, with other limits, othe
 device; `follow_up` makes a job of it, whose search begins with what the job has evaluated.
 """
 
-from collections.abc import Mapping, Sequence
+import gc
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -114,7 +116,8 @@ def what_if(
     NotFoundError for a job without a latency predictor or with too few evaluations, and an unknown device.
     """
     asked = _Asked.of(store, job, question(store, job, limits, objectives, device))
-    evaluated = evaluated_subnets(store, job, asked.objectives.space, asked.config.quality)
+    with _garbage_kept():
+        evaluated = evaluated_subnets(store, job, asked.objectives.space, asked.config.quality)
     within = candidates(asked.searched, evaluated.codes)
     model = learned(asked.objectives.space, evaluated)
     beliefs = believed(asked.objectives, model, within)
@@ -136,6 +139,18 @@ def what_if(
         gains=tuple(expected_gains(model, _pool(asked, evaluated, within, beliefs))),
         members=_members(asked, evaluated, within, beliefs, model, front),
     )
+
+
+@contextmanager
+def _garbage_kept() -> Iterator[None]:
+    """While 100,000s of rows are read, Python would look through all of them for garbage, again and again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def question(
@@ -254,15 +269,16 @@ def _members(
     costs, stds = asked.objectives.costs(codes), _stds(asked.objectives, codes)
     members = []
     for i, arch in enumerate(asked.objectives.space.decode(codes)):
-        row = evaluated.rows[within.rows[places[i]]] if within.rows[places[i]] >= 0 else None
+        row = int(within.rows[places[i]])
+        is_evaluated = row >= 0
         members.append(
             Foretold(
                 arch.key,
                 arch.to_dict(),
                 float(beliefs.quality[front[i]]),
                 float(std[i]),
-                row and row.quality,
-                row and row.stderr,
+                float(evaluated.subnets.quality[row]) if is_evaluated else None,
+                evaluated.subnets.stderr[row] if is_evaluated else None,
                 {name: float(column[i]) for name, column in costs.items()},
                 {name: float(column[i]) for name, column in stds.items()},
             )
@@ -287,6 +303,6 @@ def _pool(asked: _Asked, evaluated: Evaluated, within: Candidates, beliefs: Beli
     behind = behind_front(beliefs.points, place)[others]
     others = others[np.argsort(behind, kind="stable")[:POOL]]
     chosen = np.concatenate([np.sort(ours), np.sort(others)])
-    errors = [row.stderr for row in evaluated.rows if row.stderr is not None]
+    errors = [stderr for stderr in evaluated.subnets.stderr if stderr is not None]
     noise = float(np.median(errors)) if errors else 0.0
     return Pool(within.codes[beliefs.places[chosen]], beliefs.points[chosen], place, len(ours), noise)

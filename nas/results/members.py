@@ -153,7 +153,6 @@ def with_families(members: Sequence[Member]) -> list[Member]:
 def _members_on(store: Store, job: Job, device_id: int | None) -> list[Member]:
     space = store.stage(job, "space")
     family = ((space and space.result) or {}).get("space", {}).get("family")
-    memory = {e.subnet.key: e.objectives.get("memory_bytes") for e in store.evaluations(job, "search")}
     memory = {
         e.subnet.key: e.objectives.get("memory_bytes")
         for e in store.evaluations(job, "search", reported=True)

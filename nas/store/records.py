@@ -1,10 +1,13 @@
 """The rows of the store as values; `New...` are rows that have no id yet."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from nas.errors import StoreError
 from predictors.measurement.labels import Failure, Measurement
@@ -155,18 +158,34 @@ class Subnet:
     own_key: str | None = None
 
 
-class SearchedSubnet(NamedTuple):
-    """A subnet with its quality on the search split; a plain tuple, as there may be 100,000s.
+@dataclass(frozen=True, eq=False)
+class SearchedSubnets:
+    """Subnets with their qualities on the search split, column by column, as there may be 100,000s.
 
     examples: how many tell the quality.
     """
 
-    id: int
-    key: str
-    macs: int
-    quality: float
-    stderr: float | None
-    examples: int | None
+    ids: Sequence[int]
+    keys: Sequence[str]
+    macs: NDArray[np.int64]
+    quality: NDArray[np.float64]
+    stderr: Sequence[float | None]
+    examples: Sequence[int | None]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def at(self, places: Iterable[int]) -> "SearchedSubnets":
+        """Some of them, in that order."""
+        chosen = list(places)
+        return SearchedSubnets(
+            [self.ids[i] for i in chosen],
+            [self.keys[i] for i in chosen],
+            self.macs[chosen],
+            self.quality[chosen],
+            [self.stderr[i] for i in chosen],
+            [self.examples[i] for i in chosen],
+        )
 
 
 @dataclass(frozen=True)

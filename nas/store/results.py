@@ -23,7 +23,7 @@ from nas.store.records import (
     Job,
     NewEvaluation,
     NewEvent,
-    SearchedSubnet,
+    SearchedSubnets,
     Subnet,
 )
 from nas.store.subnets import KEYS_A_QUERY, nested, subnet_ids, with_subnet
@@ -32,8 +32,9 @@ from search_spaces.errors import NotFoundError, UsageError
 from search_spaces.union import MEMBER
 
 INHERITED = "inherited"
+ROWS_AT_ONCE = 4096  # soon let go of: Python looks through all rows that it holds, again and again
 BASIS = tuple(field.name for field in fields(EvaluationBasis))
-# What may stand in the columns of a `SearchedSubnet`.
+# What may stand in the columns of `SearchedSubnets`.
 NUMBER: set[type] = {int, float}
 NOTHING = type(None)
 SEARCHED: tuple[set[type], ...] = ({int}, {str}, {int}, NUMBER, {*NUMBER, NOTHING}, {int, NOTHING})
@@ -44,6 +45,16 @@ def _hits_by(key: sa.ColumnElement[str]) -> sa.Select[Any]:
     query = query.join(t.hits, t.hits.c.subnet_id == t.subnets.c.id)
     query = query.where(key.in_(sa.bindparam("keys", expanding=True)), t.hits.c.weights == INHERITED)
     return query.where(*(t.hits.c[name] == sa.bindparam(name) for name in ("split", *BASIS)))
+
+
+def _told_by_most(keys: Sequence[str], examples: Sequence[int | None]) -> Iterable[int]:
+    """Of each key the place with the most examples, the first of several."""
+    best: dict[str, int] = {}
+    for place, key in enumerate(keys):
+        other = best.setdefault(key, place)
+        if other != place and (examples[place] or 0) > (examples[other] or 0):
+            best[key] = place
+    return best.values()
 
 
 # Built once: it is asked before every batch. Jobs with several supernets have keys of their own for subnets.
@@ -175,32 +186,35 @@ class Results(Database):
             return int(connection.scalar(sa.select(sa.func.count()).where(which)) or 0)
 
     @again
-    def searched(self, jobs: Collection[int], metric: str) -> list[SearchedSubnet]:
+    def searched(self, jobs: Collection[int], metric: str) -> SearchedSubnets:
         """What these jobs have evaluated with success on the search split with inherited weights.
 
-        jobs: their ids.  Of 100,000s, so that types are looked at column by column; a subnet that several
-        jobs have looked at is there once, with the evaluation that the most examples tell.
+        jobs: their ids.  A subnet that several jobs have looked at is there once, with the evaluation that
+        the most examples tell.
         """
         c, s = t.evaluations.c, t.subnets.c
-        columns = (s.id, s.key, s.macs, c.value, c.stderr, c.count)
+        of_rows = (s.id, s.key, s.macs, c.value, c.stderr, c.count)
         types = (sa.Integer, sa.Text, sa.BigInteger, sa.Double, sa.Double, sa.Integer)
+        # There may be 100,000s: types are looked at column by column, not value by value.
         plain: list[sa.ColumnElement[Any]] = [
-            sa.type_coerce(column, kind) for column, kind in zip(columns, types, strict=True)
+            sa.type_coerce(column, kind) for column, kind in zip(of_rows, types, strict=True)
         ]
         query = sa.select(*plain).select_from(t.evaluations).join(t.subnets, s.id == c.subnet_id)
         query = query.where(c.job_id.in_(jobs) & (c.split == "search") & (c.weights == INHERITED))
         query = query.where((c.metric == metric) & (c.state == "ok") & c.value.is_not(None))
+        columns: list[list[Any]] = [[] for _ in plain]
         with self.read() as connection:
-            rows: Sequence[Any] = connection.execute(query.order_by(c.id)).all()
-        for values, kinds in zip(zip(*rows, strict=True), SEARCHED, strict=False):
-            if other := set(map(type, values)) - kinds:
+            for rows in connection.execute(query.order_by(c.id)).partitions(ROWS_AT_ONCE):
+                for column, values in zip(columns, zip(*rows, strict=True), strict=True):
+                    column.extend(values)
+        for column, kinds in zip(columns, SEARCHED, strict=True):
+            if other := set(map(type, column)) - kinds:
                 raise t.damaged("a column", f"a {other.pop().__name__} stands where it cannot be")
-        best: dict[str, tuple[Any, ...]] = {}
-        for row in rows:
-            seen = best.setdefault(row[1], row)
-            if seen is not row and (row[5] or 0) > (seen[5] or 0):
-                best[row[1]] = row
-        return [SearchedSubnet(*row) for row in best.values()]
+        ids, keys, macs, quality, stderr, examples = columns
+        subnets = SearchedSubnets(
+            ids, keys, np.array(macs, np.int64), np.array(quality, np.float64), stderr, examples
+        )
+        return subnets.at(_told_by_most(keys, examples))
 
     @again
     def architectures(self, subnet_ids: Sequence[int]) -> list[JSON]:
