@@ -213,7 +213,7 @@ def front(
     if len(jobs) > 1:
         check_comparable(store, jobs, {device_id for device_id in on.values() if device_id is not None})
         check_costs_known(members, costs)
-        members = nondominated(members, costs)
+        members = _once(nondominated(members, costs))
     elif len(objectives) > 1:
         members = _marked(members, costs)
     members = with_families(members)
@@ -241,6 +241,14 @@ def costs_of(jobs: Iterable[Job]) -> tuple[str, ...]:
     """The costs that any of the jobs optimises, latency on the device shown; latency if none does."""
     names = [split(name)[0] for job in jobs for name in job.config.get("objectives", OBJECTIVES)]
     return tuple(dict.fromkeys(name for name in names if name not in QUALITIES)) or ("latency_ms",)
+
+
+def _once(members: Sequence[Member]) -> list[Member]:
+    """The members without those that an earlier one repeats: what a job has found of another one's."""
+    kept: dict[tuple[object, ...], Member] = {}
+    for member in members:
+        kept.setdefault((member.subnet, member.quality, member.stderr, member.measured_ms), member)
+    return list(kept.values())
 
 
 def _marked(members: Sequence[Member], costs: Sequence[str]) -> list[Member]:

@@ -5,6 +5,7 @@ import io
 import json
 
 import pytest
+import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 from made_fronts import CONFIG, add_job
@@ -14,6 +15,7 @@ from nas.results import frames, job_devices
 from nas.results.front import ParetoFront, front
 from nas.results.members import Member
 from nas.store import Job, NewSubnet, Store
+from nas.store import tables as t
 from predictors.measurement.labels import Measurement
 from search_spaces.errors import NotFoundError, UsageError
 
@@ -126,6 +128,17 @@ def test_several_jobs_keep_what_no_other_beats_in_what_is_shown(store: Store) ->
     assert [entry["job"] for entry in data["front"]] == ["a", "a", "a", "b", "b"]
     assert data["decided_by"] == ["accuracy", "latency_ms"]
     assert all("beaten_by" not in entry for entry in data["front"])
+
+
+def test_what_several_jobs_have_found_is_told_once(store: Store) -> None:
+    first, second = add_job(store, "a"), add_job(store, "b")
+    members = front(store, [second, first]).members
+    assert [m.subnet for m in members] == [f"{job}{i}" for i in (0, 1, 3) for job in "ba"]
+    with store.write() as connection:  # as if the second job had found the subnets of the first
+        key = sa.func.replace(t.subnets.c.key, "b", "a")
+        connection.execute(sa.update(t.subnets).where(t.subnets.c.job_id == second.id).values(key=key))
+    members = front(store, [second, first]).members
+    assert [(m.job, m.subnet) for m in members] == [("b", f"a{i}") for i in (0, 1, 3)]
 
 
 def test_a_prediction_is_compared_with_a_prediction(store: Store) -> None:
