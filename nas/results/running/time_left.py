@@ -14,6 +14,7 @@ from nas.results.running.stage_progress import stage_progress
 from nas.store import Job, Stage, Store
 from nas.store.values import now
 
+ANCHOR = "anchor-"  # and its position: the stage that trains one
 BUDGET = "budget"  # the stage that divides one
 SHORT = ("space", BASELINES, BUDGET)  # stages that take no time worth telling, where nothing is known of them
 MOST_COMPARED = 10  # jobs
@@ -45,8 +46,10 @@ def planned(job: Job) -> Iterator[str]:
         yield BASELINES
     if config.get("budget") is not None:
         yield BUDGET
-    yield from _anchors(config)
-    yield from [f"train:{one.get('name')}" for one in config.get("supernets") or ()] or ["train"]
+    for entry in config.get("supernets") or ():
+        yield from (f"{stage}:{entry.get('name')}" for stage in (*_anchors(entry), "train"))
+    if not config.get("supernets"):
+        yield from (*_anchors(_section(config, "supernet")), "train")
     if is_front:
         yield "search"
         if _section(config, "finalists").get("train") is not None:
@@ -54,12 +57,13 @@ def planned(job: Job) -> Iterator[str]:
         yield "finalists"
 
 
-def _anchors(config: Mapping[str, Any]) -> Iterator[str]:
-    init = _section(config, "supernet").get("init")
+def _anchors(supernet: Mapping[str, Any]) -> Iterator[str]:
+    """The stages that train anchors of one supernet."""
+    init = supernet.get("init")
     anchors = init.get("anchors") if isinstance(init, dict) else None
     for place, anchor in enumerate(anchors if isinstance(anchors, list) else ()):
         if isinstance(anchor, dict) and "vit" in anchor:
-            yield f"anchor-{place}"
+            yield f"{ANCHOR}{place}"
 
 
 def _left(store: Store, job: Job, name: str, stage: Stage | None) -> float | None:
@@ -85,7 +89,8 @@ def _of_budget(job: Job) -> float | None:
 
 def _expected(store: Store, job: Job, name: str) -> float | None:
     """Seconds that a stage is going to take from its beginning."""
-    if name.partition(":")[0] == "train" and _is_trained(store, job, name):
+    makes_weights = name.partition(":")[0] == "train" or name.startswith(ANCHOR)
+    if makes_weights and _is_trained(store, job, name):
         return 0.0
     planned_seconds = _divided(store, job, name)
     if planned_seconds is not None:

@@ -165,6 +165,11 @@ def test_a_job_has_the_stages_that_its_file_asks_for(store: Store) -> None:
     lease.finish("stopped")
     first, rest = ["space", "latency", "latency:pi", "budget"], ["anchor-0", "anchor-2", "train", "search"]
     assert list(planned(job)) == [*first, *rest, "choose", "specialise", "finalists"]
+    joined = [{"name": "joined", **anchors}, {"name": "b", "family": "vit_resnas"}]
+    several, lease = begun(store, "several", supernet={}, supernets=joined)
+    lease.finish("stopped")
+    stages = ["anchor-0:joined", "anchor-2:joined", "train:joined", "train:b"]
+    assert list(planned(several)) == ["space", "latency", *stages, "search", "finalists"]
     trains = store.create_job("t", config=CONFIG, seed=0, provenance={}, goal="supernet")
     assert list(planned(trains)) == ["space", "train"]
 
