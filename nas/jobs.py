@@ -11,7 +11,6 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-import torch
 
 import search_spaces
 import supernet
@@ -301,12 +300,11 @@ def measure(folder: Path, device_options: dict[str, Any]) -> dict[str, Any]:
 
     device_options: `backend`, what its `build` takes, and perhaps `name`.
     """
-    module = load_folder(folder)
+    module: Any = load_folder(folder)
     options = {"backend": "torch_cpu", **device_options}
     device = build_device(options.pop("name", options["backend"]), options)
-    shape: Any = module.input_shape
-    check_batch("--batch", device.batch, shape)
-    example = torch.zeros(device.batch, *shape)
+    check_batch("--batch", device.batch, module.input_shape)
+    example = module.example_input(device.batch)
     result = measure_latency(device, {"it": lambda: module}, example, seed=0, within=within)["it"]
     if isinstance(result, Failure):
         raise JobFailedError(f"The subnet in '{folder}' could not be measured: {result.reason}")

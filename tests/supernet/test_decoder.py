@@ -1,0 +1,228 @@
+"""The plain decoder against transformers, in both directions, and as a supernet: sorted, nested, cut."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import search_spaces
+import supernet
+from search_spaces.errors import UsageError
+from search_spaces.families.matlm import layer_values
+from supernet.families.matlm import nested_options
+from supernet.importance import sort_by_importance
+from supernet.plain.decoder import Decoder
+from supernet.supernet import Supernet
+from supernet.training.channel_sorting import orders, sort_by_magnitude
+
+TINY: dict[str, Any] = {
+    "vocabulary": 61,
+    "context": 12,
+    "embed_dim": 16,
+    "num_heads": [4, 4],
+    "mlp_hidden": [24, 24],
+    "head_dim": 8,
+    "heads_per_kv": 2,
+    "norm_eps": 1e-6,
+}
+# Architecture of transformers -> what its networks have that Llama's do not.
+KINDS: dict[str, dict[str, Any]] = {
+    "Llama": {},
+    "Mistral": {"rope_theta": 1e6},
+    "Qwen2": {"qkv_bias": True, "tied": False, "head_dim": 4},
+    "Qwen3": {"qk_norm": True, "heads_per_kv": 1},
+}
+kinds = pytest.mark.parametrize("kind", KINDS)
+
+
+def drawn(net: nn.Module, seed: int = 0) -> nn.Module:
+    """With random weights everywhere, norms and biases too."""
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in net.parameters():
+        nn.init.normal_(parameter, mean=float(parameter.ndim == 1), std=0.3, generator=generator)
+    return net.eval()
+
+
+def of_transformers(kind: str, config: Mapping[str, Any]) -> nn.Module:
+    """The same network as transformers builds it."""
+    transformers: Any = pytest.importorskip("transformers")
+    numbers = {
+        "vocab_size": config["vocabulary"],
+        "hidden_size": config["embed_dim"],
+        "intermediate_size": config["mlp_hidden"][0],
+        "num_hidden_layers": len(config["num_heads"]),
+        "num_attention_heads": config["num_heads"][0],
+        "num_key_value_heads": config["num_heads"][0] // config.get("heads_per_kv", 1),
+        "head_dim": config["head_dim"],
+        "max_position_embeddings": config["context"],
+        "rms_norm_eps": config["norm_eps"],
+        "tie_word_embeddings": config.get("tied", True),
+        "rope_parameters": {"rope_type": "default", "rope_theta": config.get("rope_theta", 10_000.0)},
+    }
+    built: nn.Module = getattr(transformers, f"{kind}ForCausalLM")(
+        getattr(transformers, f"{kind}Config")(**numbers)
+    )
+    return built
+
+
+def renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A plain decoder's weights under the names of transformers."""
+    ends = {"norm1": "input_layernorm", "norm2": "post_attention_layernorm", "attn": "self_attn"}
+    others = {"embed": "model.embed_tokens", "norm": "model.norm", "head": "lm_head"}
+    names: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        first, _, rest = name.partition(".")
+        if first != "blocks":
+            names[f"{others[first]}.{rest}"] = tensor
+            continue
+        number, part, end = rest.split(".", 2)
+        layer = f"model.layers.{number}"
+        if part == "mlp":
+            sides = zip(("gate_proj", "up_proj"), tensor.chunk(2), strict=True)
+            whole = [("down_proj", tensor)] if end == "fc2.weight" else sides
+            names |= {f"{layer}.mlp.{side}.weight": half for side, half in whole}
+        else:
+            end = end.replace("proj.weight", "o_proj.weight") if end == "proj.weight" else end
+            names[f"{layer}.{ends[part]}.{end}"] = tensor
+    return names
+
+
+@kinds
+@torch.no_grad()
+def test_outputs_are_those_of_transformers(kind: str) -> None:
+    config = TINY | KINDS[kind]
+    plain, theirs = drawn(Decoder(**config)), of_transformers(kind, config).eval()
+    missing, unexpected = theirs.load_state_dict(renamed(plain.state_dict()), strict=False)
+    assert (missing, unexpected) == (["lm_head.weight"] if config.get("tied", True) else [], [])
+    theirs.tie_weights()  # type: ignore[operator]
+    for tokens in (1, 5, 12):
+        x = torch.randint(61, (3, tokens), generator=torch.Generator().manual_seed(tokens))
+        torch.testing.assert_close(plain(x), theirs(x).logits, rtol=1e-5, atol=1e-5)
+    parameters = sum(p.numel() for p in theirs.parameters())
+    assert sum(p.numel() for p in plain.parameters()) == parameters
+    space = search_spaces.get("matlm", **nested_options(plain))
+    assert space.cost(space.largest).params == parameters
+
+
+@torch.no_grad()
+def test_no_token_sees_those_behind_it() -> None:
+    net = drawn(Decoder(**TINY))
+    x = torch.randint(61, (2, 12), generator=torch.Generator().manual_seed(0))
+    other = x.clone()
+    other[:, 7:] = (x[:, 7:] + 1) % 61
+    before, after = net(x), net(other)
+    torch.testing.assert_close(before[:, :7], after[:, :7])
+    assert not torch.allclose(before[:, 7], after[:, 7])
+    torch.testing.assert_close(net(x[:, :7]), before[:, :7])
+
+
+def elastic(**options: Any) -> Supernet:
+    fixed: dict[str, Any] = {
+        "vocabulary": 61,
+        "context": 12,
+        "embed_dim": (8, 16),
+        "depth": (3,),
+        "head_dim": 4,
+    }
+    fixed |= {"num_heads": (2, 4, 6), "heads_per_kv": 2, "mlp_hidden": (8, 16), "qkv_bias": True}
+    net = supernet.build(search_spaces.get("matlm", **(fixed | options)), seed=0).eval()
+    drawn(net.shared)
+    return net
+
+
+@torch.no_grad()
+def test_a_subnet_is_what_slicing_by_hand_gives() -> None:
+    net = elastic(depth=(2, 3), order=(1,))
+    arch = net.space.architecture({"embed_dim": 8, "depth": 2, "num_heads": 2, "mlp_hidden": [8, None, 16]})
+    assert layer_values(net.space, arch) == [(0, 2, 8), (2, 2, 16)]
+    subnet, whole = dict(net.extract(arch).state_dict()), net.shared.state_dict()
+    gate, up = whole["blocks.0.mlp.fc1.weight"].chunk(2)
+    assert torch.equal(subnet["blocks.0.mlp.fc1.weight"], torch.cat([gate[:8, :8], up[:8, :8]]))
+    assert torch.equal(subnet["blocks.0.mlp.fc2.weight"], whole["blocks.0.mlp.fc2.weight"][:8, :8])
+    for side, rows in {"q": 8, "k": 4, "v": 4}.items():
+        name = f"attn.{side}_proj"
+        assert torch.equal(subnet[f"blocks.1.{name}.weight"], whole[f"blocks.2.{name}.weight"][:rows, :8])
+        assert torch.equal(subnet[f"blocks.1.{name}.bias"], whole[f"blocks.2.{name}.bias"][:rows])
+    assert torch.equal(subnet["blocks.1.attn.proj.weight"], whole["blocks.2.attn.proj.weight"][:8, :8])
+    assert torch.equal(subnet["embed.weight"], whole["embed.weight"][:, :8])
+
+
+@torch.no_grad()
+def test_a_layer_that_is_left_out_passes_everything_on() -> None:
+    net = elastic(optional=(1,), embed_dim=(16,))
+    full = dict(net.space.largest.values)
+    without = net.space.architecture(
+        {name: value for name, value in full.items() if name != "mlp_hidden.1"} | {"exists.1": False}
+    )
+    x = net.example_input(2)
+    before = net(x, without)
+    block = net.shared.blocks[1]  # type: ignore[index]
+    assert not torch.allclose(net(x, net.space.largest), before)
+    block.attn.proj.weight.zero_()
+    block.mlp.fc2.weight.zero_()
+    torch.testing.assert_close(net(x, net.space.largest), before)
+
+
+@pytest.mark.parametrize("options", [{}, {"qk_norm": True, "qkv_bias": False}, {"gated": False}])
+@torch.no_grad()
+def test_sorting_changes_nothing_but_the_order(options: dict[str, Any]) -> None:
+    net = elastic(**options)
+    x = net.example_input(4)
+    for sort in (lambda: net.adapt([x]), lambda: sort_by_magnitude(net.shared, lambda _: ())):
+        before, smallest = net.shared(x), net(x, net.space.smallest)
+        state = {name: p.detach().clone() for name, p in net.shared.named_parameters()}
+        sort()
+        torch.testing.assert_close(net.shared(x), before, rtol=1e-4, atol=1e-4)
+        assert not torch.allclose(net(x, net.space.smallest), smallest)
+        for name, parameter in net.shared.named_parameters():
+            assert torch.equal(parameter.flatten().sort().values, state[name].flatten().sort().values), name
+
+
+@torch.no_grad()
+def test_neurons_are_sorted_by_what_they_add_and_heads_in_their_groups() -> None:
+    net = elastic()
+    block, x = net.shared.blocks[0], net.example_input(4)  # type: ignore[index]
+    block.attn.proj.weight[:, :8] *= 0.01
+    tokens = net.shared.embed(x)  # type: ignore[operator]
+    hidden = block.mlp.hidden(block.norm2(block.attended(tokens)))
+    columns = block.mlp.fc2.weight.clone()
+    neurons = (hidden.abs().double().mean(dim=(0, 1)) * columns.double().norm(dim=0)).argsort(descending=True)
+    proj, normed = block.attn.proj.weight.clone(), block.norm1(tokens)
+    added = []
+    for head in range(6):
+        block.attn.proj.weight.zero_()
+        columns_of_head = slice(4 * head, 4 * head + 4)
+        block.attn.proj.weight[:, columns_of_head] = proj[:, columns_of_head]
+        added.append(block.attn(normed).norm(dim=-1).sum())
+    block.attn.proj.weight.copy_(proj)
+    groups = torch.stack(added).view(3, 2).sum(dim=1).argsort(descending=True)
+    assert groups.tolist() != [0, 1, 2]
+    sort_by_importance(net, [x])  # type: ignore[arg-type]
+    assert torch.equal(block.mlp.fc2.weight, columns[:, neurons])
+    assert torch.equal(block.attn.proj.weight, proj.unflatten(1, (3, 8))[:, groups].flatten(1))
+
+
+@torch.no_grad()
+def test_groups_are_sorted_by_all_weights_that_they_read_and_write_with() -> None:
+    net = elastic()
+    attn = net.shared.blocks[0].attn  # type: ignore[index]
+    scores = [
+        sum(
+            p[size * group : size * (group + 1)].abs().sum()
+            for layer, size in ((attn.q_proj, 8), (attn.k_proj, 4), (attn.v_proj, 4))
+            for p in layer.parameters()
+        )
+        + attn.proj.weight[:, 8 * group : 8 * (group + 1)].abs().sum()
+        for group in range(3)
+    ]
+    expected = torch.stack(scores).argsort(descending=True)
+    found = next(order for owner, order in orders(net.shared) if owner is attn)
+    assert torch.equal(found, expected)
+
+
+def test_a_decoder_with_unequal_layers_is_not_nested_again() -> None:
+    with pytest.raises(UsageError, match="its layers differ"):
+        nested_options(Decoder(**TINY | {"mlp_hidden": [24, 16]}))
+    assert nested_options(Decoder(**TINY))["mlp_hidden"] == (12, 15, 18, 21, 24)
