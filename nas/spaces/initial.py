@@ -1,4 +1,4 @@
-"""Weights to begin with: those of a timm model, or of a folder that `nas extract` or timm wrote."""
+"""Weights to begin with: of timm, of a folder that `nas extract` or timm wrote, of a language model."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,10 +6,13 @@ from typing import Any
 
 from torch import nn
 
-from nas.config import AnchorsInit, CheckpointInit, SupernetConfig
+from nas.config import AnchorsInit, CheckpointInit, GgufInit, HfInit, SupernetConfig
 from nas.spaces.preprocessing import as_timm
 from search_spaces.errors import UsageError
 from search_spaces.registry import load
+from supernet.pretrained.gguf_files import read_file
+from supernet.pretrained.hf_folders import read_folder
+from supernet.pretrained.language_models import LanguageModel
 from supernet.pretrained.subnet_folders import is_timms, load_folder
 from supernet.pretrained.timm_models import FOLDER
 from supernet.supernet import Supernet
@@ -25,6 +28,10 @@ def initialise(net: Supernet, config: SupernetConfig, *, seed: int) -> bool:
     Raises UsageError for weights that cannot be had or do not fit.
     """
     init = config.init
+    if isinstance(init, HfInit | GgufInit):
+        model = language_model(init)
+        _copy(net, model.load(), model.what)
+        return True
     timm = None if isinstance(init, str | AnchorsInit) else as_timm(init)
     if timm is not None:
         load("supernet.families", net.space.family).load_timm(
@@ -52,6 +59,20 @@ def checkpoint_options(family: str, folder: str, sizes: Mapping[str, Any]) -> di
     return nested_options(family, load_folder(folder), sizes, f"The subnet in '{folder}'")
 
 
+def language_model(init: HfInit | GgufInit) -> LanguageModel:
+    """What the job file names. Raises UsageError for what is damaged or not known."""
+    return read_folder(init.hf) if isinstance(init, HfInit) else read_file(init.gguf)
+
+
+def language_options(family: str, init: HfInit | GgufInit, sizes: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of the family's space whose largest architecture is the language model; no weights are read.
+
+    Raises UsageError as `checkpoint_options` does.
+    """
+    model = language_model(init)
+    return nested_options(family, model.sketch(), sizes, model.what)
+
+
 def nested_options(family: str, module: nn.Module, sizes: Mapping[str, Any], what: str) -> dict[str, Any]:
     """Options of the family's space whose largest architecture is the module, for data of these sizes.
 
@@ -72,8 +93,12 @@ def nested_options(family: str, module: nn.Module, sizes: Mapping[str, Any], wha
 
 def load_checkpoint(net: Supernet, folder: str) -> None:
     """Copies the subnet's weights into the shared weights. Raises UsageError when they do not fit."""
+    _copy(net, load_folder(folder), f"The subnet in '{folder}'")
+
+
+def _copy(net: Supernet, module: nn.Module, what: str) -> None:
     try:
-        net.shared.load_state_dict(load_folder(folder).state_dict(), strict=True)
+        net.shared.load_state_dict(module.state_dict(), strict=True)
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
-        raise UsageError(f"The subnet in '{folder}' does not fit the space of this job: {reason}") from error
+        raise UsageError(f"{what} does not fit the space of this job: {reason}") from error

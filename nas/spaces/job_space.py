@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 import search_spaces
-from nas.config import AnchorsInit, CheckpointInit, JobConfig, TimmInit
+from nas.config import AnchorsInit, CheckpointInit, GgufInit, HfInit, JobConfig, TimmInit
 from nas.datasets import DataSet
 from nas.limits import Limit, distance
 from nas.store import Job, Store
@@ -65,7 +65,7 @@ def _check_sources(config: JobConfig) -> None:
     if not takes_anchors and isinstance(init, AnchorsInit):
         joining = [name for name in names(SPACES) if _takes_anchors(name)]
         raise UsageError(f"A {family} job joins no models.", f"Set supernet.family: {' or '.join(joining)}.")
-    if isinstance(init, TimmInit | CheckpointInit):
+    if isinstance(init, TimmInit | CheckpointInit | HfInit | GgufInit):
         _check_begins(family, init)
     for name, where in {"name": "name", "anchors": "supernet.init.anchors"}.items():
         if name in config.supernet.space:
@@ -77,11 +77,12 @@ def _takes_anchors(family: str) -> bool:
     return "anchors" in inspect.signature(builder(SPACES, family)).parameters
 
 
-def _check_begins(family: str, init: TimmInit | CheckpointInit) -> None:
+def _check_begins(family: str, init: TimmInit | CheckpointInit | HfInit | GgufInit) -> None:
     """Raises UsageError for a family that cannot begin with weights of this kind."""
     from nas.spaces.preprocessing import as_timm  # noqa: PLC0415 - imports torch
 
-    offer = "nested_options" if as_timm(init) is None else "space_options"
+    is_timms = isinstance(init, TimmInit | CheckpointInit) and as_timm(init) is not None
+    offer = "space_options" if is_timms else "nested_options"
     if hasattr(load(SUPERNETS, family), offer):
         return
     modules = {name: load(SUPERNETS, name) for name in names(SUPERNETS)}
@@ -126,6 +127,10 @@ def _defaults(config: JobConfig, sizes: dict[str, Any]) -> dict[str, Any]:
         from nas.spaces.initial import checkpoint_options  # noqa: PLC0415 - imports torch
 
         return checkpoint_options(family, init.checkpoint, sizes)
+    if isinstance(init, HfInit | GgufInit):
+        from nas.spaces.initial import language_options  # noqa: PLC0415 - imports torch
+
+        return language_options(family, init, sizes)
     if "image_size" not in sizes:
         return {}
     patch_size = getattr(load(SPACES, family), "default_patch_size", _patch_size)(sizes["image_size"])

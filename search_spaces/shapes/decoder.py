@@ -1,8 +1,8 @@
 """The parts of a decoder for language that no search changes, and the layers of its pieces.
 
 The block is that of Llama (Touvron et al., arXiv 2302.13971): norms of the mean square, rotary positions,
-heads that share keys and values in groups, a gated feed-forward network, no biases. Biases of queries, keys and
-values (Qwen2) and norms of queries and keys (Qwen3) are switches, and so is the gate.
+heads that share keys and values in groups, a gated feed-forward network, no biases. Biases of queries, keys
+and values (Qwen2) and norms of queries and keys (Qwen3) are switches, and so is the gate.
 """
 
 import math

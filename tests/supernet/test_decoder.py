@@ -1,11 +1,9 @@
 """The plain decoder against transformers, in both directions, and as a supernet: sorted, nested, cut."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
 
 import search_spaces
 import supernet
@@ -16,77 +14,9 @@ from supernet.importance import sort_by_importance
 from supernet.plain.decoder import Decoder
 from supernet.supernet import Supernet
 from supernet.training.channel_sorting import orders, sort_by_magnitude
+from tests.made_decoders import KINDS, TINY, drawn, of_transformers, renamed
 
-TINY: dict[str, Any] = {
-    "vocabulary": 61,
-    "context": 12,
-    "embed_dim": 16,
-    "num_heads": [4, 4],
-    "mlp_hidden": [24, 24],
-    "head_dim": 8,
-    "heads_per_kv": 2,
-    "norm_eps": 1e-6,
-}
-# Architecture of transformers -> what its networks have that Llama's do not.
-KINDS: dict[str, dict[str, Any]] = {
-    "Llama": {},
-    "Mistral": {"rope_theta": 1e6},
-    "Qwen2": {"qkv_bias": True, "tied": False, "head_dim": 4},
-    "Qwen3": {"qk_norm": True, "heads_per_kv": 1},
-}
 kinds = pytest.mark.parametrize("kind", KINDS)
-
-
-def drawn(net: nn.Module, seed: int = 0) -> nn.Module:
-    """With random weights everywhere, norms and biases too."""
-    generator = torch.Generator().manual_seed(seed)
-    for parameter in net.parameters():
-        nn.init.normal_(parameter, mean=float(parameter.ndim == 1), std=0.3, generator=generator)
-    return net.eval()
-
-
-def of_transformers(kind: str, config: Mapping[str, Any]) -> nn.Module:
-    """The same network as transformers builds it."""
-    transformers: Any = pytest.importorskip("transformers")
-    numbers = {
-        "vocab_size": config["vocabulary"],
-        "hidden_size": config["embed_dim"],
-        "intermediate_size": config["mlp_hidden"][0],
-        "num_hidden_layers": len(config["num_heads"]),
-        "num_attention_heads": config["num_heads"][0],
-        "num_key_value_heads": config["num_heads"][0] // config.get("heads_per_kv", 1),
-        "head_dim": config["head_dim"],
-        "max_position_embeddings": config["context"],
-        "rms_norm_eps": config["norm_eps"],
-        "tie_word_embeddings": config.get("tied", True),
-        "rope_parameters": {"rope_type": "default", "rope_theta": config.get("rope_theta", 10_000.0)},
-    }
-    built: nn.Module = getattr(transformers, f"{kind}ForCausalLM")(
-        getattr(transformers, f"{kind}Config")(**numbers)
-    )
-    return built
-
-
-def renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A plain decoder's weights under the names of transformers."""
-    ends = {"norm1": "input_layernorm", "norm2": "post_attention_layernorm", "attn": "self_attn"}
-    others = {"embed": "model.embed_tokens", "norm": "model.norm", "head": "lm_head"}
-    names: dict[str, Tensor] = {}
-    for name, tensor in state.items():
-        first, _, rest = name.partition(".")
-        if first != "blocks":
-            names[f"{others[first]}.{rest}"] = tensor
-            continue
-        number, part, end = rest.split(".", 2)
-        layer = f"model.layers.{number}"
-        if part == "mlp":
-            sides = zip(("gate_proj", "up_proj"), tensor.chunk(2), strict=True)
-            whole = [("down_proj", tensor)] if end == "fc2.weight" else sides
-            names |= {f"{layer}.mlp.{side}.weight": half for side, half in whole}
-        else:
-            end = end.replace("proj.weight", "o_proj.weight") if end == "proj.weight" else end
-            names[f"{layer}.{ends[part]}.{end}"] = tensor
-    return names
 
 
 @kinds
