@@ -47,6 +47,7 @@ from predictors.regression.intervals import interval
 from search_spaces import SearchSpace
 from search_spaces.errors import NotFoundError, UsageError
 from search_spaces.space import Codes
+from search_spaces.workloads import as_run
 from supernet.supernet import Joined
 from supernet.training.teachers import load_teacher
 from supernet.training.trainer import Training
@@ -134,6 +135,8 @@ def check(config: JobConfig, used: Mapping[str, Supernet] = MappingProxyType({})
     _check_different_supernets(config, spaces, data, used)
     space = whole(spaces)
     check_limits(space, config.limits, partial(exact_metrics, space))
+    for device in config.devices.values():
+        as_run(space, device.options.get("workload"))
     check_different(
         {
             name: build_device(name, {"backend": device.backend, **device.options}).fingerprint()

@@ -140,6 +140,22 @@ def as_llama_cpp(net: Decoder) -> dict[str, "np.ndarray[Any, Any]"]:
     }
 
 
+def described_in_gguf(net: Decoder) -> dict[str, Any]:
+    """Its whole numbers under the names of GGUF."""
+    config, heads = net.config, net.config["num_heads"][0]
+    return {
+        "block_count": len(config["num_heads"]),
+        "context_length": config["context"],
+        "embedding_length": config["embed_dim"],
+        "feed_forward_length": config["mlp_hidden"][0],
+        "attention.head_count": heads,
+        "attention.head_count_kv": heads // config["heads_per_kv"],
+        "attention.key_length": config["head_dim"],
+        "rope.dimension_count": config["head_dim"],
+        "expert_count": 0,
+    }
+
+
 def gguf_file(
     kind: str,
     file: Path,
@@ -152,24 +168,12 @@ def gguf_file(
     """A file as llama.cpp's converter writes it; the network that it holds."""
     gguf = pytest.importorskip("gguf")
     net, architecture = plain_of(kind, **numbers), ARCHITECTURES[kind]
-    config, heads = net.config, net.config["num_heads"][0]
     writer = gguf.GGUFWriter(file, str(settings.get("architecture", architecture)))
-    described = {
-        "block_count": 2,
-        "context_length": config["context"],
-        "embedding_length": config["embed_dim"],
-        "feed_forward_length": config["mlp_hidden"][0],
-        "attention.head_count": heads,
-        "attention.head_count_kv": heads // config["heads_per_kv"],
-        "attention.key_length": config["head_dim"],
-        "rope.dimension_count": config["head_dim"],
-        "expert_count": 0,
-    }
-    for key, value in (described | settings).items():
-        if key in described and key != settings.get("without"):
+    for key, value in (described_in_gguf(net) | settings).items():
+        if key in described_in_gguf(net) and key != settings.get("without"):
             writer.add_uint32(f"{architecture}.{key}", value)
-    writer.add_float32(f"{architecture}.attention.layer_norm_rms_epsilon", config["norm_eps"])
-    writer.add_float32(f"{architecture}.rope.freq_base", config["rope_theta"])
+    writer.add_float32(f"{architecture}.attention.layer_norm_rms_epsilon", net.config["norm_eps"])
+    writer.add_float32(f"{architecture}.rope.freq_base", net.config["rope_theta"])
     tensors = as_llama_cpp(net) if architecture == "llama" else in_gguf(net)
     change(tensors)
     for one, array in tensors.items():

@@ -13,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search_spaces.architecture import Architecture
-from search_spaces.bounds import DEEPEST, short
+from search_spaces.bounds import DEEPEST, positive, short
 from search_spaces.choices import Choice, Part
 from search_spaces.errors import UsageError, did_you_mean
 from search_spaces.layers import Layer
 from search_spaces.shapes.decoder import (
+    LONGEST_CONTEXT,
     DecoderConfig,
     Pass,
     block_layers,
@@ -122,9 +123,28 @@ def decoder_config(space: SearchSpace) -> DecoderConfig:
 
 def decoding(space: SearchSpace, *, context: int) -> SearchSpace:
     """The same choices, with the layers and costs of the next token of a text of `context` tokens."""
-    config = replace(decoder_config(space), context=context)
-    parts = _parts(config, space.options, decode_step(context))
-    return replace(space, parts=tuple(parts), options=dict(space.options) | {"context": context})
+    return _run_on(space, decode_step(context))
+
+
+def as_run(space: SearchSpace, tokens: int, is_step: bool) -> SearchSpace:
+    """The same choices, with the layers of a run on a text of so many tokens, or on its last one only.
+
+    Raises UsageError for texts that are longer than the networks take.
+    """
+    positive("The tokens of a workload", tokens, most=LONGEST_CONTEXT)
+    if tokens > (longest := space.options["context"]):
+        raise UsageError(
+            f"A device's workload has {tokens:,} tokens, and the networks of space '{space.name}' take "
+            f"{longest:,}.",
+            "Take fewer, or data with longer texts.",
+        )
+    return decoding(space, context=tokens) if is_step else _run_on(space, prefill(tokens))
+
+
+def _run_on(space: SearchSpace, run: Pass) -> SearchSpace:
+    config = replace(decoder_config(space), context=run.keys)
+    parts = _parts(config, space.options, run)
+    return replace(space, parts=tuple(parts), options=dict(space.options) | {"context": run.keys})
 
 
 def memory(

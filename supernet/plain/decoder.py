@@ -62,15 +62,32 @@ class GroupedAttention(nn.Module):
         self.proj = nn.Linear(num_heads * head_dim, dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        q, k, v = self.heads(x)
-        cosines, sines = rotations(x.shape[1], self.head_dim, self.theta, x.device)
-        q, k = rotated(q, cosines, sines), rotated(k, cosines, sines)
+        return self._attended(*self.heads_at(x), masked=True)
+
+    def following(self, x: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """The same for one token (B, 1, D) that follows others.
+
+        keys, values: (B, K, C, d) of all C tokens; the last place is the token's, and is written here.
+        """
+        place = keys.shape[2] - 1
+        q, k, v = self.heads_at(x, place)
+        keys[:, :, place:], values[:, :, place:] = k, v
+        return self._attended(q, keys, values, masked=False)
+
+    def _attended(self, q: Tensor, k: Tensor, v: Tensor, *, masked: bool) -> Tensor:
         grouped = self.heads_per_kv > 1
         if grouped and is_traced():
             k, v = (x.repeat_interleave(self.heads_per_kv, dim=1) for x in (k, v))
             grouped = False
-        x = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped)
+        x = F.scaled_dot_product_attention(q, k, v, is_causal=masked, enable_gqa=grouped)
         return self.proj(x.transpose(1, 2).flatten(2))
+
+    def heads_at(self, x: Tensor, begin: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+        """As `heads`, with the positions of the tokens, the first of which is `begin`."""
+        q, k, v = self.heads(x)
+        angles = rotations(begin + x.shape[1], self.head_dim, self.theta, x.device)
+        cosines, sines = (table[begin:] for table in angles)
+        return rotated(q, cosines, sines), rotated(k, cosines, sines), v
 
     def heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries (B, H, T, d), keys and values (B, K, T, d) of the tokens, without their positions."""
@@ -189,3 +206,40 @@ class Decoder(Network):
         for name, block in self.blocks.named_children():
             yield f"blocks.{name}", block
         yield "head", self.logits
+
+
+class DecodeStep(nn.Module):
+    """One step of decoding: from the last token (B, 1) of texts to its logits (B, 1, vocabulary).
+
+    The texts have `context` tokens; keys and values of the others are remembered, those of the last one are
+    written into their place in every step.
+    """
+
+    def __init__(self, decoder: Decoder, *, batch: int, context: int) -> None:
+        super().__init__()
+        self.decoder = decoder
+        for i, block in enumerate(decoder.blocks):
+            assert isinstance(block, DecoderBlock)
+            shape = (batch, block.attn.kv_heads, context, block.attn.head_dim)
+            self.register_buffer(f"keys_{i}", torch.zeros(shape))
+            self.register_buffer(f"values_{i}", torch.zeros(shape))
+
+    @torch.no_grad()
+    def remember(self, x: Tensor) -> None:
+        """Computes the keys and values of the first tokens (B, T), T < `context`."""
+        x = self.decoder.embed(x)
+        for block, keys, values in self._remembered():
+            _, k, v = block.attn.heads_at(block.norm1(x))
+            keys[:, :, : x.shape[1]], values[:, :, : x.shape[1]] = k, v
+            x = block(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.decoder.embed(x)
+        for block, keys, values in self._remembered():
+            x = block.fed(x + block.attn.following(block.norm1(x), keys, values))
+        return self.decoder.logits(x)
+
+    def _remembered(self) -> Iterator[tuple[DecoderBlock, Tensor, Tensor]]:
+        for i, block in enumerate(self.decoder.blocks):
+            assert isinstance(block, DecoderBlock)
+            yield block, self.get_buffer(f"keys_{i}"), self.get_buffer(f"values_{i}")

@@ -4,14 +4,18 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 import search_spaces
 import supernet
+from predictors.devices import torch_cpu
 from search_spaces.errors import UsageError
 from search_spaces.families.matlm import layer_values
+from search_spaces.shapes.decoder import kv_elements
+from search_spaces.workloads import as_run
 from supernet.families.matlm import nested_options
 from supernet.importance import sort_by_importance
-from supernet.plain.decoder import Decoder
+from supernet.plain.decoder import Decoder, DecodeStep
 from supernet.supernet import Supernet
 from supernet.training.channel_sorting import orders, sort_by_magnitude
 from tests.made_decoders import KINDS, TINY, drawn, of_transformers, renamed
@@ -46,6 +50,51 @@ def test_no_token_sees_those_behind_it() -> None:
     torch.testing.assert_close(before[:, :7], after[:, :7])
     assert not torch.allclose(before[:, 7], after[:, 7])
     torch.testing.assert_close(net(x[:, :7]), before[:, :7])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("context", [1, 2, 12])
+@torch.no_grad()
+def test_a_step_of_decoding_gives_the_last_logits_of_the_whole_text(kind: str, context: int) -> None:
+    net = drawn(Decoder(**TINY | KINDS[kind] | {"num_heads": [4, 2]}))
+    assert isinstance(net, Decoder)
+    x = torch.randint(61, (3, context), generator=torch.Generator().manual_seed(context))
+    step = DecodeStep(net, batch=3, context=context).eval()
+    step.remember(x[:, :-1])
+    expected = net(x)[:, -1:]
+    for _ in range(2):  # the second one finds the last token's place written
+        torch.testing.assert_close(step(x[:, -1:]), expected, rtol=1e-5, atol=1e-5)
+    other = (x[:, -1:] + 1) % 61
+    assert not torch.allclose(step(other), expected)
+
+
+@pytest.mark.parametrize("workload", [None, {"prefill": 5}, {"decode": {"context": 9}}])
+def test_what_is_counted_of_a_workload_is_what_a_device_runs(workload: dict[str, Any] | None) -> None:
+    net = elastic()
+    space, x = as_run(net.space, workload), net.run_input(workload, 2)
+    for arch in (net.space.smallest, net.space.largest):
+        module = net.as_run(arch, workload, 2)
+        with FlopCounterMode(display=False) as counter:
+            module(x)
+        assert counter.get_total_flops() == 2 * 2 * space.cost(arch).macs
+        # What is remembered are no parameters.
+        assert sum(p.numel() for p in module.parameters()) == space.cost(arch).params
+        remembered = sum(b.numel() for b in module.buffers())
+        features = space.totals(space.encode([arch]), kv_elements)
+        assert remembered == (2 * int(features[0, 0]) if workload and "decode" in workload else 0)
+
+
+@pytest.mark.parametrize("precision", torch_cpu.PRECISIONS)
+def test_a_step_of_decoding_is_timed(precision: str) -> None:
+    net, workload = elastic(), {"decode": {"context": 9}}
+    device = torch_cpu.build(batch=2, precision=precision)
+    module, x = net.as_run(net.space.largest, workload, 2), net.run_input(workload, 2)
+    with torch.no_grad():
+        before = module(x)
+    with device.session(), device.prepare(module, x) as run:
+        assert device.time(run).seconds > 0
+    with torch.no_grad():
+        assert torch.equal(module(x), before)
 
 
 def elastic(**options: Any) -> Supernet:
