@@ -114,6 +114,8 @@ def test_a_job_is_made_with_what_its_agent_measures_with(store: Store) -> None:
             job = jobs.create(store, config(value), name=None)
             told = {"backend": "remote", "agent": "pi", "workload": None, "digest": digest(FINGERPRINT)}
             assert job.config["devices"] == {"pi": OPTIONS | told}
+        with pytest.raises(UsageError, match=r"devices\.pi\.workload: agent 'pi' measures with None"):
+            resolved(store, config({"pi": {"backend": "remote", "workload": {"prefill": 8}}}))
         job = jobs.create(store, config({"a": {"backend": "remote", "agent": "pi"}}), name=None)
         assert job.config["devices"]["a"]["agent"] == "pi"
         again = JobConfig.model_validate(job.config, strict=False)
