@@ -89,7 +89,7 @@ class Supernet(nn.Module, ABC):
 
     @abstractmethod
     def adapt(self, batches: Iterable[Tensor]) -> None:
-        """Makes pretrained weights ready for training, from inputs (B, C, height, width) without labels."""
+        """Makes pretrained weights ready for training, from inputs without labels or targets."""
 
     def recalibrate(self, batches: Iterable[Tensor]) -> None:
         """Estimates statistics of batches anew, from inputs as training has them; most families have none."""

@@ -316,6 +316,8 @@ def test_an_exported_folder_loads_and_gives_the_same_outputs(family: str, tmp_pa
     for number, arch in enumerate(archs_of(net.space)):
         module = exported(family, arch, tmp_path / str(number))
         loaded = load_folder(tmp_path / str(number))
+        card = (tmp_path / str(number) / "README.md").read_text()
+        assert f"Input: {'float images' if x.is_floating_point() else 'token ids'} of shape (batch, " in card
         assert type(loaded) is type(module)
         assert torch.equal(loaded(x), net(x, arch))
 
