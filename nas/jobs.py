@@ -25,7 +25,7 @@ from nas.errors import ConflictError, JobFailedError
 from nas.job_data import same_data
 from nas.measuring.latency import stored_predictor
 from nas.measuring.latency_fit import MEMORY, check_needs_no_layers, smallest_sample, source_state
-from nas.measuring.requests import build_device
+from nas.measuring.requests import build_device, running
 from nas.measuring.targets import check_different, resolved
 from nas.results import job_devices
 from nas.search.source import check_source
@@ -301,14 +301,14 @@ def _peak_memory(store: Store, job: Job, device: Device, space: SearchSpace, cod
 def measure(folder: Path, device_options: dict[str, Any]) -> dict[str, Any]:
     """The latency of an extracted subnet on a device of this host.
 
-    device_options: `backend`, what its `build` takes, and perhaps `name`.
+    device_options: `backend`, what its `build` takes, and perhaps `name` and `workload`.
     """
     module: Any = load_folder(folder)
     options = {"backend": "torch_cpu", **device_options}
     device = build_device(options.pop("name", options["backend"]), options)
     check_batch("--batch", device.batch, module.input_shape)
-    example = module.example_input(device.batch)
-    result = measure_latency(device, {"it": lambda: module}, example, seed=0, within=within)["it"]
+    running_module, example = running(module, device)
+    result = measure_latency(device, {"it": lambda: running_module}, example, seed=0, within=within)["it"]
     if isinstance(result, Failure):
         raise JobFailedError(f"The subnet in '{folder}' could not be measured: {result.reason}")
     return {

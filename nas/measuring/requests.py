@@ -19,10 +19,10 @@ from predictors.measurement.session import Within, unlimited
 from search_spaces import Architecture, SearchSpace
 from search_spaces.errors import UsageError
 from search_spaces.registry import call
-from search_spaces.workloads import Workload
+from search_spaces.workloads import Workload, tokens_of
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 TRIES = 3  # processes that may hang over a subnet so that they have to be ended
 WORN_OUT = f"{TRIES} processes that measured it did not come back and could not be interrupted"
@@ -87,12 +87,34 @@ class WorkingDevice:
 def build_device(name: str, options: Mapping[str, Any]) -> Device:
     """A device of this host; options: `backend`, what its `build` takes, and perhaps a `workload`.
 
-    Raises NotFoundError for an unknown backend, UsageError for options that it does not have.
+    Raises NotFoundError for an unknown backend, UsageError for options that it does not have and for what is
+    no workload.
     """
     rest = dict(options)
     workload = rest.pop("workload", None)
     device: Device = call("predictors.devices", rest.pop("backend"), name=name, **rest)
-    return device if workload is None else WorkingDevice(device, workload)
+    if workload is None:
+        return device
+    tokens_of(workload)
+    return WorkingDevice(device, workload)
+
+
+def running(module: Any, device: Device) -> "tuple[nn.Module, Tensor]":
+    """A network as the device runs it, and its input.
+
+    Raises UsageError for one that cannot run the device's workload.
+    """
+    if not isinstance(device, WorkingDevice):
+        return module, module.example_input(device.batch)
+    tokens, is_step = tokens_of(device.workload)
+    if not hasattr(module, "as_run"):
+        raise UsageError("A device's workload is for language models, and this one takes images.")
+    if tokens > module.input_shape[0]:
+        raise UsageError(
+            f"A device's workload has {tokens:,} tokens, and the network takes {module.input_shape[0]:,}."
+        )
+    texts = module.some_input(device.batch, tokens)
+    return module.as_run(device.batch, tokens, is_step=is_step), texts[:, -1:] if is_step else texts
 
 
 def measured(

@@ -16,7 +16,7 @@ from search_spaces.workloads import Workload, tokens_of
 from supernet.importance import sort_by_importance
 from supernet.initialisation import init_weights
 from supernet.nested import Nested
-from supernet.plain.decoder import Decoder, DecodeStep
+from supernet.plain.decoder import Decoder, some_tokens
 
 NESTS = "decoders for language"
 EIGHTHS = (4, 5, 6, 7, 8)  # of its neurons that FFNs of a trained decoder keep
@@ -88,24 +88,16 @@ class MatLM(Nested):
     def as_run(self, arch: Architecture, workload: Workload | None, batch: int) -> nn.Module:
         module = self.extract(arch)
         assert isinstance(module, Decoder)
-        context, is_step = self._text(workload)
-        if not is_step:
-            return module
-        step = DecodeStep(module, batch=batch, context=context).eval()
-        step.remember(self._tokens(batch, context)[:, :-1])
-        return step
+        tokens, is_step = self._text(workload)
+        return module.as_run(batch, tokens, is_step=is_step)
 
     def run_input(self, workload: Workload | None, batch: int) -> Tensor:
-        context, is_step = self._text(workload)
-        tokens = self._tokens(batch, context)
-        return tokens[:, -1:] if is_step else tokens
+        tokens, is_step = self._text(workload)
+        texts = some_tokens(self._config.vocabulary, batch, tokens)
+        return texts[:, -1:] if is_step else texts
 
     def example_input(self, batch: int) -> Tensor:
-        return self._tokens(batch, self._config.context)
+        return some_tokens(self._config.vocabulary, batch, self._config.context)
 
     def _text(self, workload: Workload | None) -> tuple[int, bool]:
         return (self._config.context, False) if workload is None else tokens_of(workload)
-
-    def _tokens(self, batch: int, count: int) -> Tensor:
-        generator = torch.Generator().manual_seed(0)
-        return torch.randint(self._config.vocabulary, (batch, count), generator=generator)

@@ -131,6 +131,11 @@ def _rotations(tokens: int, head_dim: int, theta: float, device: torch.device) -
     return angles.cos(), angles.sin()
 
 
+def some_tokens(vocabulary: int, batch: int, tokens: int) -> Tensor:
+    """Random ids (B, T), always the same."""
+    return torch.randint(vocabulary, (batch, tokens), generator=torch.Generator().manual_seed(0))
+
+
 class DecoderBlock(HalvedBlock):
     """Pre-norm block of a decoder on (B, T, D)."""
 
@@ -193,8 +198,22 @@ class Decoder(Network):
         self.head: nn.Linear | None = None if tied else nn.Linear(embed_dim, vocabulary, bias=False)
 
     def example_input(self, batch: int) -> Tensor:
-        generator = torch.Generator().manual_seed(0)
-        return torch.randint(self.vocabulary, (batch, *self.input_shape), generator=generator)
+        return self.some_input(batch, self.input_shape[0])
+
+    def some_input(self, batch: int, tokens: int) -> Tensor:
+        """Texts (B, T) of so many tokens, always the same."""
+        return some_tokens(self.vocabulary, batch, tokens)
+
+    def as_run(self, batch: int, tokens: int, *, is_step: bool) -> nn.Module:
+        """What runs `batch` texts of so many tokens at once, or the last token of each (`is_step`).
+
+        Then the other tokens of `some_input` are remembered.
+        """
+        if not is_step:
+            return self
+        step = DecodeStep(self, batch=batch, context=tokens).eval()
+        step.remember(self.some_input(batch, tokens)[:, :-1])
+        return step
 
     def logits(self, x: Tensor) -> Tensor:
         """Vectors (B, T, D) behind the last block to logits (B, T, vocabulary)."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,10 +10,14 @@ import pytest
 from test_stage_latency import running
 
 import search_spaces
+import supernet
 from nas import jobs
 from nas.config import JobConfig, checked_config
+from nas.exporters import safetensors
+from nas.measuring import requests
 from nas.measuring.latency import latencies, stored_latency
 from nas.measuring.requests import build_device
+from nas.measuring.targets import resolved, target
 from nas.store import Store, changes, is_same
 from predictors.devices import torch_cpu
 from search_spaces import SearchSpace
@@ -134,6 +139,39 @@ def test_families_of_images_have_none() -> None:
 def test_a_job_file_says_what_is_wrong_with_one(workload: Any, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         checked_config({"devices": {"cpu": {"workload": workload}}}, where="The config")
+
+
+@pytest.mark.parametrize(
+    ("workload", "ran"), [(PREFILL, ("Decoder", (2, 16))), (DECODE, ("DecodeStep", (2, 1)))]
+)
+def test_an_extracted_folder_runs_it_too(
+    space: SearchSpace, runs: list[Any], workload: Any, ran: Any, tmp_path: Path
+) -> None:
+    net = supernet.build(space).eval()
+    info = {"subnet": "x", "architecture": space.smallest.to_dict()}
+    module, example = net.extract(space.smallest), net.example_input(1)
+    safetensors.export(module, tmp_path / "it", example=example, info=info, timm=None)
+    options = {"backend": made_device.BACKEND, "batch": 2}
+    measured = jobs.measure(tmp_path / "it", options | {"workload": workload})
+    assert measured["device"]["workload"] == workload
+    assert ran in runs
+    with pytest.raises(UsageError, match="has 65 tokens, and the network takes 64"):
+        jobs.measure(tmp_path / "it", options | {"workload": {"prefill": 65}})
+    images = supernet.build(search_spaces.get("matformer")).extract(search_spaces.get("matformer").smallest)
+    with pytest.raises(UsageError, match="this one takes images"):
+        requests.running(images, build_device("pi", options | {"workload": workload}))
+
+
+def test_an_agent_measures_with_its_own(store: Store) -> None:
+    options = {"backend": made_device.BACKEND, "batch": 2, "workload": DECODE}
+    device = build_device("pi", options)
+    with store.acquire_agent("pi", device.fingerprint(), options):
+        asked = checked_config({"devices": {"pi": {"backend": "remote"}}}, where="The config")
+        found = resolved(store, asked)
+        assert found.devices["pi"].options["workload"] == DECODE
+        assert target(store, "pi", found.devices["pi"]).fingerprint()["workload"] == DECODE
+    with pytest.raises(UsageError, match="is no workload"):
+        build_device("pi", {"backend": made_device.BACKEND, "workload": {"prefil": 3}})
 
 
 def test_a_device_without_one_is_as_it_was() -> None:
