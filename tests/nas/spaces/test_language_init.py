@@ -10,19 +10,27 @@ import torch
 import supernet
 from nas.config import checked_config
 from nas.datasets import DataSet
-from nas.spaces.initial import initialise
+from nas.spaces.initial import initialise, language_options
 from nas.spaces.job_space import data_sizes, resolve
 from nas.training.keys import supernet_key
 from search_spaces import SearchSpace
 from search_spaces.errors import UsageError
 from tests.made_decoders import gguf_file, plain_of, written
 
-DATA = {"input_shape": (8,), "num_classes": 61}
+TOKENS: dict[str, Any] = {"name": "tokens", "task": "language"}
+IMAGES: dict[str, Any] = {
+    "name": "digits",
+    "task": "classification",
+    "input_shape": (1, 8, 8),
+    "num_classes": 10,
+}
+DATA: dict[str, Any] = TOKENS | {"input_shape": (8,), "num_classes": 61}
 
 
 def job_space(init: dict[str, Any], data: dict[str, Any], **section: Any) -> tuple[SearchSpace, Any]:
     net = {"family": "matlm", "init": init} | section
-    config = checked_config({"data": "digits", "supernet": net}, where="The test")
+    tree = {"data": "digits", "supernet": net, "train": {"label_smoothing": 0.0}}
+    config = checked_config(tree, where="The test")
     return resolve(config, cast(DataSet, SimpleNamespace(**data))), config
 
 
@@ -63,17 +71,19 @@ def test_options_of_the_job_file_lie_above_the_models(init: dict[str, Any]) -> N
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ({"input_shape": (13,), "num_classes": 61}, "has context 12, the data 13"),
-        ({"input_shape": (8,), "num_classes": 62}, "has vocabulary 61, the data 62"),
-        (
-            {"input_shape": (1, 8, 8), "num_classes": 10},
-            "takes other inputs than the data: it has no image_size",
-        ),
+        (DATA | {"input_shape": (13,)}, "has context 12, the data 13"),
+        (DATA | {"num_classes": 62}, "has vocabulary 61, the data 62"),
     ],
 )
 def test_data_that_the_model_does_not_fit(init: dict[str, Any], data: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         job_space(init, data)
+
+
+def test_images_do_not_fit(init: dict[str, Any]) -> None:
+    _, config = job_space(init, DATA)
+    with pytest.raises(UsageError, match="takes other inputs than the data: it has no image_size"):
+        language_options("matlm", config.supernet.init, {"image_size": (8, 8)})
 
 
 def test_data_with_fewer_tokens_fit(init: dict[str, Any]) -> None:
@@ -83,14 +93,13 @@ def test_data_with_fewer_tokens_fit(init: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(("family", "message"), [("matformer", "it is a Decoder"), ("stitching", "anchors")])
 def test_families_of_images_do_not_take_it(init: dict[str, Any], family: str, message: str) -> None:
-    data = {"input_shape": (1, 8, 8), "num_classes": 10}
     with pytest.raises(UsageError) as caught:
-        job_space(init, data, family=family)
+        job_space(init, IMAGES, family=family)
     assert message in f"{caught.value.message} {caught.value.hint}"
 
 
 def test_the_key_of_its_supernet_knows_the_files(init: dict[str, Any], tmp_path: Path) -> None:
-    data: Any = SimpleNamespace(name="digits", digest="x", **DATA)
+    data: Any = SimpleNamespace(digest="x", **DATA)
     space, config = job_space(init, DATA)
     before = supernet_key(config, space, data)
     (path,) = init.values()
@@ -101,14 +110,9 @@ def test_the_key_of_its_supernet_knows_the_files(init: dict[str, Any], tmp_path:
     file.write_bytes(file.read_bytes() + b"\n")
     assert supernet_key(config, space, data) != before
     gone = {next(iter(init)): str(tmp_path / "gone")}
-    _, config = checked(gone)
+    tree = {"data": "digits", "supernet": {"family": "matlm", "init": gone}}
     with pytest.raises(UsageError, match="cannot be read"):
-        supernet_key(config, space, data)
-
-
-def checked(init: dict[str, Any]) -> tuple[None, Any]:
-    tree = {"data": "digits", "supernet": {"family": "matlm", "init": init}}
-    return None, checked_config(tree, where="The test")
+        supernet_key(checked_config(tree, where="The test"), space, data)
 
 
 def test_data_of_tokens_are_told_by_their_shape() -> None:
