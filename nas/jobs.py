@@ -11,7 +11,6 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-import torch
 
 import search_spaces
 import supernet
@@ -26,7 +25,7 @@ from nas.errors import ConflictError, JobFailedError
 from nas.job_data import same_data
 from nas.measuring.latency import stored_predictor
 from nas.measuring.latency_fit import MEMORY, check_needs_no_layers, smallest_sample, source_state
-from nas.measuring.requests import build_device
+from nas.measuring.requests import build_device, running
 from nas.measuring.targets import check_different, resolved
 from nas.results import job_devices
 from nas.search.source import check_source
@@ -48,6 +47,7 @@ from predictors.regression.intervals import interval
 from search_spaces import SearchSpace
 from search_spaces.errors import NotFoundError, UsageError
 from search_spaces.space import Codes
+from search_spaces.workloads import as_run
 from supernet.supernet import Joined
 from supernet.training.teachers import load_teacher
 from supernet.training.trainer import Training
@@ -135,6 +135,8 @@ def check(config: JobConfig, used: Mapping[str, Supernet] = MappingProxyType({})
     _check_different_supernets(config, spaces, data, used)
     space = whole(spaces)
     check_limits(space, config.limits, partial(exact_metrics, space))
+    for device in config.devices.values():
+        as_run(space, device.options.get("workload"))
     check_different(
         {
             name: build_device(name, {"backend": device.backend, **device.options}).fingerprint()
@@ -299,15 +301,14 @@ def _peak_memory(store: Store, job: Job, device: Device, space: SearchSpace, cod
 def measure(folder: Path, device_options: dict[str, Any]) -> dict[str, Any]:
     """The latency of an extracted subnet on a device of this host.
 
-    device_options: `backend`, what its `build` takes, and perhaps `name`.
+    device_options: `backend`, what its `build` takes, and perhaps `name` and `workload`.
     """
-    module = load_folder(folder)
+    module: Any = load_folder(folder)
     options = {"backend": "torch_cpu", **device_options}
     device = build_device(options.pop("name", options["backend"]), options)
-    shape: Any = module.input_shape
-    check_batch("--batch", device.batch, shape)
-    example = torch.zeros(device.batch, *shape)
-    result = measure_latency(device, {"it": lambda: module}, example, seed=0, within=within)["it"]
+    check_batch("--batch", device.batch, module.input_shape)
+    running_module, example = running(module, device)
+    result = measure_latency(device, {"it": lambda: running_module}, example, seed=0, within=within)["it"]
     if isinstance(result, Failure):
         raise JobFailedError(f"The subnet in '{folder}' could not be measured: {result.reason}")
     return {

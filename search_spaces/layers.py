@@ -17,7 +17,7 @@ class Layer:
 
     name: dotted path in the module, such as `blocks.0.mlp.fc1`.
     kind: `conv2d`, `linear`, `attention`, `relative_positions`, `norm`, `activation`, `add`, `scale`, `token`
-    or `pool`.
+    or `pool`; of networks on tokens also `embedding`, `rotary`, `causal_attention` or `rms_norm`.
     shape: what the kind is fully described by (see the function that makes it).
     input_elements, output_elements: numbers read and written, weights not included.
     slices: independent small problems inside the operator (heads x windows for attention), else 1.
@@ -158,3 +158,39 @@ def token(name: str, rows: int, dim: int) -> Layer:
 def pool(name: str, rows: int, dim: int, *, groups: int = 1) -> Layer:
     """The mean, maximum or choice of one of the `rows` vectors of each group; shape (groups, rows, dim)."""
     return Layer(name, "pool", (groups, rows, dim), 0, 0, groups * rows * dim, groups * dim)
+
+
+def embedding(name: str, rows: int, vocabulary: int, dim: int) -> Layer:
+    """A learned vector for each of `rows` token ids; shape (rows, vocabulary, dim)."""
+    return Layer(name, "embedding", (rows, vocabulary, dim), vocabulary * dim, 0, rows, rows * dim)
+
+
+def rms_norm(name: str, rows: int, dim: int) -> Layer:
+    """A normalisation to unit mean square with a scale for each channel; shape (rows, dim)."""
+    return Layer(name, "rms_norm", (rows, dim), dim, 0, rows * dim, rows * dim)
+
+
+def rotary(name: str, heads: int, rows: int, head_dim: int) -> Layer:
+    """The rotation of queries and keys by their positions; shape (heads, rows, head_dim)."""
+    elements = heads * rows * head_dim
+    return Layer(name, "rotary", (heads, rows, head_dim), 0, 0, elements, elements)
+
+
+def causal_attention(
+    name: str, heads: int, kv_heads: int, head_dim: int, *, queries: int, keys: int
+) -> Layer:
+    """Softmax attention to the tokens up to one's own; shape (heads, kv_heads, queries, keys, head_dim).
+
+    The queries are the last of the `keys` tokens; groups of heads share keys and values. All pairs count in
+    the MACs, also those that the mask takes away, as in `FlopCounterMode`.
+    """
+    return Layer(
+        name,
+        "causal_attention",
+        (heads, kv_heads, queries, keys, head_dim),
+        params=0,
+        macs=2 * heads * queries * keys * head_dim,
+        input_elements=(queries * heads + 2 * keys * kv_heads) * head_dim,
+        output_elements=queries * heads * head_dim,
+        slices=heads,
+    )

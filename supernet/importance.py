@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from supernet.nested import Nested
-from supernet.permutation import reorderings
+from supernet.permutation import Owner, reorderings
+from supernet.plain.decoder import GroupedAttention
 from supernet.plain.layers import Attention, Mlp
 
 
@@ -19,15 +20,14 @@ from supernet.plain.layers import Attention, Mlp
 def sort_by_importance(supernet: Nested, batches: Iterable[Tensor]) -> None:
     """Sorts the FFNs' neurons and the attentions' heads of a nested supernet in place, most important first.
 
-    batches: inputs (B, C, height, width), at least one.  A neuron's importance is its mean absolute output
-    times the norm of its column of `fc2`, a head's the mean norm of what it adds to the output of `proj`.
+    batches: inputs, (B, C, height, width) or token ids (B, T), at least one.  A neuron's importance is its
+    mean absolute output times the norm of its column of `fc2`, a head's the mean norm of what it adds to the
+    output of `proj`. Heads that share keys and values stay together, by the sum of theirs.
     """
     whole = supernet.shared
-    scores: dict[Mlp | Attention, Tensor] = {}
+    scores: dict[Owner, Tensor] = {}
 
-    def adding(
-        owner: Mlp | Attention, score: Callable[[Tensor], Tensor]
-    ) -> Callable[[nn.Module, tuple[Tensor]], None]:
+    def adding(owner: Owner, score: Callable[[Tensor], Tensor]) -> Callable[[nn.Module, tuple[Tensor]], None]:
         def add(_: nn.Module, inputs: tuple[Tensor]) -> None:
             scores[owner] = scores.get(owner, 0.0) + score(inputs[0].flatten(0, 1))
 
@@ -38,12 +38,14 @@ def sort_by_importance(supernet: Nested, batches: Iterable[Tensor]) -> None:
             if isinstance(owner, Mlp):
                 hook = adding(owner, _neuron_scores(owner))
                 hooks.enter_context(owner.fc2.register_forward_pre_hook(hook))
-            elif isinstance(owner, Attention):
+            elif isinstance(owner, Attention | GroupedAttention):
                 hook = adding(owner, _head_scores(owner))
                 hooks.enter_context(owner.proj.register_forward_pre_hook(hook))
         for x in batches:
             whole(x)
     for owner, summed in scores.items():
+        if isinstance(owner, GroupedAttention):
+            summed = summed.unflatten(0, (owner.kv_heads, -1)).sum(dim=1)
         for parameter, reordered in reorderings(owner, summed.argsort(descending=True, stable=True)):
             parameter.copy_(reordered(parameter))
 
@@ -54,7 +56,7 @@ def _neuron_scores(mlp: Mlp) -> Callable[[Tensor], Tensor]:
     return lambda hidden: hidden.abs().double().sum(dim=0) * norms
 
 
-def _head_scores(attn: Attention) -> Callable[[Tensor], Tensor]:
+def _head_scores(attn: Attention | GroupedAttention) -> Callable[[Tensor], Tensor]:
     """From the heads' outputs (tokens, H d) to their scores (H,), summed over the tokens."""
     columns = attn.proj.weight.unflatten(1, (attn.num_heads, attn.head_dim))  # D H d
 

@@ -7,17 +7,27 @@ from collections.abc import Callable, Iterator
 
 from torch import Tensor
 
+from supernet.plain.decoder import GroupedAttention
 from supernet.plain.layers import Attention, Mlp
 
+Owner = Mlp | Attention | GroupedAttention
 Reordering = Callable[[Tensor], Tensor]
 
 
-def reorderings(owner: Mlp | Attention, order: Tensor) -> Iterator[tuple[Tensor, Reordering]]:
+def reorderings(owner: Owner, order: Tensor) -> Iterator[tuple[Tensor, Reordering]]:
     """The parameters that a new order of neurons or heads concerns, each with what it does to them.
 
-    order: (neurons,) or (heads,), the old places in their new order.
+    order: (neurons,) or (heads,), the old places in their new order; of heads that share keys and values in
+    groups those of the groups.
     """
-    if isinstance(owner, Mlp):
+    if isinstance(owner, GroupedAttention):
+        width = owner.heads_per_kv * owner.head_dim
+        sizes = {owner.q_proj: width, owner.k_proj: owner.head_dim, owner.v_proj: owner.head_dim}
+        for projection, size in sizes.items():
+            for parameter in projection.parameters():
+                yield parameter, _groups(1, order, size=size)
+        yield owner.proj.weight, lambda weight: _columns(weight, order, size=width)
+    elif isinstance(owner, Mlp):
         for parameter in owner.fc1.parameters():
             yield parameter, _groups(2 if owner.gated else 1, order)
         yield owner.fc2.weight, lambda weight: weight[:, order]

@@ -17,6 +17,8 @@ from torch.func import functional_call
 from torch.overrides import TorchFunctionMode
 
 from search_spaces import Architecture, SearchSpace
+from search_spaces.errors import UsageError
+from search_spaces.workloads import Workload
 
 Stage = Callable[[Tensor], Tensor]
 SKELETONS = 64
@@ -87,7 +89,7 @@ class Supernet(nn.Module, ABC):
 
     @abstractmethod
     def adapt(self, batches: Iterable[Tensor]) -> None:
-        """Makes pretrained weights ready for training, from inputs (B, C, height, width) without labels."""
+        """Makes pretrained weights ready for training, from inputs without labels or targets."""
 
     def recalibrate(self, batches: Iterable[Tensor]) -> None:
         """Estimates statistics of batches anew, from inputs as training has them; most families have none."""
@@ -119,6 +121,19 @@ class Supernet(nn.Module, ABC):
     def extract(self, arch: Architecture) -> nn.Module:
         """A stand-alone copy of one architecture, on the supernet's device, in evaluation mode."""
         return self._assembled(arch, {name: tensor.clone() for name, tensor in self.tensors(arch).items()})
+
+    def as_run(self, arch: Architecture, workload: Workload | None, batch: int) -> nn.Module:
+        """A stand-alone copy of one architecture as a device runs it on a workload, `batch` texts at a time.
+
+        Raises UsageError where the family's networks know no workloads.
+        """
+        if workload is not None:
+            raise UsageError(f"The networks of family '{self.space.family}' are run on no workload.")
+        return self.extract(arch)
+
+    def run_input(self, workload: Workload | None, batch: int) -> Tensor:
+        """What `as_run` takes; random, always the same."""
+        return self.example_input(batch)
 
     def steps(self, arch: Architecture) -> Iterator[tuple[str, Stage]]:
         """The forward pass as functions by name, one for each key of `path`.

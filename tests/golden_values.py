@@ -33,7 +33,8 @@ DISORDERED = ("sn_net_swin_t_s_b",)  # whose members' order is not that of the r
 # Masked by key: what differs from run to run or from machine to machine. None stays None.
 MOMENTS = ("created_at", "last_seen", "seconds", "started_at", "finished_at")
 MACHINE = ("found", "ok", "available", "reason", "python", "packages", "commit", "host", "platform")
-OPEN = ("", "backends", "checks")  # lists (by key; "": a whole document) to which components may be added
+# Lists to which components may be added, by key; "": a whole document, one of which is the list of spaces.
+OPEN = ("", "no store: spaces ls", "backends", "checks")
 
 
 # -- spaces --------------------------------------------------------------------------------------------------

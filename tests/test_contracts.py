@@ -15,7 +15,7 @@ from typing import Any, cast, get_type_hints
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import search_spaces
@@ -227,11 +227,16 @@ def test_gradients_reach_the_shared_weights_of_an_architecture_only(running) -> 
     assert 0 < touched <= running.space.cost(arch).params
 
 
+def shifted(x: Tensor, shift: int) -> Tensor:
+    """Other inputs: images that are lighter, texts that are moved on."""
+    return x + shift if x.is_floating_point() else x.roll(shift, dims=-1)
+
+
 def test_evaluation_with_shared_prefixes_equals_one_by_one(running) -> None:
     archs = [*archs_of(running.space), *running.space.uniform(5)]
     batches = []
     for shift in range(2):
-        x = running.example_input(16) + shift
+        x = shifted(running.example_input(16), shift)
         with torch.no_grad():
             labels = running(x, running.space.largest).argmax(dim=-1)
         batches.append((x, labels))
@@ -311,24 +316,29 @@ def test_an_exported_folder_loads_and_gives_the_same_outputs(family: str, tmp_pa
     for number, arch in enumerate(archs_of(net.space)):
         module = exported(family, arch, tmp_path / str(number))
         loaded = load_folder(tmp_path / str(number))
+        card = (tmp_path / str(number) / "README.md").read_text()
+        assert f"Input: {'float images' if x.is_floating_point() else 'token ids'} of shape (batch, " in card
         assert type(loaded) is type(module)
         assert torch.equal(loaded(x), net(x, arch))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_latency_of_an_exported_folder_is_measured(family: str, tmp_path: Path) -> None:
-    module = exported(family, built(runnable_space(family)).space.smallest, tmp_path / "subnet")
+    net = built(runnable_space(family))
+    module = exported(family, net.space.smallest, tmp_path / "subnet")
     assert isinstance(module, Network)
-    assert module.input_shape == built(runnable_space(family)).example_input(1).shape[1:]
+    example, wanted = module.example_input(BATCH), net.example_input(BATCH)
+    assert module.input_shape == wanted.shape[1:]
+    assert (example.shape, example.dtype) == (wanted.shape, wanted.dtype)
     assert jobs.measure(tmp_path / "subnet", {"batch": 1})["measured_ms"] > 0
 
 
 def beginning_space(net: Supernet, init: dict[str, Any]) -> tuple[SearchSpace, Any]:
-    """The space and the section `supernet` of a job on like images that begins so."""
+    """The space and the section `supernet` of a job on like data that begins so."""
     section = {"family": net.space.family, "init": init}
     config = checked_config({"data": "digits", "supernet": section}, where="The test")
     x = net.example_input(1)
-    data = SimpleNamespace(input_shape=x.shape[1:], num_classes=net(x, net.space.smallest).shape[1])
+    data = SimpleNamespace(input_shape=x.shape[1:], num_classes=net(x, net.space.smallest).shape[-1])
     return resolve(config, cast(DataSet, data)), config.supernet
 
 

@@ -26,7 +26,7 @@ SPACES = sorted(file.stem for file in (FOLDER / "spaces").glob("*.json"))
 def test_values_were_recorded() -> None:
     assert len(SPACES) >= 20
     families = {read(f"spaces/{name}")["family"] for name in SPACES}
-    assert families == {"autoformer", "matformer", "stitching", "turbovit", "vit_resnas"}
+    assert families == {"autoformer", "matformer", "matlm", "stitching", "turbovit", "vit_resnas"}
 
 
 @pytest.mark.parametrize("name", SPACES)

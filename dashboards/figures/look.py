@@ -30,8 +30,11 @@ SYMBOLS = ("circle", "diamond", "square", "triangle-up", "triangle-down", "star"
 KINDS = {
     "linear": (BLUE, ""),
     "attention": (ORANGE, "/"),
+    "causal_attention": (ORANGE, "/"),
+    "embedding": (PURPLE, ""),
     "conv2d": (BLACK, ""),
     "norm": (GREEN, "."),
+    "rms_norm": (GREEN, "."),
     "token": (PURPLE, "x"),
     "scale": (YELLOW, "\\"),
 }

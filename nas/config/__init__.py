@@ -1,6 +1,14 @@
 """The job file: what it may say, what is wrong with one, and what becomes of it."""
 
-from nas.config.init import AnchorsInit, BaselineInit, CheckpointInit, TimmInit, TrainedAnchor
+from nas.config.init import (
+    AnchorsInit,
+    BaselineInit,
+    CheckpointInit,
+    GgufInit,
+    HfInit,
+    TimmInit,
+    TrainedAnchor,
+)
 from nas.config.job import JobConfig, checked_config, load_config, merged
 from nas.config.latency import REMOTE, STORED, DeviceConfig, PredictorConfig
 from nas.config.sections import (
@@ -27,6 +35,8 @@ __all__ = [
     "ExecutionConfig",
     "FinalistTraining",
     "FinalistsConfig",
+    "GgufInit",
+    "HfInit",
     "JobConfig",
     "PredictorConfig",
     "SearchConfig",

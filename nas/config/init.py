@@ -35,6 +35,24 @@ class CheckpointInit(Section):
         return Path(self.checkpoint).expanduser()
 
 
+class HfInit(Section):
+    """Weights of a decoder for language in a folder of Hugging Face: config.json and safetensors.
+
+    Only these are read: code that the folder may bring is not.
+    """
+
+    hf: Text
+
+
+class GgufInit(Section):
+    """Weights of a decoder for language in a GGUF file.
+
+    gguf: its path, or `package:NAME` for the one file in an installed package.
+    """
+
+    gguf: Text
+
+
 class TrainedAnchor(Section):
     """An anchor that the job trains itself: the numbers of a plain ViT, and how it is trained.
 
@@ -105,17 +123,20 @@ class AnchorsInit(Section):
 def _init_tag(value: Any) -> str | None:
     if isinstance(value, str):
         return "<text>"
-    return _key_tag(value, "anchors", "checkpoint", "timm")
+    return _key_tag(value, "anchors", "checkpoint", "timm", "hf", "gguf")
 
 
 Init = Annotated[
     Annotated[Literal["scratch"], Tag("<text>")]
     | Annotated[TimmInit, Tag("<timm>")]
     | Annotated[CheckpointInit, Tag("<checkpoint>")]
+    | Annotated[HfInit, Tag("<hf>")]
+    | Annotated[GgufInit, Tag("<gguf>")]
     | Annotated[AnchorsInit, Tag("<anchors>")],
     Discriminator(
         _init_tag,
         custom_error_type="init",
-        custom_error_message="must be 'scratch', {timm: NAME}, {checkpoint: FOLDER} or {anchors: [...]}",
+        custom_error_message="must be 'scratch', {timm: NAME}, {checkpoint: FOLDER}, {hf: FOLDER}, "
+        "{gguf: FILE} or {anchors: [...]}",
     ),
 ]

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo, model_va
 
 from nas.config.strict import Options, by_author, check_option_names, known_component
 from search_spaces.registry import load
-from supernet.training.sections import Section, Text, Threads
+from supernet.training.sections import Count, Section, Text, Threads
 
 DAY = 86_400.0  # seconds
 REMOTE, STORED = "remote", "stored"  # backends without a file: an agent's device, one that the store knows
@@ -21,12 +21,32 @@ PredictorName = Annotated[str, AfterValidator(partial(known_component, "predicto
 BackendName = Annotated[str, AfterValidator(_backend)]
 
 
+class DecodeConfig(Section):
+    """The next token of a text of `context` tokens, of which the others are remembered."""
+
+    context: Count
+
+
+class WorkloadConfig(Section):
+    """What a language model is run on: a whole text of `prefill` tokens, or one step of decoding."""
+
+    prefill: Count | None = None
+    decode: DecodeConfig | None = None
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Self:
+        if (self.prefill is None) == (self.decode is None):
+            raise ValueError("must be {prefill: TOKENS} or {decode: {context: TOKENS}}")
+        return self
+
+
 class DeviceConfig(Section):
     """Where latency is measured; everything here decides which timings compare.
 
     Every further key is an option of the backend's `build`.
     `backend: remote` is the device of an agent (by default the one named like the device), `backend: stored`
     the one that is registered under this name; what they measure with is said there.
+    workload: what language models are run on; null: a whole text of as many tokens as the data's.
     digest: of the fingerprint of a device that the store knows; set when a job is made, so that it is never
     measured elsewhere without a word.
     """
@@ -39,6 +59,7 @@ class DeviceConfig(Section):
     threads: Threads = 1
     batch: Annotated[int, Field(ge=1, le=65536)] = 64
     precision: Text = "fp32"
+    workload: WorkloadConfig | None = None
     digest: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
 
     @model_validator(mode="after")
@@ -56,7 +77,8 @@ class DeviceConfig(Section):
                 raise ValueError(
                     f"precision must be one of {', '.join(precisions)}, not '{self.precision[:60]}'"
                 )
-            check_option_names("predictors.devices", self.backend, ("name", *self.options))
+            of_backend = (key for key in self.options if key != "workload")
+            check_option_names("predictors.devices", self.backend, ("name", *of_backend))
         return self
 
     @property
@@ -66,8 +88,11 @@ class DeviceConfig(Section):
 
     @property
     def options(self) -> dict[str, Any]:
-        """What is handed to the backend's `build`."""
-        return {"threads": self.threads, "batch": self.batch, "precision": self.precision, **self.extra}
+        """What is handed to the backend's `build`, and the workload, where there is one."""
+        options = {"threads": self.threads, "batch": self.batch, "precision": self.precision, **self.extra}
+        if self.workload is not None:
+            options["workload"] = self.workload.model_dump(mode="json", exclude_none=True)
+        return options
 
 
 class PredictorConfig(Section):

@@ -9,15 +9,17 @@ if TYPE_CHECKING:
 
 # A data set's options that are paths are called so, or end so after an underscore.
 PATH_OPTIONS = ("root", "folder", "path", "file")
+WEIGHTS = ("checkpoint", "hf", "gguf")  # where weights may begin, as a path
 LOCAL = "local-dir:"  # how timm names a folder
+ELSEWHERE = (LOCAL, "hf-hub:", "package:")  # what begins so is no path from here
 
 
 def with_absolute_paths(tree: Mapping[str, Any], base: Path) -> dict[str, Any]:
     """A job's settings with every relative path in them taken from `base`; nothing else is judged or changed.
 
-    Those are the data set's options called `root`, `folder`, `path` or `file`, folders with checkpoints of
-    `supernet.init`, its anchors and the baselines, and timm's `local-dir:` folders, of the teacher, too; also
-    of several supernets.
+    Those are the data set's options called `root`, `folder`, `path` or `file`, folders and files with weights
+    of `supernet.init`, its anchors and the baselines, and timm's `local-dir:` folders, of the teacher, too;
+    also of several supernets.
     """
     changed = dict(tree)
     if isinstance(data := tree.get("data"), dict):
@@ -79,8 +81,9 @@ def _each(sections: Sequence[Any], base: Path) -> list[Any]:
 def _weights(section: Mapping[str, Any], base: Path) -> dict[str, Any]:
     """The section of a model, whose weights may be in a folder."""
     changed = dict(section)
-    if "checkpoint" in changed:
-        changed["checkpoint"] = _absolute(changed["checkpoint"], base)
+    for key in WEIGHTS:
+        if key in changed:
+            changed[key] = _absolute(changed[key], base)
     name = changed.get("timm")
     if isinstance(name, str) and name.startswith(LOCAL):
         changed["timm"] = LOCAL + str(_absolute(name.removeprefix(LOCAL), base))
@@ -88,12 +91,7 @@ def _weights(section: Mapping[str, Any], base: Path) -> dict[str, Any]:
 
 
 def _absolute(value: object, base: Path) -> object:
-    if (
-        not isinstance(value, str)
-        or not value
-        or "\0" in value
-        or value.startswith(("local-dir:", "hf-hub:"))
-    ):
+    if not isinstance(value, str) or not value or "\0" in value or value.startswith(ELSEWHERE):
         return value
     try:
         path = Path(value).expanduser()

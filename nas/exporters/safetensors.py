@@ -63,7 +63,7 @@ model.load_state_dict(load_file("model.safetensors"))
 model.eval()
 ```
 {timm}
-Input: float images of shape ({shape}).
+Input: {inputs} of shape ({shape}).
 {images}`sha256sum -c SHA256SUMS` checks the files.
 
 ## Architecture
@@ -156,6 +156,7 @@ def _card(module: nn.Module, example: Tensor, info: Mapping[str, Any], *, timm: 
         ),
         name=type(module).__name__,
         timm=_TIMM if timm else "",
+        inputs="float images" if example.is_floating_point() else "token ids",
         shape="batch, " + ", ".join(map(str, example.shape[1:])),
         images=_images(info),
         architecture=json.dumps(info["architecture"], indent=2),

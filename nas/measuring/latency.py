@@ -15,7 +15,7 @@ import numpy as np
 from nas.config import JobConfig
 from nas.job_run import Run
 from nas.limits import on_device
-from nas.measuring.latency_fit import MEMORY, measure_and_fit, workload_of
+from nas.measuring.latency_fit import MEMORY, as_run_on, measure_and_fit, workload_of
 from nas.measuring.subnets import build_device, check_same_devices
 from nas.measuring.targets import Target, check_different
 from nas.results import job_devices
@@ -158,6 +158,7 @@ def stored_predictor(
     saved = store.predictor(job, device.id, metric=metric)
     if saved is None:
         return None
+    space = as_run_on(space, device)
     kind = trusted(saved.kind, where="A stored predictor")
     build = memory.build if metric == MEMORY else builder("predictors.latency", kind)
     try:

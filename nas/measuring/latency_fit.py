@@ -35,6 +35,7 @@ from search_spaces import Architecture, SearchSpace
 from search_spaces.errors import NotFoundError, UsageError
 from search_spaces.registry import load
 from search_spaces.space import Codes
+from search_spaces.workloads import as_run
 
 FIRST = 10  # subnets before the first fit
 GROWTH = 5  # subnets from one fit to the next
@@ -57,14 +58,15 @@ def measure_and_fit(
     `predictor.samples`. Raises JobFailedError when too few subnets could be measured.
     memory_needed: False where objectives and limits on memory do without this device.
     """
-    workload = workload_of(device)
+    workload, networks = workload_of(device), space
+    space = as_run_on(space, row)
     build = _builder(run, space, device, workload)
     config, seed = run.config.predictor, run.config.seed
     archs = first_sample(space, workload, count=min(FIRST, config.samples), seed=seed)
     while True:
         shown = run.config.predictor.samples  # at most: the stage may know enough before
         before = len(stored(run, row, "sample"))
-        measured = measure(run, space, device, row, archs, purpose="sample", shown=(before, shown))
+        measured = measure(run, networks, device, row, archs, purpose="sample", shown=(before, shown))
         more = min(GROWTH, config.samples - len(archs))
         if len(measured) >= smallest_sample(run.config):
             codes, milliseconds = space.encode(measured), np.array(list(measured.values()))
@@ -94,6 +96,14 @@ def workload_of(device: Target | DeviceRow) -> Workload:
     else:
         fingerprint, batch = device.fingerprint(), device.batch
     return Workload(batch, ELEMENT_BYTES.get(str(fingerprint.get("precision", "fp32")), 4))
+
+
+def as_run_on(space: SearchSpace, device: DeviceRow) -> SearchSpace:
+    """The space with the layers that the device runs: those of its workload, if it has one.
+
+    Raises UsageError for a space whose networks know no workloads.
+    """
+    return as_run(space, device.fingerprint.get("workload"))
 
 
 def smallest_sample(config: JobConfig) -> int:

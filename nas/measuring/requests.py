@@ -5,18 +5,24 @@ Only what goes to another host is turned into plain data: requests here, answers
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import search_spaces
 import supernet
-from predictors.devices import Device
+from predictors.devices import JSON, Device, Example, Timing
+from predictors.devices import Run as RunOnce
 from predictors.measurement.rounds import Failure, Measurement, measure
 from predictors.measurement.session import Within, unlimited
 from search_spaces import Architecture, SearchSpace
 from search_spaces.errors import UsageError
 from search_spaces.registry import call
+from search_spaces.workloads import Workload, tokens_of
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 TRIES = 3  # processes that may hang over a subnet so that they have to be ended
 WORN_OUT = f"{TRIES} processes that measured it did not come back and could not be interrupted"
@@ -36,14 +42,79 @@ class Plan:
     reference_ms: float | None
 
 
-def build_device(name: str, options: Mapping[str, Any]) -> Device:
-    """A device of this host; options: `backend`, and what its `build` takes.
+@dataclass(frozen=True)
+class WorkingDevice:
+    """A device that runs networks on a workload; what it times compares with no other workload's."""
 
-    Raises NotFoundError for an unknown backend, UsageError for options that it does not have.
+    device: Device
+    workload: Workload
+
+    @property
+    def name(self) -> str:
+        """See `Device`."""
+        return self.device.name
+
+    @property
+    def batch(self) -> int:
+        """See `Device`: texts, of which each gets a token in a step of decoding."""
+        return self.device.batch
+
+    def fingerprint(self) -> dict[str, JSON]:
+        """See `Device`."""
+        return self.device.fingerprint() | {"workload": dict(self.workload)}
+
+    def session(self) -> AbstractContextManager[None]:
+        """See `Device`."""
+        return self.device.session()
+
+    def prepare(self, module: "nn.Module", example: Example) -> AbstractContextManager[RunOnce]:
+        """See `Device`."""
+        return self.device.prepare(module, example)
+
+    def time(self, run: RunOnce) -> Timing:
+        """See `Device`."""
+        return self.device.time(run)
+
+    def peak_memory(self, module: "nn.Module", example: Example) -> int | None:
+        """See `Device`."""
+        return self.device.peak_memory(module, example)
+
+    def joules(self) -> float | None:
+        """See `Device`."""
+        return self.device.joules()
+
+
+def build_device(name: str, options: Mapping[str, Any]) -> Device:
+    """A device of this host; options: `backend`, what its `build` takes, and perhaps a `workload`.
+
+    Raises NotFoundError for an unknown backend, UsageError for options that it does not have and for what is
+    no workload.
     """
     rest = dict(options)
+    workload = rest.pop("workload", None)
     device: Device = call("predictors.devices", rest.pop("backend"), name=name, **rest)
-    return device
+    if workload is None:
+        return device
+    tokens_of(workload)
+    return WorkingDevice(device, workload)
+
+
+def running(module: Any, device: Device) -> "tuple[nn.Module, Tensor]":
+    """A network as the device runs it, and its input.
+
+    Raises UsageError for one that cannot run the device's workload.
+    """
+    if not isinstance(device, WorkingDevice):
+        return module, module.example_input(device.batch)
+    tokens, is_step = tokens_of(device.workload)
+    if not hasattr(module, "as_run"):
+        raise UsageError("A device's workload is for language models, and this one takes images.")
+    if tokens > module.input_shape[0]:
+        raise UsageError(
+            f"A device's workload has {tokens:,} tokens, and the network takes {module.input_shape[0]:,}."
+        )
+    texts = module.some_input(device.batch, tokens)
+    return module.as_run(device.batch, tokens, is_step=is_step), texts[:, -1:] if is_step else texts
 
 
 def measured(
@@ -57,10 +128,11 @@ def measured(
     progress, within: as `measure` calls them. Raises what `measure` raises.
     """
     net = supernet.build(plan.space, seed=plan.seed)
+    workload = device.workload if isinstance(device, WorkingDevice) else None
     return measure(
         device,
-        {key: partial(net.extract, arch) for key, arch in plan.archs.items()},
-        net.example_input(device.batch),
+        {key: partial(net.as_run, arch, workload, device.batch) for key, arch in plan.archs.items()},
+        net.run_input(workload, device.batch),
         seed=plan.seed,
         rounds=plan.rounds,
         max_rounds=plan.max_rounds,

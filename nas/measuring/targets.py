@@ -107,10 +107,10 @@ def _of_agent(store: Store, name: str, device: DeviceConfig) -> DeviceConfig:
         )
     options = dict(agent.device.options or {})
     for key in device.model_fields_set - {"backend", "agent", "digest"} | set(device.extra):
-        if device.options[key] != options.get(key):
+        if device.options.get(key) != options.get(key):
             raise UsageError(
                 f"devices.{name}.{key}: agent '{agent.name}' measures with {options.get(key)!r}, "
-                f"not with {device.options[key]!r}.",
+                f"not with {device.options.get(key)!r}.",
                 "Leave it out: what an agent measures with is said where it is started.",
             )
     return _with(options | {"backend": REMOTE, "agent": agent.name, "digest": agent.device.digest})

@@ -1,15 +1,23 @@
-"""Weights to begin with: those of a timm model, or of a folder that `nas extract` or timm wrote."""
+"""Weights to begin with: of timm, of a folder that `nas extract` or timm wrote, of a language model."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nas.config import AnchorsInit, CheckpointInit, SupernetConfig
+from torch import nn
+
+from nas.config import AnchorsInit, CheckpointInit, GgufInit, HfInit, SupernetConfig
 from nas.spaces.preprocessing import as_timm
 from search_spaces.errors import UsageError
 from search_spaces.registry import load
+from supernet.pretrained.gguf_files import read_file
+from supernet.pretrained.hf_folders import read_folder
+from supernet.pretrained.language_models import LanguageModel
 from supernet.pretrained.subnet_folders import is_timms, load_folder
 from supernet.pretrained.timm_models import FOLDER
 from supernet.supernet import Supernet
+
+OF_TOKENS = ("context", "vocabulary")  # sizes of which a network may have more than the data
 
 __all__ = ["checkpoint_options", "initialise", "load_checkpoint", "load_folder"]
 
@@ -20,6 +28,10 @@ def initialise(net: Supernet, config: SupernetConfig, *, seed: int) -> bool:
     Raises UsageError for weights that cannot be had or do not fit.
     """
     init = config.init
+    if isinstance(init, HfInit | GgufInit):
+        model = language_model(init)
+        _copy(net, model.load(), model.what)
+        return True
     timm = None if isinstance(init, str | AnchorsInit) else as_timm(init)
     if timm is not None:
         load("supernet.families", net.space.family).load_timm(
@@ -32,35 +44,61 @@ def initialise(net: Supernet, config: SupernetConfig, *, seed: int) -> bool:
     return True
 
 
-def checkpoint_options(
-    family: str, folder: str, *, image_size: tuple[int, int], in_chans: int, num_classes: int
-) -> dict[str, Any]:
+def checkpoint_options(family: str, folder: str, sizes: Mapping[str, Any]) -> dict[str, Any]:
     """Options of the family's space whose largest architecture is the network in the folder.
 
-    Raises UsageError when the family cannot nest it or it takes other images than the data's.
+    sizes: what the data decides of every network.
+    Raises UsageError when the family cannot nest it or it takes other inputs than the data's.
     """
-    sizes = {"image_size": image_size, "in_chans": in_chans, "num_classes": num_classes}
     if is_timms(folder):
         name = f"{FOLDER}{Path(folder).expanduser()}"
         options: dict[str, Any] = load("supernet.families", family).space_options(
             name, pretrained=True, **sizes
         )
         return options
-    module = load_folder(folder)
+    return nested_options(family, load_folder(folder), sizes, f"The subnet in '{folder}'")
+
+
+def language_model(init: HfInit | GgufInit) -> LanguageModel:
+    """What the job file names. Raises UsageError for what is damaged or not known."""
+    return read_folder(init.hf) if isinstance(init, HfInit) else read_file(init.gguf)
+
+
+def language_options(family: str, init: HfInit | GgufInit, sizes: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of the family's space whose largest architecture is the language model; no weights are read.
+
+    Raises UsageError as `checkpoint_options` does.
+    """
+    model = language_model(init)
+    return nested_options(family, model.sketch(), sizes, model.what)
+
+
+def nested_options(family: str, module: nn.Module, sizes: Mapping[str, Any], what: str) -> dict[str, Any]:
+    """Options of the family's space whose largest architecture is the module, for data of these sizes.
+
+    what: the module in words.  A network on tokens may know longer texts and more tokens than the data have.
+    Raises UsageError as `checkpoint_options` does.
+    """
     try:
-        options = load("supernet.families", family).nested_options(module)
+        options: dict[str, Any] = load("supernet.families", family).nested_options(module)
     except UsageError as error:
-        raise UsageError(f"The subnet in '{folder}' cannot be nested: {error.message}", error.hint) from error
+        raise UsageError(f"{what} cannot be nested: {error.message}", error.hint) from error
     for name, wanted in sizes.items():
-        if options[name] != wanted:
-            raise UsageError(f"The subnet in '{folder}' has {name} {options[name]}, the data {wanted}.")
-    return options
+        if name not in options:
+            raise UsageError(f"{what} takes other inputs than the data: it has no {name}.")
+        if options[name] != wanted and (name not in OF_TOKENS or options[name] < wanted):
+            raise UsageError(f"{what} has {name} {options[name]}, the data {wanted}.")
+    return options | ({"context": sizes["context"]} if "context" in sizes else {})
 
 
 def load_checkpoint(net: Supernet, folder: str) -> None:
     """Copies the subnet's weights into the shared weights. Raises UsageError when they do not fit."""
+    _copy(net, load_folder(folder), f"The subnet in '{folder}'")
+
+
+def _copy(net: Supernet, module: nn.Module, what: str) -> None:
     try:
-        net.shared.load_state_dict(load_folder(folder).state_dict(), strict=True)
+        net.shared.load_state_dict(module.state_dict(), strict=True)
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
-        raise UsageError(f"The subnet in '{folder}' does not fit the space of this job: {reason}") from error
+        raise UsageError(f"{what} does not fit the space of this job: {reason}") from error

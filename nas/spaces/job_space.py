@@ -7,14 +7,16 @@ from typing import Any
 import numpy as np
 
 import search_spaces
-from nas.config import AnchorsInit, CheckpointInit, JobConfig, TimmInit
+from nas.config import AnchorsInit, CheckpointInit, GgufInit, HfInit, JobConfig, TimmInit
 from nas.datasets import DataSet
 from nas.limits import Limit, distance
 from nas.store import Job, Store
 from search_spaces import SearchSpace
 from search_spaces.errors import NotFoundError, UsageError, did_you_mean
+from search_spaces.layers import FLOAT_BYTES
 from search_spaces.moves import changed, repaired
 from search_spaces.registry import builder, load, names
+from search_spaces.shapes.decoder import kv_elements
 from search_spaces.space import Codes
 
 SPACES, SUPERNETS = "search_spaces.families", "supernet.families"
@@ -63,7 +65,7 @@ def _check_sources(config: JobConfig) -> None:
     if not takes_anchors and isinstance(init, AnchorsInit):
         joining = [name for name in names(SPACES) if _takes_anchors(name)]
         raise UsageError(f"A {family} job joins no models.", f"Set supernet.family: {' or '.join(joining)}.")
-    if isinstance(init, TimmInit | CheckpointInit):
+    if isinstance(init, TimmInit | CheckpointInit | HfInit | GgufInit):
         _check_begins(family, init)
     for name, where in {"name": "name", "anchors": "supernet.init.anchors"}.items():
         if name in config.supernet.space:
@@ -75,11 +77,12 @@ def _takes_anchors(family: str) -> bool:
     return "anchors" in inspect.signature(builder(SPACES, family)).parameters
 
 
-def _check_begins(family: str, init: TimmInit | CheckpointInit) -> None:
+def _check_begins(family: str, init: TimmInit | CheckpointInit | HfInit | GgufInit) -> None:
     """Raises UsageError for a family that cannot begin with weights of this kind."""
     from nas.spaces.preprocessing import as_timm  # noqa: PLC0415 - imports torch
 
-    offer = "nested_options" if as_timm(init) is None else "space_options"
+    is_timms = isinstance(init, TimmInit | CheckpointInit) and as_timm(init) is not None
+    offer = "space_options" if is_timms else "nested_options"
     if hasattr(load(SUPERNETS, family), offer):
         return
     modules = {name: load(SUPERNETS, name) for name in names(SUPERNETS)}
@@ -103,7 +106,12 @@ def _check_variant(config: JobConfig, variant: str) -> None:
 
 
 def data_sizes(data: DataSet) -> dict[str, Any]:
-    """What the data decides of every network: image_size (height, width), in_chans, num_classes."""
+    """What the data decides of every network: image_size (height, width), in_chans, num_classes.
+
+    Of one on tokens: context, the tokens of an example, and vocabulary.
+    """
+    if len(data.input_shape) == 1:
+        return {"context": data.input_shape[0], "vocabulary": data.num_classes}
     channels, height, width = data.input_shape
     return {"image_size": (height, width), "in_chans": channels, "num_classes": data.num_classes}
 
@@ -118,7 +126,13 @@ def _defaults(config: JobConfig, sizes: dict[str, Any]) -> dict[str, Any]:
     if isinstance(init, CheckpointInit):
         from nas.spaces.initial import checkpoint_options  # noqa: PLC0415 - imports torch
 
-        return checkpoint_options(family, init.checkpoint, **sizes)
+        return checkpoint_options(family, init.checkpoint, sizes)
+    if isinstance(init, HfInit | GgufInit):
+        from nas.spaces.initial import language_options  # noqa: PLC0415 - imports torch
+
+        return language_options(family, init, sizes)
+    if "image_size" not in sizes:
+        return {}
     patch_size = getattr(load(SPACES, family), "default_patch_size", _patch_size)(sizes["image_size"])
     if isinstance(init, AnchorsInit):
         from nas.spaces.pretrained import anchor_numbers  # noqa: PLC0415 - imports torch
@@ -142,13 +156,15 @@ def _patch_size(image_size: tuple[int, int]) -> int:
 def exact_metrics(space: SearchSpace, codes: Codes) -> dict[str, np.ndarray[Any, Any]]:
     """What is known of architectures without measuring: params, macs and memory.
 
-    Memory: bytes of float32 weights and activations of one sample.
+    Memory: bytes of float32 weights and activations of one sample; of a decoder in place of the activations
+    the keys and values of one text, which are what it holds while it writes.
     """
     costs = space.costs(codes)
+    kv_cache = space.totals(codes, kv_elements)[:, 0] * FLOAT_BYTES
     return {
         "params": costs["params"],
         "macs": costs["macs"],
-        "memory_bytes": costs["weight_bytes"] + costs["activation_bytes"],
+        "memory_bytes": costs["weight_bytes"] + np.where(kv_cache > 0, kv_cache, costs["activation_bytes"]),
     }
 
 

@@ -134,7 +134,9 @@ def _models(config: JobConfig, *, pretrained: bool = False) -> Iterator[ModelIma
 
 def _inits(config: JobConfig) -> Sequence[TimmInit | CheckpointInit | TrainedAnchor]:
     init = config.supernet.init
-    return init.anchors if isinstance(init, AnchorsInit) else [] if isinstance(init, str) else [init]
+    if isinstance(init, AnchorsInit):
+        return init.anchors
+    return [init] if isinstance(init, TimmInit | CheckpointInit) else []
 
 
 def _offered(config: JobConfig) -> list[str]:

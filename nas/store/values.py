@@ -11,6 +11,7 @@ from search_spaces.errors import UsageError
 
 LONGEST_NAME = 200
 LONGEST = 40  # characters of a name in a table
+TELLING = frozenset({"workload"})  # fields of a fingerprint that are missing where there is nothing to tell
 
 
 def now() -> datetime:
@@ -53,7 +54,7 @@ def changes(before: Mapping[str, object], after: Mapping[str, object]) -> str:
     """What differs between two fingerprints, for people; empty where they may be of one device.
 
     Versions of this program differ in what they look at: only what both know is compared, and of a field that
-    has fields the same. What is missing or None is not known.
+    has fields the same. What is missing or None is not known, but in fields of TELLING.
     """
     differences = _differences(dict(before), dict(after), inner=True)
     return "; ".join(f"{key} was {old!r} and is {new!r}" for key, (old, new) in differences.items())
@@ -87,9 +88,10 @@ def _differences(
     differences: dict[str, tuple[object, object]] = {}
     for key in {**after, **before}:
         old, new = plain(before.get(key)), plain(after.get(key))
-        if old is None or new is None or old == new:
+        unknown = (old is None or new is None) and key not in TELLING
+        if unknown or old == new:
             continue
-        if inner and isinstance(old, dict) and isinstance(new, dict):
+        if inner and key not in TELLING and isinstance(old, dict) and isinstance(new, dict):
             if _differences(old, new, inner=False):
                 differences[key] = (old, new)
         else:

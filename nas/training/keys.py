@@ -7,7 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from nas.artifacts import sha256
-from nas.config import AnchorsInit, CheckpointInit, FinalistTraining, JobConfig, TimmInit, TrainedAnchor
+from nas.config import (
+    AnchorsInit,
+    CheckpointInit,
+    FinalistTraining,
+    GgufInit,
+    HfInit,
+    JobConfig,
+    TimmInit,
+    TrainedAnchor,
+)
 from nas.config.paths import LOCAL, PATH_OPTIONS
 from nas.datasets import DataSet
 from nas.store import Artifact, digest
@@ -15,6 +24,7 @@ from nas.training.supernets import torch_device
 from search_spaces import Architecture, SearchSpace
 from search_spaces.errors import UsageError
 from search_spaces.registry import builder
+from supernet.pretrained.gguf_files import file_of
 from supernet.tasks import TASK
 
 # Raised when a change makes the weights of the same training differ, or another value a field's default.
@@ -107,6 +117,10 @@ def _init(init: Any) -> Any:
         return init.model_dump(mode="json")
     if isinstance(init, CheckpointInit):
         return {"checkpoint": _folder(init.folder)}
+    if isinstance(init, HfInit):
+        return {"hf": _folder(Path(init.hf).expanduser())}
+    if isinstance(init, GgufInit):
+        return {"gguf": _file(file_of(init.gguf))}
     if isinstance(init, TimmInit):
         return _timm(init.timm) | {"pretrained": init.pretrained}
     return init
@@ -117,6 +131,16 @@ def _timm(name: str) -> dict[str, str]:
     if name.startswith(LOCAL):
         return {"folder": _folder(Path(name.removeprefix(LOCAL)).expanduser())}
     return {"timm": name}
+
+
+def _file(path: Path) -> str:
+    """A hash of a file's contents."""
+    try:
+        return sha256(path)
+    except OSError as error:
+        raise UsageError(
+            f"The weights in '{path}' cannot be read: {error.strerror}.", "Give the file where they are."
+        ) from error
 
 
 def _folder(folder: Path) -> str:

@@ -33,9 +33,11 @@ if TYPE_CHECKING:
 
 __all__ = ["build", "build_layer", "distinct_layers", "input_shapes", "layer_key", "sums", "tabulate"]
 
+OF_LANGUAGE = ("embedding", "rotary", "causal_attention")
 KINDS = (
     *("linear", "conv2d", "attention", "relative_positions", "norm", "activation", "add", "scale", "token"),
-    "pool",
+    *("pool", "rms_norm"),
+    *OF_LANGUAGE,
 )
 VERSION = 1
 
@@ -135,6 +137,11 @@ def input_shapes(layer: Layer) -> tuple[tuple[int, ...], ...]:
         windows, heads, queries, head_dim = shape[:4]
         keys = shape[4] if len(shape) > 4 else queries
         return tuple((windows, heads, tokens, head_dim) for tokens in (queries, keys, keys))
+    if kind == "causal_attention":
+        heads, kv_heads, queries, keys, head_dim = shape
+        return (heads, queries, head_dim), (kv_heads, keys, head_dim), (kv_heads, keys, head_dim)
+    if kind == "embedding":
+        return (shape[:1],)
     if kind == "activation":
         return ((shape[0], layer.input_elements // shape[0]),)
     if kind == "relative_positions":
@@ -150,7 +157,7 @@ def build_layer(layer: Layer) -> "nn.Module":
     """A freshly initialised module of one layer; raises UsageError for an unknown kind.
 
     A layer's data does not tell everything: every norm is a layer norm here, every activation a GELU, every
-    pool a mean, and learned vectors are added.
+    pool a mean, learned vectors are added, and ids of an embedding are numbers that are rounded.
     """
     from torch import nn  # noqa: PLC0415 - torch is heavy, and predicting does not need it
 
@@ -165,6 +172,10 @@ def build_layer(layer: Layer) -> "nn.Module":
         return nn.Conv2d(n_in, n_out, kernel, stride, padding=padding, bias=bias)
     if kind == "norm":
         return nn.LayerNorm(shape[1], bias=layer.params > shape[1])
+    if kind == "rms_norm":
+        return nn.RMSNorm(shape[1])
+    if kind in OF_LANGUAGE:
+        return _of_language(layer)
     return _relative_positions(layer) if kind == "relative_positions" else _functional(layer)
 
 
@@ -209,6 +220,33 @@ def _functional(layer: Layer) -> "nn.Module":
             return F.gelu(gate) * value
 
     return Single()
+
+
+def _of_language(layer: Layer) -> "nn.Module":
+    """What networks on tokens have and others do not."""
+    import torch  # noqa: PLC0415 - see `build_layer`
+    from torch import nn  # noqa: PLC0415
+    from torch.nn import functional as F  # noqa: PLC0415
+
+    class OfLanguage(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            if layer.kind == "embedding":
+                self.weight = nn.Parameter(torch.ones(layer.shape[1:]))
+
+        def forward(self, *inputs: "Tensor") -> "Tensor":
+            x = inputs[0]
+            if layer.kind == "embedding":
+                return F.embedding(x.abs().long().clamp(max=layer.shape[1] - 1), self.weight)
+            if layer.kind == "rotary":
+                first, second = x.chunk(2, dim=-1)
+                return torch.cat([first * 0.8 - second * 0.6, second * 0.8 + first * 0.6], dim=-1)
+            # One query is the last token, which sees all keys; a whole text is masked.
+            masked = layer.shape[2] == layer.shape[3]
+            _, keys, values = inputs
+            return F.scaled_dot_product_attention(x, keys, values, is_causal=masked, enable_gqa=True)
+
+    return OfLanguage()
 
 
 def _relative_positions(layer: Layer) -> "nn.Module":

@@ -24,7 +24,8 @@ from search_spaces.layers import Layer
 from search_spaces.space import Codes
 
 GEMMS = ("linear", "conv2d")
-ELEMENTWISE = ("norm", "activation")
+ATTENTIONS = ("attention", "causal_attention")
+NORMS = ("norm", "rms_norm")
 WORK = (
     "launches",
     "linear_macs",
@@ -76,15 +77,15 @@ def layer_features(layer: Layer, workload: Workload) -> tuple[int, ...]:
 
     Operators of unknown kinds count as elementwise ones whose MACs run like those of a linear layer.
     `attention` needs the shape (windows, heads, queries, head_dim), and behind it the keys, if they are not
-    as many. Raises UsageError for an attention without it.
+    as many; `causal_attention` that of its layer. Raises UsageError for an attention without it.
     """
     kind, batch = layer.kind, workload.batch
     moved = batch * (layer.input_elements + layer.output_elements)
     macs, written = batch * layer.macs, batch * layer.output_elements
-    gemm, is_attention = kind in GEMMS, kind == "attention"
+    gemm, is_attention, is_norm = kind in GEMMS, kind in ATTENTIONS, kind in NORMS
     work = (
         1,
-        macs if kind not in ("conv2d", "attention") else 0,
+        macs if kind != "conv2d" and not is_attention else 0,
         macs if kind == "conv2d" else 0,
         macs if is_attention else 0,
         batch * layer.input_elements if gemm else 0,
@@ -92,10 +93,10 @@ def layer_features(layer: Layer, workload: Workload) -> tuple[int, ...]:
         moved if is_attention else 0,
         batch * layer.slices * _pairs(layer) if is_attention else 0,
         batch * layer.slices if is_attention else 0,
-        moved if kind == "norm" else 0,
+        moved if is_norm else 0,
         moved if kind == "activation" else 0,
-        moved if not (gemm or is_attention or kind in ELEMENTWISE) else 0,
-        layer.params,
+        moved if not (gemm or is_attention or is_norm or kind == "activation") else 0,
+        _weights_read(layer),
     )
     size = written * workload.element_bytes
     return (*work, *(size if size > step * 2**20 else 0 for step in STEPS_MIB))
@@ -107,8 +108,18 @@ def _of_layer(workload: Workload) -> Features:
     return lambda layer: layer_features(layer, workload)
 
 
+def _weights_read(layer: Layer) -> int:
+    """Parameters; of an embedding only the vectors that are looked up, of tied logits the embedding's."""
+    if layer.kind == "embedding":
+        return layer.output_elements
+    return layer.params or (layer.shape[1] * layer.shape[2] if layer.kind == "linear" else 0)
+
+
 def _pairs(layer: Layer) -> int:
     """Queries times keys of one window of an attention."""
+    if layer.kind == "causal_attention":
+        _, _, queries, keys, _ = layer.shape
+        return queries * keys
     if len(layer.shape) < 4:
         raise UsageError(
             f"The attention '{layer.name}' has the shape {layer.shape}.",

@@ -130,12 +130,12 @@ def attributed(names: Sequence[str], layers: Sequence[Layer]) -> Iterator[tuple[
 class Chunk:
     """Neurons of a block's feed-forward network: rows (c, D) of `fc1`, columns (c, D) of `fc2`, transposed.
 
-    Gated ones have 2c rows, first those of the gates.
+    Gated ones have 2c rows, first those of the gates.  bias: of the rows, where the network has any.
     """
 
     block: HalvedBlock
     rows: Tensor
-    bias: Tensor
+    bias: Tensor | None
     columns: Tensor
 
     def neurons(self, x: Tensor) -> Tensor:
@@ -147,13 +147,14 @@ def divided(block: HalvedBlock, widths: Sequence[int]) -> Iterator[Chunk]:
     """The neurons of the block's network, divided where an option of its width ends."""
     mlp = block.mlp
     parts = 2 if mlp.gated else 1
-    rows, bias = mlp.fc1.weight.unflatten(0, (parts, -1)), mlp.fc1.bias.unflatten(0, (parts, -1))
+    rows, bias = (None if p is None else p.unflatten(0, (parts, -1)) for p in (mlp.fc1.weight, mlp.fc1.bias))
+    assert rows is not None
     ends = [width for width in widths if width <= mlp.fc2.in_features]
     for begin, end in zip([0, *ends], ends, strict=False):
         yield Chunk(
             block,
             rows[:, begin:end].flatten(0, 1).contiguous(),
-            bias[:, begin:end].flatten().contiguous(),
+            None if bias is None else bias[:, begin:end].flatten().contiguous(),
             mlp.fc2.weight[:, begin:end].t().contiguous(),
         )
 
@@ -176,7 +177,8 @@ class Siblings:
         block = chunks[0].block
         if not self._done:
             self._normed = block.norm2(self._x).flatten(0, 1)
-            self._sum = block.mlp.fc2.bias
+            bias = block.mlp.fc2.bias
+            self._sum = self._x.new_zeros(()) if bias is None else bias
         for chunk in chunks[self._done :]:
             self._sum = torch.addmm(self._sum, chunk.neurons(self._normed), chunk.columns)
         self._done = len(chunks)

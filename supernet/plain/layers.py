@@ -41,13 +41,18 @@ class Staged(nn.Module, ABC):
 class Network(Staged):
     """A network that is exported: from images (B, C, height, width) to logits (B, classes).
 
-    config: the arguments of its class, JSON data.  input_shape: (C, height, width).
+    One for language goes from token ids (B, T) to logits (B, T, vocabulary).
+    config: the arguments of its class, JSON data.  input_shape: (C, height, width), or (T,).
     first_conv, classifier: its first and last layer as timm calls them.
     """
 
     config: dict[str, Any]
     input_shape: tuple[int, ...]
     first_conv, classifier = "patch_embed.proj", "head"
+
+    def example_input(self, batch: int) -> Tensor:
+        """Some input of the shape that the network takes, always the same."""
+        return torch.zeros(batch, *self.input_shape)
 
     def timm_arguments(self) -> dict[str, Any] | None:
         """JSON data: `timm.create_model(**arguments)` takes these weights and computes the same.
@@ -141,8 +146,13 @@ def is_recorded() -> bool:
 
     A compiler has stand-ins for tensors, which must not outlive it; a trace records how they are made.
     """
+    return torch.compiler.is_compiling() or is_traced()
+
+
+def is_traced() -> bool:
+    """Whether a trace is being made, from which exporters write files; they know older functions only."""
     tracing: bool = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-    return torch.compiler.is_compiling() or tracing
+    return tracing
 
 
 class RelativePosition(nn.Module):
@@ -236,11 +246,11 @@ def _by_query(x: Tensor, matrices: Tensor, heads: int) -> Tensor:
 class Mlp(nn.Module):
     """The feed-forward network with `hidden` neurons; gated: `fc2(act(a) * b)`, the halves of `fc1`."""
 
-    def __init__(self, dim: int, hidden: int, *, gated: bool, act: str) -> None:
+    def __init__(self, dim: int, hidden: int, *, gated: bool, act: str, bias: bool = True) -> None:
         super().__init__()
         self.gated, self.act = gated, ACTIVATIONS[act]
-        self.fc1 = nn.Linear(dim, 2 * hidden if gated else hidden)
-        self.fc2 = nn.Linear(hidden, dim)
+        self.fc1 = nn.Linear(dim, 2 * hidden if gated else hidden, bias=bias)
+        self.fc2 = nn.Linear(hidden, dim, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc2(self.hidden(x))
@@ -271,7 +281,7 @@ class LayerScale(nn.Module):
 class HalvedBlock(nn.Module, ABC):
     """A block whose attention does not depend on how wide the feed-forward network behind it is."""
 
-    norm2: nn.LayerNorm
+    norm2: nn.Module
     mlp: Mlp
 
     def forward(self, x: Tensor) -> Tensor:

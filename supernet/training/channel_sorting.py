@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
-from supernet.permutation import reorderings
+from supernet.permutation import Owner, reorderings
+from supernet.plain.decoder import GroupedAttention
 from supernet.plain.layers import Attention, Mlp
 
 
@@ -25,10 +26,11 @@ def sort_by_magnitude(shared: nn.Module, companions: Callable[[Tensor], Iterable
                 tensor.copy_(reordered(tensor))
 
 
-def orders(shared: nn.Module) -> Iterator[tuple[Mlp | Attention, Tensor]]:
+def orders(shared: nn.Module) -> Iterator[tuple[Owner, Tensor]]:
     """Every FFN and attention with its neurons or heads by the sum of their absolute weights and biases.
 
-    Those that a neuron or a head reads with and writes with count alike; equal ones keep their order.
+    Those that a neuron or a head reads with and writes with count alike; equal ones keep their order. Of
+    heads that share keys and values it is the groups.
     """
     for owner in shared.modules():
         if isinstance(owner, Mlp):
@@ -41,6 +43,14 @@ def orders(shared: nn.Module) -> Iterator[tuple[Mlp | Attention, Tensor]]:
             heads = (owner.num_heads, owner.head_dim)
             reads = sum(p.abs().unflatten(0, (3, *heads)).sum((0, 2, 3)) for p in _matrices(owner.qkv))
             yield owner, _descending(reads + owner.proj.weight.abs().unflatten(1, heads).sum((0, 2)))
+        elif isinstance(owner, GroupedAttention):
+            groups = (owner.kv_heads, -1)
+            reads = sum(
+                p.abs().unflatten(0, groups).sum((1, 2))
+                for projection in (owner.q_proj, owner.k_proj, owner.v_proj)
+                for p in _matrices(projection)
+            )
+            yield owner, _descending(reads + owner.proj.weight.abs().unflatten(1, groups).sum((0, 2)))
 
 
 def _matrices(layer: nn.Linear) -> Iterator[Tensor]:

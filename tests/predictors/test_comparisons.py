@@ -145,7 +145,7 @@ def test_a_layer_that_the_table_lacks_is_named(space: SearchSpace) -> None:
         lookup_table.build(space, table=table | {lacking: 1.0}).from_json(fitted.to_json())
 
 
-@pytest.mark.parametrize("name", ["autoformer", "stitching", "vit_resnas"])
+@pytest.mark.parametrize("name", ["autoformer", "matlm", "stitching", "vit_resnas"])
 def test_every_layer_of_a_family_can_be_built_and_run(name: str) -> None:
     layers = lookup_table.distinct_layers(search_spaces.get(name))
     gated = search_spaces.get("matformer", gated=True)
@@ -163,10 +163,12 @@ def test_every_layer_of_a_family_can_be_built_and_run(name: str) -> None:
         else:
             assert out.numel() == 2 * layer.output_elements
             assert sum(x.numel() for x in inputs) == 2 * layer.input_elements
+        tied = layer.kind == "linear" and not layer.params  # alone it needs weights of its own
         if layer.kind != "token":
-            assert sum(p.numel() for p in module.parameters()) == layer.params
-    with pytest.raises(UsageError, match="layers of kind 'rotary'"):
-        build_layer(Layer("x", "rotary", (1,), 0, 0, 1, 1))
+            expected = layer.shape[1] * layer.shape[2] if tied else layer.params
+            assert sum(p.numel() for p in module.parameters()) == expected
+    with pytest.raises(UsageError, match="layers of kind 'fourier'"):
+        build_layer(Layer("x", "fourier", (1,), 0, 0, 1, 1))
 
 
 def test_tabulate_times_every_layer_once_under_one_reference(space: SearchSpace) -> None:

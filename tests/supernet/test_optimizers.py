@@ -15,6 +15,7 @@ from search_spaces.registry import names
 from supernet.plain.layers import Attention, Mlp
 from supernet.plain.swin import WindowAttention
 from supernet.supernet import Supernet
+from supernet.tasks.classification import Classification
 from supernet.training.alone import inherited
 from supernet.training.optimizers import SegmentwiseMuon, orthogonalised
 from supernet.training.parameter_groups import hidden_weights
@@ -45,6 +46,10 @@ FAMILIES: dict[str, tuple[str, dict[str, Any], set[str], set[str]]] = {
         {"head.weight"},
     ),
     "turbovit": ("turbovit_digit_pairs", {}, {f"blocks.{i}.proj" for i in (0, 2, 5)}, {"head.fc.weight"}),
+    "matlm": (
+        *("matlm", {"tied": False}, {f"blocks.{i}.attn.{side}_proj" for i in range(4) for side in "qkv"}),
+        {"embed.weight", "head.weight"},
+    ),
     "stitching": ("stitching", IMAGES | {"anchors": VITS}, {"stitches.0", "stitches.1"}, {"head.weight"}),
     "stitching of low rank": (
         *("stitching", IMAGES | {"anchors": VITS, "rank": 2}, set()),
@@ -59,6 +64,13 @@ FAMILIES: dict[str, tuple[str, dict[str, Any], set[str], set[str]]] = {
 families = pytest.mark.parametrize("kind", FAMILIES)
 
 
+class NextTokens(Classification):
+    """Of logits (B, T, vocabulary) to tokens (B, T)."""
+
+    def loss(self, outputs: Tensor, targets: Tensor, *, smoothing: float = 0.0) -> Tensor:
+        return super().loss(outputs.flatten(0, 1), targets.flatten(), smoothing=smoothing)
+
+
 def net_of(kind: str) -> Supernet:
     family, options, *_ = FAMILIES[kind]
     return supernet.build(search_spaces.get(family, **options), seed=0)
@@ -70,7 +82,8 @@ def training(net: Supernet, **options: Any) -> Training:
         ResourceConstrained(level_groups(net.space, leave_out=net.frozen), 2) if constrained else SinglePath()
     )
     given = {"steps": 8, "warmup": 2, "batch_size": 8, "largest_first": 0.0, "optimizer": "muon"}
-    return Training(net, strategy, Recipe(**(given | options)), seed=0)
+    task = NextTokens() if net.space.family == "matlm" else None
+    return Training(net, strategy, Recipe(**(given | options)), seed=0, task=task)
 
 
 def muons(trained: Training) -> dict[str, dict[str, Any]]:
@@ -220,6 +233,8 @@ def test_resumed_it_ends_bit_for_bit_as_uninterrupted(kind: str) -> None:
     def batch(step: int) -> tuple[Tensor, Tensor]:
         generator = torch.Generator().manual_seed(step)
         x = begin.supernet.example_input(8)
+        if not x.is_floating_point():
+            return x[torch.randperm(8, generator=generator)], x
         return torch.randn(x.shape, generator=generator), torch.arange(8) % 5
 
     begin, whole, resumed = begun(), begun(), begun()

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from supernet.plain.decoder import Decoder
 from supernet.plain.hiera import Hiera
 from supernet.plain.swin import StitchedSwin, Swin
 from supernet.plain.vit import StitchedViT, ViT
@@ -50,6 +51,15 @@ HIERA: dict[str, Any] = SIZES | {
     "patch_kernel": 3,
     "q_pool": 1,
 }
+DECODER: dict[str, Any] = {
+    "vocabulary": 11,
+    "context": 6,
+    "embed_dim": 8,
+    "num_heads": [4, 2],
+    "mlp_hidden": [12, 8],
+    "head_dim": 4,
+    "heads_per_kv": 2,
+}
 WIDE: dict[str, Any] = {"image_size": (16, 24)}
 CASES: dict[str, Callable[[], nn.Module]] = {
     "ViT": lambda: ViT(**VIT),
@@ -68,6 +78,9 @@ CASES: dict[str, Callable[[], nn.Module]] = {
     "Swin wide": lambda: Swin(**SWIN | {"image_size": (16, 32)}),
     "Hiera": lambda: Hiera(**HIERA),
     "Hiera wide": lambda: Hiera(**HIERA | WIDE, stem_dim=16),
+    "Decoder": lambda: Decoder(**DECODER),
+    "Decoder as Qwen": lambda: Decoder(**DECODER | {"qkv_bias": True, "qk_norm": True, "tied": False}),
+    "Decoder, no groups": lambda: Decoder(**DECODER | {"heads_per_kv": 1, "gated": False, "act": "gelu"}),
     "StitchedViT": lambda: StitchedViT(
         anchors=[TOKEN, TOKEN | {"embed_dim": 24}], segments=[[0, 0, 1], [1, 1, 2]]
     ),
@@ -86,14 +99,17 @@ def _net(request: pytest.FixtureRequest) -> nn.Module:
     return net
 
 
-def images(net: nn.Module, batch: int) -> Tensor:
+def inputs(net: nn.Module, batch: int) -> Tensor:
     shape: Any = net.input_shape
-    return torch.randn(batch, *shape, generator=torch.Generator().manual_seed(batch))
+    generator = torch.Generator().manual_seed(batch)
+    if isinstance(net, Decoder):
+        return torch.randint(net.vocabulary, (batch, *shape), generator=generator)
+    return torch.randn(batch, *shape, generator=generator)
 
 
 def check(net: nn.Module, run: Callable[[Tensor], Tensor], *batches: int) -> None:
     for batch in batches:
-        x = images(net, batch)
+        x = inputs(net, batch)
         with torch.no_grad():
             assert torch.allclose(run(x), net(x), atol=1e-5), f"batch {batch}"
 
@@ -111,13 +127,13 @@ def test_every_plain_module_is_here() -> None:
 
 @pytest.mark.slow
 def test_torch_export_with_any_batch(net: nn.Module) -> None:
-    program = torch.export.export(net, (images(net, 4),), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    program = torch.export.export(net, (inputs(net, 4),), dynamic_shapes=({0: torch.export.Dim("batch")},))
     check(net, program.module(), 1, 2, 7)
 
 
 @pytest.mark.filterwarnings("ignore")  # torch calls it deprecated, and people use it
 def test_a_trace_takes_another_batch(net: nn.Module) -> None:
-    check(net, torch.jit.trace(net, images(net, 1)), 1, 2, 7)
+    check(net, torch.jit.trace(net, inputs(net, 1)), 1, 2, 7)
 
 
 @pytest.mark.slow
@@ -140,7 +156,7 @@ def test_the_torchscript_onnx_exporter_with_any_batch(net: nn.Module) -> None:
     file, axes = io.BytesIO(), {"x": {0: "batch"}, "y": {0: "batch"}}
     torch.onnx.export(
         net,
-        (images(net, 1),),
+        (inputs(net, 1),),
         file,
         dynamo=False,
         input_names=["x"],
@@ -155,5 +171,5 @@ def test_the_torchscript_onnx_exporter_with_any_batch(net: nn.Module) -> None:
 def test_the_onnx_exporter_with_any_batch(net: nn.Module) -> None:
     pytest.importorskip("onnxscript")
     file, batch = io.BytesIO(), torch.export.Dim("batch")
-    torch.onnx.export(net, (images(net, 4),), file, dynamo=True, verbose=False, dynamic_shapes=({0: batch},))
+    torch.onnx.export(net, (inputs(net, 4),), file, dynamo=True, verbose=False, dynamic_shapes=({0: batch},))
     check(net, in_onnxruntime(file), 1, 2, 7)

@@ -18,7 +18,7 @@ from supernet.evaluation.steps import Steps, shared_steps
 from supernet.supernet import Supernet
 
 GATED = "gated"
-NETS = ("matformer", "autoformer", "vit_resnas", "turbovit_digit_pairs", "stitching", GATED)
+NETS = ("matformer", "autoformer", "vit_resnas", "turbovit_digit_pairs", "stitching", "matlm", GATED)
 
 
 @pytest.fixture(scope="module", params=NETS)

@@ -84,10 +84,12 @@ BROKEN = {
     "supernet: {space: {day: 2024-01-01}}": "supernet.space.day: must be text",
     "supernet: {init: scrach}": "supernet.init: must be 'scratch', not 'scrach'.",
     "supernet: {init: 3}": (
-        "supernet.init: must be 'scratch', {timm: NAME}, {checkpoint: FOLDER} or {anchors: [...]}, not 3."
+        "supernet.init: must be 'scratch', {timm: NAME}, {checkpoint: FOLDER}, {hf: FOLDER}, {gguf: FILE} or "
+        "{anchors: [...]}, not 3."
     ),
     "supernet: {init: {checkpont: x}}": (
-        "supernet.init: must be 'scratch', {timm: NAME}, {checkpoint: FOLDER} or {anchors: [...]}."
+        "supernet.init: must be 'scratch', {timm: NAME}, {checkpoint: FOLDER}, {hf: FOLDER}, {gguf: FILE} or "
+        "{anchors: [...]}."
     ),
     "supernet: {init: {anchors: [{timm: a}]}}": "supernet.init.anchors: ",
     "supernet: {init: {anchors: [{tim: a}, {timm: b}]}}": (

