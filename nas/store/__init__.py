@@ -21,9 +21,11 @@ from nas.store.files.removal import (
     remove_orphans_of_both_kinds,
     remove_supernet,
 )
-from nas.store.jobs import DataChanges, Jobs
+from nas.store.jobs import DataChanges
 from nas.store.leases import Lease
 from nas.store.measurements import Measurements
+from nas.store.queue.claims import JobClaim, QueuedLease
+from nas.store.queue.waiting import Queue
 from nas.store.records import (
     Agent,
     Artifact,
@@ -35,6 +37,7 @@ from nas.store.records import (
     MeasurementRow,
     NewEvaluation,
     NewEvent,
+    NewJob,
     NewSubnet,
     NewSupernet,
     Predictor,
@@ -42,6 +45,7 @@ from nas.store.records import (
     SearchedSubnets,
     Stage,
     StoredMeasurement,
+    Submission,
     Subnet,
     Supernet,
     SupernetUse,
@@ -61,15 +65,18 @@ __all__ = [
     "EvaluationBasis",
     "Event",
     "Job",
+    "JobClaim",
     "Lease",
     "MeasurementRow",
     "NewEvaluation",
     "NewEvent",
+    "NewJob",
     "NewSubnet",
     "NewSupernet",
     "Orphans",
     "Patience",
     "Predictor",
+    "QueuedLease",
     "Removed",
     "ReplacedError",
     "Request",
@@ -78,6 +85,7 @@ __all__ = [
     "Stage",
     "Store",
     "StoredMeasurement",
+    "Submission",
     "Subnet",
     "Supernet",
     "SupernetLease",
@@ -99,7 +107,7 @@ __all__ = [
 ]
 
 
-class Store(Jobs, Devices, Requests, Results, Measurements, Supernets, Artifacts, DataChanges, Places):
+class Store(Queue, Devices, Requests, Results, Measurements, Supernets, Artifacts, DataChanges, Places):
     """An open store; a context manager that closes it."""
 
     @classmethod

@@ -243,6 +243,15 @@ jobs = sa.Table(
     sa.Column("lease_until", Real),
     sa.Column("attempt", Whole, nullable=False),
     sa.Column("goal", Word(16), nullable=False, server_default=sa.text("'front'")),
+    # What the queue goes by. A job that was never submitted is no worker's.
+    sa.Column("submitted_at", UTCDateTime),
+    sa.Column("priority", Whole, nullable=False, server_default=sa.text("0")),
+    sa.Column("needs", Text),
+    sa.Column("after_id", Whole),
+    sa.Column("last_attempt", Whole, nullable=False, server_default=sa.text("3")),
+    sa.Column("paused", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("sweep", Text),
+    sa.Column("key", Text, unique=True, index=True),
 )
 
 # Shared weights, by what they depend on. Without a key they are found by name only.
