@@ -67,6 +67,17 @@ class Queue(Jobs):
             return fetch(connection, Job, sa.select(t.jobs).where(queued).order_by(*_turns(c)))
 
     @again
+    def taken(self) -> list[tuple[Job, float]]:
+        """The submitted jobs that somebody holds, oldest first, with the seconds that each lease lasts."""
+        c, seconds = t.jobs.c, (t.jobs.c.lease_until - database_seconds()).label("seconds")
+        busy = c.submitted_at.is_not(None) & (c.state == "running") & ~_free(c)
+        query = sa.select(t.jobs, seconds).where(busy).order_by(c.id)
+        with self.read() as connection:
+            rows = [dict(row) for row in connection.execute(query).mappings()]
+        lasts = [float(row.pop("seconds")) for row in rows]
+        return list(zip((Job(**row) for row in rows), lasts, strict=True))
+
+    @again
     def take_job(self, offers: Collection[str] = ()) -> JobClaim | None:
         """The next job, taken by this process; None where there is none.
 
