@@ -19,6 +19,7 @@ from nas.cli.analysis.what_if import what_if
 from nas.cli.options import Flags
 from nas.cli.output import INTERRUPTED, emit, note_error
 from nas.cli.queue import turns
+from nas.cli.queue.logs import logs
 from nas.cli.queue.submit import submit
 from nas.cli.queue.work import worker, workers
 from nas.cli.stored import database, supernets
@@ -44,6 +45,7 @@ app.command("rm")(runs.rm)
 app.command("submit")(submit)
 app.command("worker")(worker)
 app.command("workers")(workers)
+app.command("logs")(logs)
 app.command("pause")(turns.pause)
 app.command("priority")(turns.priority)
 app.command("ls")(jobs.ls)

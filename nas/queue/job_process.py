@@ -9,10 +9,11 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from nas.store import JobClaim
+from nas.errors import StoreError
+from nas.store import JobClaim, Store
 
-TAIL_LINES = 20
-LONGEST_LINE = 300
+LONGEST_LINE = 500
+MOST_UNKEPT = 2_000  # lines that wait for the store
 READER_SECONDS = 2.0  # for the last words of a process that is gone
 
 
@@ -28,7 +29,8 @@ class JobProcess:
     ) -> None:
         self.claim = claim
         self._tell = tell
-        self._tail: deque[str] = deque(maxlen=TAIL_LINES)
+        self._last = ""
+        self._unkept: deque[str] = deque(maxlen=MOST_UNKEPT)
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -76,13 +78,21 @@ class JobProcess:
                 if pipe is not None:
                     pipe.close()
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        last = self._tail[-1] if self._tail else ""
-        return f"Its process {how}{f'; its last words: {last}' if last else ''}"
+        return f"Its process {how}{f'; its last words: {self._last}' if self._last else ''}"
+
+    def keep_log(self, store: Store) -> None:
+        """Puts what was said since the last time into the store, or later where that does not answer."""
+        texts = list(self._unkept)
+        with suppress(StoreError), store.waits.none():
+            store.add_log(self.claim.job, texts)
+            for _ in texts:
+                self._unkept.popleft()
 
     def _read(self) -> None:
         assert self._process.stderr is not None, "it is a pipe"
         with suppress(OSError, ValueError):
             for line in self._process.stderr:
                 if text := line.rstrip():
-                    self._tail.append(text[:LONGEST_LINE])
+                    self._last = text[:LONGEST_LINE]
+                    self._unkept.append(self._last)
                     self._tell(text)

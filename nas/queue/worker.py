@@ -14,6 +14,7 @@ from nas.store.connection.database import PATIENCE_SECONDS
 
 TICK_SECONDS = 0.1
 ASK_SECONDS = 1.0  # between two questions for a job
+LOG_SECONDS = 1.0  # between two writes of what jobs say
 LEAVE_SECONDS = 10.0  # that a process which has written its job's end may take to leave
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -44,7 +45,7 @@ class Worker:
         self._lost: dict[JobProcess, float] = {}
         self._begun, self._signals, self._told_signals = 0, 0, 0
         self._asked_at: float | None = None
-        self._idle_since = time.monotonic()
+        self._idle_since = self._kept_at = time.monotonic()
         self._stop = threading.Event()
 
     def run(self) -> bool:
@@ -129,6 +130,10 @@ class Worker:
                 process.ask_to_stop()
         if self._running:
             self._idle_since = time.monotonic()
+        if time.monotonic() - self._kept_at >= LOG_SECONDS:
+            self._kept_at = time.monotonic()
+            for process in self._running:
+                process.keep_log(self._store)
 
     def _is_overdue(self, process: JobProcess) -> bool:
         """Whether a process has no right to its job any more, and is not one that is just leaving."""
@@ -144,6 +149,7 @@ class Worker:
     def _settle(self, process: JobProcess, *, give_back: bool) -> None:
         """Writes what has become of a job whose process is over, unless the process has done so."""
         how, claim = process.end(), process.claim
+        process.keep_log(self._store)
         self._lost.pop(process, None)
         with self._running.pop(process):
             with suppress(ConflictError, StoreError):
@@ -153,6 +159,6 @@ class Worker:
                     claim.died(how)
             with suppress(StoreError):
                 job = self._store.job(claim.job.id)
+                words = {"queued": "is queued again", "running": "runs elsewhere"}
                 error = f": {job.error}" if job.error else "."
-                state = "queued again" if job.state == "queued" else job.state
-                self._tell(f"Job '{job.name}' ({job.id}) is {state}{error}")
+                self._tell(f"Job '{job.name}' ({job.id}) {words.get(job.state, f'has {job.state}')}{error}")

@@ -25,6 +25,7 @@ from nas.store.jobs import DataChanges
 from nas.store.leases import Lease
 from nas.store.measurements import Measurements
 from nas.store.queue.claims import JobClaim, QueuedLease
+from nas.store.queue.logs import Logs
 from nas.store.queue.waiting import Queue
 from nas.store.records import (
     Agent,
@@ -34,6 +35,7 @@ from nas.store.records import (
     EvaluationBasis,
     Event,
     Job,
+    LogLine,
     MeasurementRow,
     NewEvaluation,
     NewEvent,
@@ -67,6 +69,7 @@ __all__ = [
     "Job",
     "JobClaim",
     "Lease",
+    "LogLine",
     "MeasurementRow",
     "NewEvaluation",
     "NewEvent",
@@ -107,7 +110,7 @@ __all__ = [
 ]
 
 
-class Store(Queue, Devices, Requests, Results, Measurements, Supernets, Artifacts, DataChanges, Places):
+class Store(Queue, Logs, Devices, Requests, Results, Measurements, Supernets, Artifacts, DataChanges, Places):
     """An open store; a context manager that closes it."""
 
     @classmethod

@@ -78,6 +78,17 @@ class NewJob:
 
 
 @dataclass(frozen=True)
+class LogLine:
+    """A line that the process of a submitted job has said in an attempt."""
+
+    id: int
+    job_id: int
+    attempt: int
+    text: str
+    created_at: datetime
+
+
+@dataclass(frozen=True)
 class Supernet:
     """Shared weights: `training`, also while nobody is at it, or `trained`.
 

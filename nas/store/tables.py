@@ -254,6 +254,17 @@ jobs = sa.Table(
     sa.Column("key", Text, unique=True, index=True),
 )
 
+# What the processes of submitted jobs say, the last lines of each job.
+log_lines = sa.Table(
+    "log_lines",
+    metadata,
+    _id(),
+    _of("job", indexed=True),
+    sa.Column("attempt", Whole, nullable=False),
+    sa.Column("text", AnyText, nullable=False),
+    _created(),
+)
+
 # Shared weights, by what they depend on. Without a key they are found by name only.
 supernets = sa.Table(
     "supernets",

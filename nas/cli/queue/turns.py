@@ -77,7 +77,9 @@ def emit_places(opened: "Store", jobs: "list[Job]", *, as_json: bool) -> None:
         emit_json([{"id": job.id, "job": job.name, "state": job.state, **place(job, turns)} for job in jobs])
         return
     for job in jobs:
-        emit(f"Job '{job.name}' ({job.id}) {_words(job, turns)}")
+        is_abandoned = job.state == "running" and not opened.is_live(job)
+        words = "goes on when a worker has taken it over." if is_abandoned else _words(job, turns)
+        emit(f"Job '{job.name}' ({job.id}) {words}")
 
 
 def positions(opened: "Store") -> dict[int, int]:

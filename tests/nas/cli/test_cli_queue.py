@@ -229,3 +229,23 @@ def test_ls_show_and_workers_tell_who_is_at_what(queue: Queue, store: Store) -> 
     with store.write() as connection:
         connection.execute(sa.update(t.jobs).values(lease_until=1.0))
     assert json.loads(queue("workers", "--json").out) == []
+
+
+def test_logs(queue: Queue, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    queue("submit", "a.yaml")
+    job = store.job("a")
+    ran = queue("logs", "a")
+    assert (ran.code, ran.out, "has said nothing" in ran.err) == (0, "", True)
+    store.add_log(job, ["one", "two \x1b[31m"])
+    lines = queue("logs", "a").out.splitlines()
+    assert [line.split(" ", 2)[2] for line in lines] == ["0 one", "0 two ?[31m"]
+    assert [row["text"] for row in json.loads(queue("logs", "a", "--json").out)] == ["one", "two \x1b[31m"]
+
+    def ends(seconds: float) -> None:
+        store.add_log(job, ["three"])
+        finish(store, "failed", "boom")
+
+    monkeypatch.setattr("nas.cli.queue.logs.time.sleep", ends)
+    ran = queue("logs", "a", "-f")
+    assert [line.split()[3] for line in ran.out.splitlines()] == ["one", "two", "three"]
+    assert queue("logs", "none").code == 3

@@ -128,6 +128,13 @@ def test_a_job_that_fails_has_failed_and_one_whose_process_dies_is_tried_again(s
     assert store.job(fails.id).error == "ValueError: a fault of the job"
     error = "Its process was killed by SIGABRT; its last words: about to abort"
     assert store.job(aborts.id).error == error
+    log = [(line.attempt, line.text) for line in store.log(store.job(aborts.id))]
+    assert log == [(attempt, "about to abort") for attempt in (1, 2, 3)]
+    traceback = [line.text for line in store.log(store.job(fails.id))]
+    assert (traceback[0], traceback[-1]) == (
+        "Traceback (most recent call last):",
+        "ValueError: a fault of the job",
+    )
     assert [store.job(job.id).attempt for job in (fails, aborts, ok)] == [1, 3, 1]
 
 

@@ -6,8 +6,9 @@ import pytest
 import sqlalchemy as sa
 
 from nas.errors import ConflictError
-from nas.store import NewEvent, NewJob, Store, Submission
+from nas.store import NewEvent, NewJob, Store, Submission, remove
 from nas.store import tables as t
+from nas.store.queue import logs
 from search_spaces.errors import UsageError
 
 TAKE = """
@@ -298,3 +299,25 @@ def test_two_processes_take_every_job_once(url, store):
     assert sorted([*taken[0], *taken[1]]) == [job.name for job in jobs]
     assert all(part == sorted(part) for part in taken)
     assert {(job.state, job.attempt) for job in store.jobs()} == {("succeeded", 1)}
+
+
+def test_the_last_lines_of_a_log_are_kept(store, monkeypatch):
+    monkeypatch.setattr(logs, "MOST_LINES", 5)
+    job, other = submit(store, "a"), submit(store, "b")
+    store.add_log(other, ["of another"])
+    store.add_log(job, [f"{n}" for n in range(3)])
+    store.add_log(job, [])
+    store.add_log(job, [f"{n}" for n in range(3, 10)])
+    store.add_log(job, ["x" * 10_000, "with \0"])
+    lines = store.log(job)
+    assert [line.text for line in lines] == ["7", "8", "9", "x" * 500, "with \\0"]
+    assert [line.text for line in store.log(job, after=lines[-2].id)] == ["with \\0"]
+    assert [line.text for line in store.log(other)] == ["of another"]
+
+
+def test_a_log_goes_with_its_job(store):
+    job = submit(store)
+    store.add_log(job, ["a line"])
+    remove(store, job)
+    store.add_log(job, ["a late line"])
+    assert store.log(job) == []

@@ -1,4 +1,4 @@
-"""Jobs may be submitted: what the queue goes by is on their rows."""
+"""Jobs may be submitted: what the queue goes by is on their rows, what they say in a log of each."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,7 +8,7 @@ down_revision = "0006"
 
 
 def upgrade() -> None:
-    """Adds columns; no job so far is in the queue, so that no worker takes one that somebody ran by hand."""
+    """Adds columns and a table; no job so far is in the queue, so no worker takes what was run by hand."""
     op.add_column("jobs", sa.Column("submitted_at", sa.DateTime(timezone=True)))
     op.add_column("jobs", sa.Column("priority", sa.Integer(), nullable=False, server_default=sa.text("0")))
     op.add_column("jobs", sa.Column("needs", sa.Text()))
@@ -20,3 +20,12 @@ def upgrade() -> None:
     op.add_column("jobs", sa.Column("sweep", sa.Text()))
     op.add_column("jobs", sa.Column("key", sa.Text()))
     op.create_index("ix_jobs_key", "jobs", ["key"], unique=True)
+    op.create_table(
+        "log_lines",
+        sa.Column("id", sa.Integer(), primary_key=True),
+        sa.Column("job_id", sa.Integer(), sa.ForeignKey("jobs.id"), nullable=False),
+        sa.Column("attempt", sa.Integer(), nullable=False),
+        sa.Column("text", sa.Text(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+    )
+    op.create_index("ix_log_lines_job_id", "log_lines", ["job_id"])
