@@ -134,3 +134,61 @@ def test_a_bad_file_among_good_ones_and_nothing_is_queued(place: Place) -> None:
     assert (ran.code, ran.out, len(ran.errors)) == (2, "", 1)
     assert "bad/job.yaml" in ran.errors[0]
     assert not place.file.exists()
+
+
+def test_data_that_the_workers_machine_lacks_fail_the_job_with_that_as_its_error(place: Place) -> None:
+    place.nas("submit", "job.yaml")
+    gone = place.folder / "images"
+    data = f'{{"name": "image_folder", "root": "{gone}"}}'
+    place.change(f"UPDATE jobs SET config = json_set(config, '$.data', json('{data}'))")
+    assert place.nas("worker", "--once").code == 0
+    state, error = place.state()
+    assert (state, str(gone) in str(error)) == ("failed", True), error
+    assert place.query("SELECT attempt, owner FROM jobs") == [(1, None)]
+    assert str(gone) in place.nas("logs", "job").out
+
+
+@pytest.mark.slow
+def test_a_job_whose_process_is_killed_goes_on_in_the_same_worker(finished: Place, place: Place) -> None:
+    place.nas("submit", "job.yaml")
+    process = place.start("worker", "--idle-exit", 1)
+    wait_for(process, trained_to(place, 40))
+    before = rows(place)
+    (job_process,) = psutil.Process(process.pid).children()
+    job_process.kill()
+    ran = ended(process)
+    assert (ran.code, ran.errors) == (0, [])
+    assert "is queued again: Its process was killed by SIGKILL; its last words: " in ran.err
+    assert place.query("SELECT state, error, attempt FROM jobs") == [("succeeded", None, 2)]
+    assert_kept(before, place)
+    assert_once(place)
+    assert outcome(place) == outcome(finished)
+
+
+@pytest.mark.slow
+def test_a_server_that_crashes_under_a_worker_costs_nothing(
+    place: Place, finished: Place, postgresql
+) -> None:
+    url = postgresql.create("crashing-queue")
+    try:
+        assert place.nas("submit", "job.yaml", "--store", url).code == 0
+        process = place.start("worker", "--once", "--store", url)
+
+        def trained() -> bool:
+            with Store.open(url, read_only=True) as opened:
+                return any((artifact.step or 0) >= 40 for artifact in opened.all_artifacts())
+
+        wait_for(process, trained)
+        postgresql.crash()
+        postgresql.start()
+        ran = ended(process)
+        assert (ran.code, ran.errors) == (0, []), ran.err
+        with Store.open(url, read_only=True) as opened, finished.opened() as undisturbed:
+            job = opened.job(1)
+            assert (job.state, job.attempt) == ("succeeded", 1)
+            assert [(e.subnet.key, e.value) for e in opened.evaluations(job, "search")] == [
+                (e.subnet.key, e.value) for e in undisturbed.evaluations(undisturbed.job(1), "search")
+            ]
+        assert check(url) == []
+    finally:
+        postgresql.drop("crashing-queue")

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from nas.errors import ConflictError, StoreError
 from nas.store import tables as t
 from nas.store.connection.database import Database
-from nas.store.leases import Lease, RowLease
+from nas.store.leases import Lease, RowLease, reason
 from nas.store.records import Job
 from nas.store.values import now
 
@@ -42,12 +42,7 @@ class JobClaim(RowLease):
 
     def died(self, error: str) -> None:
         """Queues the job again, with why its process ended early; after the last attempt it has failed."""
-        ended = sa.or_(STOP_ASKED, WORN_OUT)
-        self._release(
-            state=sa.case((STOP_ASKED, "stopped"), (WORN_OUT, "failed"), else_="queued"),
-            finished_at=sa.case((ended, _moment()), else_=sa.null()),
-            error=error,
-        )
+        self._release(**_cut_off(error))
 
     def _left(self, error: BaseException | None) -> None:
         if error is None:
@@ -70,6 +65,12 @@ class QueuedLease(Lease):
         else:
             super().finish(state, error)
 
+    def _end_after(self, error: BaseException) -> None:
+        if isinstance(error, StoreError):  # of the store, not of the job: another attempt may do
+            self._release(**_cut_off(reason(error)))
+        else:
+            super()._end_after(error)
+
 
 def given_back() -> dict[str, Any]:
     """The columns of a job that goes back into the queue without having used up an attempt."""
@@ -78,6 +79,16 @@ def given_back() -> dict[str, Any]:
         "state": sa.case((STOP_ASKED, "stopped"), else_="queued"),
         "finished_at": sa.case((STOP_ASKED, _moment()), else_=sa.null()),
         "last_attempt": sa.case((STOP_ASKED, last_attempt), else_=last_attempt + 1),
+    }
+
+
+def _cut_off(error: str) -> dict[str, Any]:
+    """The columns of a job that has used up an attempt."""
+    ended = sa.or_(STOP_ASKED, WORN_OUT)
+    return {
+        "state": sa.case((STOP_ASKED, "stopped"), (WORN_OUT, "failed"), else_="queued"),
+        "finished_at": sa.case((ended, _moment()), else_=sa.null()),
+        "error": error,
     }
 
 

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import sqlalchemy as sa
 
-from nas.errors import ConflictError
+from nas.errors import ConflictError, StoreError
 from nas.store import NewEvent, NewJob, Store, Submission, remove
 from nas.store import tables as t
 from nas.store.queue import logs
@@ -321,3 +321,30 @@ def test_a_log_goes_with_its_job(store):
     remove(store, job)
     store.add_log(job, ["a late line"])
     assert store.log(job) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "state", "left"),
+    [
+        (StoreError("The server was gone."), "queued", 2),
+        (ValueError("a fault"), "failed", 2),
+        (KeyboardInterrupt(), "queued", 3),
+    ],
+    ids=["the store's fault", "the job's fault", "interrupted"],
+)
+def test_how_a_jobs_process_leaves(store, error, state, left):
+    submit(store)
+    claim = store.take_job()
+    with pytest.raises(type(error)), store.join_claim(claim.job, claim.owner):
+        raise error
+    job = store.job("job")
+    assert (job.state, job.owner, job.last_attempt - job.attempt) == (state, None, left)
+    message = {"queued": "The server was gone.", "failed": "ValueError: a fault"}
+    assert job.error == (None if isinstance(error, KeyboardInterrupt) else message[state])
+
+
+def test_who_only_borrows_a_job_leaves_it_in_the_queue(store):
+    job = submit(store)
+    store.acquire(job).give_back(job)
+    assert store.job("job").submitted_at == job.submitted_at
+    assert store.take_job() is not None
