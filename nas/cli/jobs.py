@@ -7,7 +7,7 @@ import typer
 
 from nas.cli.options import AsJSON, JobName, StoreURL, store_url
 from nas.cli.output import emit, emit_json, emit_pairs, emit_table, is_share, seconds, with_error
-from nas.cli.queue.turns import place, positions
+from nas.cli.queue.turns import Turns, place
 
 if TYPE_CHECKING:
     from nas.store import Job, Stage, Store, SupernetUse
@@ -23,7 +23,7 @@ def ls(store: StoreURL = None, as_json: AsJSON = False) -> None:
         rows = [_plain(row) for row in frames.jobs(opened).to_dict("records")]
         for row in rows:
             row["seconds_left"] = time_left(opened, opened.job(row["id"])) if row["live"] else None
-        jobs, turns = {job.id: job for job in opened.jobs()}, positions(opened)
+        jobs, turns = {job.id: job for job in opened.jobs()}, Turns.of(opened)
         for row in rows:
             row |= _in_queue(jobs[row["id"]], turns)
     if as_json:
@@ -50,7 +50,7 @@ def ls(store: StoreURL = None, as_json: AsJSON = False) -> None:
     emit_table(columns, cells, right=("ID", "EVALUATIONS", "TIME", "LEFT", *queue[:3]))
 
 
-def _in_queue(job: "Job", turns: dict[int, int]) -> dict[str, Any]:
+def _in_queue(job: "Job", turns: Turns) -> dict[str, Any]:
     """How a job stands in the queue; nothing of one that was never submitted."""
     return {} if job.submitted_at is None else {"queue": place(job, turns)}
 
@@ -62,7 +62,7 @@ def _state(row: dict[str, Any]) -> str:
         return state_words(row["state"], live=row["live"])
     if row["state"] != "queued":
         return "paused" if queue["paused"] else state_words(row["state"], live=row["live"])
-    waits = [f"after job {queue['after']}"] if queue["after"] is not None else []
+    waits = [f"after job {queue['after']}"] if queue["waits"] else []
     waits += [f"needs {queue['needs']}"] if queue["needs"] is not None else []
     return ", ".join(["queued", *waits])
 
@@ -123,7 +123,7 @@ def summary(opened: "Store", job: "Job") -> dict[str, Any]:
     return {
         "job": job.name,
         **{name: row[name] for name in ("id", "state", "live", "stage", "created_at", "seconds", "error")},
-        **_in_queue(job, positions(opened)),
+        **_in_queue(job, Turns.of(opened)),
         "progress": {"evaluations": row["evaluations"], "of": planned, **_ended(search)},
         "data": ((space and space.result) or {}).get("data"),
         "data_changes": [event.data.get("message", "") for event in opened.events(job, "data")],

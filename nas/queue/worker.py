@@ -65,6 +65,8 @@ class Worker:
                 for process in list(self._running):
                     process.kill()
                     self._settle(process, give_back=True)
+        if not self._begun and not self._signals:
+            self._tell("No job waits that this worker may take.")
         return self._signals > 1
 
     @contextmanager

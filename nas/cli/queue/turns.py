@@ -1,6 +1,8 @@
 """`nas pause`, `nas priority`, and what other verbs say and do about a job's place in the queue."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 
@@ -72,7 +74,7 @@ def queue_again(url: str, job: "Job", *, as_json: bool) -> None:
 
 def emit_places(opened: "Store", jobs: "list[Job]", *, as_json: bool) -> None:
     """Where submitted jobs stand: a line each, or a JSON list."""
-    turns = positions(opened)
+    turns = Turns.of(opened)
     if as_json:
         emit_json([{"id": job.id, "job": job.name, "state": job.state, **place(job, turns)} for job in jobs])
         return
@@ -82,20 +84,29 @@ def emit_places(opened: "Store", jobs: "list[Job]", *, as_json: bool) -> None:
         emit(f"Job '{job.name}' ({job.id}) {words}")
 
 
-def positions(opened: "Store") -> dict[int, int]:
-    """Of every job that waits in the queue its position, from 1."""
-    return {job.id: position for position, job in enumerate(opened.waiting(), 1)}
+@dataclass(frozen=True)
+class Turns:
+    """Of every job that waits in the queue its position, from 1; and who waits for another job."""
+
+    positions: Mapping[int, int]
+    held_up: Collection[int]
+
+    @classmethod
+    def of(cls, opened: "Store") -> Self:
+        """Those of a store at this moment."""
+        return cls({job.id: turn for turn, job in enumerate(opened.waiting(), 1)}, opened.held_up())
 
 
-def place(job: "Job", turns: dict[int, int]) -> dict[str, Any]:
-    """How a submitted job stands in the queue, as plain data.  turns: as of `positions`."""
+def place(job: "Job", turns: Turns) -> dict[str, Any]:
+    """How a submitted job stands in the queue, as plain data."""
     from nas.store.leases import whose
 
     return {
-        "position": turns.get(job.id),
+        "position": turns.positions.get(job.id),
         "priority": job.priority,
         "needs": job.needs,
         "after": job.after_id,
+        "waits": job.id in turns.held_up,
         "attempt": job.attempt,
         "attempts_left": max(0, job.last_attempt - job.attempt),
         "worker": None if job.owner is None else whose(job.owner),
@@ -105,9 +116,9 @@ def place(job: "Job", turns: dict[int, int]) -> dict[str, Any]:
     }
 
 
-def _words(job: "Job", turns: dict[int, int]) -> str:
-    if job.id not in turns:
+def _words(job: "Job", turns: Turns) -> str:
+    if job.id not in turns.positions:
         return "runs." if job.state == "running" else f"has {job.state}."
-    after = f", after job {job.after_id}" if job.after_id is not None else ""
+    after = f", after job {job.after_id}" if job.id in turns.held_up else ""
     needs = f", for a worker with '{job.needs}'" if job.needs is not None else ""
-    return f"is queued at position {turns[job.id]}{after}{needs}."
+    return f"is queued at position {turns.positions[job.id]}{after}{needs}."

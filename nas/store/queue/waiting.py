@@ -67,6 +67,14 @@ class Queue(Jobs):
             return fetch(connection, Job, sa.select(t.jobs).where(queued).order_by(*_turns(c)))
 
     @again
+    def held_up(self) -> set[int]:
+        """The ids of the queued jobs that wait for another one to succeed."""
+        c = t.jobs.c
+        queued = c.submitted_at.is_not(None) & (c.state == "queued") & c.after_id.is_not(None)
+        with self.read() as connection:
+            return set(connection.scalars(sa.select(c.id).where(queued & ~_may_begin(c))))
+
+    @again
     def taken(self) -> list[tuple[Job, float]]:
         """The submitted jobs that somebody holds, oldest first, with the seconds that each lease lasts."""
         c, seconds = t.jobs.c, (t.jobs.c.lease_until - database_seconds()).label("seconds")
@@ -194,15 +202,20 @@ def _idle(c: Columns) -> sa.ColumnElement[bool]:
 
 
 def _ready(c: Columns, offers: Collection[str]) -> sa.ColumnElement[bool]:
-    first = t.jobs.alias()
-    succeeded = sa.exists().where((first.c.id == c.after_id) & (first.c.state == "succeeded"))
     return sa.and_(
         _idle(c),
         c.stop_requested.is_(sa.false()),
         c.attempt < c.last_attempt,
         sa.or_(c.needs.is_(None), c.needs.in_(sorted(offers))),
-        sa.or_(c.after_id.is_(None), succeeded),
+        _may_begin(c),
     )
+
+
+def _may_begin(c: Columns) -> sa.ColumnElement[bool]:
+    """Whether there is no other job for which a job still waits."""
+    first = t.jobs.alias()
+    succeeded = sa.exists().where((first.c.id == c.after_id) & (first.c.state == "succeeded"))
+    return sa.or_(c.after_id.is_(None), succeeded)
 
 
 def _over(c: Columns) -> sa.ColumnElement[bool]:

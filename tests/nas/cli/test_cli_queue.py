@@ -11,7 +11,7 @@ from running import Nas, Ran
 
 from nas.config import JobConfig, merged
 from nas.queue.sweeps import settings_of
-from nas.store import Store
+from nas.store import JobClaim, Store
 from nas.store import tables as t
 from search_spaces.errors import UsageError
 
@@ -54,7 +54,12 @@ def store(any_url: str) -> Any:
 
 def finish(store: Store, state: str, error: str | None = None) -> None:
     """As a worker does."""
-    claim = store.take_job()
+    finish_claim(store, store.take_job(), state, error)
+
+
+def finish_claim(
+    store: Store, claim: JobClaim | None, state: str = "succeeded", error: str | None = None
+) -> None:
     assert claim is not None
     with store.join_claim(claim.job, claim.owner) as lease:
         lease.finish(state, error)
@@ -225,6 +230,9 @@ def test_ls_show_and_workers_tell_who_is_at_what(queue: Queue, store: Store) -> 
     (row,) = json.loads(queue("workers", "--json").out)
     assert (row["id"], row["job"], row["attempt"]) == (2, "a", 1)
     assert 0 < row["lease_seconds"] <= 30
+    finish_claim(store, claim)
+    assert "queued, needs gpu" in queue("ls").out
+    claim = store.take_job(["gpu"])
     assert queue("workers").out.splitlines()[0].split()[:3] == ["WORKER", "ID", "JOB"]
     with store.write() as connection:
         connection.execute(sa.update(t.jobs).values(lease_until=1.0))

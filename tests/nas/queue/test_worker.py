@@ -111,7 +111,7 @@ def test_once_is_one_job_and_none_where_none_waits(store):
     submit(store, "ok-a", "ok-b")
     assert work(store, once=True, idle_exit=None)[1].begun == ["ok-a"]
     assert work(store, once=True, idle_exit=None)[1].begun == ["ok-b"]
-    assert work(store, once=True, idle_exit=None)[1].begun == []
+    assert work(store, once=True, idle_exit=None)[1] == ["No job waits that this worker may take."]
 
 
 def test_slots_are_filled_at_the_same_time(store):
