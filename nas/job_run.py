@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from nas.config import JobConfig
@@ -142,10 +143,12 @@ def attempt(
     *,
     leave: Callable[[Lease, NASError | None], None] = _finish,
     end: Leave | None = None,
+    owner: str | None = None,
 ) -> Iterator[Run]:
     """The job in this process's hands, which waits for its store as long as the job file says.
 
     leave: writes how it ended when the main thread no longer can.  end: as of `graceful_stop`.
+    owner: of a worker's claim, which this process joins instead of taking the job itself.
     """
     held: list[Lease] = []
 
@@ -160,7 +163,8 @@ def attempt(
 
     with graceful_stop(asked=asked, leave=last_words, end=end) as stop:
         patience = Patience(config.store.patience, stop, progress.warn)
-        with store.patient(patience), store.acquire(job) as lease:
+        lease_of = store.acquire if owner is None else partial(store.join_claim, owner=owner)
+        with store.patient(patience), lease_of(job) as lease:
             held.append(lease)
             try:
                 yield Run(store, lease, config, progress, stop)

@@ -212,9 +212,20 @@ def create(
     """A queued job of a config that has passed `check`, to this goal.
 
     Without a name, the job file's is used, or else `base`, made free by a number.
-    Raises ConflictError for a name that is taken, UsageError for devices that the store does not know as the
-    config says, or whose agent does not run, or on which the predictor cannot time single layers,
-    NotFoundError for a `predictor.source` without a predictor, and what `check_source` raises.
+    Raises ConflictError for a name that is taken, and what `new_values` raises.
+    """
+    values = new_values(store, config, goal=goal)
+    if name:
+        return store.create_job(name, **values)
+    return store.create_numbered_job(config.name or base or config.data.name, **values)
+
+
+def new_values(store: Store, config: JobConfig, *, goal: str = "front") -> dict[str, Any]:
+    """What `Store.create_job` takes for a config that has passed `check`.
+
+    Raises UsageError for devices that the store does not know as the config says, or whose agent does not
+    run, or on which the predictor cannot time single layers, NotFoundError for a `predictor.source` without a
+    predictor, and what `check_source` raises.
     """
     allow_named(config)
     config = with_names(prepared(resolved(store, config)))
@@ -224,15 +235,13 @@ def create(
             check_needs_no_layers(config.predictor.name, device_name)
     source_state(store, config)
     check_source(store, config)
-    row: dict[str, Any] = {"config": settings, "seed": config.seed, "provenance": provenance(), "goal": goal}
-    row["uses"] = {
+    uses = {
         name: _trained(store, alone.supernet.use)
         for name, alone in config.each.items()
         if alone.supernet.use is not None
     }
-    if name:
-        return store.create_job(name, **row)
-    return store.create_numbered_job(config.name or base or config.data.name, **row)
+    row = {"config": settings, "seed": config.seed, "provenance": provenance(), "goal": goal}
+    return row | {"uses": uses}
 
 
 def provenance() -> dict[str, Any]:

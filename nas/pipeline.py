@@ -37,16 +37,19 @@ NO_WEIGHTS = Path()
 TRAINED = "supernet"  # the goal of a job that ends when its supernet is trained
 
 
-def run(store: Store, job: Job, *, progress: Progress, end: Leave | None = None) -> None:
+def run(
+    store: Store, job: Job, *, progress: Progress, end: Leave | None = None, owner: str | None = None
+) -> None:
     """Runs a job to its goal, mostly its front, or goes on where it was left.
 
     Raises JobFailedError when it cannot be finished, ConflictError when it runs elsewhere, KeyboardInterrupt
     when it was asked to stop; in each case everything that was finished is in the store.
     end: ends the process when what the job is at hangs so that it cannot even be interrupted.
+    owner: of a worker's claim to the job, under which this process runs it.
     """
     config = located(stored_config(job))
     data = datasets.prepared(config.data.name, config.data.options, progress)
-    with attempt(store, job, config, progress, end=end) as run:
+    with attempt(store, job, config, progress, end=end, owner=owner) as run:
         space = _space(run, data)
         if job.goal == TRAINED:
             if config.budget is not None:

@@ -18,6 +18,10 @@ from nas.cli.analysis.gate import gate
 from nas.cli.analysis.what_if import what_if
 from nas.cli.options import Flags
 from nas.cli.output import INTERRUPTED, emit, note_error
+from nas.cli.queue import turns
+from nas.cli.queue.logs import logs
+from nas.cli.queue.submit import submit
+from nas.cli.queue.work import worker, workers
 from nas.cli.stored import database, supernets
 
 EVERYWHERE = ("--quiet", "--debug")
@@ -38,6 +42,12 @@ app.command("validate")(runs.validate)
 app.command("resume")(runs.resume)
 app.command("stop")(runs.stop)
 app.command("rm")(runs.rm)
+app.command("submit")(submit)
+app.command("worker")(worker)
+app.command("workers")(workers)
+app.command("logs")(logs)
+app.command("pause")(turns.pause)
+app.command("priority")(turns.priority)
 app.command("ls")(jobs.ls)
 app.command("show")(jobs.show)
 app.command("front")(fronts.front)

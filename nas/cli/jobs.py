@@ -7,6 +7,7 @@ import typer
 
 from nas.cli.options import AsJSON, JobName, StoreURL, store_url
 from nas.cli.output import emit, emit_json, emit_pairs, emit_table, is_share, seconds, with_error
+from nas.cli.queue.turns import Turns, place
 
 if TYPE_CHECKING:
     from nas.store import Job, Stage, Store, SupernetUse
@@ -22,14 +23,19 @@ def ls(store: StoreURL = None, as_json: AsJSON = False) -> None:
         rows = [_plain(row) for row in frames.jobs(opened).to_dict("records")]
         for row in rows:
             row["seconds_left"] = time_left(opened, opened.job(row["id"])) if row["live"] else None
+        jobs, turns = {job.id: job for job in opened.jobs()}, Turns.of(opened)
+        for row in rows:
+            row |= _in_queue(jobs[row["id"]], turns)
     if as_json:
         emit_json(rows)
         return
+    submitted = any("queue" in row for row in rows)
     cells = [
         (
             row["id"],
             row["name"],
-            state_words(row["state"], live=row["live"]),
+            _state(row),
+            *(_queue_cells(row) if submitted else ()),
             row["stage"],
             row["evaluations"],
             f"{row['created_at']:%Y-%m-%d %H:%M}",
@@ -39,8 +45,33 @@ def ls(store: StoreURL = None, as_json: AsJSON = False) -> None:
         )
         for row in rows
     ]
-    columns = ("ID", "JOB", "STATE", "STAGE", "EVALUATIONS", "CREATED (UTC)", "TIME", "LEFT", "ERROR")
-    emit_table(columns, cells, right=("ID", "EVALUATIONS", "TIME", "LEFT"))
+    queue = ("POSITION", "PRIORITY", "ATTEMPT", "WORKER") if submitted else ()
+    columns = ("ID", "JOB", "STATE", *queue, "STAGE", "EVALUATIONS", "CREATED (UTC)", "TIME", "LEFT", "ERROR")
+    emit_table(columns, cells, right=("ID", "EVALUATIONS", "TIME", "LEFT", *queue[:3]))
+
+
+def _in_queue(job: "Job", turns: Turns) -> dict[str, Any]:
+    """How a job stands in the queue; nothing of one that was never submitted."""
+    return {} if job.submitted_at is None else {"queue": place(job, turns)}
+
+
+def _state(row: dict[str, Any]) -> str:
+    """The state as people say it, with what a queued job waits for."""
+    queue = row.get("queue")
+    if queue is None:
+        return state_words(row["state"], live=row["live"])
+    if row["state"] != "queued":
+        return "paused" if queue["paused"] else state_words(row["state"], live=row["live"])
+    waits = [f"after job {queue['after']}"] if queue["waits"] else []
+    waits += [f"needs {queue['needs']}"] if queue["needs"] is not None else []
+    return ", ".join(["queued", *waits])
+
+
+def _queue_cells(row: dict[str, Any]) -> tuple[object, ...]:
+    queue = row.get("queue")
+    if queue is None:
+        return (None,) * 4
+    return queue["position"], queue["priority"], queue["attempt"] or None, queue["worker"]
 
 
 def _left_words(row: dict[str, Any]) -> str | None:
@@ -92,6 +123,7 @@ def summary(opened: "Store", job: "Job") -> dict[str, Any]:
     return {
         "job": job.name,
         **{name: row[name] for name in ("id", "state", "live", "stage", "created_at", "seconds", "error")},
+        **_in_queue(job, Turns.of(opened)),
         "progress": {"evaluations": row["evaluations"], "of": planned, **_ended(search)},
         "data": ((space and space.result) or {}).get("data"),
         "data_changes": [event.data.get("message", "") for event in opened.events(job, "data")],
@@ -176,13 +208,24 @@ def state_words(state: str, *, live: bool) -> str:
     return "interrupted" if state == "running" and not live else state
 
 
+def _queue_words(queue: dict[str, Any] | None) -> dict[str, object]:
+    """Where a submitted job stands, by what is worth a line."""
+    if queue is None:
+        return {}
+    left = f"{queue['attempt']}, {queue['attempts_left']} left" if queue["attempt"] else None
+    words = {"position": queue["position"], "priority": queue["priority"], "attempt": left}
+    words |= {name: queue[name] for name in ("worker", "sweep")}
+    return {name: value for name, value in words.items() if value is not None}
+
+
 def _emit_summary(data: dict[str, Any]) -> None:
     counts, progress = data["counts"], data["progress"]
     hypervolume, left = data["hypervolume"], _left_words(data)
     emit_pairs(
         {
             "job": f"{data['job']} ({data['id']})",
-            "state": state_words(data["state"], live=data["live"]),
+            "state": _state(data),
+            **_queue_words(data.get("queue")),
             **({"error": data["error"]} if data["error"] else {}),
             **_data_words(data),
             "created": f"{data['created_at']:%Y-%m-%d %H:%M:%S} UTC",

@@ -11,6 +11,7 @@ from nas.cli.fronts import check_figure, default_figure, show_front
 from nas.cli.options import AsJSON, Figure, JobFile, JobName, Overrides, StoreURL, store_url
 from nas.cli.output import INTERRUPTED, amount, emit, emit_json, end_process, note
 from nas.cli.progress import shown_progress
+from nas.cli.queue.turns import cancelled, queue_again
 from nas.cli.stored.supernets import show_supernet
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def run(
 
     config = load_config(file, overrides or ())
     check_figure(figure)
-    base, quiet = _base_name(file), ctx.obj.quiet
+    base, quiet = base_name(file), ctx.obj.quiet
     run_config(config, name=name, base=base, figure=figure, store=store, as_json=as_json, quiet=quiet)
 
 
@@ -52,7 +53,7 @@ def run_config(
     from nas import jobs
     from nas.store import Store
 
-    config = _checked(config, store, quiet=quiet)
+    config = checked(config, store, quiet=quiet)
     with Store.open(store_url(store)) as opened:
         job = jobs.create(opened, config, name=name, base=base)
         _run_to_front(opened, job, figure=figure, as_json=as_json, quiet=quiet)
@@ -76,9 +77,9 @@ def train(
     from nas.pipeline import TRAINED
     from nas.store import Store
 
-    config = _checked(config, store, quiet=ctx.obj.quiet)
+    config = checked(config, store, quiet=ctx.obj.quiet)
     with Store.open(store_url(store)) as opened:
-        job = jobs.create(opened, config, name=name, base=_base_name(file), goal=TRAINED)
+        job = jobs.create(opened, config, name=name, base=base_name(file), goal=TRAINED)
         _run_to_front(opened, job, figure=None, as_json=as_json, quiet=ctx.obj.quiet)
 
 
@@ -94,11 +95,14 @@ def resume(
     accept_data: Annotated[
         bool, typer.Option("--accept-data", help="Go on with data that changed; says what that means.")
     ] = False,
+    here: Annotated[
+        bool, typer.Option("--here", help="Run a submitted job in this process, out of the queue.")
+    ] = False,
     figure: Figure = None,
     store: StoreURL = None,
     as_json: AsJSON = False,
 ) -> None:
-    """Go on with a job where it stopped. Nothing that is finished is done again."""
+    """Go on with a job where it stopped; a submitted one is queued again. Nothing finished is done again."""
     from nas.store import Store
 
     url = store_url(store)
@@ -114,22 +118,29 @@ def resume(
             else:
                 show_supernet(opened, stored, as_json=as_json)
             return
+    if stored.submitted_at is not None and not here:
+        queue_again(url, stored, as_json=as_json)
+        return
     with Store.open(url) as opened:
         _run_to_front(opened, stored, figure=figure, as_json=as_json, quiet=ctx.obj.quiet)
 
 
 def stop(ctx: typer.Context, job: JobName, store: StoreURL = None) -> None:
-    """Stop a running job after its current batch, or within 10 seconds. `nas resume` goes on."""
+    """Stop a running job after its current batch, or within 10 seconds; a queued one at once."""
     from nas.errors import ConflictError
     from nas.store import Store
 
     url = store_url(store)
     with Store.open(url, read_only=True) as opened:
         stored = opened.job(job)
-        if not opened.is_live(stored):
-            state = "interrupted" if stored.state == "running" else stored.state
-            hint = f"`nas front {stored.id}` prints what it found; `nas resume {stored.id}` goes on with it."
-            raise ConflictError(f"No process runs job '{stored.name}' (state: {state}).", hint)
+        is_live = opened.is_live(stored)
+    if not is_live and cancelled(url, stored):
+        note(f"Job '{stored.name}' has stopped: it is out of the queue.", quiet=ctx.obj.quiet)
+        return
+    if not is_live:
+        state = "interrupted" if stored.state == "running" else stored.state
+        hint = f"`nas front {stored.id}` prints what it found; `nas resume {stored.id}` goes on with it."
+        raise ConflictError(f"No process runs job '{stored.name}' (state: {state}).", hint)
     with Store.open(url) as opened:
         opened.request_stop(stored)
     note(f"Job '{stored.name}' stops after its current batch, or within 10 seconds.", quiet=ctx.obj.quiet)
@@ -169,7 +180,7 @@ def validate(
     config = load_config(file, overrides or ())
     from nas.spaces.preprocessing import prepared
 
-    config = prepared(_checked(config, store, quiet=ctx.obj.quiet))
+    config = prepared(checked(config, store, quiet=ctx.obj.quiet))
     if any(device.backend in (REMOTE, STORED) for device in config.devices.values()):
         from nas.measuring.targets import resolved
         from nas.store import Store
@@ -202,7 +213,7 @@ def _change_data(url: str, job: str, root: Path | None, *, accept: bool, quiet: 
     note(message, quiet=quiet)
 
 
-def _checked(config: "JobConfig", store: str | None, *, quiet: bool) -> "JobConfig":
+def checked(config: "JobConfig", store: str | None, *, quiet: bool) -> "JobConfig":
     """The config, with what a supernet that it uses was trained from; tells what the user should know.
 
     Raises what `jobs.check` raises, and `jobs.with_supernet`.
@@ -269,7 +280,7 @@ def _finish(opened: "Store", job: "Job", *, figure: Path | None, as_json: bool, 
         emit("\n".join(["", *lines]))
 
 
-def _base_name(file: Path) -> str:
+def base_name(file: Path) -> str:
     base = "".join(character for character in file.stem if character.isprintable()).strip(" -")
     return base[:100] or "job"
 

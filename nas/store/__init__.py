@@ -21,9 +21,12 @@ from nas.store.files.removal import (
     remove_orphans_of_both_kinds,
     remove_supernet,
 )
-from nas.store.jobs import DataChanges, Jobs
+from nas.store.jobs import DataChanges
 from nas.store.leases import Lease
 from nas.store.measurements import Measurements
+from nas.store.queue.claims import JobClaim, QueuedLease
+from nas.store.queue.logs import Logs
+from nas.store.queue.waiting import Queue
 from nas.store.records import (
     Agent,
     Artifact,
@@ -32,9 +35,11 @@ from nas.store.records import (
     EvaluationBasis,
     Event,
     Job,
+    LogLine,
     MeasurementRow,
     NewEvaluation,
     NewEvent,
+    NewJob,
     NewSubnet,
     NewSupernet,
     Predictor,
@@ -42,6 +47,7 @@ from nas.store.records import (
     SearchedSubnets,
     Stage,
     StoredMeasurement,
+    Submission,
     Subnet,
     Supernet,
     SupernetUse,
@@ -61,15 +67,19 @@ __all__ = [
     "EvaluationBasis",
     "Event",
     "Job",
+    "JobClaim",
     "Lease",
+    "LogLine",
     "MeasurementRow",
     "NewEvaluation",
     "NewEvent",
+    "NewJob",
     "NewSubnet",
     "NewSupernet",
     "Orphans",
     "Patience",
     "Predictor",
+    "QueuedLease",
     "Removed",
     "ReplacedError",
     "Request",
@@ -78,6 +88,7 @@ __all__ = [
     "Stage",
     "Store",
     "StoredMeasurement",
+    "Submission",
     "Subnet",
     "Supernet",
     "SupernetLease",
@@ -99,7 +110,7 @@ __all__ = [
 ]
 
 
-class Store(Jobs, Devices, Requests, Results, Measurements, Supernets, Artifacts, DataChanges, Places):
+class Store(Queue, Logs, Devices, Requests, Results, Measurements, Supernets, Artifacts, DataChanges, Places):
     """An open store; a context manager that closes it."""
 
     @classmethod

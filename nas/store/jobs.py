@@ -1,6 +1,6 @@
 """Jobs, their stages, and what changes in them when their data do."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from types import MappingProxyType
 from typing import Any
@@ -81,19 +81,12 @@ class Jobs(Places):
         that was removed, StoreError when the folder for its files is another store's.
         """
         self.check_root()
-        row = {"name": checked_name(name, what="job"), "state": "queued", "config": config, "seed": seed}
-        row |= {"provenance": provenance, "created_at": now(), "stop_requested": False, "attempt": 0}
-        row |= {"goal": goal}
+        values = {"config": config, "seed": seed, "provenance": provenance, "goal": goal, "uses": uses}
         try:
             with self.write() as connection:
-                job_id = connection.execute(sa.insert(t.jobs).values(row).returning(t.jobs.c.id)).scalar_one()
-                for name, supernet in uses.items():
-                    link(connection, job_id, supernet, reused=True, name=name)
-                return _job(connection, job_id)
+                return insert_job(connection, name, values)
         except IntegrityError:
-            raise ConflictError(
-                f"There is a job '{name}' already.", "Choose another --name, or go on with `nas resume`."
-            ) from None
+            raise name_taken(name) from None
 
     def create_numbered_job(self, base: str, **values: Any) -> Job:
         """A new queued job of the first name of base, base-2, base-3, ... that no job has.
@@ -110,10 +103,7 @@ class Jobs(Places):
         """The base, or the first of base-2, base-3, ... that no job has at this moment."""
         checked_name(base, what="job")
         with self.read() as connection:
-            taken = set(connection.scalars(sa.select(t.jobs.c.name)))
-        if base not in taken:
-            return base
-        return next(name for n in range(2, len(taken) + 3) if (name := f"{base}-{n}") not in taken)
+            return free_name(base, set(connection.scalars(sa.select(t.jobs.c.name))))
 
     @again
     def request_stop(self, job: Job) -> Job:
@@ -135,7 +125,8 @@ class Jobs(Places):
 
     @again
     def acquire(self, job: Job) -> Lease:
-        """Takes the job to run it. Raises ConflictError while another live process holds it.
+        """Takes the job to run it, out of the queue if it is there. Raises ConflictError while another live
+        process holds it.
 
         A dead owner on this host is replaced at once, any other when its lease has run out. Raises StoreError
         when the folder for its files is another store's.
@@ -152,6 +143,8 @@ class Jobs(Places):
                 "started_at": sa.func.coalesce(jobs.c.started_at, now()),
                 "finished_at": None,
                 "error": None,
+                "submitted_at": None,
+                "paused": False,
             }
             taken = connection.execute(sa.update(jobs).where((jobs.c.id == job.id) & free).values(values))
             after = _job(connection, job.id)
@@ -249,6 +242,39 @@ class DataChanges(Database):
                 connection.execute(sa.delete(t.events).where((t.events.c.job_id == job_id) & of_split))
             event = {"job_id": job_id, "created_at": now(), "stage": "space", "kind": DATA_EVENT}
             connection.execute(sa.insert(t.events).values({**event, "data": {"message": message}}))
+
+
+def insert_job(
+    connection: Connection,
+    name: str,
+    values: Mapping[str, Any],
+    queued: Mapping[str, Any] = MappingProxyType({}),
+) -> Job:
+    """A new queued job. values: as of `Store.create_job`.  queued: the columns that the queue goes by.
+
+    Raises sqlalchemy's IntegrityError for a name, or a key, that is taken.
+    """
+    row: dict[str, Any] = {"name": checked_name(name, what="job"), "state": "queued", "goal": "front"}
+    row |= {"created_at": now(), "stop_requested": False, "attempt": 0, **queued}
+    row |= {column: value for column, value in values.items() if column != "uses"}
+    job_id = connection.execute(sa.insert(t.jobs).values(row).returning(t.jobs.c.id)).scalar_one()
+    for use, supernet in values.get("uses", {}).items():
+        link(connection, job_id, supernet, reused=True, name=use)
+    return _job(connection, job_id)
+
+
+def free_name(base: str, taken: Collection[str]) -> str:
+    """The base, or the first of base-2, base-3, ... that is not taken."""
+    if base not in taken:
+        return base
+    return next(name for n in range(2, len(taken) + 3) if (name := f"{base}-{n}") not in taken)
+
+
+def name_taken(name: str) -> ConflictError:
+    """The error of a name that a job has."""
+    return ConflictError(
+        f"There is a job '{name}' already.", "Choose another --name, or go on with `nas resume`."
+    )
 
 
 def _job(connection: Connection, job_id: int) -> Job:

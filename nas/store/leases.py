@@ -212,7 +212,12 @@ class Lease(RowLease):
             return
         with suppress(ConflictError):
             self._release(
-                state=before.state, error=before.error, finished_at=before.finished_at, stop_requested=False
+                state=before.state,
+                error=before.error,
+                finished_at=before.finished_at,
+                stop_requested=False,
+                submitted_at=before.submitted_at,
+                paused=before.paused,
             )
         self._ended.set()
 

@@ -20,6 +20,12 @@ Result = TypeVar("Result", Measurement, Failure)
 class Job:
     """One run from config to its goal, `front` or `supernet`. `lease_until` is in seconds of the database's
     clock.
+
+    submitted_at: when it was put into the queue; None: no worker takes it.  needs: what only some workers
+    have.  after_id: the job that has to succeed first.  last_attempt: after which no worker takes it again.
+    paused: stopped for a while, so that jobs that wait for it go on waiting.
+    sweep: what the jobs of one `nas submit --sweep` are called together.  key: by which a submission that
+    comes once more is known.
     """
 
     id: int
@@ -37,6 +43,49 @@ class Job:
     lease_until: float | None
     attempt: int
     goal: str = "front"
+    submitted_at: datetime | None = None
+    priority: int = 0
+    needs: str | None = None
+    after_id: int | None = None
+    last_attempt: int = 3
+    paused: bool = False
+    sweep: str | None = None
+    key: str | None = None
+
+
+@dataclass(frozen=True)
+class Submission:
+    """How a job stands in the queue; fields as of `Job`."""
+
+    priority: int = 0
+    needs: str | None = None
+    after_id: int | None = None
+    sweep: str | None = None
+    key: str | None = None
+
+
+@dataclass(frozen=True)
+class NewJob:
+    """A job to be submitted. name: that and no other; None: `base`, made free by a number.
+
+    values: config, seed, provenance, goal and uses, as of `Store.create_job`.
+    """
+
+    base: str
+    name: str | None
+    values: Mapping[str, Any]
+    submission: Submission = Submission()
+
+
+@dataclass(frozen=True)
+class LogLine:
+    """A line that the process of a submitted job has said in an attempt."""
+
+    id: int
+    job_id: int
+    attempt: int
+    text: str
+    created_at: datetime
 
 
 @dataclass(frozen=True)

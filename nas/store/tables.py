@@ -243,6 +243,26 @@ jobs = sa.Table(
     sa.Column("lease_until", Real),
     sa.Column("attempt", Whole, nullable=False),
     sa.Column("goal", Word(16), nullable=False, server_default=sa.text("'front'")),
+    # What the queue goes by. A job that was never submitted is no worker's.
+    sa.Column("submitted_at", UTCDateTime),
+    sa.Column("priority", Whole, nullable=False, server_default=sa.text("0")),
+    sa.Column("needs", Text),
+    sa.Column("after_id", Whole),
+    sa.Column("last_attempt", Whole, nullable=False, server_default=sa.text("3")),
+    sa.Column("paused", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("sweep", Text),
+    sa.Column("key", Text, unique=True, index=True),
+)
+
+# What the processes of submitted jobs say, the last lines of each job.
+log_lines = sa.Table(
+    "log_lines",
+    metadata,
+    _id(),
+    _of("job", indexed=True),
+    sa.Column("attempt", Whole, nullable=False),
+    sa.Column("text", AnyText, nullable=False),
+    _created(),
 )
 
 # Shared weights, by what they depend on. Without a key they are found by name only.

@@ -14,7 +14,7 @@ from nas.store import Store, check, upgrade
 
 STORES = Path(__file__).parents[1] / "released_stores"
 SCHEMAS = ("0001", "0002", "0003", "0004")
-NEWEST = "0006"
+NEWEST = "0007"
 # Ends the process before the database sees the statement with these words for the n-th time.
 DIES = """
 import os, signal, sys
@@ -35,6 +35,7 @@ MOMENTS = (
     ("INSERT INTO job_supernets", 3),  # in the middle of the jobs
     ("UPDATE artifacts SET supernet_id", 1),
     ("UPDATE alembic_version SET version_num='0005'", 1),
+    ("ALTER TABLE jobs ADD COLUMN last_attempt", 1),
     (f"UPDATE alembic_version SET version_num='{NEWEST}'", 1),
 )
 KEPT = (

@@ -1,0 +1,1 @@
+"""The verbs about the queue: what puts jobs into it, and what takes them out."""
