@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nas.cli.options import AsJSON, JobName, StoreURL, Where, parse_architecture, store_url
+from nas.cli.options import (
+    AsJSON,
+    JobName,
+    MoreOptions,
+    StoreURL,
+    Where,
+    device_options,
+    parse_architecture,
+    store_url,
+)
 from nas.cli.output import amount, emit_json, emit_pairs, emit_table, heading, interruptible, note, with_error
 
 if TYPE_CHECKING:
@@ -74,6 +83,7 @@ def measure(
     threads: Annotated[int, typer.Option("--threads", min=1)] = 1,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Samples in one forward pass.")] = 64,
     precision: Annotated[str, typer.Option("--precision", metavar="NAME")] = "fp32",
+    option: MoreOptions = None,
     as_json: AsJSON = False,
 ) -> None:
     """Measure the latency of an extracted subnet on this machine."""
@@ -83,7 +93,7 @@ def measure(
         raise NotFoundError(f"There is no folder '{folder}'.", "`nas extract JOB --knee -o DIR` writes one.")
     from nas import jobs
 
-    options = {"backend": backend, "threads": threads, "batch": batch, "precision": precision}
+    options = device_options(backend, threads, batch, precision, option)
     with interruptible("Interrupted; nothing was measured."):
         data = jobs.measure(folder, options)
     _emit(data, as_json=as_json)

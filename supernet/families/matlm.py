@@ -4,6 +4,7 @@ Source: Devvrit et al., "MatFormer: Nested Transformer for Elastic Inference" (a
 """
 
 from collections.abc import Hashable, Iterable, Sequence
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from supernet.importance import sort_by_importance
 from supernet.initialisation import init_weights
 from supernet.nested import Nested
 from supernet.plain.decoder import Decoder, some_tokens
+from supernet.supernet import SKELETONS
 
 NESTS = "decoders for language"
 EIGHTHS = (4, 5, 6, 7, 8)  # of its neurons that FFNs of a trained decoder keep
@@ -54,6 +56,8 @@ class MatLM(Nested):
     def __init__(self, space: SearchSpace, *, seed: int) -> None:
         self._config = decoder_config(space)
         super().__init__(space, Decoder(**plain_config(space, space.largest)))
+        # Asked for once for every parameter of a forward pass.
+        self._layers = lru_cache(SKELETONS)(partial(layer_values, space))
         init_weights(self.shared, torch.Generator().manual_seed(seed))
 
     def plain(self, arch: Architecture) -> nn.Module:
@@ -68,13 +72,13 @@ class MatLM(Nested):
         if kind != "blocks":
             return name
         number, _, rest = rest.partition(".")
-        index, _, _ = layer_values(self.space, arch)[int(number)]
+        index, _, _ = self._layers(arch)[int(number)]
         return f"blocks.{index}.{rest}"
 
     def path(self, arch: Architecture) -> tuple[Hashable, ...]:
         dim = int(arch["embed_dim"])
         keys: list[Hashable] = [("embed", dim)]
-        for index, heads, hidden in layer_values(self.space, arch):
+        for index, heads, hidden in self._layers(arch):
             keys += ("attn", index, dim, heads), ("mlp", index, dim, hidden)
         return *keys, ("head", dim)
 

@@ -119,7 +119,7 @@ def _architecture(what: str, config: Mapping[str, Any]) -> str:
     name = str(names[0]) if isinstance(names, list) else str(names)
     if name.removesuffix(SUFFIX) not in ARCHITECTURES or not name.endswith(SUFFIX):
         raise UsageError(
-            f"{what} is a {name[:60]}, which is not supported.",
+            f"{what} is of the architecture {short(name)}, which is not supported.",
             f"Supported are {', '.join(f'{kind}{SUFFIX}' for kind in ARCHITECTURES)}.",
         )
     return name.removesuffix(SUFFIX)
@@ -159,7 +159,7 @@ def _places(folder: Path) -> dict[str, Path]:
         files: dict[str, str] = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"]
         for file in set(files.values()):
             if Path(file).name != file or not (folder / file).is_file():
-                raise UsageError(f"The {INDEX} in '{folder}' names '{file[:80]}', which is not there.")
+                raise UsageError(f"The {INDEX} in '{folder}' names {short(file)}, which is not there.")
         return {name: folder / file for name, file in files.items()}
     if not (folder / WEIGHTS).is_file():
         raise UsageError(

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from search_spaces.bounds import bounded_depth, positive
+from search_spaces.bounds import bounded_depth, positive, short
 from search_spaces.errors import UsageError
 from search_spaces.shapes.decoder import DecoderConfig, module_arguments
 from supernet.plain.decoder import Decoder
@@ -67,7 +67,8 @@ class LanguageModel:
         if self.arguments["tied"]:
             extra -= set(self.names.theirs(HEAD))
         if extra:
-            raise UsageError(f"{self.what} holds weights '{min(extra)}', which its network does not have.")
+            name = short(min(extra))
+            raise UsageError(f"{self.what} holds weights {name}, which its network does not have.")
         for name, parameter in module.named_parameters():
             self._check_shape(needed[name], tuple(parameter.shape))
         return module

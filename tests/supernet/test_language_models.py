@@ -114,9 +114,12 @@ WRONG_FOLDERS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "cut off": (cut, "cannot be read"),
     "another architecture": (
         config_with(architectures=["GemmaForCausalLM"], auto_map={"AutoModel": "x.Y"}),
-        "is a GemmaForCausalLM, which is not supported",
+        "is of the architecture 'GemmaForCausalLM', which is not supported",
     ),
-    "no architecture": (config_with(architectures=None, model_type="bert"), "is a BertForCausalLM"),
+    "no architecture": (
+        config_with(architectures=None, model_type="bert"),
+        "of the architecture 'BertForCausalLM'",
+    ),
     "no width": (config_with(hidden_size=None), "lacks 'hidden_size'"),
     "no number": (config_with(hidden_size="16"), "none that can be built: the width = '16'"),
     "too many layers": (config_with(num_hidden_layers=10**9), "layers = 1000000000 is too large"),
@@ -217,6 +220,10 @@ WRONG_FILES: dict[str, tuple[dict[str, Any], str]] = {
     "unknown": (
         {"change": lambda t: t.update({"blk.0.attn_q.bias": np.zeros(32, np.float32)})},
         "holds weights 'blk.0.attn_q.bias', which its network does not have",
+    ),
+    "hostile name": (
+        {"change": lambda t: t.update({"blk.0.\n": np.zeros(4, np.float32)})},
+        r"holds weights 'blk\.0\.\\n', which",
     ),
     "scaled positions": (
         {"change": lambda t: t.update({"rope_freqs.weight": np.ones(4, np.float32)})},

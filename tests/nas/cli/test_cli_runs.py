@@ -267,10 +267,13 @@ def test_predict_and_measure(run_nas: Nas, stand_in: StandIn, tmp_path: Path, fi
     }
     assert run_nas("predict", "1", subnet.key).out.splitlines()[0].split() == ["latency_ms:", "1.235"]
     assert run_nas("measure", tmp_path, "--batch", "8").out == "latency_ms: 2.5\n"
+    assert run_nas("measure", tmp_path, "--option", "workload={prefill: 16}").code == 0
+    fixed = {"backend": "torch_cpu", "threads": 1, "precision": "fp32"}
     assert calls == [
         ("first", {"depth": 2}),
         ("first", subnet.architecture),
-        (tmp_path, {"backend": "torch_cpu", "threads": 1, "batch": 8, "precision": "fp32"}),
+        (tmp_path, fixed | {"batch": 8}),
+        (tmp_path, fixed | {"batch": 64, "workload": {"prefill": 16}}),
     ]
 
 

@@ -106,6 +106,11 @@ FIELDS: dict[str, tuple[dict[str, Any], bool]] = {
             "digest": "a" * 64,
         }.items()
     },
+    "devices.workload.prefill": ({"devices": {"cpu": {"workload": {"prefill": 8}}}}, SAME),
+    "devices.workload.decode.context": (
+        {"devices": {"cpu": {"workload": {"decode": {"context": 8}}}}},
+        SAME,
+    ),
     "devices.agent": ({"devices": {"cpu": {"backend": "remote", "agent": "pi"}}}, SAME),
     **{
         f"predictor.{field}": ({f"predictor.{field}": value}, SAME)
