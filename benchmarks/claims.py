@@ -1,0 +1,160 @@
+"""What the queue costs, and whether it loses anything: many workers, made-up jobs, kills.
+
+    python benchmarks/claims.py                                     # SQLite: 8 workers, 200 jobs
+    python benchmarks/claims.py --kills 20                          # that many are killed and replaced
+    python benchmarks/claims.py --postgresql postgresql://USER@HOST/EMPTY_DATABASE
+
+A worker here takes jobs by the store's own calls; its job renews the lease five times in a tenth of a
+second and succeeds. With kills a lease lasts two seconds instead of thirty, and a job has as many attempts as
+there are kills and one: these are no fault of the job.
+"""
+
+import argparse
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from nas.store import Job, NewJob, Store, Submission, leases
+from nas.store.queue import waiting
+
+RENEWALS, PAUSE_SECONDS = 5, 0.02
+SHORT_LEASE = 2.0
+PRIORITIES = 5
+LIMIT_SECONDS = 600.0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--workers", type=int, default=8)
+    parser.add_argument("--jobs", type=int, default=200)
+    parser.add_argument("--kills", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--postgresql", metavar="URL", help="of an empty database")
+    parser.add_argument("--work", nargs=2, metavar=("URL", "LEASE"), help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.work:
+        work(asked.work[0], float(asked.work[1]))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        url = asked.postgresql or f"sqlite:///{Path(folder) / 'nas.db'}"
+        waiting.MAX_ATTEMPTS = max(waiting.MAX_ATTEMPTS, asked.kills + 1)
+        submit(url, asked.jobs, seed=asked.seed)
+        began = time.perf_counter()
+        started = run(url, asked.workers, asked.kills, folder=Path(folder), seed=asked.seed)
+        seconds = time.perf_counter() - began
+        with Store.open(url, read_only=True) as store:
+            tell(started, store.jobs(), seconds=seconds)
+
+
+def submit(url: str, count: int, *, seed: int) -> None:
+    """Queues the jobs, of random priorities."""
+    draw = random.Random(seed)
+    values = {"config": {}, "seed": 0, "provenance": {}}
+    new = [NewJob("job", None, values, Submission(priority=draw.randrange(PRIORITIES))) for _ in range(count)]
+    with Store.open(url) as store:
+        store.submit(new)
+
+
+def work(url: str, lease_seconds: float) -> None:
+    """A worker: says what it takes, with attempt, priority and milliseconds, what it renews and ends."""
+    leases.LEASE_SECONDS = waiting.LEASE_SECONDS = lease_seconds
+    with Store.open(url) as store:
+        while True:
+            began = time.perf_counter()
+            claim = store.take_job()
+            taken_ms = 1e3 * (time.perf_counter() - began)
+            if claim is None:
+                if not any(job.state in ("queued", "running") for job in store.jobs()):
+                    return
+                time.sleep(0.2)
+                continue
+            print("takes", claim.job.id, claim.job.attempt, claim.job.priority, taken_ms, flush=True)
+            with claim, store.join_claim(claim.job, claim.owner) as lease:
+                for _ in range(RENEWALS):
+                    began = time.perf_counter()
+                    lease.check()
+                    print("renews", 1e3 * (time.perf_counter() - began), flush=True)
+                    time.sleep(PAUSE_SECONDS)
+                lease.finish("succeeded")
+            print("ends", claim.job.id, flush=True)
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A worker's process, and the file of what it says."""
+
+    process: "subprocess.Popen[bytes]"
+    output: Path
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether it runs and has taken a job."""
+        return self.process.poll() is None and b"takes" in self.output.read_bytes()
+
+    @property
+    def lines(self) -> list[list[str]]:
+        """What it has said, as words; half of a line is what a kill has left."""
+        return [line.split() for line in self.output.read_text().rpartition("\n")[0].splitlines()]
+
+
+def run(url: str, workers: int, kills: int, *, folder: Path, seed: int) -> list[Worker]:
+    """All workers when the last one has ended; each that is killed is followed by another one."""
+    draw, started = random.Random(seed), list[Worker]()
+    command = [sys.executable, __file__, "--work", url, str(SHORT_LEASE if kills else leases.LEASE_SECONDS)]
+
+    def start() -> Worker:
+        path = folder / f"worker-{len(started)}.txt"
+        with path.open("wb") as output:
+            process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+        started.append(Worker(process, path))
+        return started[-1]
+
+    running, deadline = [start() for _ in range(workers)], time.monotonic() + LIMIT_SECONDS
+    while kills and time.monotonic() < deadline and any(one.process.poll() is None for one in running):
+        time.sleep(draw.uniform(0.1, 0.5))
+        place = draw.randrange(workers)
+        if running[place].is_at_work:
+            running[place].process.kill()
+            running[place].process.wait()
+            running[place], kills = start(), kills - 1
+    for one in running:
+        one.process.wait(max(0.0, deadline - time.monotonic()))
+    return started
+
+
+def tell(workers: Sequence[Worker], jobs: Sequence[Job], *, seconds: float) -> None:
+    """Prints what became of the jobs, and what claims and renewals took."""
+    kills = sum(worker.process.returncode < 0 for worker in workers)
+    lines = [line for worker in workers for line in worker.lines]
+    ends = Counter(line[1] for line in lines if line[0] == "ends")
+    words = ("takes", "renews", "ends")
+    print(f"jobs {len(jobs)}, workers {len(workers) - kills}, kills {kills}, {seconds:.1f} s")
+    print(f"succeeded {sum(job.state == 'succeeded' for job in jobs)}, ", end="")
+    print(f"lost {sum(job.state != 'succeeded' for job in jobs)}, ", end="")
+    print(f"ended twice {sum(count > 1 for count in ends.values())}, ", end="")
+    print(f"begun again {sum(job.attempt > 1 for job in jobs)}, ", end="")
+    print(f"lines of errors {sum(line[:1] == [] or line[0] not in words for line in lines)}")
+    for job in jobs:
+        if job.state != "succeeded":
+            takers = [one for one in workers if any(line[:2] == ["takes", str(job.id)] for line in one.lines)]
+            killed = sum(one.process.returncode < 0 for one in takers)
+            print(f"job {job.id}: {job.state} in attempt {job.attempt}; {killed} who took it were killed")
+    if not kills:
+        turns = [[int(line[3]) for line in worker.lines if line[0] == "takes"] for worker in workers]
+        print(f"workers that saw priorities rise: {sum(t != sorted(t, reverse=True) for t in turns)}")
+    for word, name in (("takes", "claim"), ("renews", "renewal")):
+        ms = [float(line[-1]) for line in lines if line[0] == word]
+        p50, p99, most = np.percentile(ms, [50, 99, 100])
+        print(f"{name}: {len(ms)}, median {p50:.1f} ms, 99 % {p99:.1f} ms, longest {most:.1f} ms")
+
+
+if __name__ == "__main__":
+    main()
