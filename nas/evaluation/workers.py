@@ -16,9 +16,10 @@ import numpy as np
 
 from nas.errors import JobFailedError
 from nas.evaluation.calls import Attempt, Call, next_attempt
-from nas.evaluation.tasks import EvaluationSetup, Failed, Hits, tasks
+from nas.evaluation.tasks import EvaluationSetup, Failed, tasks
 from predictors.measurement.deadlines import Deadlines
 from search_spaces import Architecture
+from supernet.tasks import Scores
 
 if TYPE_CHECKING:
     from supernet.evaluation.probe import Probing
@@ -109,14 +110,14 @@ class Workers:
 
     def correct(
         self, archs: Sequence[Architecture], split: str, images: slice | None = None
-    ) -> list[Hits | Failed]:
-        """For each architecture, in the given order, which examples it classifies right.
+    ) -> list[Scores | Failed]:
+        """For each architecture, in the given order, what it scores on the examples.
 
         Raises JobFailedError when processes die or hang again and again over whatever they do.
         """
         chosen = range(*(images or slice(None)).indices(self._setup.data_sizes[split]))
         order = sorted(range(len(archs)), key=lambda i: str(archs[i].values))
-        cut = tasks(len(archs), chosen, self._count)
+        cut = tasks(len(archs), chosen, self._count, self._setup.batch)
         calls = [
             Call(
                 "correct",
@@ -127,7 +128,7 @@ class Workers:
             )
             for task in cut
         ]
-        hits = np.empty((len(archs), len(chosen)), dtype=np.bool_)
+        scores: Scores = np.empty((len(archs), len(chosen)), dtype=np.bool_)
         failed: dict[int, Failed] = {}
         for task, outcomes in zip(cut, self._done(calls), strict=True):
             columns = slice(task.start - chosen.start, task.stop - chosen.start)
@@ -135,8 +136,9 @@ class Workers:
                 if isinstance(one, Failed):
                     failed[i] = one
                 else:
-                    hits[i, columns] = one
-        return [failed.get(i, hits[i]) for i in range(len(archs))]
+                    scores = scores.astype(one.dtype, copy=False)  # of the first answer
+                    scores[i, columns] = one
+        return [failed.get(i, scores[i]) for i in range(len(archs))]
 
     def probe(self, archs: Sequence[Architecture]) -> "list[Probing | Failed]":
         """How each network reacts, with the shared weights, to the first PROBED examples of `search`.

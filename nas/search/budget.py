@@ -23,7 +23,7 @@ from safetensors.torch import save
 import supernet
 from nas.config import AnchorsInit, JobConfig, TrainedAnchor
 from nas.datasets import DataSet
-from nas.evaluation import EvaluationSetup, Failed, Hits
+from nas.evaluation import EvaluationSetup, Failed, Scores
 from nas.evaluation.qualities import searched_images
 from nas.evaluation.tasks import BATCH
 from nas.evaluation.worker import EvaluationWorker
@@ -294,7 +294,7 @@ def _paces(run: Run, objectives: Objectives, data: DataSet, setup: EvaluationSet
     workers = min(
         execution.workers, (os.cpu_count() or 1) if execution.engine == "local" else execution.workers
     )
-    per_image = seconds / sum(len(one.hits) for one in raced) / workers
+    per_image = seconds / sum(len(one.scores) for one in raced) / workers
     return _Paces(
         evaluation=seconds / len(raced) / workers,
         report=data.sizes["report"] * per_image,
@@ -310,7 +310,7 @@ class _Here:
 
     def correct(
         self, archs: Sequence[Architecture], split: str, images: slice | None = None
-    ) -> list[Hits | Failed]:
+    ) -> list[Scores | Failed]:
         """See `Evaluator`."""
         wanted = slice(0, self._data.sizes[split]) if images is None else images
         borders = [*range(wanted.start, wanted.stop, BATCH), wanted.stop]

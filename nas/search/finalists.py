@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from nas.datasets import DataSet
 from nas.errors import JobFailedError
-from nas.evaluation import Evaluator, Failed, Hits
+from nas.evaluation import Evaluator, Failed, Scores
 from nas.evaluation.qualities import Evaluate, Qualities, baseline, evaluating
 from nas.job_run import Run, subnet_row
 from nas.measuring.subnets import build_device, measure
@@ -135,7 +135,7 @@ def show_more(
             if longer.quality is None:
                 failed.add(one.subnet.key)
             else:
-                hits[one.subnet.key] = longer.hits
+                hits[one.subnet.key] = longer.scores
                 rows.append(_improved(objectives, one, longer.quality))
         run.store.replace_evaluations(run.lease, rows, hits)
 
@@ -221,7 +221,7 @@ def _warn_of_broken_limits(run: Run, name: str, measured: Mapping[Architecture, 
                 run.warn(f"Subnet {arch.key} was measured with {latency_ms:.4g} ms and breaks {limit}.")
 
 
-def _least_seen(chosen: Sequence[Evaluation], hits: Mapping[str, Hits], images: int) -> list[Evaluation]:
+def _least_seen(chosen: Sequence[Evaluation], hits: Mapping[str, Scores], images: int) -> list[Evaluation]:
     """Those of the chosen that have seen least images, if not all of them; in their order."""
     seen = [len(hits.get(one.subnet.key, ())) or images for one in chosen]
     least = min(seen, default=images)

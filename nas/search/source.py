@@ -7,7 +7,7 @@ import numpy as np
 
 from nas.config import JobConfig
 from nas.errors import JobFailedError
-from nas.evaluation import Hits
+from nas.evaluation import Scores
 from nas.job_run import Run, check_finished, subnet_row
 from nas.proposals.problem import SearchProblem
 from nas.search.confirmation import with_intervals
@@ -86,7 +86,7 @@ def _take_over(
     run: Run,
     objectives: Objectives,
     rows: Sequence[Evaluation],
-    kept: dict[str, Hits],
+    kept: dict[str, Scores],
     *,
     position: int,
 ) -> None:

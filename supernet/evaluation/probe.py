@@ -35,25 +35,27 @@ class Probing:
     reactions: dict[str, Reaction]
 
 
-def probe(supernet: Supernet, arch: Architecture, x: Tensor, labels: Tensor) -> Probing:
-    """Runs the architecture with inherited weights on x with labels (B,), and once without each stage.
+def probe(
+    supernet: Supernet, arch: Architecture, x: Tensor, targets: Tensor, *, task: tasks.Task | None = None
+) -> Probing:
+    """Runs the architecture with inherited weights on x with its targets, and once without each stage.
 
     What stands before a stage that is left out is not computed again.
     """
-    task, module = tasks.get(), supernet.eval().extract(arch)
+    task, module = task or tasks.get(), supernet.eval().extract(arch)
     stages: list[tuple[str, Stage]] = list(module.stages())  # type: ignore[operator]
     with torch.inference_mode():
         inputs = [x]
         for _, stage in stages:
             inputs.append(stage(inputs[-1]))
-        loss = task.loss(inputs[-1], labels).item()
+        loss = task.loss(inputs[-1], targets).item()
         reactions = {}
         for i, (name, _) in enumerate(stages):
             before, after = inputs[i], inputs[i + 1]
             bypass = None
             if before.shape == after.shape and i + 1 < len(stages):
                 rest = [stage for _, stage in stages[i + 1 :]]
-                bypass = task.loss(_through(before, rest), labels).item() - loss
+                bypass = task.loss(_through(before, rest), targets).item() - loss
             reactions[name] = Reaction(after.square().mean().sqrt().item(), effective_rank(after), bypass)
     return Probing(loss, reactions)
 

@@ -10,7 +10,9 @@ from search_spaces.bounds import DEEPEST, LARGEST_BYTES, MOST, MOST_STITCHES
 from search_spaces.errors import UsageError
 from search_spaces.shapes.stitches import window_cuts
 
-SECONDS = 60.0  # of CPU on a busy machine; most take milliseconds, and what was refused too late took for ever
+SECONDS = (
+    60.0  # of CPU on a busy machine; most take milliseconds, and what was refused too late took for ever
+)
 VIT = {"embed_dim": 64, "depth": 4, "num_heads": 4}
 SWIN = {"kind": "swin", "embed_dim": 96, "depths": [2, 2, 6, 2], "num_heads": [3, 6, 12, 24]}
 MANY = list(range(1, DEEPEST + 1))
