@@ -326,8 +326,8 @@ def _qualities(best: dict[str, Any] | None, baseline: dict[str, Any] | None) -> 
             words.append(f"{best['weights']} (inherited {before})")
         pairs["best"] = f"{best['subnet']}: {', '.join(words)}, on the report split"
     if baseline is not None and "chance" not in baseline:
-        told = baseline.get("bits_per_byte")
-        pairs["baseline"] = f"knowing how often each token comes: {told:.3f} bits per byte" if told else None
+        bits = baseline["bits_per_byte"]
+        pairs["baseline"] = f"knowing how often each token comes: {bits:.3f} bits per byte"
     elif baseline is not None:
         chance = f"chance {100 * baseline['chance']:.1f} % ({baseline['classes']} classes)"
         share = baseline.get("majority")

@@ -48,7 +48,7 @@ def build(*, context: int = 256, split_seed: int = 0, documents: int | None = No
         context=context,
         split_seed=split_seed,
         shares=[SHARE, SHARE],
-        told=f"Python {version}",
+        version=f"Python {version}",
     )
     data.facts |= {"origin": f"documentation of Python {version}"}
     return data

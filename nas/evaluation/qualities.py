@@ -33,8 +33,8 @@ def sizes_of(data: DataSet, split: str, metric: str) -> Tensor | None:
 
 def searched_images(run: Run, data: DataSet) -> Images:
     """The examples that the job's search looks at."""
-    metric, there = run.config.quality, data.sizes["search"]
-    count = min(run.config.search.images or there, there)
+    metric, examples = run.config.quality, data.sizes["search"]
+    count = min(run.config.search.images or examples, examples)
     classes, sizes = classes_of(data, "search", metric), sizes_of(data, "search", metric)
     return Images(
         count,
@@ -65,10 +65,10 @@ def qualities(
 
 def qualities_of(scores: Tensor, data: DataSet, split: str) -> Qualities:
     """All qualities, by their names, of who has these scores on all examples of a split: (N,)."""
-    return {kind.name: told(kind.name, scores, data, split) for kind in task_of(data).qualities}
+    return {kind.name: one_quality(kind.name, scores, data, split) for kind in task_of(data).qualities}
 
 
-def told(metric: str, scores: Tensor, data: DataSet, split: str) -> Quality:
+def one_quality(metric: str, scores: Tensor, data: DataSet, split: str) -> Quality:
     """One quality of who has these scores on all examples of a split: (N,)."""
     return quality_of(
         kind_of(metric),

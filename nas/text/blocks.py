@@ -161,9 +161,9 @@ class TextBlocks:
         context: int,
         split_seed: int,
         shares: Sequence[float],
-        told: str = "",
+        version: str = "",
     ) -> None:
-        """told: what else the digest is of.  Raises UsageError for too little text."""
+        """version: of the source, of which the digest is, too.  Raises UsageError for too little text."""
         self.name, self.input_shape, self.num_classes = name, (context,), tokenizer.vocabulary
         parts = split_documents(documents, seed=split_seed, shares=shares)
         self._blocks: dict[str, Blocks] = {}
@@ -182,7 +182,7 @@ class TextBlocks:
             order = torch.randperm(len(blocks.inputs), generator=generator)
             self._blocks[split] = blocks.ordered(order)
         self.sizes = {split: len(self._blocks[split].inputs) for split in ("train", "search", "report")}
-        self.digest = _digest(self._blocks, told)
+        self.digest = _digest(self._blocks, version)
         self.facts: dict[str, Any] = {
             "documents": {split: len(parts[split]) for split in self.sizes},
             "bytes": {split: int(self._blocks[split].bytes.sum()) for split in self.sizes},
@@ -218,8 +218,8 @@ class TextBlocks:
         return {"tokens": self._blocks[split].tokens, "bytes": self._blocks[split].bytes}
 
 
-def _digest(blocks: dict[str, Blocks], told: str) -> str:
-    whole = hashlib.sha256(told.encode())
+def _digest(blocks: dict[str, Blocks], version: str) -> str:
+    whole = hashlib.sha256(version.encode())
     for split in SPLITS:
         one = blocks[split]
         for part in (one.inputs, one.targets, one.bytes, one.sources):

@@ -20,7 +20,7 @@ from nas import checkpoints
 from nas.artifacts import damage, verified
 from nas.config import JobConfig
 from nas.datasets import DataSet, task_of
-from nas.evaluation.qualities import told
+from nas.evaluation.qualities import one_quality
 from nas.evaluation.tasks import batch_of
 from nas.job_run import Run, subnet_row_of
 from nas.limits import ACCURACY, kind_of
@@ -292,7 +292,7 @@ def trained_alone(run: Run, net: Supernet, arch: Architecture, file: Artifact) -
 
 def quality_of(alone: Alone, data: DataSet, split: str, *, metric: str = ACCURACY) -> Quality:
     """A quality of its only architecture on all of a split."""
-    return told(metric, scores_of(alone, data, split), data, split)
+    return one_quality(metric, scores_of(alone, data, split), data, split)
 
 
 def scores_of(alone: Alone, data: DataSet, split: str) -> Tensor:
