@@ -41,7 +41,7 @@ from nas.store import Evaluation, Store
 from nas.training.supernets import strategy
 from search_spaces import Architecture, SearchSpace
 from search_spaces.space import Codes
-from supernet.evaluation.scores import correct
+from supernet.evaluation.scores import scored
 from supernet.evaluation.standard_errors import MeanErrors
 from supernet.training.trainer import Training
 
@@ -72,7 +72,7 @@ class Table:
     hits: dict[str, Scores]
     seen: int = 0
 
-    def correct(self, archs: Sequence[Architecture], split: str, images: slice | None = None) -> list[Scores]:
+    def scored(self, archs: Sequence[Architecture], split: str, images: slice | None = None) -> list[Scores]:
         found = self.hits[split][[self.places[arch] for arch in archs], images or slice(None)]
         self.seen += found.size
         return list(found)
@@ -94,7 +94,7 @@ def tabulated(config: JobConfig, data: DataSet, space: SearchSpace, file: Path |
     order = sorted(archs, key=lambda arch: str(arch.values))
     hits = {}
     for split in SPLITS:
-        found = correct(net, order, data.batches(split, BATCH))
+        found = scored(net, order, data.batches(split, BATCH))
         hits[split] = np.array([found[arch].numpy() for arch in archs])
     if file is not None:
         packed = {split: np.packbits(found, axis=1) for split, found in hits.items()}
@@ -139,7 +139,7 @@ def searched(config: JobConfig, data: DataSet, objectives: Objectives, table: Ta
         stage = store.stage(job, "search")
     share = table.seen / (len(rows) * data.sizes["search"])
     archs = [objectives.space.architecture(row.subnet.architecture) for row in finalists]
-    values, hits = values_of(objectives, finalists), np.array(table.correct(archs, "report"))
+    values, hits = values_of(objectives, finalists), np.array(table.scored(archs, "report"))
     values[:, 0] = hits.mean(axis=1)
     told = stage.result if stage is not None and stage.result is not None else {}
     hoped = objectives.hypervolume(believed(objectives, rows))

@@ -31,7 +31,7 @@ from search_spaces import Architecture, SearchSpace
 from search_spaces.errors import UsageError
 from search_spaces.registry import load, names
 from supernet import tasks
-from supernet.evaluation.scores import correct, quality_of
+from supernet.evaluation.scores import quality_of, scored
 from supernet.nested import Nested
 from supernet.plain.layers import Network
 from supernet.pretrained.subnet_folders import load_folder, network_classes
@@ -237,7 +237,7 @@ def test_evaluation_with_shared_prefixes_equals_one_by_one(running) -> None:
         with torch.no_grad():
             labels = running(x, running.space.largest).argmax(dim=-1)
         batches.append((x, labels))
-    together = correct(running, archs, batches)
+    together = scored(running, archs, batches)
     assert set(together) == set(archs)
     assert together[running.space.largest].all()
     for arch in archs:

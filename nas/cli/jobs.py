@@ -338,7 +338,7 @@ def _qualities(best: dict[str, Any] | None, baseline: dict[str, Any] | None) -> 
 
 
 def _reproduced(reproducibility: dict[str, Any] | None) -> dict[str, str]:
-    """How far the search split ranks subnets, and how well their predictor does on images it has not seen."""
+    """How far the search split ranks subnets, and how their predictor does on examples it has not seen."""
     if not reproducibility:
         return {} if reproducibility is None else {"ranking": "not known: too few subnets saw all examples"}
     from nas.results.agreement import Agreement

@@ -35,7 +35,7 @@ __all__ = ["EvaluationPool", "EvaluationSetup", "Evaluator", "Failed", "Scores",
 class Evaluator(Protocol):
     """Who evaluates subnets with the shared weights; the answers depend on nothing but the arguments."""
 
-    def correct(
+    def scored(
         self, archs: Sequence[Architecture], split: str, images: slice | None = None
     ) -> list[Scores | Failed]:
         """For each architecture what it scores on the split's examples, or on these of them."""

@@ -18,7 +18,7 @@ Floats = NDArray[np.float64]
 Errors = Callable[[int], MeanErrors]
 
 
-class Images:
+class Examples:
     """All `count` examples that a quality is told of: what each counts, how sure means over the first are.
 
     sources: ids (count, k) of the items that examples were made from; None: they share none.

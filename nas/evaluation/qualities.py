@@ -8,7 +8,7 @@ from torch import Tensor
 
 from nas.datasets import DataSet, counts_of, targets_of, task_of
 from nas.evaluation import Evaluator, Failed
-from nas.evaluation.estimates import Images
+from nas.evaluation.estimates import Examples
 from nas.job_run import Run
 from nas.limits import kind_of
 from search_spaces import Architecture
@@ -31,12 +31,12 @@ def sizes_of(data: DataSet, split: str, metric: str) -> Tensor | None:
     return counts_of(data, split)[per] if per else None
 
 
-def searched_images(run: Run, data: DataSet) -> Images:
+def searched_examples(run: Run, data: DataSet) -> Examples:
     """The examples that the job's search looks at."""
     metric, examples = run.config.quality, data.sizes["search"]
     count = min(run.config.search.images or examples, examples)
     classes, sizes = classes_of(data, "search", metric), sizes_of(data, "search", metric)
-    return Images(
+    return Examples(
         count,
         data.sources("search"),
         None if classes is None else classes[:count],
@@ -56,7 +56,7 @@ def qualities(
     """All qualities of each architecture on all of the split, by their names; or why it could not be told."""
     if not archs:
         return []
-    answers = evaluator.correct(archs, split)
+    answers = evaluator.scored(archs, split)
     return [
         one if isinstance(one, Failed) else qualities_of(torch.from_numpy(one), data, split)
         for one in answers

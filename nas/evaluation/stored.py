@@ -44,7 +44,7 @@ class StoredFirst:
         self._split = ""
         self._paid = set[str]()
 
-    def correct(
+    def scored(
         self, archs: Sequence[Architecture], split: str, images: slice | None = None
     ) -> list[Scores | Failed]:
         """For each architecture what it scores on the split's examples, or on these of them."""
@@ -56,7 +56,7 @@ class StoredFirst:
         ]
         missing = [arch for arch, answer in zip(archs, answers, strict=True) if answer is None]
         if missing:
-            paid = iter(self._evaluator.correct(missing, split, images))
+            paid = iter(self._evaluator.scored(missing, split, images))
             answers = [next(paid) if answer is None else answer for answer in answers]
             self._paid |= {arch.key for arch in missing}
         whole = [answer for answer in answers if answer is not None]

@@ -17,7 +17,7 @@ from search_spaces import Architecture
 from search_spaces.union import taken_apart
 from supernet.evaluation.prefix_cache import PrefixCache
 from supernet.evaluation.probe import Probing, probe
-from supernet.evaluation.scores import correct
+from supernet.evaluation.scores import scored
 from supernet.evaluation.steps import Steps, shared_steps
 from supernet.tasks import Scores
 from supernet.tasks import get as task_of
@@ -74,12 +74,12 @@ class EvaluationWorker:
                 "Every machine that evaluates needs the same files in the same place.",
             )
 
-    def correct(self, archs: Sequence[Architecture], split: str, examples: slice) -> Scores:
+    def scored(self, archs: Sequence[Architecture], split: str, examples: slice) -> Scores:
         """What each architecture scores on the examples of one batch: (architectures, examples)."""
         rows: dict[int, Scores] = {}
         for name, places in self._by_supernet(archs).items():
             one, member_archs = self._nets[name], [_own(name, archs[i]) for i in places]
-            scores = correct(
+            scores = scored(
                 one.net,
                 member_archs,
                 self._batches(split, examples),

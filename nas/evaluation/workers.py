@@ -108,7 +108,7 @@ class Workers:
         for place, worker in self._workers.items():
             worker.end(at_once=error is not None or place not in self._ready)
 
-    def correct(
+    def scored(
         self, archs: Sequence[Architecture], split: str, images: slice | None = None
     ) -> list[Scores | Failed]:
         """For each architecture, in the given order, what it scores on the examples.
@@ -120,7 +120,7 @@ class Workers:
         cut = tasks(len(archs), chosen, self._count, self._setup.batch)
         calls = [
             Call(
-                "correct",
+                "scored",
                 [archs[i] for i in order[task.first : task.last]],
                 (split, slice(task.start, task.stop)),
                 task.worker,
@@ -143,7 +143,7 @@ class Workers:
     def probe(self, archs: Sequence[Architecture]) -> "list[Probing | Failed]":
         """How each network reacts, with the shared weights, to the first PROBED examples of `search`.
 
-        Raises JobFailedError as `correct` does.
+        Raises JobFailedError as `scored` does.
         """
         borders = [place * len(archs) // self._count for place in range(self._count + 1)]
         calls = [

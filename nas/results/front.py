@@ -1,7 +1,7 @@
 """The Pareto front of one job or of several, read from the store.
 
 Its members are the finalists: chosen on the search split, reported with a quality on the report split and a
-latency measured on the device. Choosing and reporting on different images keeps the reported qualities free
+latency measured on the device. Choosing and reporting on different examples keeps the reported qualities free
 of the winner's luck. That is why the front of one job is not pruned: a member that another one beats on the
 report split is marked. The front of several jobs is pruned, by what it shows of their members.
 """

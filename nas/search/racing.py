@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from nas.datasets import DataSet
 from nas.evaluation import Evaluator, Failed, Scores
-from nas.evaluation.estimates import Images
-from nas.evaluation.qualities import searched_images
+from nas.evaluation.estimates import Examples
+from nas.evaluation.qualities import searched_examples
 from nas.job_run import Run
 from nas.limits import ACCURACY
 from nas.search.objectives import Objectives
@@ -33,14 +33,14 @@ from supernet.evaluation.scores import Quality
 
 Floats = NDArray[np.float64]
 
-PARTS = (16, 8, 4, 2, 1)  # one over the share of the images after each rung
+PARTS = (16, 8, 4, 2, 1)  # one over the share of the examples after each rung
 NONE: Scores = np.zeros(0, dtype=np.bool_)
-FEWEST = 64  # images of the first rung: below, the normal distribution says little about a few disagreements
+FEWEST = 64  # examples of the first rung: the normal distribution says little about a few disagreements
 
 
-def rungs(images: int) -> tuple[int, ...]:
-    """How many images have been seen after each rung of a race; the last: all."""
-    return tuple(seen for seen in (-(-images // part) for part in PARTS) if seen >= min(FEWEST, images))
+def rungs(examples: int) -> tuple[int, ...]:
+    """How many examples have been seen after each rung of a race; the last: all."""
+    return tuple(seen for seen in (-(-examples // part) for part in PARTS) if seen >= min(FEWEST, examples))
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,10 +92,10 @@ class Race:
     `run` shows a batch its first parts, `more` shows the next part to some that were stopped, and `remember`
     takes note of what came of them: of this batch, or of all that an interrupted race has stored.
 
-    seen: images after each rung (`rungs`); a single one evaluates all of a batch on all of it.
+    seen: examples after each rung (`rungs`); a single one evaluates all of a batch on all of it.
     rate: the probability with which a subnet as good as the best that costs no more is taken for clearly
     worse in some rung. (Halving stops others, too, which are not said to be worse.)
-    counted: all images, and what each counts; None: all the same, and they share no source item.
+    counted: all examples, and what each counts; None: all the same, and they share no source item.
     quality: the name under which an evaluation's objectives tell it.
     """
 
@@ -105,19 +105,19 @@ class Race:
         seen: Sequence[int],
         *,
         rate: float,
-        counted: Images | None = None,
+        counted: Examples | None = None,
         quality: str = ACCURACY,
     ) -> None:
         self._evaluator, self._seen, self._quality = evaluator, tuple(seen), quality
-        self._counted = counted or Images(self.images)
+        self._counted = counted or Examples(self.examples)
         self._sign = self._counted.kind.sign
         # Bonferroni: each of the rungs at which a subnet can be stopped has its share of the error.
         self._deviations = -NormalDist().inv_cdf(rate / max(1, len(self._seen) - 1))
-        self._fronts: dict[int, _Rivals] = {}  # by the images that their members have seen at least
-        self._sum, self._whole = np.zeros(self.images), 0
+        self._fronts: dict[int, _Rivals] = {}  # by the examples that their members have seen at least
+        self._sum, self._whole = np.zeros(self.examples), 0
 
     @property
-    def images(self) -> int:
+    def examples(self) -> int:
         """That the whole race is about."""
         return self._seen[-1]
 
@@ -134,17 +134,17 @@ class Race:
             new = _Rivals(np.array([one[:stop] for one, _ in rows]), gains, costs)
             front = self._fronts.get(stop)
             self._fronts[stop] = (new if front is None else front.joined(new)).unbeaten()
-            if stop == self.images:
+            if stop == self.examples:
                 self._sum = self._sum + new.scores.sum(axis=0, dtype=np.float64)
                 self._whole += len(new.scores)
 
     def run(self, archs: Sequence[Architecture], costs: Floats) -> list[Raced]:
         """Evaluates a batch. costs: (batch, costs) as they are known before, all minimised."""
-        scores: Scores = np.zeros((len(archs), self.images), dtype=np.bool_)
+        scores: Scores = np.zeros((len(archs), self.examples), dtype=np.bool_)
         counts = np.zeros(len(archs), dtype=np.int64)
         alive, start, failed = np.arange(len(archs)), 0, dict[int, Raced]()
         for rung, stop in enumerate(self._seen):
-            seen = self._evaluator.correct([archs[i] for i in alive.tolist()], "search", slice(start, stop))
+            seen = self._evaluator.scored([archs[i] for i in alive.tolist()], "search", slice(start, stop))
             part = dict(zip(alive.tolist(), seen, strict=True))
             failed |= {i: Raced(None, NONE, one.reason) for i, one in part.items() if isinstance(one, Failed)}
             counts[list(failed)], alive = 0, np.array([i for i in part if i not in failed], dtype=np.int64)
@@ -153,7 +153,7 @@ class Race:
                     scores = scores.astype(one.dtype, copy=False)  # of the first
                     scores[i, start:stop] = one
             counts[alive], start = stop, stop
-            if stop < self.images and len(alive):
+            if stop < self.examples and len(alive):
                 leads = self._leads(scores[alive, :stop], costs[alive])
                 best = np.argsort(-leads, kind="stable")[: -(-len(archs) // 2 ** (rung + 1))]
                 alive = np.sort(alive[best[leads[best] >= -self._deviations]])
@@ -162,22 +162,22 @@ class Race:
         return self._raced(scores, counts, failed)
 
     def next_stop(self, seen: int) -> int:
-        """How many images those have seen after the next part that have seen so many, but not all."""
-        return next(stop for stop in rungs(self.images) if stop > seen)
+        """How many examples those have seen after the next part that have seen so many, but not all."""
+        return next(stop for stop in rungs(self.examples) if stop > seen)
 
     def more(self, archs: Sequence[Architecture], scores: Sequence[Scores]) -> list[Raced]:
-        """Shows the next part to subnets whose scores on equally many first images are known.
+        """Shows the next part to subnets whose scores on equally many first examples are known.
 
-        Those that have now seen all images count with those before them; no front is raced against.
+        Those that have now seen all examples count with those before them; no front is raced against.
         """
         start = len(scores[0])
-        seen = self._evaluator.correct(archs, "search", slice(start, self.next_stop(start)))
+        seen = self._evaluator.scored(archs, "search", slice(start, self.next_stop(start)))
         longer: list[Scores | Failed] = [
             part if isinstance(part, Failed) else np.concatenate([first, part])
             for first, part in zip(scores, seen, strict=True)
         ]
-        whole = [one for one in longer if not isinstance(one, Failed) and len(one) == self.images]
-        self._sum, self._whole = self._sum + sum(whole, np.zeros(self.images)), self._whole + len(whole)
+        whole = [one for one in longer if not isinstance(one, Failed) and len(one) == self.examples]
+        self._sum, self._whole = self._sum + sum(whole, np.zeros(self.examples)), self._whole + len(whole)
         return [
             Raced(None, NONE, one.reason)
             if isinstance(one, Failed)
@@ -210,7 +210,7 @@ class Race:
         return ease
 
     def _raced(self, scores: Scores, counts: NDArray[np.int64], failed: Mapping[int, Raced]) -> list[Raced]:
-        whole = scores[counts == self.images]
+        whole = scores[counts == self.examples]
         ease = (self._sum + whole.sum(axis=0, dtype=np.float64)) / max(self._whole + len(whole), 1)
         raced = dict(failed)
         for count in self._seen:
@@ -226,9 +226,9 @@ def race_of(
     """The race of a job, as it stands after the stored evaluations.
 
     Without `search.racing`, and where it is not kept what all subnets so far have scored, each sees all
-    images at once.
+    examples at once.
     """
-    config, counted = run.config, searched_images(run, data)
+    config, counted = run.config, searched_examples(run, data)
     hits, good = run.store.hits(run.lease.job, "search"), [e for e in stored if e.state == "ok"]
     with_hits = [e for e in good if e.subnet.key in hits]
     races = len(with_hits) == len(good) and config.quality in config.objectives

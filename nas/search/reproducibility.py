@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nas.datasets import DataSet
 from nas.evaluation import Scores
-from nas.evaluation.estimates import Images
+from nas.evaluation.estimates import Examples
 from nas.evaluation.qualities import classes_of, sizes_of
 from nas.job_run import Run
 from nas.limits import kind_of
@@ -24,8 +24,8 @@ from supernet.tasks import QualityKind
 Floats = NDArray[np.float64]
 
 FOLDS = 5
-FEWEST = 10  # subnets that have seen all images
-FEWEST_IMAGES = 16  # of a half
+FEWEST = 10  # subnets that have seen all examples
+FEWEST_EXAMPLES = 16  # of a half
 
 
 def reproducibility(run: Run, space: SearchSpace, data: DataSet) -> dict[str, Any]:
@@ -39,12 +39,12 @@ def reproducibility(run: Run, space: SearchSpace, data: DataSet) -> dict[str, An
     rows = [e for e in run.store.evaluations(run.lease.job, "search") if e.state == "ok"]
     rows = [e for e in rows if e.subnet.key in kept]
     hits = [kept[e.subnet.key] for e in rows]
-    images = max(map(len, hits), default=0)
-    if sum(len(seen) == images for seen in hits) < FEWEST:
+    examples = max(map(len, hits), default=0)
+    if sum(len(seen) == examples for seen in hits) < FEWEST:
         return {}
     metric = run.config.quality
     sources, classes, sizes = (
-        None if one is None else one[:images]
+        None if one is None else one[:examples]
         for one in (
             data.sources("search"),
             classes_of(data, "search", metric),
@@ -67,14 +67,14 @@ def scores(
 ) -> dict[str, Any]:
     """As `reproducibility`, of subnets (codes (n, choices)) with their scores on the first examples.
 
-    sources, classes, sizes, kind: as of `Images`.
+    sources, classes, sizes, kind: as of `Examples`.
     """
-    images = max(map(len, hits))
-    first, second = halves(images, sources)
-    if min(first.sum(), second.sum()) < FEWEST_IMAGES:
+    examples = max(map(len, hits))
+    first, second = halves(examples, sources)
+    if min(first.sum(), second.sum()) < FEWEST_EXAMPLES:
         return {}
-    whole = np.array([len(seen) == images for seen in hits])
-    table = np.array([seen for seen in hits if len(seen) == images])
+    whole = np.array([len(seen) == examples for seen in hits])
+    table = np.array([seen for seen in hits if len(seen) == examples])
     of_first, of_second = (_part(half, sources, classes, sizes, kind) for half in (first, second))
     ours, others = (part.means(table[:, half]) for part, half in ((of_first, first), (of_second, second)))
     result: dict[str, Any] = {"images": [int(first.sum()), int(second.sum())]}
@@ -87,10 +87,10 @@ def scores(
     return result | {"predictor": score and score.to_dict()}
 
 
-def halves(images: int, sources: Tensor | None) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+def halves(examples: int, sources: Tensor | None) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Two sets of examples that share no source item; those whose items are in both sets are in neither."""
     if sources is None:
-        even = np.arange(images) % 2 == 0
+        even = np.arange(examples) % 2 == 0
         return even, ~even
     _, places = sources.unique(return_inverse=True)
     odd = (places % 2 == 1).numpy()
@@ -103,17 +103,17 @@ def _part(
     classes: Tensor | None,
     sizes: Tensor | None,
     kind: QualityKind | None,
-) -> Images:
+) -> Examples:
     of_half = torch.from_numpy(half)
     ids, labels, parts = (None if one is None else one[of_half] for one in (sources, classes, sizes))
-    return Images(int(half.sum()), ids, labels, sizes=parts, kind=kind)
+    return Examples(int(half.sum()), ids, labels, sizes=parts, kind=kind)
 
 
 def _labels(
-    hits: Sequence[Scores], half: NDArray[np.bool_], ease: Floats, images: Images
+    hits: Sequence[Scores], half: NDArray[np.bool_], ease: Floats, examples: Examples
 ) -> tuple[Floats, Floats]:
     """Qualities on the examples of a half and their standard errors, (n,) each."""
-    of_each = [images.qualities(seen[half[: len(seen)]][None], ease)[0] for seen in hits]
+    of_each = [examples.qualities(seen[half[: len(seen)]][None], ease)[0] for seen in hits]
     return np.array([q.value for q in of_each]), np.array([q.stderr for q in of_each])
 
 

@@ -119,6 +119,11 @@ def _check_task(config: JobConfig, data: DataSet) -> None:
         able = [name for name in names(SPACES) if family_task(name) == task]
         hint = f"Families for {task}: {', '.join(able)}." if able else f"A data set for {other} fits it."
         raise UsageError(f"Family '{family}' is for {other}, and data set '{data.name}' is for {task}.", hint)
+    if config.baselines and task != tasks.TASK:
+        raise UsageError(
+            f"Data set '{data.name}' is for {task}, and baselines are classifiers of images.",
+            "Leave them out.",
+        )
     if config.supernet.use is None and (problem := task_of(data).problem(config.train)):
         raise UsageError(f"Data set '{data.name}' is for {task}: {problem}")
 

@@ -30,7 +30,7 @@ from nas.training.fit import Fit, device_of, fit, stored_weights
 from nas.training.supernets import finished, teacher_of
 from search_spaces import Architecture
 from search_spaces.union import joined
-from supernet.evaluation.scores import Quality, correct
+from supernet.evaluation.scores import Quality, scored
 from supernet.supernet import Supernet
 from supernet.training.alone import Alone, from_scratch, inherited
 from supernet.training.recipe import Recipe
@@ -303,7 +303,7 @@ def scores_of(alone: Alone, data: DataSet, split: str) -> Tensor:
         return ((x.to(device), y.to(device)) for x, y in data.batches(split, batch_of(data)))
 
     arch = alone.space.largest
-    return correct(alone, [arch], batches(), task=task_of(data))[arch].cpu()
+    return scored(alone, [arch], batches(), task=task_of(data))[arch].cpu()
 
 
 def use_threads(config: JobConfig) -> None:

@@ -17,7 +17,7 @@ Stage = Callable[[Tensor], Tensor]
 class Reaction:
     """What one stage of a forward pass does to a batch.
 
-    rms: root mean square of its output.  rank: effective rank of its output's tokens, averaged over images.
+    rms: root mean square of its output.  rank: effective rank of its output's tokens, averaged over examples.
     bypass: how much the loss rises when the stage is left out; None where its output has another shape than
     its input, so that it cannot be.
     """
@@ -67,7 +67,7 @@ def _through(x: Tensor, stages: Sequence[Stage]) -> Tensor:
 
 
 def effective_rank(x: Tensor) -> float:
-    """The exponential of the entropy of the singular values of an image's tokens, averaged over images.
+    """The exponential of the entropy of the singular values of an example's tokens, averaged over examples.
 
     Source: Roy and Vetterli, "The effective rank" (2007).
     """

@@ -27,7 +27,7 @@ class Quality:
     count: int
 
 
-def correct(
+def scored(
     supernet: Supernet,
     archs: Sequence[Architecture],
     batches: Iterable[tuple[Tensor, Tensor]],

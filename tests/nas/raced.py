@@ -44,7 +44,7 @@ class Looked:
         self.hits, self.asked, self._stop = hits, [], stop  # type: ignore[var-annotated]
         self._places = {arch: i for i, arch in enumerate(ARCHS)}
 
-    def correct(self, archs: Sequence[Any], split: str, images: slice | None = None) -> list[Scores]:
+    def scored(self, archs: Sequence[Any], split: str, images: slice | None = None) -> list[Scores]:
         assert split == "search"
         assert images is not None
         if len(self.asked) == self._stop:

@@ -240,11 +240,11 @@ def test_prefixes_and_siblings_change_no_score_of_text() -> None:
     space = search_spaces.get(FAMILY, context=32, vocabulary=256)
     net, data = supernet.build(space, seed=3), datasets.build(**DATA)
     from supernet.evaluation.prefix_cache import PrefixCache  # noqa: PLC0415
-    from supernet.evaluation.scores import correct  # noqa: PLC0415
+    from supernet.evaluation.scores import scored  # noqa: PLC0415
 
     archs, task = space.decode(space.all_codes()), tasks.get("language")
     batches = list(data.batches("search", 64))
-    together = correct(net, archs, batches, task=task)
+    together = scored(net, archs, batches, task=task)
     for arch in archs[::5]:
         module = net.extract(arch)
         with torch.no_grad():
@@ -252,9 +252,9 @@ def test_prefixes_and_siblings_change_no_score_of_text() -> None:
         assert torch.equal(together[arch], alone)
     ids = list(range(len(batches)))
     for _ in range(2):
-        cached = correct(net, archs, batches, task=task, cache=PrefixCache(2**22), ids=ids)
+        cached = scored(net, archs, batches, task=task, cache=PrefixCache(2**22), ids=ids)
         assert all(torch.equal(cached[arch], together[arch]) for arch in archs)
-    siblings = correct(net, archs, batches, task=task, siblings=True)
+    siblings = scored(net, archs, batches, task=task, siblings=True)
     for arch in archs:
         torch.testing.assert_close(siblings[arch], together[arch], rtol=1e-5, atol=2e-3)
 

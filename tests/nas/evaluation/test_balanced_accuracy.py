@@ -16,7 +16,7 @@ from sklearn.metrics import balanced_accuracy_score
 import nas
 from nas import datasets
 from nas.config import JobConfig, checked_config, merged
-from nas.evaluation.estimates import Images
+from nas.evaluation.estimates import Examples
 from nas.evaluation.qualities import baseline
 from nas.results import frames
 from nas.results.front import front
@@ -70,11 +70,11 @@ def test_what_a_part_of_the_images_tells_is_right_on_average() -> None:
     estimates = []
     for seed in range(200):
         order = np.random.default_rng(seed).permutation(4000)
-        counted = Images(4000, classes=torch.from_numpy(labels[order]))
+        counted = Examples(4000, classes=torch.from_numpy(labels[order]))
         estimates += counted.qualities(hits[order][None, :500], hits[order].astype(np.float64))
     assert np.mean([one.value for one in estimates]) == pytest.approx(whole.value, abs=0.003)
     told_alone = [
-        Images(4000, classes=torch.from_numpy(labels[order])).qualities(
+        Examples(4000, classes=torch.from_numpy(labels[order])).qualities(
             hits[order][None, :500], np.zeros(4000)
         )
         for order in (np.random.default_rng(seed).permutation(4000) for seed in range(200))
@@ -104,7 +104,7 @@ def two_kinds() -> np.ndarray:
 def test_a_race_keeps_those_that_are_best_in_its_quality(metric: str) -> None:
     hits, classes = two_kinds(), LABELS if metric == "balanced_accuracy" else None
     pool = Looked(hits)
-    race = Race(pool, rungs(IMAGES), rate=0.1, counted=Images(IMAGES, None, classes), quality=metric)
+    race = Race(pool, rungs(IMAGES), rate=0.1, counted=Examples(IMAGES, None, classes), quality=metric)
     places = [*range(8), *range(len(ARCHS) - 8, len(ARCHS))]
     raced = race.run(places, np.zeros((16, 1)))  # type: ignore[arg-type]
     whole = {place for place, one in zip(places, raced, strict=True) if len(one.scores) == IMAGES}

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from nas.errors import StoreError
-from nas.evaluation.estimates import Images
+from nas.evaluation.estimates import Examples
 from nas.limits import kind_of
 from nas.search.racing import Race, rungs
 from nas.store.results import packed, unpacked
@@ -54,7 +54,7 @@ def test_a_quality_is_the_ratio_of_sums_and_its_error_that_of_a_ratio() -> None:
 
 def test_examples_say_what_the_quality_of_all_is() -> None:
     scores, sizes, documents = made()
-    counted = Images(BLOCKS, documents, sizes=sizes, kind=KIND)
+    counted = Examples(BLOCKS, documents, sizes=sizes, kind=KIND)
     (whole,) = counted.qualities(scores[:1], np.zeros(BLOCKS))
     told = quality_of(KIND, torch.from_numpy(scores[0]), sources=documents, counts={"bytes": sizes})
     assert whole.value == pytest.approx(told.value, rel=1e-12)
@@ -66,7 +66,7 @@ def test_a_part_with_the_ease_of_others_tells_nearly_what_all_would() -> None:
     errors, alone = [], []
     for seed in range(30):
         scores, sizes, documents = made(seed)
-        counted = Images(BLOCKS, documents, sizes=sizes, kind=KIND)
+        counted = Examples(BLOCKS, documents, sizes=sizes, kind=KIND)
         ease = scores[4:].mean(axis=0, dtype=np.float64)
         (part,) = counted.qualities(scores[:1, :64], ease)
         (blind,) = counted.qualities(scores[:1, :64], np.zeros(BLOCKS))
@@ -80,7 +80,7 @@ def test_a_part_with_the_ease_of_others_tells_nearly_what_all_would() -> None:
 
 def test_leads_are_the_paired_differences_themselves() -> None:
     scores, sizes, documents = made()
-    counted = Images(BLOCKS, documents, sizes=sizes, kind=KIND)
+    counted = Examples(BLOCKS, documents, sizes=sizes, kind=KIND)
     ahead, error = counted.leads(scores[:1, :128], scores[5:6, :128])
     difference = (scores[5, :128].astype(np.float64) - scores[0, :128]) / math.log(2)
     bytes_seen = sizes[:128].double().numpy()
@@ -99,7 +99,7 @@ class Table:
     def __init__(self, scores: np.ndarray) -> None:
         self.scores, self.seen = scores, 0
 
-    def correct(self, archs, split, images=None):  # type: ignore[no-untyped-def]
+    def scored(self, archs, split, images=None):  # type: ignore[no-untyped-def]
         part = self.scores[[arch["number"] for arch in archs], images or slice(None)]
         self.seen += part.size
         return list(part)
@@ -108,7 +108,7 @@ class Table:
 def test_a_race_keeps_those_of_the_least_loss() -> None:
     scores, sizes, documents = made()
     table = Table(scores)
-    counted = Images(BLOCKS, documents, sizes=sizes, kind=KIND)
+    counted = Examples(BLOCKS, documents, sizes=sizes, kind=KIND)
     race = Race(table, rungs(BLOCKS), rate=0.05, counted=counted, quality=KIND.name)  # type: ignore[arg-type]
     costs = np.ones((SUBNETS, 1))
     raced = race.run(ARCHS, costs)
@@ -128,7 +128,7 @@ def test_a_race_keeps_those_of_the_least_loss() -> None:
 def test_equal_networks_are_as_good_as_each_other() -> None:
     scores, sizes, documents = made()
     same = np.repeat(scores[:1], 4, axis=0)
-    counted = Images(BLOCKS, documents, sizes=sizes, kind=KIND)
+    counted = Examples(BLOCKS, documents, sizes=sizes, kind=KIND)
     race = Race(Table(same), rungs(BLOCKS), rate=0.05, counted=counted, quality=KIND.name)  # type: ignore[arg-type]
     raced = race.run(ARCHS[:4], np.ones((4, 1)))
     assert any(len(one.scores) == BLOCKS for one in raced)

@@ -157,8 +157,8 @@ class Poisoned(Looked):
 
     poison = frozenset({5, 17, 30})
 
-    def correct(self, archs: Sequence[Any], split: str, images: slice | None = None) -> list[Any]:
-        found: list[Any] = super().correct(archs, split, images)
+    def scored(self, archs: Sequence[Any], split: str, images: slice | None = None) -> list[Any]:
+        found: list[Any] = super().scored(archs, split, images)
         rows, part = self.asked[-1]
         late = [row in self.poison and part.start >= 64 * (row % 2) for row in rows]
         return [Failed("it hung") if bad else one for one, bad in zip(found, late, strict=True)]
