@@ -19,6 +19,7 @@ from nas.config import checked_config
 from nas.limits import Limit
 from nas.results import frames
 from nas.results.cautions import cautions
+from nas.spaces.job_space import data_sizes, family_task
 from nas.store import Store
 from search_spaces.errors import UsageError
 from supernet import tasks
@@ -49,6 +50,7 @@ def told(capsys: pytest.CaptureFixture[str], url: str, *words: str) -> str:
     return capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_front_is_of_bits_per_byte_which_are_minimised(done: tuple[str, nas.JobHandle]) -> None:
     _, job = done
     front = job.front()
@@ -66,6 +68,7 @@ def test_the_front_is_of_bits_per_byte_which_are_minimised(done: tuple[str, nas.
     assert 0 < (front.hypervolume or 0) < 1
 
 
+@pytest.mark.slow
 def test_qualities_are_those_of_the_extracted_networks(done: tuple[str, nas.JobHandle]) -> None:
     _, job = done
     data = datasets.build(JOB["data"]["name"], **{k: v for k, v in JOB["data"].items() if k != "name"})
@@ -85,6 +88,7 @@ def test_qualities_are_those_of_the_extracted_networks(done: tuple[str, nas.JobH
     assert told_of["bits_per_byte"].value == pytest.approx(float(ratio), rel=1e-12)
 
 
+@pytest.mark.slow
 def test_the_verbs_tell_it_in_its_unit(
     done: tuple[str, nas.JobHandle], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -115,6 +119,7 @@ def test_the_verbs_tell_it_in_its_unit(
     assert not capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_wider_ffn_is_explained_as_better_where_it_takes_fewer_bits(
     done: tuple[str, nas.JobHandle],
 ) -> None:
@@ -128,6 +133,7 @@ def test_a_wider_ffn_is_explained_as_better_where_it_takes_fewer_bits(
     assert explained.best is None or (explained.best.quality or 0) < 0
 
 
+@pytest.mark.slow
 def test_the_same_question_finds_what_was_paid_for(done: tuple[str, nas.JobHandle]) -> None:
     url, job = done
     again = nas.run(JOB | {"name": "again"}, store=url)
@@ -135,6 +141,7 @@ def test_the_same_question_finds_what_was_paid_for(done: tuple[str, nas.JobHandl
     assert [m.quality for m in again.front().members] == [m.quality for m in job.front().members]
 
 
+@pytest.mark.slow
 def test_stored_scores_are_exact_and_make_the_stored_quality(done: tuple[str, nas.JobHandle]) -> None:
     _, job = done
     data = datasets.build(JOB["data"]["name"], **{k: v for k, v in JOB["data"].items() if k != "name"})
@@ -150,6 +157,7 @@ def test_stored_scores_are_exact_and_make_the_stored_quality(done: tuple[str, na
         assert rows[key].value == pytest.approx(told_value, rel=1e-12)
 
 
+@pytest.mark.slow
 def test_figures_and_frames_follow_the_direction(done: tuple[str, nas.JobHandle]) -> None:
     _, job = done
     from dashboards.figures.front import front_figure, front_rows  # noqa: PLC0415
@@ -203,6 +211,7 @@ def test_what_has_learned_nothing_is_told(tmp_path: Path) -> None:
         ({"train": {"patch_mixup": True}}, "Data set 'python_docs' is for language: train.patch_mixup mixes"),
         ({"train": {"label_smoothing": 0.1}}, "train.label_smoothing makes losses of text"),
         ({"train": {"teacher": {"timm": "vit_tiny_patch16_224"}}}, "train.teacher names a classifier"),
+        ({"baselines": [{"timm": "vit_tiny_patch16_224"}]}, "for language, and baselines are classifiers"),
         (
             {"supernet": None, "supernets": [{"family": FAMILY}, {"family": "matformer"}]},
             "Family 'matformer' is for classification, and data set 'python_docs' is for language",
@@ -215,6 +224,12 @@ def test_what_is_of_another_task_is_refused_in_a_sentence(changed: dict[str, Any
     with pytest.raises(UsageError) as caught:
         jobs.check(config)
     assert message in caught.value.message
+
+
+def test_the_task_of_a_family_is_that_of_the_sizes_it_takes() -> None:
+    assert family_task(FAMILY) == "language"
+    assert {family_task(name) for name in ("matformer", "stitching", "vit_resnas")} == {"classification"}
+    assert data_sizes(datasets.build(**DATA)) == {"context": 32, "vocabulary": 256}
 
 
 def test_a_job_file_on_text_asks_for_bits_per_byte() -> None:
@@ -259,6 +274,7 @@ def test_prefixes_and_siblings_change_no_score_of_text() -> None:
         torch.testing.assert_close(siblings[arch], together[arch], rtol=1e-5, atol=2e-3)
 
 
+@pytest.mark.slow
 def test_a_store_of_a_job_on_text_opens_read_only(done: tuple[str, nas.JobHandle]) -> None:
     with Store.open(done[0], read_only=True) as store:
         assert store.job("tiny-language").state == "succeeded"
