@@ -3,8 +3,8 @@
 Random subnets of MatFormers of width 48 with 16 tokens and FFN ratios 0.5, 1, 2 and 4 in every layer, and of
 each family's own space. In each round all ways of evaluating take turns on one thread; ratios are medians
 over rounds of ratios within a round, so that they hold on a busy machine. `extracted`: the same subnets as
-stand-alone networks, their extraction not timed. `one by one`: `correct` for each subnet by itself, timed on
-every eighth. `halves`, `siblings`: `correct` for all with steps that are kept, as in the processes of a
+stand-alone networks, their extraction not timed. `one by one`: `scored` for each subnet by itself, timed on
+every eighth. `halves`, `siblings`: `scored` for all with steps that are kept, as in the processes of a
 search; `anew` makes the steps, too.
 
     python benchmarks/evaluation.py --images 64 --rounds 3
@@ -23,7 +23,7 @@ import search_spaces
 import supernet
 from search_spaces import Architecture, SearchSpace
 from supernet.evaluation.prefix_cache import PrefixCache
-from supernet.evaluation.scores import Descent, correct
+from supernet.evaluation.scores import Descent, scored
 from supernet.evaluation.steps import shared_steps
 from supernet.supernet import Supernet
 
@@ -56,7 +56,7 @@ def run_extracted(modules: Sequence[nn.Module], batch: Batch) -> None:
     x, labels = batch
     with torch.inference_mode():
         for module in modules:
-            module(x).argmax(dim=-1) == labels  # noqa: B015 - what `correct` does
+            module(x).argmax(dim=-1) == labels  # noqa: B015 - what `scored` does
 
 
 def timed(
@@ -67,15 +67,15 @@ def timed(
     some = archs[::EIGHTH]
     ways: Mapping[str, Callable[[], object]] = {
         "extracted": lambda: run_extracted(modules, batch),
-        "one by one": lambda: [correct(net, [arch], [batch]) for arch in some],
-        "anew": lambda: correct(net, archs, [batch]),
-        "halves": lambda: correct(net, archs, [batch], steps=steps),
-        "siblings": lambda: correct(net, archs, [batch], steps=steps, siblings=True),
+        "one by one": lambda: [scored(net, [arch], [batch]) for arch in some],
+        "anew": lambda: scored(net, archs, [batch]),
+        "halves": lambda: scored(net, archs, [batch], steps=steps),
+        "siblings": lambda: scored(net, archs, [batch], steps=steps, siblings=True),
     }
     spent: dict[str, list[float]] = {name: [] for name in ways}
     run_extracted(modules[:2], batch)
     few = batch[0][:2], batch[1][:2]
-    correct(net, archs, [few], steps=steps)
+    scored(net, archs, [few], steps=steps)
     for _ in range(rounds):
         for name, work in ways.items():
             times = len(archs) / len(some) if name == "one by one" else 1
@@ -154,7 +154,7 @@ def print_cached(depth: int, images: int, rounds: int) -> None:
             def run(on: bool = siblings, budget: int = budget) -> None:
                 cache = PrefixCache(budget)
                 for group in groups:
-                    correct(net, group, [batch], steps=steps, siblings=on, cache=cache, ids=["images"])
+                    scored(net, group, [batch], steps=steps, siblings=on, cache=cache, ids=["images"])
 
             work = cached_work(net, groups, siblings=siblings, budget=budget, images=images)
             measured = ratio(extracted, [seconds(run) for _ in range(rounds)])

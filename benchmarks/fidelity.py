@@ -29,7 +29,7 @@ import supernet
 from nas import datasets
 from nas.config import JobConfig, load_config, merged
 from nas.datasets import DataSet
-from nas.evaluation import Hits
+from nas.evaluation import Scores
 from nas.job_run import Run
 from nas.progress import Silent
 from nas.search.belief import believed
@@ -41,7 +41,7 @@ from nas.store import Evaluation, Store
 from nas.training.supernets import strategy
 from search_spaces import Architecture, SearchSpace
 from search_spaces.space import Codes
-from supernet.evaluation.scores import correct
+from supernet.evaluation.scores import scored
 from supernet.evaluation.standard_errors import MeanErrors
 from supernet.training.trainer import Training
 
@@ -69,10 +69,10 @@ class Table:
     """An evaluator that has evaluated everything: hits (subnets, images) by split; `seen` counts images."""
 
     places: dict[Architecture, int]
-    hits: dict[str, Hits]
+    hits: dict[str, Scores]
     seen: int = 0
 
-    def correct(self, archs: Sequence[Architecture], split: str, images: slice | None = None) -> list[Hits]:
+    def scored(self, archs: Sequence[Architecture], split: str, images: slice | None = None) -> list[Scores]:
         found = self.hits[split][[self.places[arch] for arch in archs], images or slice(None)]
         self.seen += found.size
         return list(found)
@@ -81,8 +81,8 @@ class Table:
         raise NotImplementedError("nothing is run here, so that nothing can be probed")
 
 
-def tabulated(config: JobConfig, data: DataSet, space: SearchSpace, file: Path | None) -> dict[str, Hits]:
-    """Hits (all subnets, images) by split: read from the file, or trained, evaluated and written there."""
+def tabulated(config: JobConfig, data: DataSet, space: SearchSpace, file: Path | None) -> dict[str, Scores]:
+    """Scores (all subnets, images) by split: read from the file, or trained, evaluated and written there."""
     if file is not None and file.exists():
         with np.load(file) as stored:
             return {s: np.unpackbits(stored[s], axis=1, count=data.sizes[s]).astype(np.bool_) for s in SPLITS}
@@ -94,7 +94,7 @@ def tabulated(config: JobConfig, data: DataSet, space: SearchSpace, file: Path |
     order = sorted(archs, key=lambda arch: str(arch.values))
     hits = {}
     for split in SPLITS:
-        found = correct(net, order, data.batches(split, BATCH))
+        found = scored(net, order, data.batches(split, BATCH))
         hits[split] = np.array([found[arch].numpy() for arch in archs])
     if file is not None:
         packed = {split: np.packbits(found, axis=1) for split, found in hits.items()}
@@ -139,7 +139,7 @@ def searched(config: JobConfig, data: DataSet, objectives: Objectives, table: Ta
         stage = store.stage(job, "search")
     share = table.seen / (len(rows) * data.sizes["search"])
     archs = [objectives.space.architecture(row.subnet.architecture) for row in finalists]
-    values, hits = values_of(objectives, finalists), np.array(table.correct(archs, "report"))
+    values, hits = values_of(objectives, finalists), np.array(table.scored(archs, "report"))
     values[:, 0] = hits.mean(axis=1)
     told = stage.result if stage is not None and stage.result is not None else {}
     hoped = objectives.hypervolume(believed(objectives, rows))
@@ -147,7 +147,7 @@ def searched(config: JobConfig, data: DataSet, objectives: Objectives, table: Ta
     return Outcome(share, true, stderr, hoped, seconds, told["reproducibility"])
 
 
-def volume_error(objectives: Objectives, values: NDArray[np.float64], hits: Hits, data: DataSet) -> float:
+def volume_error(objectives: Objectives, values: NDArray[np.float64], hits: Scores, data: DataSet) -> float:
     """The standard error of a front's hypervolume over the images that tell its accuracies.
 
     To first order: the volume is a weighted sum of the accuracies, and therefore a mean over the images.

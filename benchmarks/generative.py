@@ -34,7 +34,7 @@ from nas.searchers import SearchProblem
 from nas.spaces.job_space import exact_metrics, resolve
 from nas.training.supernets import strategy
 from search_spaces import SearchSpace
-from supernet.evaluation.scores import correct
+from supernet.evaluation.scores import scored
 from supernet.training.trainer import Training
 
 Floats = NDArray[np.float64]
@@ -126,7 +126,7 @@ def evaluated(
     for split in ("search", "report"):
         hits: dict[Any, float] = {}
         for part in parts(order, 64):
-            found = correct(net, part, data.batches(split, 256))
+            found = scored(net, part, data.batches(split, 256))
             hits |= {arch: float(hit.float().mean()) for arch, hit in found.items()}
         columns.append(np.array([hits[arch] for arch in archs]))
     return columns[0], columns[1]

@@ -14,7 +14,7 @@ SPLITS = ("search", "report")
 
 
 def made_hits(space: SearchSpace, data: DataSet, *, seed: int) -> dict[str, NDArray[np.bool_]]:
-    """Hits (all subnets, images) by split."""
+    """Scores (all subnets, images) by split."""
     codes, rng = space.all_codes(), np.random.default_rng(seed)
     macs = np.log(space.costs(codes)["macs"].astype(np.float64))
     skill = -1.2 + 3.6 * ((macs - macs.min()) / np.ptp(macs)) ** 0.8

@@ -26,7 +26,7 @@ from nas.datasets import DataSet
 from nas.spaces.job_space import resolve
 from nas.training.supernets import finished, strategy
 from search_spaces import Architecture, SearchSpace
-from supernet.evaluation.scores import correct
+from supernet.evaluation.scores import scored
 from supernet.supernet import Supernet
 from supernet.training.trainer import Training
 
@@ -71,7 +71,7 @@ def candidates(space: SearchSpace) -> list[Architecture]:
 def accuracies(
     net: Supernet, archs: Sequence[Architecture], data: DataSet, split: str
 ) -> dict[Architecture, float]:
-    hits = correct(net, archs, data.batches(split, 256))
+    hits = scored(net, archs, data.batches(split, 256))
     return {arch: float(hit.float().mean()) for arch, hit in hits.items()}
 
 

@@ -114,21 +114,21 @@ def print_overhead(folder: Path) -> None:
 
 
 def _timed(folder: Path) -> None:
-    """Has `correct` write how much CPU time this process has spent in it, less that in fetching images."""
-    correct, spent = scores.correct, {"start": 0.0, "evaluation": 0.0, "calls": 0}
+    """Has `scored` write how much CPU time this process has spent in it, less that in fetching images."""
+    scored, spent = scores.scored, {"start": 0.0, "evaluation": 0.0, "calls": 0}
     path = folder / f"times-{os.getpid()}.json"
 
     def timed(net: Any, archs: Sequence[Architecture], batches: Iterable[Any], **options: Any) -> Any:
         begin = time.process_time()
         spent["start"] = spent["start"] or begin
         fetching = [0.0]
-        hits = correct(net, archs, _fetched(batches, fetching), **options)
+        hits = scored(net, archs, _fetched(batches, fetching), **options)
         spent["evaluation"] += time.process_time() - begin - fetching[0]
         spent["calls"] += 1
         path.write_text(json.dumps(spent), encoding="utf-8")
         return hits
 
-    scores.correct = timed
+    scores.scored = timed
 
 
 def _fetched(batches: Iterable[Any], fetching: list[float]) -> Iterator[Any]:

@@ -16,7 +16,7 @@ from nas.spaces.job_space import space_of
 from nas.store import Job, Store
 from search_spaces import SearchSpace
 from search_spaces.space import Codes
-from supernet.evaluation.scores import correct
+from supernet.evaluation.scores import scored
 
 REAL = "real"
 LATENCY = "latency_ms"
@@ -58,7 +58,7 @@ def _table(store: Store, job: Job) -> dict[str, Any]:
     accuracy: list[float] = []
     for start in range(0, len(codes), EVALUATED_AT_ONCE):
         archs = space.decode(codes[start : start + EVALUATED_AT_ONCE])
-        hits = correct(net, archs, data.batches("search", 256))
+        hits = scored(net, archs, data.batches("search", 256))
         accuracy += [float(hits[arch].double().mean()) for arch in archs]
     return {"codes": codes.tolist(), QUALITY: accuracy, LATENCY: _latency(store, job, space, codes)}
 

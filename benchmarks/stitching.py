@@ -28,7 +28,7 @@ from nas.training.anchors import alone
 from nas.training.anchors import recipe as anchor_recipe
 from nas.training.supernets import strategy
 from search_spaces import Architecture, SearchSpace
-from supernet.evaluation.scores import correct
+from supernet.evaluation.scores import scored
 from supernet.families.stitching import Stitching
 from supernet.supernet import Supernet
 from supernet.training.recipe import Recipe
@@ -61,7 +61,7 @@ def anchors(init: AnchorsInit, space: SearchSpace, data: DataSet, seed: int) -> 
 
 def accuracies(net: Supernet, data: DataSet, split: str) -> Accuracies:
     members = net.space.decode(net.space.all_codes())
-    hits = correct(net, members, data.batches(split, 256))
+    hits = scored(net, members, data.batches(split, 256))
     return {arch: float(hit.float().mean()) for arch, hit in hits.items()}
 
 
@@ -117,7 +117,7 @@ def sharing(space: SearchSpace, data: DataSet, rounds: int) -> tuple[float, floa
         for how, groups in {"together": [members], "apart": [[arch] for arch in members]}.items():
             began = time.perf_counter()
             for group in groups:
-                correct(net, group, batches)
+                scored(net, group, batches)
             seconds[how].append(time.perf_counter() - began)
     return float(np.median(seconds["together"])), float(np.median(seconds["apart"])), work.alone / work.halves
 

@@ -35,7 +35,7 @@ from nas.spaces.job_space import exact_metrics, resolve
 from nas.training.retrain import recipe_of, retraining
 from nas.training.supernets import strategy
 from search_spaces import Architecture, SearchSpace
-from supernet.evaluation.scores import correct
+from supernet.evaluation.scores import scored
 from supernet.families.vit_resnas import ViTResNAS
 from supernet.training.alone import Alone, from_scratch, inherited
 from supernet.training.strategies import MultiArchitectural, SinglePath
@@ -84,7 +84,7 @@ class Bench:
         return net
 
     def accuracies(self, net: ViTResNAS, archs: Sequence[Architecture], split: str) -> Accuracies:
-        hits = correct(net, archs, self.data.batches(split, 256))
+        hits = scored(net, archs, self.data.batches(split, 256))
         return {arch: float(hit.float().mean()) for arch, hit in hits.items()}
 
     def alone(self, alone: Alone, scratch: bool, steps: int, seed: int) -> dict[str, float]:
@@ -92,7 +92,7 @@ class Bench:
         how = retraining(self.config, from_scratch=scratch, steps=steps, lrs=())
         train(Training(alone, SinglePath(), recipe_of(self.config, how, how.lrs[0]), seed=seed), self.data)
         arch = alone.space.largest
-        hits = {split: correct(alone, [arch], self.data.batches(split, 256))[arch] for split in SPLITS}
+        hits = {split: scored(alone, [arch], self.data.batches(split, 256))[arch] for split in SPLITS}
         return {split: float(hit.float().mean()) for split, hit in hits.items()}
 
 

@@ -21,7 +21,7 @@ import supernet
 from nas import datasets
 from nas.datasets import DataSet
 from search_spaces import Architecture
-from supernet.evaluation.scores import correct
+from supernet.evaluation.scores import scored
 from supernet.supernet import Supernet
 from supernet.training.recipe import Recipe
 from supernet.training.strategies import MultiArchitectural, SinglePath, Strategy
@@ -59,7 +59,7 @@ def accuracies(net: Supernet, data: DataSet) -> list[float]:
     space, rng = net.space, np.random.default_rng(5)
     ends = [space.smallest, space.uniform(3)[1], space.largest]
     drawn = space.decode(space.sample_choices(rng, 16))
-    hits = correct(net, [*ends, *drawn], data.batches("search", 256))
+    hits = scored(net, [*ends, *drawn], data.batches("search", 256))
 
     def mean(archs: Sequence[Architecture]) -> float:
         return float(np.mean([float(hits[arch].float().mean()) for arch in archs]))

@@ -27,6 +27,7 @@ from dashboards.opened import OpenedStore
 from dashboards.search_points import Described, Points, Row, search_points, shown_points, tip
 from nas.results import baselines, frames, job_devices, latency_frames
 from nas.results.cautions import cautions
+from nas.results.columns import sign_of
 from nas.results.running.stage_progress import stage_progress
 from nas.store import Job, Store, digest
 from nas.store import tables as t
@@ -139,7 +140,9 @@ class JobViews:
             return front_figure(finalists, job=job.name, selected=selected, baselines=stars)
         points = self._points(job, job_devices.searched_name(store, job, device_id))
         with self._lock:
-            shown = shown_points(store, points, MOST_DOTS, selected, self._described.setdefault(job.id, {}))
+            described = self._described.setdefault(job.id, {})
+            sign = sign_of(_quality_of(job))
+            shown = shown_points(store, points, MOST_DOTS, selected, described, sign=sign)
             _keep(self._described, job.id, self._described[job.id], MOST_SEARCHES)
         return front_figure(
             finalists,
@@ -179,7 +182,7 @@ class JobViews:
         return (
             hypervolume_figure(frames.events(store, job, "hypervolume")),
             training_figure(frames.training(store, job)),
-            _generator(generator),
+            _generator(generator, _quality_of(job)),
         )
 
     def _under(self, key: Hashable, mark: Hashable, make: Callable[[], T]) -> T:
@@ -215,5 +218,11 @@ def _keep(kept: OrderedDict[Hashable, T], key: Hashable, value: T, most: int) ->
         kept.popitem(last=False)
 
 
-def _generator(events: pd.DataFrame) -> list[Component]:
-    return [] if events.empty else [pages.chart("generator-curve", generator_figure(events))]
+def _quality_of(job: Job) -> str:
+    """What its quality is; jobs of before it could be chosen tell the accuracy."""
+    return str(job.config.get("quality", "accuracy"))
+
+
+def _generator(events: pd.DataFrame, metric: str) -> list[Component]:
+    figure = generator_figure(events, metric)
+    return [] if events.empty else [pages.chart("generator-curve", figure)]

@@ -77,19 +77,26 @@ def search_points(store: Store, job: Job, device: str | None, before: Points | N
 
 @again
 def shown_points(
-    store: Store, points: Points, most: int, chosen: str | None, before: dict[Row, Described]
+    store: Store,
+    points: Points,
+    most: int,
+    chosen: str | None,
+    before: dict[Row, Described],
+    *,
+    sign: float = 1.0,
 ) -> pd.DataFrame:
     """At most about `most` of the points as a frame: evenly thinned, but with all that no other one beats.
 
     chosen: the key of a subnet that must be there.  Architectures are read where all points are shown.
     before: what rows were described by in an earlier call; afterwards by what they are in this one.
+    sign: of qualities, of which the greater is better then.
     """
     rows = points.drawable
     is_whole = len(rows) <= most
     if not is_whole:
         keep = np.zeros(len(rows), dtype=np.bool_)
         keep[:: -(-len(rows) // most)] = True
-        keep[_unbeaten(rows)] = True
+        keep[_unbeaten(rows, sign)] = True
         if chosen is not None:
             keep |= np.isin(rows[:, 1], _subnet_ids(store, chosen))
         rows = rows[keep]
@@ -134,10 +141,11 @@ def _ordered(rows: Floats) -> Floats:
     return ordered
 
 
-def _unbeaten(rows: Floats) -> NDArray[np.int64]:
+def _unbeaten(rows: Floats, sign: float) -> NDArray[np.int64]:
     """Places of the rows that no other beats in latency and quality."""
-    order = np.lexsort((-rows[:, 3], rows[:, 4]))
-    best = np.maximum.accumulate(rows[order, 3])
+    gains = sign * rows[:, 3]
+    order = np.lexsort((-gains, rows[:, 4]))
+    best = np.maximum.accumulate(gains[order])
     first = np.concatenate([[True], best[1:] > best[:-1]])
     unbeaten: NDArray[np.int64] = order[first]
     return unbeaten

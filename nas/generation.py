@@ -14,7 +14,7 @@ from nas.config.components import stored_config
 from nas.config.quantities import limits_everywhere
 from nas.errors import ConflictError, JobFailedError
 from nas.generative.learner import Learner, make_learner
-from nas.limits import ACCURACY, KNOWN_BEFORE, QUALITIES, Limit, distance, split
+from nas.limits import ACCURACY, KNOWN_BEFORE, QUALITIES, Limit, distance, kind_of, split
 from nas.measuring.latency import stored_latencies
 from nas.proposals.one_thread import one_thread
 from nas.results import job_devices
@@ -86,7 +86,7 @@ def generate(
     """At most `count` different architectures that keep the conditions and the job's own limits.
 
     They are the best of more that the generator emits and of those that the search has evaluated.
-    Limits on latency are kept by the predicted one plus the job's margin, those on accuracy by the
+    Limits on latency are kept by the predicted one plus the job's margin, those on the quality by the
     inquisitor's mean. Of a job with several devices `latency_ms` is kept on each, and that of the first told.
     temperature: above 0; higher ones give more different architectures.
     Raises NotFoundError for a job without a generator and when none is found, UsageError for conditions on
@@ -190,7 +190,7 @@ def _learned(store: Store, job: Job) -> tuple[Objectives, Learner, dict[Architec
     if len(evaluations) < LEAST:
         raise NotFoundError(f"The generator of job '{job.name}' has seen too few subnets to tell anything.")
     archs = [objectives.space.architecture(e.subnet.architecture) for e in evaluations]
-    values = values_of(objectives, evaluations)[:, list(learned)]
+    values = -searched.signs[list(learned)] * values_of(objectives, evaluations)[:, list(learned)]
     learner.ask_inquisitor(objectives.space.encode(archs), values)
     qualities = [float(e.objectives[config.quality] or 0) for e in evaluations]
     return objectives, learner, dict(zip(archs, qualities, strict=True))
@@ -208,7 +208,7 @@ def _keeps(learner: Learner, codes: Codes, conditions: Sequence[Limit]) -> Any:
     """Which architectures (n, C) keep the conditions and the hard limits, (n,)."""
     assert learner.inquisitor is not None
     requirements, means = learner.asks.requirements, learner.inquisitor.means(codes)
-    quantities = {**requirements.metrics(codes), **dict.fromkeys(QUALITIES, means[:, 0])}
+    quantities = {**requirements.metrics(codes), **_qualities(means[:, 0])}
     keeps = (requirements.distance(codes) == 0) & (learner.inquisitor.below(means) <= 0)
     for condition in conditions:
         keeps &= condition.mask(quantities)
@@ -219,8 +219,13 @@ def _far(learner: Learner, conditions: Sequence[Limit], codes: Codes) -> NDArray
     """How far architectures (n, C) are from the conditions and the hard limits, (n,)."""
     assert learner.inquisitor is not None
     requirements, means = learner.asks.requirements, learner.inquisitor.means(codes)
-    quantities = {**requirements.metrics(codes), **dict.fromkeys(QUALITIES, means[:, 0])}
+    quantities = {**requirements.metrics(codes), **_qualities(means[:, 0])}
     return requirements.distance(codes) + distance(conditions, quantities, len(codes))
+
+
+def _qualities(gains: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+    """By all names that a quality may have, those that an inquisitor believes in, (n,), who wants more."""
+    return {name: kind_of(name).sign * gains for name in QUALITIES}
 
 
 def _distinct(codes: Codes) -> Codes:
@@ -245,7 +250,7 @@ def _described(
             memory_bytes=int(costs["memory_bytes"][i]),
             latency_ms=float(latency[0][i]),
             latency_std_ms=float(latency[1][i]),
-            quality=float(means[i, 0]),
+            quality=float(objectives.kind.sign * means[i, 0]),
             quality_std=float(stds[i, 0]),
             evaluated=evaluated.get(arch),
         )

@@ -55,6 +55,8 @@ def check_data(run: Run, data: DataSet) -> None:
     if stage is None or not stage.result or same_data(stage.told("data", "digest"), data):
         return
     hint = f"Restore the data, or go on with what is there: `nas resume {job.id} --accept-data`."
+    if "root" not in run.config.data.options:
+        hint = "Restore the data, or start a new job with what is there."
     otherwise = read_otherwise(stage.told("data", "digest"), data)
     if otherwise:
         raise JobFailedError(

@@ -20,7 +20,7 @@ from nas.config.components import allow_named, as_stored
 from nas.config.job import WHERE, with_names
 from nas.config.paths import with_absolute_paths
 from nas.config.ray_address import check_cluster
-from nas.datasets import DataSet
+from nas.datasets import DataSet, task_of
 from nas.errors import ConflictError, JobFailedError
 from nas.job_data import same_data
 from nas.measuring.latency import stored_predictor
@@ -177,8 +177,8 @@ def _space_of(used: Supernet, data: DataSet) -> SearchSpace:
     classes, trained_on = used.data.get("num_classes"), used.data.get("name")
     if classes not in (None, data.num_classes):
         raise UsageError(
-            f"Supernet '{used.name}' knows {classes} classes, and the data set '{data.name}' has "
-            f"{data.num_classes}.",
+            f"Supernet '{used.name}' knows {classes} {task_of(data).choices}, and the data set '{data.name}' "
+            f"has {data.num_classes}.",
             "Use one that was trained on the same data, or leave supernet.use out.",
         )
     if not same_data(str(used.data.get("digest")), data):
@@ -203,7 +203,7 @@ def _check_training(config: JobConfig, space: SearchSpace, data: DataSet) -> Non
         load_anchors(net, init, data_sizes(data), {}, seed=config.seed, given=given_normalisation(config))
     else:
         initialise(net, config.supernet, seed=config.seed)
-    Training(net, how, config.train, seed=config.seed)
+    Training(net, how, config.train, seed=config.seed, task=task_of(data))
 
 
 def create(

@@ -13,9 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search_spaces.errors import UsageError, did_you_mean
+from supernet import tasks
+from supernet.tasks import QualityKind
 
 ACCURACY, BALANCED = "accuracy", "balanced_accuracy"
-QUALITIES = (ACCURACY, BALANCED)  # told after an evaluation, from 0 to 1; a job maximises one of them
+QUALITIES = tuple(tasks.kinds())  # told after an evaluation; a job optimises one of them
+SEARCHED = tuple(name for name, kind in tasks.kinds().items() if kind.searched)  # of them it can be one
 # Known before any evaluation: exact, or predicted from the architecture.
 KNOWN_BEFORE = ("latency_ms", "params", "macs", "memory_bytes", "peak_memory_bytes")
 NAMES = (*QUALITIES, "predicted_ms", "measured_ms", *KNOWN_BEFORE)
@@ -39,7 +42,8 @@ _HINT = "Write a name, an operator and a number: 'latency_ms<=5', 'params<3e6', 
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """`name operator value`; latencies in milliseconds, memory in bytes, accuracy from 0 to 1.
+    """`name operator value`; latencies in milliseconds, memory in bytes, accuracy from 0 to 1, other
+    qualities in the unit of their task.
 
     A text may state an accuracy in percent: `accuracy>=60%`, and since none is above 1 `accuracy>=60`, too.
     """
@@ -65,7 +69,7 @@ class Limit:
         if not _NUMBER.fullmatch(value):
             raise UsageError(f"'{value[:40]}' in {text[:80]!r} is not a plain number.", _HINT)
         number = float(value)
-        if metric in QUALITIES:
+        if is_share(metric):
             number = _fraction(number, text, percent=bool(match["percent"]))
         elif match["percent"]:
             raise UsageError(f"'{metric}' in {text[:80]!r} is not told in percent.", _HINT)
@@ -110,6 +114,23 @@ def _fraction(number: float, text: str, *, percent: bool) -> float:
         hint = "Write a share, 'accuracy>=0.6', or percent, 'accuracy>=60%'."
         raise UsageError(f"{text[:80]!r} is about no accuracy that there can be.", hint)
     return number
+
+
+def kind_of(quality: str) -> QualityKind:
+    """What a quality is; of one that no task here has, as of an accuracy."""
+    return tasks.kinds().get(quality) or QualityKind(quality, "share of the examples", "max")
+
+
+def beside(quality: str) -> tuple[str, ...]:
+    """All qualities of the task that one is of; of one that no task here has, those of classification."""
+    task = tasks.get(tasks.of_quality(quality)) if quality in QUALITIES else tasks.get()
+    return tuple(kind.name for kind in task.qualities)
+
+
+def is_share(metric: str) -> bool:
+    """Whether a quantity is a quality from 0 to 1, which may be told in percent."""
+    kind = tasks.kinds().get(metric)
+    return kind is not None and kind.goal == "max" and kind.most == 1
 
 
 def on_device(metric: str, device: str) -> str:

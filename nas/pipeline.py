@@ -14,6 +14,7 @@ from nas.datasets import DataSet
 from nas.evaluation import EvaluationSetup, SharedWeights, evaluator
 from nas.evaluation.qualities import Evaluate, evaluating
 from nas.evaluation.stored import stored_first
+from nas.evaluation.tasks import batch_of
 from nas.job_data import MANIFEST, check_data, write_manifest
 from nas.job_run import Run, attempt
 from nas.measuring.baselines import baselines
@@ -158,4 +159,6 @@ def _setup(run: Run, space: SearchSpace, data: DataSet, weights: Mapping[str, Pa
         threads=config.execution.threads,
         cache_mib=config.execution.cache_mib,
         siblings=config.execution.siblings,
+        task=datasets.task_name(data),
+        batch=batch_of(data),
     )

@@ -4,11 +4,13 @@ A dotted name is somebody's own module, and importing it runs its code. Whoever 
 command line or in Python may do so. A name that comes out of a store goes through `trusted` first.
 """
 
+import ast
 import importlib
 import inspect
 import os
 import pkgutil
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
 
@@ -35,6 +37,20 @@ def load(package: str, name: str) -> ModuleType:
     if name not in components:
         raise NotFoundError(f"There is no '{name}' in {package}.", did_you_mean(name, components))
     return importlib.import_module(f"{package}.{name}")
+
+
+def constant(package: str, name: str, word: str, default: Any) -> Any:
+    """A constant at the top of a component's file, read without importing it; `default` where there is none.
+
+    Somebody's own module is imported. Raises what `load` raises.
+    """
+    if "." in name or name not in names(package):
+        return getattr(load(package, name), word, default)
+    (folder,) = importlib.import_module(package).__path__
+    for node in ast.parse((Path(folder) / f"{name}.py").read_bytes()).body:
+        if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == [word]:
+            return ast.literal_eval(node.value)
+    return default
 
 
 def call(package: str, component: str, /, *args: Any, **options: Any) -> Any:

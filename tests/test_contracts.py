@@ -31,11 +31,13 @@ from search_spaces import Architecture, SearchSpace
 from search_spaces.errors import UsageError
 from search_spaces.registry import load, names
 from supernet import tasks
-from supernet.evaluation.scores import correct, quality
+from supernet.evaluation.scores import quality_of, scored
 from supernet.nested import Nested
 from supernet.plain.layers import Network
 from supernet.pretrained.subnet_folders import load_folder, network_classes
 from supernet.supernet import Joined, Supernet
+from supernet.tasks.language import NO_TARGET
+from supernet.training.recipe import Recipe
 
 TESTS = Path(__file__).parent
 BUILT = "build"
@@ -240,7 +242,7 @@ def test_evaluation_with_shared_prefixes_equals_one_by_one(running) -> None:
         with torch.no_grad():
             labels = running(x, running.space.largest).argmax(dim=-1)
         batches.append((x, labels))
-    together = correct(running, archs, batches)
+    together = scored(running, archs, batches)
     assert set(together) == set(archs)
     assert together[running.space.largest].all()
     for arch in archs:
@@ -405,35 +407,71 @@ def test_two_networks_of_one_name_are_an_error_that_names_both(monkeypatch: pyte
         network_classes()
 
 
-@pytest.mark.parametrize("name", names("supernet.tasks"))
-def test_scores_of_parts_are_those_of_the_whole_and_their_mean_is_the_quality(name: str) -> None:
+def _outputs(name: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """What two networks say of twelve examples, and targets, the first's answers; some tokens have none."""
     task, generator = tasks.get(name), torch.Generator().manual_seed(0)
-    outputs, others = torch.randn(2, 12, 5, generator=generator)
-    targets = task.answers(outputs, hard=True)
+    shape = (12, 6, 5) if "context" in task.sizes else (12, 5)
+    outputs, others = 2 * torch.randn(2, *shape, generator=generator)
+    asked = torch.zeros(shape[:-1], dtype=torch.int64)
+    if asked.dim() > 1:
+        asked[::3, 4:] = NO_TARGET
+    return outputs, others, task.answers(outputs, asked, hard=True)
+
+
+def _counts(targets: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Tokens with a target, each of three bytes, in text; nothing is counted in images."""
+    tokens = (targets != NO_TARGET).sum(dim=1) if targets.dim() > 1 else torch.zeros(0)
+    return {"tokens": tokens, "bytes": 3 * tokens}
+
+
+@pytest.mark.parametrize("name", names("supernet.tasks"))
+def test_scores_of_parts_are_those_of_the_whole_and_make_the_qualities(name: str) -> None:
+    task, (outputs, others, targets) = tasks.get(name), _outputs(name)
     scores = task.scores(others, targets)
     assert scores.shape == (12,)
     parts = [task.scores(others[part], targets[part]) for part in (slice(5), slice(5, 12))]
     assert torch.equal(torch.cat(parts), scores)
-    assert quality(scores).value == pytest.approx(float(scores.double().mean()))
-    own = quality(task.scores(outputs, targets)).value
-    sign = 1 if task.qualities[0].goal == "max" else -1
-    assert sign * own > sign * quality(scores).value
+    counts = _counts(targets)
+    for kind in task.qualities:
+        told = quality_of(kind, scores, classes=targets, counts=counts)
+        count = counts[kind.per].sum() if kind.per else len(scores)
+        if not kind.balanced:
+            mean = kind.scale * scores.double().sum() / count
+            assert told.value == pytest.approx(float(mean.exp() if kind.exponential else mean))
+        own = quality_of(kind, task.scores(outputs, targets), classes=targets, counts=counts).value
+        assert kind.sign * own > kind.sign * told.value
+        assert 0 <= own <= kind.most
+        assert told.stderr > 0
 
 
 @pytest.mark.parametrize("name", names("supernet.tasks"))
 def test_a_loss_is_a_mean_that_falls_towards_targets_and_answers(name: str) -> None:
-    task, generator = tasks.get(name), torch.Generator().manual_seed(0)
-    outputs, others = torch.randn(2, 12, 5, generator=generator)
-    for targets in (task.answers(outputs, hard=True), task.answers(outputs, hard=False)):
-        whole = task.loss(others, targets)
-        parts = [task.loss(others[part], targets[part]) for part in (slice(6), slice(6, 12))]
+    task, (outputs, others, targets) = tasks.get(name), _outputs(name)
+    for answers in (targets, task.answers(outputs, targets, hard=False)):
+        whole = task.loss(others, answers)
+        parts = [task.loss(others[part], answers[part]) for part in (slice(6), slice(6, 12))]
         assert torch.allclose(torch.stack(parts).mean(), whole)
-        assert task.loss(outputs, targets) < whole
-        assert task.loss(others, targets, smoothing=0.1) != whole
+        assert task.loss(outputs, answers) < whole
+        assert task.loss(others, answers, smoothing=0.1) != whole
 
 
 @pytest.mark.parametrize("name", names("supernet.tasks"))
 def test_a_task_names_its_qualities(name: str) -> None:
-    kinds = tasks.get(name).qualities
-    assert len({kind.name for kind in kinds}) == len(kinds) > 0
-    assert all(kind.name.isidentifier() and kind.unit for kind in kinds)
+    task = tasks.get(name)
+    assert len({kind.name for kind in task.qualities}) == len(task.qualities) > 0
+    assert all(kind.name.isidentifier() and kind.unit for kind in task.qualities)
+    assert all(tasks.of_quality(kind.name) == name for kind in task.qualities)
+    assert any(kind.searched for kind in task.qualities)
+    assert [kind.lost(kind.best) for kind in task.qualities] == [0] * len(task.qualities)
+    assert all(kind.lost(kind.worst) == 1 for kind in task.qualities)
+
+
+@pytest.mark.parametrize("name", names("supernet.tasks"))
+def test_a_task_says_what_its_data_decide_of_networks(name: str) -> None:
+    task = tasks.get(name)
+    shape = (6,) if "context" in task.sizes else (3, 8, 16)
+    assert tuple(task.sizes_of(shape, 5)) == tuple(task.sizes)
+    assert task.examples.isidentifier()
+    assert task.choices.isidentifier()
+    assert Recipe(**task.recipe).model_dump(include=set(task.recipe)) == dict(task.recipe)
+    assert task.problem(Recipe(**task.recipe)) is None

@@ -28,6 +28,7 @@ from dashboards.figures.look import (
     escaped,
     framed,
     is_number,
+    is_share,
     many,
     milliseconds,
     numbers,
@@ -213,8 +214,10 @@ def layers_figure(layers: pd.DataFrame) -> go.Figure:
     return figure.update_yaxes(autorange="reversed", type="category")
 
 
-def generator_figure(events: pd.DataFrame) -> go.Figure:
+def generator_figure(events: pd.DataFrame, metric: str = "accuracy") -> go.Figure:
     """The best quality over the evaluations, and the share of the generator's samples that are feasible.
+
+    metric: what the quality is.
 
     Columns round, evaluations, best (missing while nothing is evaluated) and feasible_rate, a row a round.
     """
@@ -230,7 +233,7 @@ def generator_figure(events: pd.DataFrame) -> go.Figure:
         mode="lines+markers",
         line={"shape": "hv", "color": BLUE},
         marker={"size": 5},
-        hovertext=_round_texts(rows, lambda row: f"best {quality(row['best'], None, 'accuracy')}"),
+        hovertext=_round_texts(rows, lambda row: f"best {quality(row['best'], None, metric)}"),
         hoverinfo="text",
     )
     rate = go.Scatter(
@@ -246,7 +249,9 @@ def generator_figure(events: pd.DataFrame) -> go.Figure:
     )
     figure.add_trace(best, row=1, col=1).add_trace(rate, row=2, col=1)
     framed(figure, title, "feasible: samples that keep what was asked for")
-    figure.update_yaxes(title="best<br>quality", tickformat=".0%", nticks=5, row=1, col=1)
+    figure.update_yaxes(
+        title="best<br>quality", tickformat=".0%" if is_share(metric) else None, nticks=5, row=1, col=1
+    )
     figure.update_yaxes(title="feasible", tickformat=".0%", range=[-0.04, 1.04], row=2, col=1)
     figure.update_yaxes(tickvals=[0, 0.5, 1], row=2, col=1)
     figure.update_xaxes(rangemode="tozero").update_xaxes(title="subnets evaluated", row=2, col=1)

@@ -26,7 +26,7 @@ from dashboards.figures.look import (
     quality,
     words,
 )
-from nas.results.columns import Kind, Row, View, columns_of, interval, unit
+from nas.results.columns import Kind, Row, View, columns_of, interval, sign_of, unit
 from nas.results.frames import INHERITED, RETRAINED
 from nas.results.job_devices import PREDICTED
 from nas.store.values import shortened
@@ -46,10 +46,12 @@ def front_rows(finalists: pd.DataFrame) -> pd.DataFrame:
     Ordered by latency; finalists that lack one of the two are left out.
     """
     timed = _timed(finalists)
-    ordered = timed.sort_values(["measured_ms", "quality"], ascending=[True, False], kind="stable")
-    best = ordered.groupby("device")["quality"].cummax()
+    sign = sign_of(str(timed["metric"].iloc[0])) if len(timed) else 1.0
+    timed = timed.assign(gain=sign * timed["quality"])
+    ordered = timed.sort_values(["measured_ms", "gain"], ascending=[True, False], kind="stable")
+    best = ordered.groupby("device")["gain"].cummax()
     earlier = best.groupby(ordered["device"]).shift(fill_value=float("-inf"))
-    return ordered[ordered["quality"] > earlier]
+    return ordered[ordered["gain"] > earlier].drop(columns="gain")
 
 
 def front_figure(

@@ -8,6 +8,7 @@ import moocore
 import numpy as np
 from numpy.typing import NDArray
 
+from nas.limits import kind_of
 from nas.proposals.one_thread import one_thread
 from nas.proposals.problem import SearchProblem
 from nas.search.belief import FEWEST, fitted
@@ -73,17 +74,17 @@ def evaluated_subnets(
     teachers = np.sort(np.random.default_rng(SEED).permutation(len(everything))[:MOST_LEARNED])
     places = np.arange(len(everything))
     if len(everything) > most:
-        places = np.union1d(teachers, _best_for_their_macs(everything, most))
+        places = np.union1d(teachers, _best_for_their_macs(everything, most, kind_of(metric).sign))
     chosen = everything.at(places.tolist())
     codes = _encoded(space, store.architectures(chosen.ids))
     return Evaluated(codes, chosen, np.searchsorted(places, teachers), len(everything))
 
 
-def _best_for_their_macs(subnets: SearchedSubnets, count: int) -> NDArray[np.int64]:
-    """Places of about `count` of them: in each of BINS groups of like MACs those of highest quality."""
+def _best_for_their_macs(subnets: SearchedSubnets, count: int, sign: float) -> NDArray[np.int64]:
+    """Places of about `count` of them: in each of BINS groups of like MACs those of best quality."""
     groups = np.array_split(np.argsort(subnets.macs, kind="stable"), BINS)
     each = -(-count // BINS)
-    best = [group[np.argsort(-subnets.quality[group], kind="stable")[:each]] for group in groups]
+    best = [group[np.argsort(-sign * subnets.quality[group], kind="stable")[:each]] for group in groups]
     return np.concatenate(best)
 
 
@@ -214,15 +215,15 @@ def believed(objectives: Objectives, model: AccuracyPredictor, everything: Candi
     with one_thread():
         if len(codes) > FEW:
             rough, error = _rough(objectives.space, model, codes)
-            points[:, place] = 1 - rough
+            points[:, place] = objectives.kind.lost(rough)
             behind = behind_front(points, place)
             of_evaluated = everything.rows >= 0
             behind[of_evaluated] = np.minimum(behind[of_evaluated], behind_front(points[of_evaluated], place))
             nearest = np.argsort(behind, kind="stable")[:FEW]
-            kept = np.sort(nearest[behind[nearest] <= DEVIATIONS * error])
+            kept = np.sort(nearest[behind[nearest] <= DEVIATIONS * error / objectives.kind.span])
         quality = means(model, codes[kept])
     points = points[kept]
-    points[:, place] = 1 - quality
+    points[:, place] = objectives.kind.lost(quality)
     return Believed(kept, quality, points)
 
 

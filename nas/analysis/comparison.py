@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from nas.limits import QUALITIES
+from nas.limits import QUALITIES, kind_of
 from nas.results.comparability import check_comparable, check_costs_known
 from nas.results.front import costs_of, front, shown_devices
 from nas.results.members import Member, nondominated
@@ -56,7 +56,7 @@ class JobFront:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two fronts over one box, between quality 1 at no cost and the reference.
+    """Two fronts over one box, between the best quality at no cost and the reference.
 
     costs: what is compared beside the quality.  device, latency: whose latencies, and whether they are
     `measured` or `predicted`; None where no latency is compared.
@@ -115,7 +115,8 @@ def compare(
     """The fronts of two jobs against each other, over the costs that either of them optimises.
 
     device: the name of one that both were measured on; by default each job's own.
-    reference: values by name in place of the default ones, quality 0 and 1.1 times the greatest cost.
+    reference: values by name in place of the default ones: the worst quality that counts (of an
+    accuracy 0) and 1.1 times the greatest cost.
     Raises UsageError for jobs that do not compare, for one job twice and for an impossible reference,
     NotFoundError for a job without finalists and for a device that a job was not measured on.
     """
@@ -173,14 +174,15 @@ def _reference(
     members: Sequence[Member], metric: str, costs: Sequence[str], given: Mapping[str, float]
 ) -> dict[str, float]:
     costliest = {name: max(_cost(member, name) for member in members) for name in costs}
-    corner = {metric: 0.0} | {name: BEYOND * (cost or 1.0) for name, cost in costliest.items()}
+    kind = kind_of(metric)
+    corner = {metric: kind.worst} | {name: BEYOND * (cost or 1.0) for name, cost in costliest.items()}
     for name, value in given.items():
         if name not in corner:
             raise UsageError(f"'{name}' is not compared here.", did_you_mean(name, corner))
-        if not (0 <= value < 1 if name in QUALITIES else value > 0):
+        if not (value >= 0 and kind.sign * (kind.best - value) > 0 if name in QUALITIES else value > 0):
             raise UsageError(
                 f"The reference {name}={value:g} leaves no box.",
-                "A reference is the worst that counts: a quality below 1, a cost above 0.",
+                f"A reference is the worst that counts: a quality worse than {kind.best:g}, a cost above 0.",
             )
     return corner | dict(given)
 
@@ -206,14 +208,15 @@ class _Points:
 
     @classmethod
     def of(cls, fronts: Sequence[Sequence[Member]], metric: str, corner: Mapping[str, float]) -> "_Points":
-        members, height = [m for front in fronts for m in front], 1 - corner[metric]
+        members, best = [m for front in fronts for m in front], kind_of(metric).best
+        height = best - corner[metric]
         costs = [
             [_cost(m, name) / worst for name, worst in corner.items() if name != metric] for m in members
         ]
         keys = [(m.subnet, m.quality, m.stderr) for m in members]
         return cls(
-            np.array([(1 - m.quality) / height for m in members]),
-            np.array([(m.stderr or 0.0) / height for m in members]),
+            np.array([(best - m.quality) / height for m in members]),
+            np.array([(m.stderr or 0.0) / abs(height) for m in members]),
             np.array(costs, dtype=np.float64),
             np.array([keys.index(key) for key in keys]),
         )

@@ -18,6 +18,7 @@ from nas.proposals.one_thread import one_thread
 from nas.search.objectives import hypervolume
 from predictors.accuracy import AccuracyPredictor
 from search_spaces.space import Codes
+from supernet.tasks import QualityKind
 
 STEPS = (50, 200)  # evaluations
 DRAWS = 64
@@ -41,7 +42,7 @@ class Pool:
     """Subnets among which the next are chosen, those first that were evaluated: `evaluated` of them.
 
     points: objectives (n, objectives) between 0, the best, and 1, as they are believed to be.
-    place: the column of the quality.  noise: the standard error of an evaluation.
+    place: the column of the quality, which is of this kind.  noise: the standard error of an evaluation.
     """
 
     codes: Codes
@@ -49,6 +50,7 @@ class Pool:
     place: int
     evaluated: int
     noise: float
+    kind: QualityKind
 
 
 def expected_gains(
@@ -100,5 +102,5 @@ def _worth(pool: Pool, beliefs: Floats, truth: Floats, among: NDArray[np.int64])
 
 def _with_quality(pool: Pool, quality: Floats) -> Floats:
     points = pool.points.copy()
-    points[:, pool.place] = 1 - quality
+    points[:, pool.place] = pool.kind.lost(quality)
     return points

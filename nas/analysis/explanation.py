@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nas.limits import kind_of
 from nas.measuring.latency import stored_predictor
 from nas.proposals.one_thread import one_thread
 from nas.results import job_devices
@@ -54,7 +55,7 @@ class Change:
     """One choice with another option, the others as they are, but for those that this adds or takes away.
 
     choice: its name, or TOGETHER for all that differ.  before, after: None where there is no such choice.
-    quality, quality_std: how much better it is, and how sure that is; None where the choice alone does
+    quality, quality_std: how much more it is, and how sure that is; None where the choice alone does
     nothing, because an earlier one that it depends on is the other way, too.
     latency_ms: how much slower, by the predictions.  to: what it becomes.
     """
@@ -137,12 +138,13 @@ def explain(
     member = judge.space.members[supernet]
     if other is None:
         steps = judge.changes(one, _steps(member, member.encode([member_arch])[0]))
+        sign = kind_of(judge.facts["metric"]).sign
         return Explanation(
             **judge.facts,
             subnet=judge.subnet(one),
             changes=steps,
-            cheapest=_cheapest(steps),
-            best=_best(judge, one, steps),
+            cheapest=_cheapest(steps, sign),
+            best=_best(judge, one, steps, sign),
         )
     another = _architecture(store, job, judge.space, other)
     if one == another:
@@ -343,15 +345,15 @@ def _filled(space: SearchSpace, code: NDArray[np.int64]) -> NDArray[np.int64]:
 # Which neighbours are worth a look.
 
 
-def _cheapest(steps: Sequence[Change]) -> Change | None:
+def _cheapest(steps: Sequence[Change], sign: float) -> Change | None:
     """Of those as good within one standard error the fastest, if it is faster."""
-    as_good = [s for s in steps if s.to is not None and (s.quality or 0.0) + (s.quality_std or 0.0) >= 0]
+    as_good = [s for s in steps if s.to and sign * (s.quality or 0.0) + (s.quality_std or 0.0) >= 0]
     faster = [step for step in as_good if (step.latency_ms or 0.0) < 0]
     return min(faster, key=lambda step: step.latency_ms or 0.0, default=None)
 
 
-def _best(judge: _Judge, arch: Architecture, steps: Sequence[Change]) -> Change | None:
+def _best(judge: _Judge, arch: Architecture, steps: Sequence[Change], sign: float) -> Change | None:
     """Of those at most 5 % slower the one that gains most, if any gains."""
     most = NEAR * judge.subnet(arch).latency_ms
-    near = [s for s in steps if s.to is not None and s.to.latency_ms <= most and (s.quality or 0.0) > 0]
-    return max(near, key=lambda step: step.quality or 0.0, default=None)
+    near = [s for s in steps if s.to and s.to.latency_ms <= most and sign * (s.quality or 0.0) > 0]
+    return max(near, key=lambda step: sign * (step.quality or 0.0), default=None)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from nas.job_run import check_finished
-from nas.limits import QUALITIES, Limit, on_device, split
+from nas.limits import Limit, is_share, on_device, split
 from nas.results.front import ParetoFront, front
 from nas.results.members import Member, check_known
 from nas.store import Job, Store
@@ -80,7 +80,7 @@ def gate(store: Store, job: Job, limits: Sequence[Limit], *, device: str | None 
     check_known(pareto.members, limits)
     fitting = [m for m in pareto.members if all(_keeps(m, limit) for limit in limits)]
     measured = [m for m in pareto.members if all(_value(m, limit) is not None for limit in limits)]
-    best = max(fitting, key=lambda member: member.quality, default=None)
+    best = max(fitting, key=lambda member: member.gain, default=None)
     closest = min(measured, key=lambda member: _distance(member, limits), default=None)
     shown = replace(pareto, members=() if best is None else (best,))
     return Gate(job.name, tuple(limits), shown, None if best else closest)
@@ -117,7 +117,7 @@ def _off(limit: Limit, member: Member) -> str:
     value = _value(member, limit)
     assert value is not None, "the closest one is known"
     missing = abs(value - limit.value)
-    if split(limit.name)[0] in QUALITIES:
+    if is_share(limit.name):
         return f"{limit.name} {value:.4g} ({PERCENT * missing:.2g} points {_side(limit)})"
     if not limit.value:
         return f"{limit.name} {value:.4g}"

@@ -30,7 +30,7 @@ from nas.config.components import stored_config
 from nas.config.problems import problems_error
 from nas.config.strict import STORED_JOB
 from nas.job_run import check_finished
-from nas.limits import QUALITIES, Limit, split
+from nas.limits import QUALITIES, Limit, kind_of, split
 from nas.measuring.latency import stored_latencies
 from nas.proposals.inner_search import batch
 from nas.proposals.one_thread import one_thread
@@ -284,7 +284,8 @@ def _members(
             )
         )
     order = next((name for name in asked.objectives.names if name != asked.objectives.quality), None)
-    return tuple(sorted(members, key=lambda m: (m.costs[order] if order else 0.0, -m.quality)))
+    sign = kind_of(asked.config.quality).sign
+    return tuple(sorted(members, key=lambda m: (m.costs[order] if order else 0.0, -sign * m.quality)))
 
 
 def _stds(objectives: Objectives, codes: Codes) -> dict[str, Any]:
@@ -305,4 +306,11 @@ def _pool(asked: _Asked, evaluated: Evaluated, within: Candidates, beliefs: Beli
     chosen = np.concatenate([np.sort(ours), np.sort(others)])
     errors = [stderr for stderr in evaluated.subnets.stderr if stderr is not None]
     noise = float(np.median(errors)) if errors else 0.0
-    return Pool(within.codes[beliefs.places[chosen]], beliefs.points[chosen], place, len(ours), noise)
+    return Pool(
+        within.codes[beliefs.places[chosen]],
+        beliefs.points[chosen],
+        place,
+        len(ours),
+        noise,
+        asked.objectives.kind,
+    )

@@ -193,9 +193,9 @@ def _emit_remarks(pareto: "ParetoFront") -> None:
     if len(devices) > 1:
         emit(f"\nLatency on {pareto.device}; --device chooses another one of {', '.join(devices)}.")
     if pareto.baselines:
-        emit(
-            f"\n{MARK} reference network, as job files name them in `baselines`; accuracy on the same images."
-        )
+        quality = pareto.metric.replace("_", " ")
+        named = "reference network, as job files name them in `baselines`"
+        emit(f"\n{MARK} {named}; {quality} on the same examples.")
         for one in pareto.baselines:
             reasons = [("not evaluated", one.unfit), ("not measured", one.unmeasured)]
             emit(

@@ -333,15 +333,15 @@ def _now(progress: dict[str, Any] | None) -> dict[str, str]:
 
 
 def _best(opened: "Store", job: "Job") -> dict[str, Any] | None:
-    """The finalist with the highest quality on the report split, in accuracy and in balanced accuracy."""
-    from nas.limits import QUALITIES
+    """The finalist with the best quality on the report split, in all qualities of its task."""
+    from nas.limits import beside
     from nas.results.cautions import best_finalist
     from nas.results.frames import INHERITED
 
     best = best_finalist(opened, job)
     if best is None:
         return None
-    qualities = {name: best.objectives.get(name) for name in QUALITIES} | {best.metric: best.value}
+    qualities = {name: best.objectives.get(name) for name in beside(best.metric)} | {best.metric: best.value}
     facts = {"subnet": best.subnet.key, "metric": best.metric, **qualities, "stderr": best.stderr}
     if best.weights == INHERITED:
         return facts
@@ -352,14 +352,12 @@ def _best(opened: "Store", job: "Job") -> dict[str, Any] | None:
 
 def _qualities(best: dict[str, Any] | None, baseline: dict[str, Any] | None) -> dict[str, str | None]:
     """The best finalist's qualities, and what needs no learning."""
+    from nas.limits import beside
     from nas.store.values import shortened
 
     pairs: dict[str, str | None] = {}
     if best is not None:
-        named = [
-            best["metric"],
-            *(name for name in ("accuracy", "balanced_accuracy") if name != best["metric"]),
-        ]
+        named = dict.fromkeys([best["metric"], *beside(best["metric"])])
         errors = {best["metric"]: best["stderr"]}
         words = [
             f"{name.replace('_', ' ')} {with_error(best[name], errors.get(name), percent=is_share(name))}"
@@ -370,7 +368,10 @@ def _qualities(best: dict[str, Any] | None, baseline: dict[str, Any] | None) -> 
             before = with_error(best["inherited"], None, percent=is_share(best["metric"]))
             words.append(f"{best['weights']} (inherited {before})")
         pairs["best"] = f"{best['subnet']}: {', '.join(words)}, on the report split"
-    if baseline is not None:
+    if baseline is not None and "chance" not in baseline:
+        bits = baseline["bits_per_byte"]
+        pairs["baseline"] = f"knowing how often each token comes: {bits:.3f} bits per byte"
+    elif baseline is not None:
         chance = f"chance {100 * baseline['chance']:.1f} % ({baseline['classes']} classes)"
         share = baseline.get("majority")
         commonest = shortened(str(baseline.get("majority_class")))
@@ -380,9 +381,9 @@ def _qualities(best: dict[str, Any] | None, baseline: dict[str, Any] | None) -> 
 
 
 def _reproduced(reproducibility: dict[str, Any] | None) -> dict[str, str]:
-    """How far the search split ranks subnets, and how well their predictor does on images it has not seen."""
+    """How far the search split ranks subnets, and how their predictor does on examples it has not seen."""
     if not reproducibility:
-        return {} if reproducibility is None else {"ranking": "not known: too few subnets saw all images"}
+        return {} if reproducibility is None else {"ranking": "not known: too few subnets saw all examples"}
     from nas.results.agreement import Agreement
 
     words = {}
@@ -392,5 +393,5 @@ def _reproduced(reproducibility: dict[str, Any] | None) -> dict[str, str]:
         words["ranking"] = f"Kendall's tau {tau} between halves of the search split{noise}"
     if reproducibility["predictor"]:
         score = Agreement(**reproducibility["predictor"])
-        words["accuracy predictor"] = f"Kendall's tau {score} on images that its labels did not use"
+        words["accuracy predictor"] = f"Kendall's tau {score} on examples that its labels did not use"
     return words

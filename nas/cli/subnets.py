@@ -16,7 +16,17 @@ from nas.cli.options import (
     parse_architecture,
     store_url,
 )
-from nas.cli.output import amount, emit_json, emit_pairs, emit_table, heading, interruptible, note, with_error
+from nas.cli.output import (
+    amount,
+    emit_json,
+    emit_pairs,
+    emit_table,
+    heading,
+    interruptible,
+    is_share,
+    note,
+    with_error,
+)
 
 if TYPE_CHECKING:
     from nas.generation import Emitted
@@ -50,7 +60,7 @@ def generate(
         emit_json(made.to_dict())
         return
     columns = ("SUBNET", "PARAMS", "MACS", "PREDICTED MS", f"PREDICTED {heading(made.metric)}", "EVALUATED")
-    emit_table(columns, map(_row, made.subnets), right=columns[1:])
+    emit_table(columns, [_row(one, made.metric) for one in made.subnets], right=columns[1:])
     kept = f"{100 * made.feasible_rate:.0f} % of the raw samples keep what was asked for."
     if made.moved:
         kept = "No raw sample keeps what was asked for: these were moved there choice by choice."
@@ -99,14 +109,14 @@ def measure(
     _emit(data, as_json=as_json)
 
 
-def _row(one: "Emitted") -> tuple[object, ...]:
+def _row(one: "Emitted", metric: str) -> tuple[object, ...]:
     return (
         one.subnet,
         amount(one.params),
         amount(one.macs),
         with_error(one.latency_ms, one.latency_std_ms),
-        with_error(one.quality, one.quality_std, percent=True),
-        with_error(one.evaluated, None, percent=True),
+        with_error(one.quality, one.quality_std, percent=is_share(metric)),
+        with_error(one.evaluated, None, percent=is_share(metric)),
     )
 
 

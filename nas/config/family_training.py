@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from search_spaces.registry import load, names
+from supernet import tasks
 
 # What new jobs train with: weights that begin anew by Muon (`benchmarks/recipe.md`), pretrained ones gently.
 # A job that was stored before there was such a field goes on with the field's own default (`Recipe`), which
@@ -13,18 +14,23 @@ PRETRAINED: Mapping[str, Any] = {"optimizer": "adamw"}
 
 
 def family_training(
-    family: str, *, published: bool, fresh: bool, strategy: object = None
+    family: str, *, published: bool, fresh: bool, strategy: object = None, task: str = tasks.TASK
 ) -> Mapping[str, Any]:
-    """Settings of section `train` for new jobs of a family: of all, below those of one of this package.
+    """Settings of section `train` for new jobs of a family: of all, below those of the data's task and of the
+    family, where it is of this package.
 
     published: the authors' values over the family's own.  fresh: whether the weights begin anew.
     strategy: that the file names; settings of the authors' strategy say nothing of another one.
     Raises ValueError for a family whose authors' recipe is not known.
     """
     if family not in names("search_spaces.families"):
-        return PRETRAINED  # nothing is known of its layers
+        return {**PRETRAINED, **tasks.get(task).recipe}  # nothing is known of its layers
     module = load("search_spaces.families", family)
-    defaults: Mapping[str, Any] = {**(FRESH if fresh else PRETRAINED), **getattr(module, "TRAINING", {})}
+    defaults: Mapping[str, Any] = {
+        **(FRESH if fresh else PRETRAINED),
+        **tasks.get(task).recipe,
+        **getattr(module, "TRAINING", {}),
+    }
     if not published:
         return defaults
     if not (authors := getattr(module, "PUBLISHED_TRAINING", {})):

@@ -6,7 +6,7 @@ Precedence: defaults < file < environment (`NAS_SEARCH__EVALUATIONS=100`) < `--s
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from pydantic import (
     AfterValidator,
@@ -25,12 +25,16 @@ from nas.config.latency import STORED, DeviceConfig, PredictorConfig
 from nas.config.paths import with_absolute_paths
 from nas.config.problems import problems_error
 from nas.config.quantities import (
+    check_quality,
     checked_devices,
     checked_objective,
+    checked_quality,
+    first_quality,
     limits_of,
     named,
     objectives_of,
     seconds_of,
+    task_of,
 )
 from nas.config.sections import (
     DataConfig,
@@ -46,7 +50,7 @@ from nas.config.sections import (
     supernet_names,
 )
 from nas.config.strict import AUTHOR, STORED_JOB, by_author
-from nas.limits import QUALITIES, Limit
+from nas.limits import ACCURACY, QUALITIES, Limit
 from search_spaces.errors import UsageError, did_you_mean
 from supernet.training.sections import AList, Section
 
@@ -82,8 +86,8 @@ def _devices_by_name(value: Any) -> Any:
     return value
 
 
-def _with_defaults(supernet: Mapping[str, Any], train: Any) -> Any:
-    """Section `train` of a new job over the training defaults of the supernet's family."""
+def _with_defaults(supernet: Mapping[str, Any], train: Any, task: str) -> Any:
+    """Section `train` of a new job over the training defaults of the supernet's family, and of the task."""
     family = supernet.get("family", SupernetConfig.model_fields["family"].default)
     if not isinstance(family, str):
         return train
@@ -96,16 +100,22 @@ def _with_defaults(supernet: Mapping[str, Any], train: Any) -> Any:
         published=asked.get("recipe") == "published",
         fresh=supernet.get("init") in (None, "scratch"),
         strategy=sampling.get("strategy") if isinstance(sampling, dict) else None,
+        task=task,
     )
     return _under(defaults, train)
 
 
-def _trained(entry: Any, train: Any) -> Any:
+def _trained(entry: Any, train: Any, task: str) -> Any:
     """One of several supernets of a new job with its whole recipe, unless it is trained already."""
     if not isinstance(entry, dict) or entry.get("use") is not None:
         return entry
     both = _under(train, entry.get("train")) if isinstance(train, dict) else entry.get("train")
-    return {**entry, "train": _with_defaults(entry, both)}
+    return {**entry, "train": _with_defaults(entry, both, task)}
+
+
+def _told_task(value: Mapping[str, Any], info: ValidationInfo) -> str:
+    """That of the data that a job's author names; a stored job has everything in it that follows from it."""
+    return task_of(value.get("data") if by_author(info) else None)
 
 
 def _under(defaults: Mapping[str, Any], given: Any) -> Any:
@@ -125,6 +135,7 @@ WHERE = frozenset({"device", "threads", "checkpoint_every"})  # what `train` say
 BUDGETED = (("train", "steps"), ("search", "evaluations"))  # what a budget in time becomes
 Name = Annotated[str, AfterValidator(_checked_name)]
 Objective = Annotated[str, AfterValidator(checked_objective)]
+Quality = Annotated[str, AfterValidator(checked_quality)]
 
 
 class JobConfig(Section):
@@ -153,7 +164,7 @@ class JobConfig(Section):
     objectives: Annotated[tuple[Objective, ...], AList] = Field(
         default=("accuracy", "latency_ms"), validate_default=True
     )
-    quality: Literal["accuracy", "balanced_accuracy"] = "accuracy"
+    quality: Quality = ACCURACY
     constraints: Annotated[tuple[str, ...], AList] = ()
     baselines: Annotated[tuple[BaselineInit, ...], AList, Field(max_length=100)] = ()
     predictor: PredictorConfig = PredictorConfig()
@@ -174,12 +185,13 @@ class JobConfig(Section):
         if not isinstance(value, dict) or not isinstance(value.get("supernet", {}), dict):
             return value
         given, train = value.get("supernet", {}), value.get("train")
+        task = _told_task(value, info)
         if isinstance(value.get("supernets"), list | tuple):
-            entries = [_trained(entry, train) for entry in value["supernets"]]
+            entries = [_trained(entry, train, task) for entry in value["supernets"]]
             return {**value, "supernets": entries}
         if given.get("use") is not None:  # it was trained as it was
             return value
-        return {**value, "train": _with_defaults(given, train)}
+        return {**value, "train": _with_defaults(given, train, task)}
 
     @model_validator(mode="before")
     @classmethod
@@ -233,11 +245,18 @@ class JobConfig(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _one_quality(cls, value: Any) -> Any:
-        """What is named in one of two places, `quality` and `objectives`, stands in both."""
+    def _one_quality(cls, value: Any, info: ValidationInfo) -> Any:
+        """What is named in one of two places, `quality` and `objectives`, stands in both.
+
+        In none of them it is the first of the data's task.
+        """
         if not isinstance(value, dict):
             return value
         given, objectives = value.get("quality"), value.get("objectives")
+        first = first_quality(_told_task(value, info))
+        if given is None and first != ACCURACY and not set(QUALITIES) & set(objectives or ()):
+            both = {"quality": first} | ({} if objectives else {"objectives": [first, "latency_ms"]})
+            return {**value, **both}
         if given in QUALITIES and objectives is None:
             return {**value, "objectives": [given, "latency_ms"]}
         if given is None and isinstance(objectives, list | tuple):
@@ -250,6 +269,12 @@ class JobConfig(Section):
         other = next((name for name in QUALITIES if name in self.objectives and name != self.quality), None)
         if other:
             raise ValueError(f"quality is {self.quality} and objectives hold {other}: name one of them")
+        return self
+
+    @model_validator(mode="after")
+    def _quality_of_its_task(self, info: ValidationInfo) -> Self:
+        if by_author(info):
+            check_quality(self.quality, self.data.name)
         return self
 
     @model_validator(mode="after")

@@ -8,7 +8,8 @@ if TYPE_CHECKING:
     from nas.config import JobConfig
 
 # A data set's options that are paths are called so, or end so after an underscore.
-PATH_OPTIONS = ("root", "folder", "path", "file")
+PATH_OPTIONS = ("root", "folder", "path", "file", "files", "tokenizer")
+NO_PATHS = {"tokenizer": ("bytes", "init")}  # words that are none
 WEIGHTS = ("checkpoint", "hf", "gguf")  # where weights may begin, as a path
 LOCAL = "local-dir:"  # how timm names a folder
 ELSEWHERE = (LOCAL, "hf-hub:", "package:")  # what begins so is no path from here
@@ -17,14 +18,14 @@ ELSEWHERE = (LOCAL, "hf-hub:", "package:")  # what begins so is no path from her
 def with_absolute_paths(tree: Mapping[str, Any], base: Path) -> dict[str, Any]:
     """A job's settings with every relative path in them taken from `base`; nothing else is judged or changed.
 
-    Those are the data set's options called `root`, `folder`, `path` or `file`, folders and files with weights
-    of `supernet.init`, its anchors and the baselines, and timm's `local-dir:` folders, of the teacher, too;
-    also of several supernets.
+    Those are the data set's options called `root`, `folder`, `path`, `file`, `files` or `tokenizer`, folders
+    and files with weights of `supernet.init`, its anchors and the baselines, and timm's `local-dir:` folders,
+    of the teacher, too; also of several supernets.
     """
     changed = dict(tree)
     if isinstance(data := tree.get("data"), dict):
         changed["data"] = {
-            key: _absolute(item, base) if _is_path(key) else item for key, item in data.items()
+            key: _located(key, item, base) if _is_path(key) else item for key, item in data.items()
         }
     if isinstance(net := tree.get("supernet"), dict):
         changed["supernet"] = _beginning(net, base)
@@ -72,6 +73,13 @@ def located(config: "JobConfig") -> "JobConfig":
 
 def _is_path(key: object) -> bool:
     return isinstance(key, str) and key.rpartition("_")[2] in PATH_OPTIONS
+
+
+def _located(key: str, item: object, base: Path) -> object:
+    """An option that is a path or a list of them, unless it is one of the words that are none."""
+    if isinstance(item, list | tuple):
+        return [_absolute(one, base) for one in item]
+    return item if item in NO_PATHS.get(key, ()) else _absolute(item, base)
 
 
 def _each(sections: Sequence[Any], base: Path) -> list[Any]:

@@ -5,7 +5,7 @@ How long a job may take is one more quantity: `30min`.
 """
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -15,14 +15,25 @@ from nas.limits import (
     KNOWN_BEFORE,
     NOT_IN_DEVICES,
     PER_DEVICE,
-    QUALITIES,
+    SEARCHED,
     Limit,
     on_device,
     split,
 )
-from search_spaces.errors import did_you_mean
+from search_spaces.errors import NASError, did_you_mean
+from search_spaces.registry import constant
+from supernet import tasks
 
-OBJECTIVES = (ACCURACY, "latency_ms", "params", "macs", "memory_bytes", "peak_memory_bytes", BALANCED)
+OBJECTIVES = (
+    ACCURACY,
+    "latency_ms",
+    "params",
+    "macs",
+    "memory_bytes",
+    "peak_memory_bytes",
+    BALANCED,
+    *(name for name in SEARCHED if name not in (ACCURACY, BALANCED)),
+)
 LONGEST_NAME = 100  # of one device of several, which is part of names of stages
 UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86_400}  # in seconds
 LONGEST_BUDGET = 365 * UNITS["d"]
@@ -62,18 +73,55 @@ def checked_objective(name: str) -> str:
     return name
 
 
+def checked_quality(name: str) -> str:
+    """The name itself. Raises ValueError unless a search can be for it."""
+    if name not in SEARCHED:
+        *first, last = (f"'{quality}'" for quality in SEARCHED)
+        raise ValueError(f"must be {', '.join(first)} or {last}, not '{name[:60]}'")
+    return name
+
+
+def task_of(data: Any) -> str:
+    """The task of the data that a section `data` names, as the file of that data set says.
+
+    Classification where it says none; and where there is no such data set, of which others tell.
+    """
+    name = data.get("name") if isinstance(data, Mapping) else data
+    try:
+        task = constant("nas.datasets", name, "TASK", tasks.TASK) if isinstance(name, str) else tasks.TASK
+    except NASError:
+        return tasks.TASK
+    return str(task)
+
+
+def first_quality(task: str) -> str:
+    """What a job of the task searches for unless it says so."""
+    return tasks.get(task).qualities[0].name
+
+
+def check_quality(quality: str, data: str) -> None:
+    """Raises ValueError for a quality that the task of the data set of this name does not have."""
+    task = task_of(data)
+    names = [kind.name for kind in tasks.get(task).qualities if kind.searched]
+    if quality not in names:
+        raise ValueError(
+            f"quality is {quality}, and data set '{data}' is of task {task}: it can be {' or '.join(names)}"
+        )
+
+
 def objectives_of(names: Iterable[str], devices: Collection[str]) -> tuple[str, ...]:
     """The objectives of a job with these devices. Raises ValueError for names that make no search."""
     objectives = tuple(name for given in names for name in everywhere(given, devices))
     if not objectives or len(set(objectives)) < len(objectives):
         raise ValueError("must be at least one name, without repeats")
-    if len(objectives) == 1 and objectives[0] not in QUALITIES:
+    if len(objectives) == 1 and objectives[0] not in SEARCHED:
+        others = " or ".join(name for name in SEARCHED if name != ACCURACY)
         raise ValueError(
             f"must hold {ACCURACY} when it is one alone: {objectives[0]} is known without evaluating a "
-            f"subnet ({BALANCED} will do, too)"
+            f"subnet ({others} will do, too)"
         )
-    if set(QUALITIES) <= set(objectives):
-        raise ValueError(f"can hold one of {' and '.join(QUALITIES)}: a search maximises one quality")
+    if len(set(SEARCHED) & set(objectives)) > 1:
+        raise ValueError(f"can hold one of {' and '.join(SEARCHED)}: a search is for one quality")
     return objectives
 
 

@@ -9,22 +9,36 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from nas.progress import Progress
 from search_spaces import registry
+from supernet import tasks
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-__all__ = ["SPLITS", "DataSet", "build", "described", "labels_of", "names", "prepared", "sentence"]
+__all__ = [
+    "SPLITS",
+    "DataSet",
+    "build",
+    "counts_of",
+    "described",
+    "names",
+    "prepared",
+    "sentence",
+    "targets_of",
+    "task_name",
+    "task_of",
+]
 
 MOST_REASONS = 6
 SPLITS = ("search", "report")
-LABELS_AT_ONCE = 256
+TARGETS_AT_ONCE = 256
 
 
 class DataSet(Protocol):
-    """Labelled images in three disjoint splits.
+    """Examples in three disjoint splits: inputs, and what a task says of them.
 
-    input_shape: (channels, height, width).  sizes: examples by split name.
+    input_shape: of one example: (channels, height, width) of an image, (tokens,) of text.
+    num_classes: between which outputs decide: classes, or the vocabulary.  sizes: examples by split name.
     digest: SHA-256 (hex) of what the splits are made of; equal digests mean equal data and equal splits.
 
     One that is made of files may have more.  former_digest, otherwise: the digest by an older rule, and why
@@ -32,19 +46,24 @@ class DataSet(Protocol):
     it is used] for each file.  facts: what `described` adds.
     A data set may have `classes`, their names by label, and `preprocessing`, how its images become inputs
     (`nas.images.preprocessing.Preprocessing`): extracted subnets carry both.
+    One of another task than classification says it: `task`, also as TASK at the top of its module, where a
+    job file's defaults are looked up. One whose qualities are told per something has `counts(split)`: how
+    much of it each example has, (examples,), by its name.
     """
 
     name: str
-    input_shape: tuple[int, int, int]
+    input_shape: tuple[int, ...]
     num_classes: int
     sizes: dict[str, int]
     digest: str
 
     def train_batch(self, seed: int, step: int, size: int) -> "tuple[Tensor, Tensor]":
-        """Augmented inputs (size, *input_shape) and labels (size,); a pure function of its arguments."""
+        """Inputs (size, *input_shape), augmented where that is done, and targets; a pure function of its
+        arguments.
+        """
 
     def clean_batch(self, seed: int, step: int, size: int) -> "Tensor":
-        """Training images (size, *input_shape), prepared as the held-out splits prepare theirs.
+        """Training inputs (size, *input_shape), prepared as the held-out splits prepare theirs.
 
         Like `train_batch` a pure function of its arguments.
         """
@@ -65,7 +84,7 @@ class DataSet(Protocol):
         """
 
     def labels(self, split: str) -> "Tensor":
-        """The labels (examples,) of `search` or `report`, in the order of `batches`."""
+        """The targets (examples, ...) of `search` or `report`, in the order of `batches`."""
 
 
 def names() -> list[str]:
@@ -101,28 +120,46 @@ def prepared(name: str, options: Mapping[str, Any], progress: Progress) -> DataS
     return build(name, **options)
 
 
-def labels_of(data: DataSet, split: str) -> "Tensor":
-    """The labels (examples,) of a split; of a data set of somebody else that has no `labels`, read off its
-    batches.
-    """
+def task_of(data: DataSet) -> tasks.Task:
+    """What the data are for. Raises NotFoundError for a task that there is not."""
+    return tasks.get(task_name(data))
+
+
+def task_name(data: DataSet) -> str:
+    """The name of its task; classification where the data say none."""
+    return str(getattr(data, "task", tasks.TASK))
+
+
+def counts_of(data: DataSet, split: str) -> "Mapping[str, Tensor]":
+    """What the examples of a split are made of, (examples,) each by its name; empty: nothing is counted."""
+    counts: Mapping[str, Tensor] = data.counts(split) if hasattr(data, "counts") else {}
+    return counts
+
+
+def targets_of(data: DataSet, split: str) -> "Tensor":
+    """The targets (examples, ...) of a split; of a data set that has no `labels`, read off its batches."""
     if hasattr(data, "labels"):
         return data.labels(split)
     import torch  # noqa: PLC0415 - the names of the data sets are told without it
 
-    return torch.cat([labels for _, labels in data.batches(split, LABELS_AT_ONCE)])
+    return torch.cat([targets for _, targets in data.batches(split, TARGETS_AT_ONCE)])
 
 
 def described(data: DataSet) -> dict[str, Any]:
     """What a data set is made of, as plain data.
 
-    name, digest, sizes (images by split), num_classes, and as far as the data set says: classes (their names
-    by label), preprocessing (how images become inputs) and its `facts`.
-    facts: smallest and largest ([class, images]), left_out (files by reason), notes (sentences).
+    name, digest, sizes (examples by split), num_classes, its task where it is not classification, and as far
+    as the data set says: classes (their names by label), preprocessing (how images become inputs) and its
+    `facts`.
+    facts: smallest and largest ([class, images]), left_out (files by reason), notes (sentences), origin
+    (words).
     """
     facts = {"name": data.name, "digest": data.digest, "sizes": data.sizes, "num_classes": data.num_classes}
     classes, preprocessing = getattr(data, "classes", None), getattr(data, "preprocessing", None)
+    task = {} if task_name(data) == tasks.TASK else {"task": task_name(data)}
     return {
         **facts,
+        **task,
         **({} if classes is None else {"classes": list(classes)}),
         **({} if preprocessing is None else {"preprocessing": preprocessing.to_dict()}),
         **getattr(data, "facts", {}),
@@ -132,9 +169,11 @@ def described(data: DataSet) -> dict[str, Any]:
 def sentence(description: dict[str, Any]) -> str:
     """`described` in the one line with which a job begins; also of jobs that knew less."""
     sizes = description.get("sizes", {})
-    images = ", ".join(f"{sizes[name]:,} {name}" for name in ("train", "search", "report") if name in sizes)
-    parts = [f"{description['num_classes']} classes"] if "num_classes" in description else []
-    parts += [f"images: {images}"] if images else []
+    task = tasks.get(description.get("task", tasks.TASK))
+    counts = ", ".join(f"{sizes[name]:,} {name}" for name in ("train", "search", "report") if name in sizes)
+    parts = [f"{description['num_classes']} {task.choices}"] if "num_classes" in description else []
+    parts += [f"{task.examples}: {counts}"] if counts else []
+    parts += [description["origin"]] if "origin" in description else []
     if "smallest" in description:
         (small, least), (large, most) = description["smallest"], description["largest"]
         unequal = f"from {least:,} ({small}) to {most:,} ({large}) a class"

@@ -1,8 +1,8 @@
 """Evaluating subnets with inherited weights, in processes of this machine or of a Ray cluster.
 
-A process says which images a subnet classifies right; whoever asks makes a quality and its standard error of
-this. The weights are loaded once per process. Which process evaluates what does not change any result, and
-neither do their number and the order in which they answer.
+A process says what a subnet scores on examples (which it classifies right, or its losses); whoever asks makes
+a quality and its standard error of this. The weights are loaded once per process. Which process evaluates
+what does not change any result, and neither do their number and the order in which they answer.
 """
 
 import multiprocessing
@@ -19,25 +19,26 @@ from typing import TYPE_CHECKING, Any, Protocol
 import psutil
 
 from nas.config import ExecutionConfig
-from nas.evaluation.tasks import EvaluationSetup, Failed, Hits, SharedWeights
+from nas.evaluation.tasks import EvaluationSetup, Failed, SharedWeights
 from nas.evaluation.workers import WorkerDiedError, Workers, passed_on
 from predictors.measurement.deadlines import Deadlines
 from search_spaces import Architecture
+from supernet.tasks import Scores
 
 if TYPE_CHECKING:
     from nas.evaluation.worker import EvaluationWorker
     from supernet.evaluation.probe import Probing
 
-__all__ = ["EvaluationPool", "EvaluationSetup", "Evaluator", "Failed", "Hits", "SharedWeights", "evaluator"]
+__all__ = ["EvaluationPool", "EvaluationSetup", "Evaluator", "Failed", "Scores", "SharedWeights", "evaluator"]
 
 
 class Evaluator(Protocol):
     """Who evaluates subnets with the shared weights; the answers depend on nothing but the arguments."""
 
-    def correct(
+    def scored(
         self, archs: Sequence[Architecture], split: str, images: slice | None = None
-    ) -> list[Hits | Failed]:
-        """For each architecture which of the split's examples, or of these of them, it classifies right."""
+    ) -> list[Scores | Failed]:
+        """For each architecture what it scores on the split's examples, or on these of them."""
 
     def probe(self, archs: Sequence[Architecture]) -> "list[Probing | Failed]":
         """How each network reacts to the first PROBED examples of `search`."""

@@ -12,18 +12,18 @@ from search_spaces import Architecture
 class Call:
     """A method of an `EvaluationWorker` for some subnets; `worker`: who had best do it.
 
-    images: to each subnet, which tells with their number how much work it is.
+    examples: to each subnet, which tells with their number how much work it is.
     """
 
     method: str
     archs: list[Architecture]
     rest: tuple[Any, ...]
     worker: int
-    images: int = 1
+    examples: int = 1
 
     @property
     def work(self) -> float:
-        return float(len(self.archs) * self.images)
+        return float(len(self.archs) * self.examples)
 
     def halves(self) -> "list[Call]":
         """The two, or itself."""

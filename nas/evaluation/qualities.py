@@ -6,13 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nas.datasets import DataSet, labels_of
+from nas.datasets import DataSet, counts_of, targets_of, task_of
 from nas.evaluation import Evaluator, Failed
-from nas.evaluation.estimates import Images
+from nas.evaluation.estimates import Examples
 from nas.job_run import Run
+from nas.limits import kind_of
 from search_spaces import Architecture
-from supernet import tasks
-from supernet.evaluation.scores import Quality, quality
+from supernet.evaluation.scores import Quality, quality_of
 
 Qualities = Mapping[str, Quality]
 # Says of architectures with which qualities they do on all of a split, or why that could not be told; those
@@ -22,15 +22,27 @@ Evaluate = Callable[[Sequence[Architecture], str], Mapping[Architecture, Qualiti
 
 def classes_of(data: DataSet, split: str, metric: str) -> Tensor | None:
     """The labels of a split where the metric counts all classes the same."""
-    balanced = [kind.name for kind in tasks.get().qualities if kind.balanced]
-    return labels_of(data, split) if metric in balanced else None
+    return targets_of(data, split) if kind_of(metric).balanced else None
 
 
-def searched_images(run: Run, data: DataSet) -> Images:
-    """The images that the job's search looks at."""
-    count = min(run.config.search.images or data.sizes["search"], data.sizes["search"])
-    sources, classes = data.sources("search"), classes_of(data, "search", run.config.quality)
-    return Images(count, sources, None if classes is None else classes[:count])
+def sizes_of(data: DataSet, split: str, metric: str) -> Tensor | None:
+    """How much each example of a split has of what the metric is told per."""
+    per = kind_of(metric).per
+    return counts_of(data, split)[per] if per else None
+
+
+def searched_examples(run: Run, data: DataSet) -> Examples:
+    """The examples that the job's search looks at."""
+    metric, examples = run.config.quality, data.sizes["search"]
+    count = min(run.config.search.images or examples, examples)
+    classes, sizes = classes_of(data, "search", metric), sizes_of(data, "search", metric)
+    return Examples(
+        count,
+        data.sources("search"),
+        None if classes is None else classes[:count],
+        sizes=None if sizes is None else sizes[:count],
+        kind=kind_of(metric),
+    )
 
 
 def evaluating(evaluator: Evaluator, data: DataSet) -> Evaluate:
@@ -44,24 +56,33 @@ def qualities(
     """All qualities of each architecture on all of the split, by their names; or why it could not be told."""
     if not archs:
         return []
-    answers = evaluator.correct(archs, split)
+    answers = evaluator.scored(archs, split)
     return [
         one if isinstance(one, Failed) else qualities_of(torch.from_numpy(one), data, split)
         for one in answers
     ]
 
 
-def qualities_of(hits: Tensor, data: DataSet, split: str) -> Qualities:
-    """All qualities, by their names, of who classifies these of all examples of a split right: (N,)."""
-    sources, labels = data.sources(split), labels_of(data, split)
-    classes = {kind.name: labels if kind.balanced else None for kind in tasks.get().qualities}
-    return {name: quality(hits, sources, counted) for name, counted in classes.items()}
+def qualities_of(scores: Tensor, data: DataSet, split: str) -> Qualities:
+    """All qualities, by their names, of who has these scores on all examples of a split: (N,)."""
+    return {kind.name: one_quality(kind.name, scores, data, split) for kind in task_of(data).qualities}
+
+
+def one_quality(metric: str, scores: Tensor, data: DataSet, split: str) -> Quality:
+    """One quality of who has these scores on all examples of a split: (N,)."""
+    return quality_of(
+        kind_of(metric),
+        scores,
+        sources=data.sources(split),
+        classes=classes_of(data, split, metric),
+        counts=counts_of(data, split),
+    )
 
 
 def baseline(data: DataSet) -> dict[str, Any]:
-    """What needs no learning, on the report split: the commonest class and its share, and how many classes
-    are there.
-    """
-    facts = tasks.get().baseline(labels_of(data, "report"))
+    """What needs no learning, on the report split, as the task tells it; classes by their names."""
+    facts = task_of(data).baseline(targets_of(data, "report"), counts_of(data, "report"))
+    if "majority_class" not in facts:
+        return facts
     names, label = getattr(data, "classes", None), facts["majority_class"]
     return facts | {"majority_class": str(names[label]) if names else str(label)}

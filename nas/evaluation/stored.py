@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nas.datasets import DataSet
-from nas.evaluation import Evaluator, Failed, Hits
+from nas.evaluation import Evaluator, Failed, Scores
 from nas.job_run import Run
 from nas.store import EvaluationBasis
 from search_spaces import Architecture, SearchSpace
@@ -14,7 +14,7 @@ from search_spaces import Architecture, SearchSpace
 if TYPE_CHECKING:
     from supernet.evaluation.probe import Probing
 
-NONE: Hits = np.zeros(0, dtype=np.bool_)
+NONE: Scores = np.zeros(0, dtype=np.bool_)
 
 
 def bases_of(run: Run, data: DataSet, torch_device: str) -> dict[str, EvaluationBasis]:
@@ -34,29 +34,29 @@ def bases_of(run: Run, data: DataSet, torch_device: str) -> dict[str, Evaluation
 class StoredFirst:
     """An `Evaluator` that asks another one only for what the store does not know.
 
-    The bits are those that the other one would give, so that nothing else changes. Of a whole split it keeps
-    what it was asked for; parts are kept with the evaluations that are made of them.
+    The scores are those that the other one would give, so that nothing else changes. Of a whole split it
+    keeps what it was asked for; parts are kept with the evaluations that are made of them.
     """
 
     def __init__(self, run: Run, space: SearchSpace, data: DataSet, evaluator: Evaluator) -> None:
         self._run, self._space, self._data, self._evaluator = run, space, data, evaluator
-        self._stored: dict[str, Hits] = {}
+        self._stored: dict[str, Scores] = {}
         self._split = ""
         self._paid = set[str]()
 
-    def correct(
+    def scored(
         self, archs: Sequence[Architecture], split: str, images: slice | None = None
-    ) -> list[Hits | Failed]:
-        """For each architecture which of the split's examples, or of these of them, it classifies right."""
+    ) -> list[Scores | Failed]:
+        """For each architecture what it scores on the split's examples, or on these of them."""
         first, last = (0, self._data.sizes[split]) if images is None else (images.start, images.stop)
         self._look_up(archs, split, anew=first == 0)
-        answers: list[Hits | Failed | None] = [
+        answers: list[Scores | Failed | None] = [
             self._stored[arch.key][first:last] if len(self._stored[arch.key]) >= last else None
             for arch in archs
         ]
         missing = [arch for arch, answer in zip(archs, answers, strict=True) if answer is None]
         if missing:
-            paid = iter(self._evaluator.correct(missing, split, images))
+            paid = iter(self._evaluator.scored(missing, split, images))
             answers = [next(paid) if answer is None else answer for answer in answers]
             self._paid |= {arch.key for arch in missing}
         whole = [answer for answer in answers if answer is not None]

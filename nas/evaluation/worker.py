@@ -12,13 +12,15 @@ import search_spaces
 import supernet
 from nas import datasets
 from nas.errors import JobFailedError
-from nas.evaluation.tasks import BATCH, EvaluationSetup, Hits, SharedWeights
+from nas.evaluation.tasks import EvaluationSetup, SharedWeights
 from search_spaces import Architecture
 from search_spaces.union import taken_apart
 from supernet.evaluation.prefix_cache import PrefixCache
 from supernet.evaluation.probe import Probing, probe
-from supernet.evaluation.scores import correct
+from supernet.evaluation.scores import scored
 from supernet.evaluation.steps import Steps, shared_steps
+from supernet.tasks import Scores
+from supernet.tasks import get as task_of
 
 PROBED = 64
 MOST_KEPT = 8  # times the supernet's weights, by all steps of its architectures
@@ -72,28 +74,30 @@ class EvaluationWorker:
                 "Every machine that evaluates needs the same files in the same place.",
             )
 
-    def correct(self, archs: Sequence[Architecture], split: str, images: slice) -> Hits:
-        """Which examples of one batch each architecture classifies right: (architectures, examples)."""
-        rows: dict[int, Hits] = {}
+    def scored(self, archs: Sequence[Architecture], split: str, examples: slice) -> Scores:
+        """What each architecture scores on the examples of one batch: (architectures, examples)."""
+        rows: dict[int, Scores] = {}
         for name, places in self._by_supernet(archs).items():
             one, member_archs = self._nets[name], [_own(name, archs[i]) for i in places]
-            hits = correct(
+            scores = scored(
                 one.net,
                 member_archs,
-                self._batches(split, images),
+                self._batches(split, examples),
+                task=task_of(self._setup.task),
                 siblings=self._setup.siblings,
                 steps=one.steps,
                 cache=one.cache,
-                ids=None if one.cache is None else [(split, images.start, images.stop)],
+                ids=None if one.cache is None else [(split, examples.start, examples.stop)],
             )
-            rows |= {i: hits[arch].cpu().numpy() for i, arch in zip(places, member_archs, strict=True)}
+            rows |= {i: scores[arch].cpu().numpy() for i, arch in zip(places, member_archs, strict=True)}
         return np.stack([rows[i] for i in range(len(archs))])
 
     def probe(self, archs: Sequence[Architecture]) -> list[Probing]:
         """How each network reacts to the first PROBED examples of `search`."""
-        x, labels = next(self._batches("search", slice(PROBED)))
+        x, targets = next(self._batches("search", slice(PROBED)))
+        task = task_of(self._setup.task)
         return [
-            probe(self._nets[name].net, _own(name, arch), x, labels)
+            probe(self._nets[name].net, _own(name, arch), x, targets, task=task)
             for arch in archs
             for name in self._by_supernet([arch])
         ]
@@ -105,10 +109,11 @@ class EvaluationWorker:
             places.setdefault("" if "" in self._nets else taken_apart(arch)[0], []).append(i)
         return places
 
-    def _batches(self, split: str, images: slice) -> Iterator[tuple[Tensor, Tensor]]:
+    def _batches(self, split: str, examples: slice) -> Iterator[tuple[Tensor, Tensor]]:
         """On the evaluating device."""
         device = self._setup.torch_device
-        return ((x.to(device), labels.to(device)) for x, labels in self._data.batches(split, BATCH, images))
+        batches = self._data.batches(split, self._setup.batch, examples)
+        return ((x.to(device), targets.to(device)) for x, targets in batches)
 
 
 def _own(name: str, arch: Architecture) -> Architecture:

@@ -16,9 +16,10 @@ import numpy as np
 
 from nas.errors import JobFailedError
 from nas.evaluation.calls import Attempt, Call, next_attempt
-from nas.evaluation.tasks import EvaluationSetup, Failed, Hits, tasks
+from nas.evaluation.tasks import EvaluationSetup, Failed, tasks
 from predictors.measurement.deadlines import Deadlines
 from search_spaces import Architecture
+from supernet.tasks import Scores
 
 if TYPE_CHECKING:
     from supernet.evaluation.probe import Probing
@@ -107,19 +108,19 @@ class Workers:
         for place, worker in self._workers.items():
             worker.end(at_once=error is not None or place not in self._ready)
 
-    def correct(
+    def scored(
         self, archs: Sequence[Architecture], split: str, images: slice | None = None
-    ) -> list[Hits | Failed]:
-        """For each architecture, in the given order, which examples it classifies right.
+    ) -> list[Scores | Failed]:
+        """For each architecture, in the given order, what it scores on the examples.
 
         Raises JobFailedError when processes die or hang again and again over whatever they do.
         """
         chosen = range(*(images or slice(None)).indices(self._setup.data_sizes[split]))
         order = sorted(range(len(archs)), key=lambda i: str(archs[i].values))
-        cut = tasks(len(archs), chosen, self._count)
+        cut = tasks(len(archs), chosen, self._count, self._setup.batch)
         calls = [
             Call(
-                "correct",
+                "scored",
                 [archs[i] for i in order[task.first : task.last]],
                 (split, slice(task.start, task.stop)),
                 task.worker,
@@ -127,7 +128,7 @@ class Workers:
             )
             for task in cut
         ]
-        hits = np.empty((len(archs), len(chosen)), dtype=np.bool_)
+        scores: Scores = np.empty((len(archs), len(chosen)), dtype=np.bool_)
         failed: dict[int, Failed] = {}
         for task, outcomes in zip(cut, self._done(calls), strict=True):
             columns = slice(task.start - chosen.start, task.stop - chosen.start)
@@ -135,13 +136,14 @@ class Workers:
                 if isinstance(one, Failed):
                     failed[i] = one
                 else:
-                    hits[i, columns] = one
-        return [failed.get(i, hits[i]) for i in range(len(archs))]
+                    scores = scores.astype(one.dtype, copy=False)  # of the first answer
+                    scores[i, columns] = one
+        return [failed.get(i, scores[i]) for i in range(len(archs))]
 
     def probe(self, archs: Sequence[Architecture]) -> "list[Probing | Failed]":
         """How each network reacts, with the shared weights, to the first PROBED examples of `search`.
 
-        Raises JobFailedError as `correct` does.
+        Raises JobFailedError as `scored` does.
         """
         borders = [place * len(archs) // self._count for place in range(self._count + 1)]
         calls = [

@@ -11,6 +11,7 @@ from nas.generative.policy import AutoregressivePolicy, FactorisedPolicy, Floats
 from nas.generative.requests import Requests
 from nas.generative.requirements import Requirements
 from nas.generative.teaching import LR, Pool, make_pool, teach
+from nas.limits import ACCURACY, QUALITIES, is_share
 from nas.proposals.problem import SearchProblem
 from predictors.accuracy import LEAST, AccuracyEnsemble
 from search_spaces import Architecture, SearchSpace
@@ -176,6 +177,12 @@ def make_learner(problem: SearchProblem, scheme: Scheme, prototype: Architecture
     if objectives > 1 and scheme.performance != Performance():
         raise UsageError(
             f"A performance function and an accuracy floor are for one objective, not for {objectives}.",
+            "Leave search.options.performance and accuracy_floor away.",
+        )
+    quality = next((name for name in problem.objectives if name in QUALITIES), ACCURACY)
+    if scheme.performance != Performance() and not is_share(quality):
+        raise UsageError(
+            f"NetScore and an accuracy floor are for accuracies, not for {quality}.",
             "Leave search.options.performance and accuracy_floor away.",
         )
     costs = known_metrics(problem)

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from nas.datasets import DataSet
+from nas.datasets import DataSet, task_of
 from nas.evaluation.qualities import qualities_of
-from nas.evaluation.tasks import BATCH
+from nas.evaluation.tasks import batch_of
 from nas.job_run import Run
 from nas.measuring.remote import RemoteDevice
 from nas.measuring.subnets import build_device, progress
@@ -18,14 +18,13 @@ from nas.spaces.preprocessing import prepared
 from nas.watchdog import within
 from predictors.devices import Device
 from predictors.measurement.rounds import Failure, Measurement, measure
-from supernet import tasks
 
 
 def baselines(run: Run, data: DataSet) -> None:
     """Evaluates and measures the reference networks of the job file, or finds it done.
 
     What cannot be evaluated or measured is told with its reason. Raises UsageError for one that is gone, or
-    does not take the job's images.
+    does not take the job's inputs.
     """
     if run.config.baselines:
         sections = [one.model_dump(mode="json") for one in run.config.baselines]
@@ -51,11 +50,11 @@ def _told(run: Run, data: DataSet) -> list[dict[str, Any]]:
 
 def _qualities(run: Run, network: Baseline, data: DataSet) -> dict[str, dict[str, Any]]:
     """Each quality on the report split with its standard error, by its name."""
-    scores, task = [], tasks.get()
+    scores, task = [], task_of(data)
     with torch.inference_mode():
-        for x, labels in data.batches("report", BATCH):
+        for x, targets in data.batches("report", batch_of(data)):
             run.check_stop()
-            scores.append(task.scores(network.classifier(x), labels))
+            scores.append(task.scores(network.classifier(x), targets))
     qualities = qualities_of(torch.cat(scores), data, "report")
     return {
         name: {"value": one.value, "stderr": one.stderr, "count": one.count}

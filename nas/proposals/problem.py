@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.limits import Limit, distance
+from nas.limits import Limit, distance, kind_of
 from search_spaces import Architecture, SearchSpace
 from search_spaces.moves import repaired
 from search_spaces.space import Codes
@@ -141,8 +141,9 @@ class SearchProblem:
 
 
 def with_directions(names: Iterable[str], quality: str) -> dict[str, Direction]:
-    """Objectives by name: the quality is maximised, every cost minimised."""
-    return {name: "maximize" if name == quality else "minimize" for name in names}
+    """Objectives by name: the quality goes where its task wants it, every cost is minimised."""
+    way: Direction = "maximize" if kind_of(quality).goal == "max" else "minimize"
+    return {name: way if name == quality else "minimize" for name in names}
 
 
 @runtime_checkable

@@ -1,6 +1,6 @@
 """The reference networks of jobs, as fronts, tables and figures show them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ COLUMNS = ["job", "baseline", "params", "macs", "metric", "quality", "stderr", "
 class Baseline:
     """One network that is in no space: what is not known of it is None.
 
-    quality, stderr: on the report split.  accuracy, balanced_accuracy: the same by their names.
+    quality, stderr: on the report split.  qualities: all that were told, by their names.
     unfit: why it has none.  device: whose latency it tells.  unmeasured: why it has none.
     """
 
@@ -28,8 +28,7 @@ class Baseline:
     metric: str
     quality: float | None
     stderr: float | None
-    accuracy: float | None
-    balanced_accuracy: float | None
+    qualities: Mapping[str, float | None]
     unfit: str | None
     device: str | None
     measured_ms: float | None
@@ -42,10 +41,16 @@ class Baseline:
     def row(self) -> dict[str, Any]:
         """As the row of a member, of which columns are read."""
         fields = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "name"}
-        return fields | {"subnet": self.name, "on_devices": (), "search_quality": None, "architecture": None}
+        return (
+            fields
+            | dict(self.qualities)
+            | {"subnet": self.name, "on_devices": (), "search_quality": None, "architecture": None}
+        )
 
     def told(self, name: str) -> float | None:
         """A quantity by its name in limits; latency as measured."""
+        if name in self.qualities:
+            return self.qualities[name]
         value: float | None = getattr(self, "measured_ms" if name == "latency_ms" else name, None)
         return value
 
@@ -85,8 +90,7 @@ def _baseline(job: Job, row: dict[str, Any], metric: str, device_id: int | None)
         metric=metric,
         quality=values.get(metric),
         stderr=qualities.get(metric, {}).get("stderr"),
-        accuracy=values.get("accuracy"),
-        balanced_accuracy=values.get("balanced_accuracy"),
+        qualities=values,
         unfit=row["unfit"],
         device=latency.get("device"),
         **{

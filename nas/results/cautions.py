@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from nas.limits import BALANCED
+from nas.limits import BALANCED, is_share, kind_of
 from nas.results.agreement import Agreement
 from nas.results.frames import reported
 from nas.store import Evaluation, Job, Store
@@ -13,7 +13,8 @@ ROUNDING = 1e-9
 
 
 def baseline(store: Store, job: Job) -> dict[str, Any] | None:
-    """What needs no learning on the report split: `chance`, and the commonest class with its share.
+    """What needs no learning on the report split: `chance`, and the commonest class with its share; of text
+    what a model pays that knows how often each token comes.
 
     examples, classes: of the report split.  Of a job of an earlier version only `classes` and `chance` are
     known.
@@ -27,12 +28,13 @@ def baseline(store: Store, job: Job) -> dict[str, Any] | None:
         described = ((space and space.result) or {}).get("space", {})
         classes = described.get("options", {}).get("num_classes")
         facts = {"classes": classes} if classes else None
-    return facts and {**facts, "chance": 1 / facts["classes"]}
+    return facts and (facts | {"chance": 1 / facts["classes"]} if "classes" in facts else dict(facts))
 
 
 def best_finalist(store: Store, job: Job) -> Evaluation | None:
-    """The one with the highest quality on the report split."""
-    return max(reported(store, job), key=lambda row: row.value or 0.0, default=None)
+    """The one with the best quality on the report split."""
+    rows = reported(store, job)
+    return max(rows, key=lambda row: kind_of(row.metric).sign * (row.value or 0.0), default=None)
 
 
 def ranking(store: Store, job: Job) -> Agreement | None:
@@ -47,11 +49,10 @@ def cautions(store: Store, job: Job) -> tuple[str, ...]:
     sentences, order = [], ranking(store, job)
     best, least = best_finalist(store, job), baseline(store, job)
     if best is not None and least is not None and (without := _needs_no_learning(best, least)):
-        error = "" if best.stderr is None else f" ± {100 * best.stderr:.1f}"
-        share = f"{best.metric.replace('_', ' ')} of {100 * (best.value or 0):.1f}{error} %"
+        side = "above" if kind_of(best.metric).goal == "max" else "below"
         sentences.append(
-            f"The best finalist's {share} is not more than two standard errors above {without}: the supernet "
-            "may have learned nothing. Train it longer (train.steps), or look at the data."
+            f"The best finalist's {_told(best)} is not more than two standard errors {side} {without}: the "
+            "supernet may have learned nothing. Train it longer (train.steps), or look at the data."
         )
     if order is not None and order.is_noise:
         sentences.append(
@@ -61,8 +62,19 @@ def cautions(store: Store, job: Job) -> tuple[str, ...]:
     return tuple(sentences)
 
 
+def _told(best: Evaluation) -> str:
+    """The name and the value of its quality."""
+    name, value = best.metric.replace("_", " "), best.value or 0.0
+    if not is_share(best.metric):
+        return f"{name} of {value:.3f}" + ("" if best.stderr is None else f" ± {best.stderr:.3f}")
+    error = "" if best.stderr is None else f" ± {100 * best.stderr:.1f}"
+    return f"{name} of {100 * value:.1f}{error} %"
+
+
 def _needs_no_learning(best: Evaluation, least: dict[str, Any]) -> str | None:
     """In words what the best finalist does not surpass clearly; None where it does."""
+    if "chance" not in least:
+        return _knows_only_tokens(best, least)
     majority = least.get("majority") if best.metric != BALANCED else None
     bar = max(least["chance"], majority or 0.0)
     if (best.value or 0.0) - DEVIATIONS * (best.stderr or 0.0) > bar + ROUNDING:
@@ -71,3 +83,10 @@ def _needs_no_learning(best: Evaluation, least: dict[str, Any]) -> str | None:
         commonest = shortened(str(least["majority_class"]))
         return f"the {100 * majority:.1f} % of always answering '{commonest}', the commonest class"
     return f"chance ({100 * least['chance']:.1f} %, {least['classes']} classes)"
+
+
+def _knows_only_tokens(best: Evaluation, least: dict[str, Any]) -> str | None:
+    bar = least.get(best.metric)
+    if bar is None or (best.value or 0.0) + DEVIATIONS * (best.stderr or 0.0) < bar - ROUNDING:
+        return None
+    return f"the {bar:.3f} of a model that knows only how often each token comes"

@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from enum import Enum, StrEnum
 from typing import Any, NamedTuple
 
-from nas.limits import QUALITIES
+from nas.limits import ACCURACY, BALANCED, QUALITIES, kind_of
 from nas.results.frames import INHERITED, RETRAINED, SPECIALISED
 
 # The fields of a `Member` by name; a row of `frames.finalists` has some of them, NaN for what is missing.
 Row = Mapping[str, Any]
 Interval = tuple[float, float]
+ALWAYS = (ACCURACY, BALANCED)  # what CSV has a column for in any case
+OTHERS = tuple(name for name in QUALITIES if name not in ALWAYS)
 
 
 class View(StrEnum):
@@ -114,6 +116,16 @@ def interval(row: Row) -> Interval | None:
     return (low, high) if low is not None and high is not None and is_known(low) and is_known(high) else None
 
 
+def sign_of(metric: str) -> float:
+    """What makes values of a quality ones of which the greater is better."""
+    return kind_of(metric).sign
+
+
+def other_qualities(rows: Sequence[Row]) -> list[str]:
+    """The keys of columns of qualities that CSV has only if a row has them."""
+    return [name for name in OTHERS if any(is_known(row.get(name)) for row in rows)]
+
+
 def columns_of(view: View, rows: Sequence[Row], *, chosen: Collection[str] = ()) -> list[Column]:
     """The columns of a view of these rows, from the left. chosen: keys of those on demand that are wanted."""
     shown = [
@@ -191,7 +203,7 @@ def _inherited() -> tuple[Column, Column]:
 
 
 def _other_quality(name: str, i: int) -> Column:
-    """The quality that the job does not maximise, where it is known."""
+    """A quality that is not the job's, where it is known."""
     return Column(
         f"other_{name}",
         name,
@@ -330,7 +342,11 @@ COLUMNS: tuple[Column, ...] = (
         on_demand=(View.TABLE,),  # where a job optimises it
     ),
     Column("energy_mj", "energy, measured", Kind.NUMBER, at(csv=180, json=180, panel=75), unit="mJ"),
-    *(Column(name, name, Kind.QUALITY, at(csv=200 + i)) for i, name in enumerate(QUALITIES)),
+    *(Column(name, name, Kind.QUALITY, at(csv=200 + i)) for i, name in enumerate(ALWAYS)),
+    *(
+        Column(name, name, Kind.QUALITY, at(csv=240 + i), on_demand=(View.CSV,))  # where they are told
+        for i, name in enumerate(OTHERS)
+    ),
     Column(
         "beaten_by",
         "beaten by",

@@ -1,7 +1,7 @@
 """The Pareto front of one job or of several, read from the store.
 
 Its members are the finalists: chosen on the search split, reported with a quality on the report split and a
-latency measured on the device. Choosing and reporting on different images keeps the reported qualities free
+latency measured on the device. Choosing and reporting on different examples keeps the reported qualities free
 of the winner's luck. That is why the front of one job is not pruned: a member that another one beats on the
 report split is marked. The front of several jobs is pruned, by what it shows of their members.
 """
@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from nas.limits import QUALITIES, Limit, on_device, split
+from nas.limits import QUALITIES, Limit, kind_of, on_device, split
 from nas.results import job_devices
 from nas.results.agreement import FEWEST, Agreement, agreement
 from nas.results.baselines import Baseline, baselines
 from nas.results.cautions import cautions
-from nas.results.columns import Kind, View, columns_of
+from nas.results.columns import Column, Kind, View, columns_of, other_qualities
 from nas.results.comparability import check_comparable, check_costs_known
 from nas.results.frames import INHERITED, TRAINED
 from nas.results.members import (
@@ -102,7 +102,7 @@ class ParetoFront:
 
     def _objective(self, name: str) -> dict[str, Any]:
         metric, device = split(name)
-        objective = {"name": metric, "goal": "max" if metric in QUALITIES else "min"}
+        objective = {"name": metric, "goal": kind_of(metric).goal if metric in QUALITIES else "min"}
         if device is None and metric == "latency_ms":
             device = self.device
         return objective | ({"device": device} if device or metric == "latency_ms" else {})
@@ -112,7 +112,7 @@ class ParetoFront:
 
         With several devices `predicted_ms@NAME` and `measured_ms@NAME` of each stand at the end.
         """
-        columns = columns_of(View.CSV, [])
+        columns = self._csv_columns()
         rows = [
             {column.key: column.value(member.row) for column in columns}
             | {
@@ -126,6 +126,9 @@ class ParetoFront:
         others = dict.fromkeys(name for row in rows for name in row if name not in names)
         return pd.DataFrame(rows, columns=[*names, *others])
 
+    def _csv_columns(self) -> list[Column]:
+        return columns_of(View.CSV, [], chosen=other_qualities([member.row for member in self.members]))
+
     def to_csv(self) -> str:
         """The frame as CSV: architectures as JSON, and no text that a spreadsheet would run as a formula.
 
@@ -133,10 +136,10 @@ class ParetoFront:
         """
         frame = self.to_pandas()
         if self.baselines:
-            rows = [{c.key: c.value(one.row) for c in columns_of(View.CSV, [])} for one in self.baselines]
+            rows = [{c.key: c.value(one.row) for c in self._csv_columns()} for one in self.baselines]
             frame = pd.concat([frame.astype(object), pd.DataFrame(rows, dtype=object)], ignore_index=True)
             frame["baseline"] = ["false"] * len(self.members) + ["true"] * len(rows)
-        for column in columns_of(View.CSV, []):
+        for column in self._csv_columns():
             if column.kind is Kind.ARCHITECTURE:
                 frame[column.key] = frame[column.key].map(json.dumps, na_action="ignore")
             elif column.kind in (Kind.TEXT, Kind.SUBNET, Kind.DEVICE):
@@ -155,7 +158,7 @@ class ParetoFront:
             raise NotFoundError(f"There is no front of {_named(self.jobs)} yet.", HOW_FAR)
         if len(self.objectives) == 1:
             return self.select()
-        points = np.array([(math.log(member.latency_ms or math.nan), member.quality) for member in best])
+        points = np.array([(math.log(member.latency_ms or math.nan), member.gain) for member in best])
         span = np.ptp(points, axis=0)
         x, y = ((points - points.min(axis=0)) / np.where(span > 0, span, 1)).T
         return best[int(np.argmax(np.round(y - x, 12)))]
@@ -166,7 +169,7 @@ class ParetoFront:
         fitting = [member for member in self.members if member.meets(limits)]
         if not fitting:
             raise NotFoundError(*nothing_meets(self.jobs, self.members, limits))
-        return max(fitting, key=lambda member: member.quality)
+        return max(fitting, key=lambda member: member.gain)
 
 
 def nothing_meets(jobs: Sequence[str], members: Sequence[Member], limits: Sequence[Limit]) -> tuple[str, str]:
@@ -253,7 +256,7 @@ def _once(members: Sequence[Member]) -> list[Member]:
 
 def _marked(members: Sequence[Member], costs: Sequence[str]) -> list[Member]:
     """The members, with who beats them in what is shown of both."""
-    best = sorted(members, key=lambda member: -member.quality)
+    best = sorted(members, key=lambda member: -member.gain)
     return [
         replace(member, beaten_by=next((o.subnet for o in best if beats(o, member, costs)), None))
         for member in members

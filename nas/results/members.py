@@ -2,10 +2,10 @@
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from nas.limits import ACCURACY, BALANCED, PER_DEVICE, QUALITIES, Limit, on_device, split
+from nas.limits import ACCURACY, BALANCED, PER_DEVICE, QUALITIES, Limit, kind_of, on_device, split
 from nas.results import frames, job_devices
 from nas.results.columns import document, interval
 from nas.store import Job, Store
@@ -24,7 +24,7 @@ class Member:
     peak_memory_bytes, energy_mj: measured, of one batch; energy in millijoules.
     quality, stderr: on the report split, with `weights`: inherited, or specialised where the job trained its
     finalists further.  search_quality: the same on the search split.
-    accuracy, balanced_accuracy: on the report split, with these weights; None where it was not told.
+    qualities: by their names those that were told on the report split, with these weights.
     inherited: the quality before that training; None where there was none.
     beaten_by: the key of another one shown that is worse in nothing that the job optimises, and better in
     something.
@@ -55,14 +55,28 @@ class Member:
     finetuned_stderr: float | None = None
     scratch: float | None = None
     scratch_stderr: float | None = None
-    accuracy: float | None = None
-    balanced_accuracy: float | None = None
+    qualities: Mapping[str, float | None] = field(default_factory=dict)
     beaten_by: str | None = None
     weights: str = frames.INHERITED
     inherited: float | None = None
     inherited_stderr: float | None = None
     family: str | None = None
     on_devices: tuple["Member", ...] = ()
+
+    @property
+    def accuracy(self) -> float | None:
+        """On the report split; None where it was not told."""
+        return self.qualities.get(ACCURACY)
+
+    @property
+    def balanced_accuracy(self) -> float | None:
+        """On the report split; None where it was not told."""
+        return self.qualities.get(BALANCED)
+
+    @property
+    def gain(self) -> float:
+        """The quality, negative where less of it is better."""
+        return kind_of(self.metric).sign * self.quality
 
     @property
     def latency_ms(self) -> float | None:
@@ -91,7 +105,7 @@ class Member:
 
         `latency_ms` is that on the member's own device, `latency_ms@NAME` that on the one of this name.
         """
-        values = {name: getattr(self, name) for name in (*LIMITED, *QUALITIES)} | {self.metric: self.quality}
+        values = {name: self.told(name) for name in (*LIMITED, *QUALITIES)}
         values |= {
             on_device(name, one.device): getattr(one, name)
             for one in (self, *self.on_devices)
@@ -102,13 +116,15 @@ class Member:
 
     def told(self, name: str) -> float | None:
         """A quantity by its name in limits."""
-        value: float | None = self.quality if name == self.metric else getattr(self, name)
+        if name == self.metric:
+            return self.quality
+        value: float | None = self.qualities.get(name) if name in QUALITIES else getattr(self, name)
         return value
 
     @property
     def row(self) -> dict[str, Any]:
-        """The fields by name, of which columns are read."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        """The fields and qualities by name, of which columns are read."""
+        return {one.name: getattr(self, one.name) for one in fields(self)} | dict(self.qualities)
 
     @property
     def retrained(self) -> dict[str, dict[str, float | None]]:
@@ -176,8 +192,7 @@ def _members_on(store: Store, job: Job, device_id: int | None) -> list[Member]:
             device=row["device"] if isinstance(row["device"], str) else None,
             memory_bytes=memory.get(row["subnet"]),
             **{name: _number(row[name]) for name in numbers},
-            accuracy=reported[row["subnet"]].get(ACCURACY),
-            balanced_accuracy=reported[row["subnet"]].get(BALANCED),
+            qualities={name: value for name, value in reported[row["subnet"]].items() if name in QUALITIES},
             beaten_by=None,
             on_devices=(),
         )
@@ -222,7 +237,7 @@ def beats(one: Member, other: Member, costs: Sequence[str]) -> bool:
     Latencies are compared as measured where both are, and else as predicted; what has nothing to be compared
     with beats nothing.
     """
-    gains = [one.quality - other.quality]
+    gains = [one.gain - other.gain]
     for name in costs:
         ours, theirs = _alike(one, other, name)
         if ours is None or theirs is None:
@@ -241,7 +256,7 @@ def _alike(one: Member, other: Member, name: str) -> tuple[float | None, float |
 
 def by_latency(member: Member) -> tuple[float, float]:
     """Orders the fastest first, of equals the best; those without a latency come last."""
-    return (math.inf if member.latency_ms is None else member.latency_ms, -member.quality)
+    return (math.inf if member.latency_ms is None else member.latency_ms, -member.gain)
 
 
 def by_quality(member: Member) -> tuple[float, float]:

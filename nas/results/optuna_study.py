@@ -27,7 +27,7 @@ from sqlalchemy.pool import NullPool
 
 from nas.config.components import as_stored
 from nas.errors import ConflictError, StoreError
-from nas.limits import QUALITIES
+from nas.limits import QUALITIES, kind_of
 from nas.proposals.optuna_adapters import distributions, parameters, quiet
 from nas.searchers import STDERR
 from nas.spaces.job_space import space_of
@@ -138,7 +138,9 @@ def _add_study(
 def _new_study(storage: BaseStorage, name: str, objectives: Sequence[str]) -> optuna.Study:
     """Raises ConflictError for a study that is there already."""
     goals = [
-        StudyDirection.MAXIMIZE if objective in QUALITIES else StudyDirection.MINIMIZE
+        StudyDirection.MAXIMIZE
+        if objective in QUALITIES and kind_of(objective).goal == "max"
+        else StudyDirection.MINIMIZE
         for objective in objectives
     ]
     try:

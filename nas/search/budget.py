@@ -23,9 +23,9 @@ from safetensors.torch import save
 import supernet
 from nas.config import AnchorsInit, JobConfig, TrainedAnchor
 from nas.datasets import DataSet
-from nas.evaluation import EvaluationSetup, Failed, Hits
-from nas.evaluation.qualities import searched_images
-from nas.evaluation.tasks import BATCH
+from nas.evaluation import EvaluationSetup, Failed, Scores
+from nas.evaluation.qualities import searched_examples
+from nas.evaluation.tasks import batch_of
 from nas.evaluation.worker import EvaluationWorker
 from nas.job_run import Run
 from nas.progress import seconds_left
@@ -45,7 +45,7 @@ TRAINING = 0.6  # of the budget, for the supernet and the finalists' further tra
 CALIBRATION = 0.02  # of the budget, for the steps that are timed
 LONGEST_CALIBRATION = 20.0  # seconds
 WARM_UP = 0.1  # of the steps, at most: who gives a time cannot know how many there will be
-RACED_AGAIN = 2  # times the finalists see all images before they are chosen
+RACED_AGAIN = 2  # times the finalists see all examples before they are chosen
 BATCHES = 2  # that are evaluated to see how long it takes; of the first everything is made anew
 BEGIN = 5.0  # seconds until the processes that evaluate have begun
 FEWEST = 0.25  # of a batch that is worth the proposals
@@ -83,7 +83,7 @@ class Clock:
 
 @dataclass(frozen=True)
 class _Paces:
-    """Seconds that an evaluation takes here: as its race goes, and on all images of the report split or the
+    """Seconds that an evaluation takes here: as its race goes, and on all examples of the report split or the
     search split.
     """
 
@@ -294,11 +294,11 @@ def _paces(run: Run, objectives: Objectives, data: DataSet, setup: EvaluationSet
     workers = min(
         execution.workers, (os.cpu_count() or 1) if execution.engine == "local" else execution.workers
     )
-    per_image = seconds / sum(len(one.hits) for one in raced) / workers
+    per_example = seconds / sum(len(one.scores) for one in raced) / workers
     return _Paces(
         evaluation=seconds / len(raced) / workers,
-        report=data.sizes["report"] * per_image,
-        search=searched_images(run, data).count * per_image,
+        report=data.sizes["report"] * per_example,
+        search=searched_examples(run, data).count * per_example,
     )
 
 
@@ -308,13 +308,13 @@ class _Here:
     def __init__(self, worker: EvaluationWorker, data: DataSet) -> None:
         self._worker, self._data = worker, data
 
-    def correct(
+    def scored(
         self, archs: Sequence[Architecture], split: str, images: slice | None = None
-    ) -> list[Hits | Failed]:
+    ) -> list[Scores | Failed]:
         """See `Evaluator`."""
         wanted = slice(0, self._data.sizes[split]) if images is None else images
-        borders = [*range(wanted.start, wanted.stop, BATCH), wanted.stop]
-        parts = [self._worker.correct(archs, split, slice(*ends)) for ends in pairwise(borders)]
+        borders = [*range(wanted.start, wanted.stop, batch_of(self._data)), wanted.stop]
+        parts = [self._worker.scored(archs, split, slice(*ends)) for ends in pairwise(borders)]
         return list(np.concatenate(parts, axis=1))
 
     def probe(self, archs: Sequence[Architecture]) -> list[Probing | Failed]:
@@ -323,7 +323,7 @@ class _Here:
 
 
 def _seconds_of_finalists(run: Run, space: SearchSpace, data: DataSet, paces: _Paces) -> float:
-    """What they take, but for their further training: they see more images, are reported and measured."""
+    """What they take, but for their further training: they see more examples, are reported and measured."""
     config = run.config
     count = int(min(config.search.finalists, space.size))
     evaluating = paces.report + (RACED_AGAIN * paces.search if config.search.racing is not None else 0.0)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from nas.datasets import DataSet
 from nas.errors import JobFailedError
-from nas.evaluation import Evaluator, Failed, Hits
+from nas.evaluation import Evaluator, Failed, Scores
 from nas.evaluation.qualities import Evaluate, Qualities, baseline, evaluating
 from nas.job_run import Run, subnet_row
 from nas.measuring.subnets import build_device, measure
@@ -26,7 +26,7 @@ from nas.store import Evaluation, NewEvaluation
 from search_spaces import Architecture
 from supernet.evaluation.scores import Quality
 
-SHARE = 0.2  # of the images that the search would have looked at without racing
+SHARE = 0.2  # of the examples that the search would have looked at without racing
 SPLITS = {INHERITED: ("report",), SPECIALISED: ("search", "report")}  # on which the last stage evaluates
 
 Floats = NDArray[np.float64]
@@ -119,12 +119,12 @@ def show_more(
     """
     job = run.lease.job
     race = race_of(run, objectives, data, pool, run.store.evaluations(job, "search"))
-    hits, images = run.store.hits(job, "search"), race.images
+    hits, examples = run.store.hits(job, "search"), race.examples
     failed = set[str]()  # they stay as they are
-    while part := _least_seen([one for one in chosen() if one.subnet.key not in failed], hits, images):
+    while part := _least_seen([one for one in chosen() if one.subnet.key not in failed], hits, examples):
         run.check_stop()
         seen = len(hits[part[0].subnet.key])
-        left = SHARE * images * len(hits) - sum(map(len, hits.values()))
+        left = SHARE * examples * len(hits) - sum(map(len, hits.values()))
         part = part[: max(int(left / (race.next_stop(seen) - seen)), 0)]
         if not part:
             return
@@ -135,7 +135,7 @@ def show_more(
             if longer.quality is None:
                 failed.add(one.subnet.key)
             else:
-                hits[one.subnet.key] = longer.hits
+                hits[one.subnet.key] = longer.scores
                 rows.append(_improved(objectives, one, longer.quality))
         run.store.replace_evaluations(run.lease, rows, hits)
 
@@ -221,11 +221,11 @@ def _warn_of_broken_limits(run: Run, name: str, measured: Mapping[Architecture, 
                 run.warn(f"Subnet {arch.key} was measured with {latency_ms:.4g} ms and breaks {limit}.")
 
 
-def _least_seen(chosen: Sequence[Evaluation], hits: Mapping[str, Hits], images: int) -> list[Evaluation]:
-    """Those of the chosen that have seen least images, if not all of them; in their order."""
-    seen = [len(hits.get(one.subnet.key, ())) or images for one in chosen]
-    least = min(seen, default=images)
-    return [one for one, count in zip(chosen, seen, strict=True) if count == least < images]
+def _least_seen(chosen: Sequence[Evaluation], hits: Mapping[str, Scores], examples: int) -> list[Evaluation]:
+    """Those of the chosen that have seen least examples, if not all of them; in their order."""
+    seen = [len(hits.get(one.subnet.key, ())) or examples for one in chosen]
+    least = min(seen, default=examples)
+    return [one for one, count in zip(chosen, seen, strict=True) if count == least < examples]
 
 
 def _improved(objectives: Objectives, one: Evaluation, quality: Quality) -> NewEvaluation:

@@ -8,17 +8,18 @@ import moocore
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.limits import ACCURACY
+from nas.limits import ACCURACY, kind_of
 from nas.measuring.latency import Latency
 from nas.spaces.job_space import exact_metrics
 from nas.store import Evaluation, NewEvaluation
 from search_spaces import SearchSpace
 from search_spaces.space import Codes
+from supernet.tasks import QualityKind
 
 
 @dataclass(frozen=True)
 class Objectives:
-    """What is optimised: the quality is maximised, every cost (exact, or predicted) minimised.
+    """What is optimised: the quality towards its goal, every cost (exact, or predicted) is minimised.
 
     latency: of the job's first device.  others: of its other devices.  quality: its name.
     """
@@ -28,6 +29,11 @@ class Objectives:
     latency: Latency
     others: tuple[Latency, ...] = ()
     quality: str = ACCURACY
+
+    @property
+    def kind(self) -> QualityKind:
+        """What the quality is."""
+        return kind_of(self.quality)
 
     @property
     def latencies(self) -> tuple[Latency, ...]:
@@ -52,20 +58,22 @@ class Objectives:
         return {name: ms for latency in self.latencies for name, ms in latency.intervals(codes).items()}
 
     def minimised(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Rows of objective values between 0 (best) and 1 (quality 0, cost of the largest subnet).
+        """Rows of objective values between 0 (best) and 1 (the worst quality, cost of the largest subnet).
 
         Of several spaces each cost is that of the one whose largest subnet costs most.
         """
         costs = self.costs(self.space.encode(self.space.largest_of_each))
         columns = [
-            1 - values[:, i] if name == self.quality else values[:, i] / float(np.max(costs[name]))
+            self.kind.lost(values[:, i])
+            if name == self.quality
+            else values[:, i] / float(np.max(costs[name]))
             for i, name in enumerate(self.names)
         ]
         return np.stack(columns, axis=1)
 
     def hypervolume(self, values: NDArray[np.float64]) -> float:
-        """The share of the box between (quality 1, cost 0) and (quality 0, cost of the largest subnet) that
-        is dominated. With one objective, the quality alone, that is the best one's.
+        """The share of the box between (the best quality, cost 0) and (the worst, cost of the largest subnet)
+        that is dominated. With one objective, the quality alone, that is the best one's.
         """
         return hypervolume(self.minimised(values)) if len(values) else 0.0
 

@@ -9,21 +9,23 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nas.datasets import DataSet
-from nas.evaluation import Hits
-from nas.evaluation.estimates import Images
-from nas.evaluation.qualities import classes_of
+from nas.evaluation import Scores
+from nas.evaluation.estimates import Examples
+from nas.evaluation.qualities import classes_of, sizes_of
 from nas.job_run import Run
+from nas.limits import kind_of
 from nas.proposals.one_thread import one_thread
 from nas.results.agreement import agreement
 from predictors import accuracy
 from search_spaces import SearchSpace
 from search_spaces.space import Codes
+from supernet.tasks import QualityKind
 
 Floats = NDArray[np.float64]
 
 FOLDS = 5
-FEWEST = 10  # subnets that have seen all images
-FEWEST_IMAGES = 16  # of a half
+FEWEST = 10  # subnets that have seen all examples
+FEWEST_EXAMPLES = 16  # of a half
 
 
 def reproducibility(run: Run, space: SearchSpace, data: DataSet) -> dict[str, Any]:
@@ -31,44 +33,50 @@ def reproducibility(run: Run, space: SearchSpace, data: DataSet) -> dict[str, An
 
     ranking: between the qualities of the same subnets on either half.  predictor: between qualities on one
     half and what a predictor of accuracy says that was fitted to other subnets on the other half.
-    Only subnets that have seen all images are ranked. Empty where they, or the images, are too few.
+    Only subnets that have seen all examples are ranked. Empty where they, or the examples, are too few.
     """
     kept = run.store.hits(run.lease.job, "search")
     rows = [e for e in run.store.evaluations(run.lease.job, "search") if e.state == "ok"]
     rows = [e for e in rows if e.subnet.key in kept]
     hits = [kept[e.subnet.key] for e in rows]
-    images = max(map(len, hits), default=0)
-    if sum(len(seen) == images for seen in hits) < FEWEST:
+    examples = max(map(len, hits), default=0)
+    if sum(len(seen) == examples for seen in hits) < FEWEST:
         return {}
-    sources, classes = data.sources("search"), classes_of(data, "search", run.config.quality)
-    sources = None if sources is None else sources[:images]
-    classes = None if classes is None else classes[:images]
+    metric = run.config.quality
+    sources, classes, sizes = (
+        None if one is None else one[:examples]
+        for one in (
+            data.sources("search"),
+            classes_of(data, "search", metric),
+            sizes_of(data, "search", metric),
+        )
+    )
     codes = space.encode([space.architecture(e.subnet.architecture) for e in rows])
-    return scores(space, codes, hits, sources, classes)
+    return scores(space, codes, hits, sources, classes, sizes=sizes, kind=kind_of(metric))
 
 
 def scores(
     space: SearchSpace,
     codes: Codes,
-    hits: Sequence[Hits],
+    hits: Sequence[Scores],
     sources: Tensor | None,
     classes: Tensor | None = None,
+    *,
+    sizes: Tensor | None = None,
+    kind: QualityKind | None = None,
 ) -> dict[str, Any]:
-    """As `reproducibility`, of subnets (codes (n, choices)) with their hits on the first images.
+    """As `reproducibility`, of subnets (codes (n, choices)) with their scores on the first examples.
 
-    classes: labels (images,) where the quality is balanced accuracy.
+    sources, classes, sizes, kind: as of `Examples`.
     """
-    images = max(map(len, hits))
-    first, second = halves(images, sources)
-    if min(first.sum(), second.sum()) < FEWEST_IMAGES:
+    examples = max(map(len, hits))
+    first, second = halves(examples, sources)
+    if min(first.sum(), second.sum()) < FEWEST_EXAMPLES:
         return {}
-    whole = np.array([len(seen) == images for seen in hits])
-    table = np.array([seen for seen in hits if len(seen) == images])
-    of_first, of_second = (_part(half, sources, classes) for half in (first, second))
-    ours, others = (
-        part.weighed(table[:, half].astype(np.float64)).mean(axis=1)
-        for part, half in ((of_first, first), (of_second, second))
-    )
+    whole = np.array([len(seen) == examples for seen in hits])
+    table = np.array([seen for seen in hits if len(seen) == examples])
+    of_first, of_second = (_part(half, sources, classes, sizes, kind) for half in (first, second))
+    ours, others = (part.means(table[:, half]) for part, half in ((of_first, first), (of_second, second)))
     result: dict[str, Any] = {"images": [int(first.sum()), int(second.sum())]}
     ranking = agreement([(ours.tolist(), others.tolist())])
     result["ranking"] = ranking and ranking.to_dict()
@@ -79,27 +87,33 @@ def scores(
     return result | {"predictor": score and score.to_dict()}
 
 
-def halves(images: int, sources: Tensor | None) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Two sets of images that share no source item; images whose items are in both sets are in neither."""
+def halves(examples: int, sources: Tensor | None) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Two sets of examples that share no source item; those whose items are in both sets are in neither."""
     if sources is None:
-        even = np.arange(images) % 2 == 0
+        even = np.arange(examples) % 2 == 0
         return even, ~even
     _, places = sources.unique(return_inverse=True)
     odd = (places % 2 == 1).numpy()
     return ~odd.any(axis=1), odd.all(axis=1)
 
 
-def _part(half: NDArray[np.bool_], sources: Tensor | None, classes: Tensor | None) -> Images:
+def _part(
+    half: NDArray[np.bool_],
+    sources: Tensor | None,
+    classes: Tensor | None,
+    sizes: Tensor | None,
+    kind: QualityKind | None,
+) -> Examples:
     of_half = torch.from_numpy(half)
-    ids, labels = (None if one is None else one[of_half] for one in (sources, classes))
-    return Images(int(half.sum()), ids, labels)
+    ids, labels, parts = (None if one is None else one[of_half] for one in (sources, classes, sizes))
+    return Examples(int(half.sum()), ids, labels, sizes=parts, kind=kind)
 
 
 def _labels(
-    hits: Sequence[Hits], half: NDArray[np.bool_], ease: Floats, images: Images
+    hits: Sequence[Scores], half: NDArray[np.bool_], ease: Floats, examples: Examples
 ) -> tuple[Floats, Floats]:
-    """Qualities on the images of a half and their standard errors, (n,) each."""
-    of_each = [images.qualities(seen[half[: len(seen)]][None], ease)[0] for seen in hits]
+    """Qualities on the examples of a half and their standard errors, (n,) each."""
+    of_each = [examples.qualities(seen[half[: len(seen)]][None], ease)[0] for seen in hits]
     return np.array([q.value for q in of_each]), np.array([q.stderr for q in of_each])
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from nas.config import JobConfig
 from nas.errors import JobFailedError
-from nas.evaluation import Hits
+from nas.evaluation import Scores
 from nas.job_run import Run, check_finished, subnet_row
 from nas.proposals.problem import SearchProblem
 from nas.search.confirmation import with_intervals
@@ -21,7 +21,7 @@ ROWS = 1000  # about so many in a transaction
 
 def check_source(store: Store, config: JobConfig) -> None:
     """Raises NotFoundError for an unknown `search.source`, ConflictError for one that has not finished,
-    UsageError for one that has told another quality, or of other images.
+    UsageError for one that has told another quality, or of other examples.
     """
     if config.search.source is None:
         return
@@ -31,8 +31,8 @@ def check_source(store: Store, config: JobConfig) -> None:
     theirs = (source.config.get("quality", config.quality), search.get("images"))
     if theirs != (config.quality, config.search.images):
         raise UsageError(
-            f"search.source: job '{source.name}' has told the {theirs[0]} on {theirs[1] or 'all'} images of "
-            f"its subnets, and this one tells the {config.quality} on {config.search.images or 'all'}.",
+            f"search.source: job '{source.name}' has told the {theirs[0]} on {theirs[1] or 'all'} examples "
+            f"of its subnets, and this one tells the {config.quality} on {config.search.images or 'all'}.",
             "Give the same quality and search.images.",
         )
 
@@ -86,7 +86,7 @@ def _take_over(
     run: Run,
     objectives: Objectives,
     rows: Sequence[Evaluation],
-    kept: dict[str, Hits],
+    kept: dict[str, Scores],
     *,
     position: int,
 ) -> None:

@@ -155,9 +155,9 @@ class _Evaluated:
         reused = reused_keys(self._pool, archs)
         rows = [replace(row, reused=row.subnet.key in reused) for row in rows]
         rows = measured_where_uncertain(self._run, self._objectives, archs, rows, self._values)
-        hits = {a.key: one.hits for a, one in zip(archs, raced, strict=True) if one.quality is not None}
-        self._run.store.add_evaluations(self._run.lease, rows, hits)
-        self._race.remember([one.hits for one in raced], [raced_by(self._objectives, row) for row in rows])
+        scores = {a.key: one.scores for a, one in zip(archs, raced, strict=True) if one.quality is not None}
+        self._run.store.add_evaluations(self._run.lease, rows, scores)
+        self._race.remember([one.scores for one in raced], [raced_by(self._objectives, row) for row in rows])
         new = values_of(self._objectives, [row for row in rows if row.succeeded])
         self._values = np.concatenate([self._values, new])
         self.count, self.batch = self.count + len(rows), self.batch + 1

@@ -8,7 +8,7 @@ import numpy as np
 
 import search_spaces
 from nas.config import AnchorsInit, CheckpointInit, GgufInit, HfInit, JobConfig, TimmInit
-from nas.datasets import DataSet
+from nas.datasets import DataSet, task_name, task_of
 from nas.limits import Limit, distance
 from nas.store import Job, Store
 from search_spaces import SearchSpace
@@ -18,6 +18,7 @@ from search_spaces.moves import changed, repaired
 from search_spaces.registry import builder, load, names
 from search_spaces.shapes.decoder import kv_elements
 from search_spaces.space import Codes
+from supernet import tasks
 
 SPACES, SUPERNETS = "search_spaces.families", "supernet.families"
 PROBES = 20_000
@@ -35,8 +36,10 @@ def whole(spaces: Mapping[str, SearchSpace]) -> SearchSpace:
 def resolve(config: JobConfig, data: DataSet) -> SearchSpace:
     """The space of a job: sizes from its data, then from its pretrained model, then what the job file says.
 
-    Raises UsageError for options that do not fit together.
+    Raises UsageError for options that do not fit together, and for a family or a recipe of another task than
+    the data's.
     """
+    _check_task(config, data)
     _check_sources(config)
     sizes, section = data_sizes(data), config.supernet
     if section.variant is not None:
@@ -105,15 +108,34 @@ def _check_variant(config: JobConfig, variant: str) -> None:
         )
 
 
-def data_sizes(data: DataSet) -> dict[str, Any]:
-    """What the data decides of every network: image_size (height, width), in_chans, num_classes.
+def family_task(family: str) -> str:
+    """The task of a family: that of which its spaces take the sizes of the data."""
+    taken = inspect.signature(builder(SPACES, family)).parameters.keys()
+    fitting = [name for name in tasks.names() if name != tasks.TASK and taken >= set(tasks.get(name).sizes)]
+    return fitting[0] if fitting else tasks.TASK
 
-    Of one on tokens: context, the tokens of an example, and vocabulary.
+
+def _check_task(config: JobConfig, data: DataSet) -> None:
+    """Raises UsageError for a family of another task than the data's, and for a recipe that is none of it."""
+    family, task = config.supernet.family, task_name(data)
+    if (other := family_task(family)) != task:
+        able = [name for name in names(SPACES) if family_task(name) == task]
+        hint = f"Families for {task}: {', '.join(able)}." if able else f"A data set for {other} fits it."
+        raise UsageError(f"Family '{family}' is for {other}, and data set '{data.name}' is for {task}.", hint)
+    if config.baselines and task != tasks.TASK:
+        raise UsageError(
+            f"Data set '{data.name}' is for {task}, and baselines are classifiers of images.",
+            "Leave them out.",
+        )
+    if config.supernet.use is None and (problem := task_of(data).problem(config.train)):
+        raise UsageError(f"Data set '{data.name}' is for {task}: {problem}")
+
+
+def data_sizes(data: DataSet) -> dict[str, Any]:
+    """What the data decides of every network, by the words of its task: of images image_size (height, width),
+    in_chans and num_classes, of text context (tokens) and vocabulary.
     """
-    if len(data.input_shape) == 1:
-        return {"context": data.input_shape[0], "vocabulary": data.num_classes}
-    channels, height, width = data.input_shape
-    return {"image_size": (height, width), "in_chans": channels, "num_classes": data.num_classes}
+    return task_of(data).sizes_of(tuple(data.input_shape), data.num_classes)
 
 
 def _defaults(config: JobConfig, sizes: dict[str, Any]) -> dict[str, Any]:

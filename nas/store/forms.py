@@ -3,9 +3,9 @@
 What is not there is not checked: readers say themselves what they cannot do without.
 """
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 Count = Annotated[int, Field(ge=0)]
 Place = Annotated[int, Field(ge=0, lt=2**63)]  # the id of a row
@@ -36,9 +36,18 @@ class _Data(_Form):
 
 
 class _Baseline(_Form):
-    classes: Annotated[int, Field(ge=1)]
+    """Of classes; or of text, which has no classes, and then `bits_per_byte`."""
+
+    classes: Annotated[int, Field(ge=1)] | None = None
     examples: Count | None = None
     majority: float | None = None
+    bits_per_byte: float | None = None
+
+    @model_validator(mode="after")
+    def _of_one_task(self) -> Self:
+        if (self.classes is None) == (self.bits_per_byte is None):
+            raise ValueError("it has to have either classes or bits_per_byte")
+        return self
 
 
 class _Agreement(_Form):

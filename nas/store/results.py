@@ -30,9 +30,11 @@ from nas.store.subnets import KEYS_A_QUERY, nested, subnet_ids, with_subnet
 from nas.store.values import checked_name, finite, now
 from search_spaces.errors import NotFoundError, UsageError
 from search_spaces.union import MEMBER
+from supernet.tasks import Scores
 
 INHERITED = "inherited"
 ROWS_AT_ONCE = 4096  # soon let go of: Python looks through all rows that it holds, again and again
+NUMBERS = np.dtype("<f4")
 BASIS = tuple(field.name for field in fields(EvaluationBasis))
 # What may stand in the columns of `SearchedSubnets`.
 NUMBER: set[type] = {int, float}
@@ -98,11 +100,11 @@ class Results(Database):
         self,
         lease: Lease,
         evaluations: Iterable[NewEvaluation],
-        hits: Mapping[str, NDArray[np.bool_]] = MappingProxyType({}),
+        hits: Mapping[str, Scores] = MappingProxyType({}),
     ) -> None:
         """A batch with its subnets, in one transaction; evaluations that are there already stay.
 
-        hits: which of the split's first examples a subnet classifies right, by its key, if that is kept.
+        hits: what a subnet scores on the split's first examples, by its key, if that is kept.
         """
         with lease.write() as connection:
             batch = list(evaluations)
@@ -111,7 +113,7 @@ class Results(Database):
 
     @again
     def replace_evaluations(
-        self, lease: Lease, evaluations: Iterable[NewEvaluation], hits: Mapping[str, NDArray[np.bool_]]
+        self, lease: Lease, evaluations: Iterable[NewEvaluation], hits: Mapping[str, Scores]
     ) -> None:
         """A batch in place of the evaluations with the same subnet, split, weights and metric.
 
@@ -229,8 +231,8 @@ class Results(Database):
         return [rows[subnet_id] for subnet_id in subnet_ids]
 
     @again
-    def hits(self, job: Job, split: str) -> dict[str, NDArray[np.bool_]]:
-        """Which of the first examples of a split subnets classify right with inherited weights, by key.
+    def hits(self, job: Job, split: str) -> dict[str, Scores]:
+        """What subnets score on the first examples of a split with inherited weights, by key.
 
         Only of the evaluations with which it was kept; of how many examples differs.
         """
@@ -239,13 +241,11 @@ class Results(Database):
         query = query.where((h.job_id == job.id) & (h.split == split) & (h.weights == "inherited"))
         with self.read() as connection:
             rows = connection.execute(query.order_by(h.id)).all()
-        return {key: _unpacked(bits, count) for key, count, bits in rows}
+        return {key: unpacked(bits, count) for key, count, bits in rows}
 
     @again
-    def stored_hits(
-        self, basis: EvaluationBasis, split: str, keys: Sequence[str]
-    ) -> dict[str, NDArray[np.bool_]]:
-        """Which of the first examples of a split subnets classify right, by key, as any job has kept it.
+    def stored_hits(self, basis: EvaluationBasis, split: str, keys: Sequence[str]) -> dict[str, Scores]:
+        """What subnets score on the first examples of a split, by key, as any job has kept it.
 
         Of what several have kept the longest.
         """
@@ -256,11 +256,11 @@ class Results(Database):
                 some = keys[start : start + KEYS_A_QUERY]
                 for key, count, bits in connection.execute(STORED_HITS, {**about, "keys": some}):
                     longest[key] = max(longest.get(key, (0, b"")), (count, bits))
-        return {key: _unpacked(bits, count) for key, (count, bits) in longest.items()}
+        return {key: unpacked(bits, count) for key, (count, bits) in longest.items()}
 
     @again
-    def keep_hits(self, lease: Lease, split: str, hits: Mapping[str, NDArray[np.bool_]]) -> None:
-        """Keeps for others which of all examples of a split subnets of the job classify right, by key."""
+    def keep_hits(self, lease: Lease, split: str, hits: Mapping[str, Scores]) -> None:
+        """Keeps for others what subnets of the job score on all examples of a split, by key."""
         c = t.subnets.c
         columns = (c.key, c.id, c.architecture, c.own_key)
         query = sa.select(*columns).where((c.job_id == lease.job.id) & c.key.in_(list(hits)))
@@ -304,18 +304,33 @@ class Results(Database):
 
 
 def _hits_row(
-    lease: Lease, subnet_id: int, supernet: str, split: str, weights: str, hits: NDArray[np.bool_]
+    lease: Lease, subnet_id: int, supernet: str, split: str, weights: str, hits: Scores
 ) -> dict[str, Any]:
     """supernet: of a job with several which the subnet is of."""
     row = {"job_id": lease.job.id, "subnet_id": subnet_id, "split": split, "weights": weights}
     basis = lease.bases.get(supernet) if weights == INHERITED else None
     row |= dict.fromkeys(BASIS) if basis is None else asdict(basis)
-    return {**row, "count": len(hits), "bits": np.packbits(hits).tobytes()}
+    return {**row, "count": len(hits), "bits": packed(hits)}
 
 
-def _unpacked(bits: bytes, count: int) -> NDArray[np.bool_]:
-    packed: NDArray[np.uint8] = np.frombuffer(bits, dtype=np.uint8)
-    return np.unpackbits(packed, count=count).astype(np.bool_)
+def packed(scores: Scores) -> bytes:
+    """Right and wrong eight to a byte; numbers as they are, four bytes each, the lowest first."""
+    if scores.dtype == np.bool_:
+        return np.packbits(scores.astype(np.bool_)).tobytes()
+    return scores.astype(NUMBERS, casting="safe").tobytes()
+
+
+def unpacked(content: bytes, count: int) -> Scores:
+    """The scores of so many examples; how many bytes they take tells of which kind they are.
+
+    Raises StoreError where it can be neither.
+    """
+    if count and len(content) == NUMBERS.itemsize * count:
+        return np.frombuffer(content, dtype=NUMBERS).astype(np.float32)
+    if len(content) != -(-count // 8):
+        raise t.damaged("scores", f"{len(content)} bytes tell nothing of {count} examples")
+    bits: NDArray[np.uint8] = np.frombuffer(content, dtype=np.uint8)
+    return np.unpackbits(bits, count=count).astype(np.bool_)
 
 
 def _insert(
@@ -323,7 +338,7 @@ def _insert(
     lease: Lease,
     ids: Mapping[str, int],
     batch: Sequence[NewEvaluation],
-    hits: Mapping[str, NDArray[np.bool_]],
+    hits: Mapping[str, Scores],
 ) -> None:
     rows = [_evaluation_row(lease.job.id, ids[new.subnet.key], new) for new in batch]
     insert_missing(connection, t.evaluations, rows)

@@ -349,8 +349,9 @@ evaluations = sa.Table(
     sa.UniqueConstraint("subnet_id", "split", "weights", "metric"),
 )
 
-# Which examples a subnet classifies right, in the order of the split, eight to a byte. Equal supernet,
-# subnet, data, split, weights and precision: equal bits, of however many of the first examples.
+# What a subnet scores on examples, in the order of the split: right or wrong, eight to a byte, or losses,
+# four bytes each. Equal supernet, subnet, data, split, weights and precision: equal scores, of however many
+# of the first examples.
 hits = sa.Table(
     "hits",
     metadata,

@@ -66,8 +66,8 @@ def fit(run: Run, data: DataSet, job: Fit) -> dict[str, object]:
     device = device_of(training.supernet)
 
     def batch(step: int) -> tuple[Tensor, Tensor]:
-        x, labels = data.train_batch(job.seed, step, job.batch_size)
-        return x.to(device), labels.to(device)
+        x, targets = data.train_batch(job.seed, step, job.batch_size)
+        return x.to(device), targets.to(device)
 
     with prefetched(batch) as batches:
         while training.step < job.steps:

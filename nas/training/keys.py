@@ -18,14 +18,13 @@ from nas.config import (
     TrainedAnchor,
 )
 from nas.config.paths import LOCAL, PATH_OPTIONS
-from nas.datasets import DataSet
+from nas.datasets import DataSet, task_name
 from nas.store import Artifact, digest
 from nas.training.supernets import torch_device
 from search_spaces import Architecture, SearchSpace
 from search_spaces.errors import UsageError
 from search_spaces.registry import builder
 from supernet.pretrained.gguf_files import file_of
-from supernet.tasks import TASK
 
 # Raised when a change makes the weights of the same training differ, or another value a field's default.
 WEIGHTS_VERSION = 1
@@ -42,7 +41,7 @@ def supernet_key(config: JobConfig, space: SearchSpace, data: DataSet) -> str:
     return digest(
         {
             "version": WEIGHTS_VERSION,
-            "task": TASK,
+            "task": task_name(data),
             "space": [space.family, dict(space.options)],
             "data": [data.name, data.digest, _data_options(config)],
             "init": _init(config.supernet.init),
@@ -66,7 +65,7 @@ def specialised_key(
     return digest(
         {
             "version": WEIGHTS_VERSION,
-            "task": TASK,
+            "task": task_name(data),
             "weights": weights.sha256,
             "data": [data.name, data.digest, _data_options(config)],
             "recipe": _recipe(config),

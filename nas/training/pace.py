@@ -25,8 +25,8 @@ def seconds_per_step(run: Run, space: SearchSpace, data: DataSet, *, seconds: fl
     device = device_of(training.supernet)
 
     def batch(step: int) -> tuple[Tensor, Tensor]:
-        x, labels = data.train_batch(run.config.seed, step, run.config.train.batch_size)
-        return x.to(device), labels.to(device)
+        x, targets = data.train_batch(run.config.seed, step, run.config.train.batch_size)
+        return x.to(device), targets.to(device)
 
     with prefetched(batch) as batches:
         first = sum(_timed(run, training, batches, count=1)) / PLACES  # slower: everything is made anew

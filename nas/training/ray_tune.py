@@ -25,6 +25,7 @@ import supernet
 from nas import datasets
 from nas.config import JobConfig
 from nas.errors import JobFailedError
+from nas.limits import kind_of
 from nas.ray_cluster import own_ray
 from nas.training.retrain import Trial, quality_of, training_of
 from nas.training.supernets import finished
@@ -240,8 +241,8 @@ def _train(
     average = Alone(net, trial.arch, net.plain(trial.arch).to(device))
 
     def batch(step: int) -> tuple[Tensor, Tensor]:
-        x, labels = data.train_batch(config.seed, step, size)
-        return x.to(device), labels.to(device)
+        x, targets = data.train_batch(config.seed, step, size)
+        return x.to(device), targets.to(device)
 
     for report in range(1, REPORTS + 1):
         for _ in training.run(batch, until=trial.how.steps * report // REPORTS):
@@ -254,7 +255,8 @@ def _train(
         metrics: dict[str, float] = {STEP: training.step}
         if judged:
             average.shared.load_state_dict(training.weights())
-            metrics[QUALITY] = quality_of(average, data, "search", metric=config.quality).value
+            quality = quality_of(average, data, "search", metric=config.quality).value
+            metrics[QUALITY] = kind_of(config.quality).sign * quality  # more is better
         tune.report(metrics)
 
 

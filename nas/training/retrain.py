@@ -19,17 +19,18 @@ from torch import Tensor
 from nas import checkpoints
 from nas.artifacts import damage, verified
 from nas.config import JobConfig
-from nas.datasets import DataSet
-from nas.evaluation.qualities import classes_of
+from nas.datasets import DataSet, task_of
+from nas.evaluation.qualities import one_quality
+from nas.evaluation.tasks import batch_of
 from nas.job_run import Run, subnet_row_of
-from nas.limits import ACCURACY
+from nas.limits import ACCURACY, kind_of
 from nas.store import Artifact, NewEvaluation
 from nas.store.migrations import released_keys
 from nas.training.fit import Fit, device_of, fit, stored_weights
 from nas.training.supernets import finished, teacher_of
 from search_spaces import Architecture
 from search_spaces.union import joined
-from supernet.evaluation.scores import Quality, correct, quality
+from supernet.evaluation.scores import Quality, scored
 from supernet.supernet import Supernet
 from supernet.training.alone import Alone, from_scratch, inherited
 from supernet.training.recipe import Recipe
@@ -40,7 +41,6 @@ FINETUNED, SCRATCH = "finetuned", "scratch"
 # Of the supernet's recipe, for weights that are good already.
 FINETUNING_STEPS, FINETUNING_LR = 0.25, 0.3
 LONGEST_WARMUP = 0.1  # of the steps, where those are fewer than the supernet's
-BATCH = 256
 DIGITS = 6  # of the hash of a training's numbers, in the names of its files
 
 
@@ -174,6 +174,7 @@ def training_of(
         recipe_of(config, trial.how, trial.lr),
         seed=config.seed,
         teacher=teacher_of(config, data, device),
+        task=task_of(data),
     )
 
 
@@ -227,7 +228,8 @@ def report(run: Run, net: Supernet, data: DataSet, trials: Sequence[Trial], stop
     """
     files = [(trial, artifact) for trial in trials if (artifact := weights_of(run, trial)) is not None]
     qualities = [_quality(run, net, data, trial, file, "search") for trial, file in files]
-    chosen = max(range(len(files)), key=lambda i: qualities[i].value)
+    sign = kind_of(run.config.quality).sign
+    chosen = max(range(len(files)), key=lambda i: sign * qualities[i].value)
     trial, file = files[chosen]
     outcome = _quality(run, net, data, trial, file, "report")
     row = NewEvaluation(
@@ -289,19 +291,19 @@ def trained_alone(run: Run, net: Supernet, arch: Architecture, file: Artifact) -
 
 
 def quality_of(alone: Alone, data: DataSet, split: str, *, metric: str = ACCURACY) -> Quality:
-    """The accuracy of its only architecture on all of a split, balanced or not."""
-    return quality(hits_of(alone, data, split), data.sources(split), classes_of(data, split, metric))
+    """A quality of its only architecture on all of a split."""
+    return one_quality(metric, scores_of(alone, data, split), data, split)
 
 
-def hits_of(alone: Alone, data: DataSet, split: str) -> Tensor:
-    """Which examples of a split its only architecture classifies right: (N,), on the CPU."""
+def scores_of(alone: Alone, data: DataSet, split: str) -> Tensor:
+    """What its only architecture scores on the examples of a split: (N,), on the CPU."""
     device = device_of(alone)
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
-        return ((x.to(device), labels.to(device)) for x, labels in data.batches(split, BATCH))
+        return ((x.to(device), y.to(device)) for x, y in data.batches(split, batch_of(data)))
 
     arch = alone.space.largest
-    return correct(alone, [arch], batches())[arch].cpu()
+    return scored(alone, [arch], batches(), task=task_of(data))[arch].cpu()
 
 
 def use_threads(config: JobConfig) -> None:

@@ -17,7 +17,7 @@ import supernet
 from nas import checkpoints, datasets
 from nas.artifacts import verified
 from nas.config import FinalistTraining
-from nas.datasets import DataSet
+from nas.datasets import DataSet, task_of
 from nas.evaluation import EvaluationSetup, Failed, evaluator
 from nas.evaluation.qualities import Evaluate, Qualities, evaluating, qualities_of
 from nas.job_run import Run
@@ -30,8 +30,8 @@ from nas.training.retrain import (
     Trial,
     failed,
     fit_of,
-    hits_of,
     recipe_of,
+    scores_of,
     trained_alone,
     trials_of,
     use_threads,
@@ -122,7 +122,7 @@ def _evaluated_alone(
     for arch in (arch for arch in archs if arch.key in files):
         run.check_stop()
         alone = trained_alone(run, net, arch, files[arch.key])
-        answers[arch] = qualities_of(hits_of(alone, data, split), data, split)
+        answers[arch] = qualities_of(scores_of(alone, data, split), data, split)
     return answers
 
 
@@ -169,7 +169,12 @@ def _together(
         batch_size=config.train.batch_size,
         seed=seed,
         begin=lambda: Training(
-            net, drawn, recipe, seed=seed, teacher=teacher_of(config, data, torch_device(config))
+            net,
+            drawn,
+            recipe,
+            seed=seed,
+            teacher=teacher_of(config, data, torch_device(config)),
+            task=task_of(data),
         ),
         start=lambda training: None,
         finish=lambda training: finished(training, data),

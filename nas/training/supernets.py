@@ -8,7 +8,7 @@ from torch import Tensor, nn
 import supernet
 from nas import checkpoints
 from nas.config import AnchorsInit, JobConfig
-from nas.datasets import DataSet
+from nas.datasets import DataSet, task_of
 from nas.job_run import Run
 from nas.spaces.initial import initialise
 from nas.spaces.job_space import data_sizes
@@ -107,6 +107,7 @@ def begin_training(run: Run, space: SearchSpace, data: DataSet) -> Training:
         config.train,
         seed=config.seed,
         teacher=teacher_of(config, data, torch_device(config)),
+        task=task_of(data),
     )
 
 
@@ -163,8 +164,8 @@ def _calibration(training: Training, data: DataSet) -> Iterator[Tensor]:
     """Images as in the training, from batches that it has not seen."""
     device = device_of(training.supernet)
     for step in range(-1, -1 - CALIBRATION_BATCHES, -1):
-        x, labels = data.train_batch(training.seed, step, training.recipe.batch_size)
-        yield training.mixed(x.to(device), labels.to(device), step).images
+        x, targets = data.train_batch(training.seed, step, training.recipe.batch_size)
+        yield training.mixed(x.to(device), targets.to(device), step).inputs
 
 
 def clean_images(run: Run, net: Supernet, data: DataSet, count: int) -> Iterator[Tensor]:

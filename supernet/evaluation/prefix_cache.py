@@ -24,7 +24,7 @@ class PrefixCache:
 
     A value's priority is what a byte of it costs to compute again, on top of a floor that rises to the
     priority of whatever was evicted last: what is cheap or large, and has not been used for long, goes first.
-    Whoever fills it makes keys that tell all that a value depends on: images, weights, steps.
+    Whoever fills it makes keys that tell all that a value depends on: examples, weights, steps.
     """
 
     def __init__(self, budget: int) -> None:

@@ -17,7 +17,7 @@ Stage = Callable[[Tensor], Tensor]
 class Reaction:
     """What one stage of a forward pass does to a batch.
 
-    rms: root mean square of its output.  rank: effective rank of its output's tokens, averaged over images.
+    rms: root mean square of its output.  rank: effective rank of its output's tokens, averaged over examples.
     bypass: how much the loss rises when the stage is left out; None where its output has another shape than
     its input, so that it cannot be.
     """
@@ -35,25 +35,27 @@ class Probing:
     reactions: dict[str, Reaction]
 
 
-def probe(supernet: Supernet, arch: Architecture, x: Tensor, labels: Tensor) -> Probing:
-    """Runs the architecture with inherited weights on x with labels (B,), and once without each stage.
+def probe(
+    supernet: Supernet, arch: Architecture, x: Tensor, targets: Tensor, *, task: tasks.Task | None = None
+) -> Probing:
+    """Runs the architecture with inherited weights on x with its targets, and once without each stage.
 
     What stands before a stage that is left out is not computed again.
     """
-    task, module = tasks.get(), supernet.eval().extract(arch)
+    task, module = task or tasks.get(), supernet.eval().extract(arch)
     stages: list[tuple[str, Stage]] = list(module.stages())  # type: ignore[operator]
     with torch.inference_mode():
         inputs = [x]
         for _, stage in stages:
             inputs.append(stage(inputs[-1]))
-        loss = task.loss(inputs[-1], labels).item()
+        loss = task.loss(inputs[-1], targets).item()
         reactions = {}
         for i, (name, _) in enumerate(stages):
             before, after = inputs[i], inputs[i + 1]
             bypass = None
             if before.shape == after.shape and i + 1 < len(stages):
                 rest = [stage for _, stage in stages[i + 1 :]]
-                bypass = task.loss(_through(before, rest), labels).item() - loss
+                bypass = task.loss(_through(before, rest), targets).item() - loss
             reactions[name] = Reaction(after.square().mean().sqrt().item(), effective_rank(after), bypass)
     return Probing(loss, reactions)
 
@@ -65,7 +67,7 @@ def _through(x: Tensor, stages: Sequence[Stage]) -> Tensor:
 
 
 def effective_rank(x: Tensor) -> float:
-    """The exponential of the entropy of the singular values of an image's tokens, averaged over images.
+    """The exponential of the entropy of the singular values of an example's tokens, averaged over examples.
 
     Source: Roy and Vetterli, "The effective rank" (2007).
     """

@@ -1,6 +1,6 @@
 """Quality of many architectures with shared weights: a trie over their steps computes equal prefixes once."""
 
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 from typing import Any
@@ -20,14 +20,14 @@ Path = tuple[Hashable, ...]
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """Accuracy, or balanced accuracy, with its standard error over `count` examples."""
+    """A quality of a task, with its standard error over `count` examples."""
 
     value: float
     stderr: float
     count: int
 
 
-def correct(
+def scored(
     supernet: Supernet,
     archs: Sequence[Architecture],
     batches: Iterable[tuple[Tensor, Tensor]],
@@ -38,37 +38,64 @@ def correct(
     cache: PrefixCache | None = None,
     ids: Iterable[Hashable] | None = None,
 ) -> dict[Architecture, Tensor]:
-    """For each architecture the scores `(examples,)` of the task: which are right, if it is classification.
+    """For each architecture the scores `(examples,)` of the task, by default of classification: who is right.
 
     Each gets bit for bit what it would get alone, whichever others are there and whatever the cache holds.
     siblings: FFNs that differ only in width run as one, which changes logits by rounding (1e-6) against the
     extracted network.  steps: of the supernet, to be used again as long as its weights stay as they are.
-    cache: of activations, which holds as long; needs `ids`, one for each batch, that tell its images.
+    cache: of activations, which holds as long; needs `ids`, one for each batch, that tell its examples.
     """
     if (cache is None) != (ids is None):
-        raise ValueError("A cache needs the ids of the image batches, and nothing else does.")
+        raise ValueError("A cache needs the ids of the batches, and nothing else does.")
     descent = Descent(steps or shared_steps(supernet), siblings=siblings, cache=cache)
     task = task or tasks.get()
     scores: dict[Architecture, list[Tensor]] = {arch: [] for arch in archs}
     numbered = zip(batches, repeat(None) if ids is None else ids, strict=ids is not None)
     with torch.inference_mode():
-        for (x, labels), batch in numbered:
+        for (x, targets), batch in numbered:
             for arch, outputs in descent.run(x, list(scores), batch=batch):
-                scores[arch].append(task.scores(outputs, labels))
+                scores[arch].append(task.scores(outputs, targets))
     return {arch: torch.cat(parts) for arch, parts in scores.items()}
 
 
-def quality(hits: Tensor, sources: Tensor | None = None, classes: Tensor | None = None) -> Quality:
-    """Mean of `hits` (examples,) and its standard error.
+def quality(scores: Tensor, sources: Tensor | None = None, classes: Tensor | None = None) -> Quality:
+    """Mean of `scores` (examples,) and its standard error.
 
     sources: ids (examples, k) of the items an example was made from. Examples that share an item are
     correlated, which the error takes into account (`MeanErrors`).
     classes: labels (examples,) for balanced accuracy, the mean of the accuracies of the classes.
     """
-    values = hits.double().cpu()
+    values = scores.double().cpu()
     values = values if classes is None else values * class_weights(classes)
     (error,) = MeanErrors.over(len(values), sources, classes).of_means(values[:, None]).tolist()
     return Quality(float(values.mean()), error, len(values))
+
+
+def quality_of(
+    kind: tasks.QualityKind,
+    scores: Tensor,
+    *,
+    sources: Tensor | None = None,
+    classes: Tensor | None = None,
+    counts: Mapping[str, Tensor] | None = None,
+) -> Quality:
+    """A quality of a task from the scores (examples,) of all examples of a split.
+
+    sources: as of `quality`.  classes: labels, which count where it is balanced.  counts: of what the scores
+    are sums, (examples,) each, by their names: one of them divides the sum of the scores.
+    """
+    if not kind.per:
+        return quality(scores, sources, classes if kind.balanced else None)
+    assert counts is not None, "the data of the task have counts"
+    sums, sizes = kind.scale * scores.double().cpu(), counts[kind.per].double().cpu()
+    value = sums.sum() / sizes.sum()
+    # The error of a ratio, to the first order: that of the mean of what is left of the sums (Cochran,
+    # "Sampling Techniques", 1977, chapter 6).
+    residuals = (sums - value * sizes) / sizes.mean()
+    (error,) = MeanErrors.over(len(sums), sources).of_means(residuals[:, None]).tolist()
+    if kind.exponential:
+        return Quality(float(value.exp()), float(value.exp()) * error, len(sums))
+    return Quality(float(value), error, len(sums))
 
 
 def class_weights(labels: Tensor) -> Tensor:
@@ -80,8 +107,8 @@ def class_weights(labels: Tensor) -> Tensor:
 class _Node:
     """A value behind the first steps of some architectures, computed when it is first needed.
 
-    path: the images and the way of computing, then the keys of the steps.  takers: children that have yet to
-    take the value; behind the last one it is let go.
+    path: the examples and the way of computing, then the keys of the steps.  takers: children that have yet
+    to take the value; behind the last one it is let go.
     """
 
     __slots__ = ("macs", "parent", "path", "siblings", "step", "takers", "value")
@@ -95,10 +122,10 @@ class _Node:
 
 
 class Descent:
-    """Depth first through tries, counting the work: `macs`, per image.
+    """Depth first through tries, counting the work: `macs`, per example.
 
     siblings: FFNs that differ only in their width run as one.  cache: of values behind steps, which a batch
-    of images finds by its id.
+    of examples finds by its id.
     """
 
     def __init__(self, steps: Steps, *, siblings: bool, cache: PrefixCache | None) -> None:
@@ -108,7 +135,7 @@ class Descent:
     def run(
         self, x: Any, archs: Sequence[Architecture], *, batch: Hashable
     ) -> Iterator[tuple[Architecture, Any]]:
-        """Each architecture with its output for the images x, whose id is `batch`; in the trie's order."""
+        """Each architecture with its output for the inputs x, whose id is `batch`; in the trie's order."""
         root = _Node(((batch, self._siblings),))
         root.value = x
         return self._below(root, [(arch, self._steps.path(arch)) for arch in archs])

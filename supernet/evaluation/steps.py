@@ -20,7 +20,7 @@ from supernet.supernet import Supernet
 class Step:
     """A function of a forward pass.
 
-    name: in the first architecture that needed it.  macs: for one image.  chunks: of a feed-forward network
+    name: in the first architecture that needed it.  macs: for one example.  chunks: of a feed-forward network
     that has siblings, the neurons that each next wider option adds; they give what `run` gives, up to
     rounding.  params: that it keeps, about.
     """

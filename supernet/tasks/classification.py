@@ -1,11 +1,12 @@
 """Classification: one label an example, right or wrong."""
 
-from typing import Any
-
-from torch import Tensor
-from torch.nn import functional as F
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from supernet.tasks import QualityKind, Task
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def build() -> "Classification":
@@ -16,30 +17,42 @@ def build() -> "Classification":
 class Classification(Task):
     """Outputs are logits (B, classes), targets labels (B,) or shares of the classes (B, classes)."""
 
+    examples, choices = "images", "classes"
+    sizes = ("image_size", "in_chans", "num_classes")
     qualities = (
         QualityKind("accuracy", "share of the examples", "max"),
         QualityKind("balanced_accuracy", "share of the examples, mean of the classes", "max", balanced=True),
     )
 
-    def loss(self, outputs: Tensor, targets: Tensor, *, smoothing: float = 0.0) -> Tensor:
+    def sizes_of(self, shape: tuple[int, ...], choices: int) -> dict[str, Any]:
+        """Of images (channels, height, width)."""
+        channels, height, width = shape
+        return {"image_size": (height, width), "in_chans": channels, "num_classes": choices}
+
+    def loss(self, outputs: "Tensor", targets: "Tensor", *, smoothing: float = 0.0) -> "Tensor":
         """The cross entropy."""
+        from torch.nn import functional as F  # noqa: PLC0415 - heavy
+
         return F.cross_entropy(outputs, targets, label_smoothing=smoothing)
 
-    def answers(self, outputs: Tensor, *, hard: bool) -> Tensor:
+    def answers(self, outputs: "Tensor", targets: "Tensor", *, hard: bool) -> "Tensor":
         """Labels, or probabilities of the classes."""
         return outputs.argmax(dim=-1) if hard else outputs.softmax(dim=-1)
 
-    def scores(self, outputs: Tensor, targets: Tensor) -> Tensor:
+    def scores(self, outputs: "Tensor", targets: "Tensor") -> "Tensor":
         """Booleans: which examples are classified right."""
         return outputs.argmax(dim=-1) == targets
 
-    def baseline(self, targets: Tensor) -> dict[str, Any]:
+    def baseline(self, targets: "Tensor", counts: "Mapping[str, Tensor]") -> dict[str, Any]:
         """The commonest label and its share, and how many labels there are."""
-        labels, counts = targets.cpu().unique(return_counts=True)
-        commonest = int(counts.argmax())
+        labels, times = targets.cpu().unique(return_counts=True)
+        commonest = int(times.argmax())
         return {
-            "examples": int(counts.sum()),
-            "classes": len(counts),
-            "majority": int(counts[commonest]) / int(counts.sum()),
+            "examples": int(times.sum()),
+            "classes": len(times),
+            "majority": int(times[commonest]) / int(times.sum()),
             "majority_class": int(labels[commonest]),
         }
+
+    def problem(self, recipe: Any) -> None:
+        """Recipes were made for it."""

@@ -1,4 +1,4 @@
-"""What one optimiser step learns from: images, and what is to be said of them."""
+"""What one optimiser step learns from: inputs, and what is to be said of them."""
 
 from dataclasses import dataclass
 
@@ -9,15 +9,15 @@ from supernet.tasks import Task
 
 @dataclass(frozen=True)
 class Lesson:
-    """Images (B, C, height, width) and what every architecture is to say of its share of them.
+    """Inputs, examples first, and what every architecture is to say of its share of them.
 
-    labels: classes (B,), or their shares (B, classes).
+    targets: as the task has them; of mixed images the shares of the classes (B, classes).
     patch_labels: the shares of the classes in every patch (B, P, classes), if the patches are labelled.
     answers: of a teacher, as `Task.answers` gives them.
     """
 
-    images: Tensor
-    labels: Tensor
+    inputs: Tensor
+    targets: Tensor
     patch_labels: Tensor | None = None
     answers: Tensor | None = None
 
@@ -25,11 +25,11 @@ class Lesson:
         """Some of the examples."""
         patch_labels = None if self.patch_labels is None else self.patch_labels[which]
         answers = None if self.answers is None else self.answers[which]
-        return Lesson(self.images[which], self.labels[which], patch_labels, answers)
+        return Lesson(self.inputs[which], self.targets[which], patch_labels, answers)
 
     def loss(self, task: Task, logits: Tensor, *, smoothing: float, teacher_weight: float) -> Tensor:
-        """The task's loss of logits (B, classes) to the labels and, by its weight, to the answers."""
-        loss = task.loss(logits, self.labels, smoothing=smoothing)
+        """The task's loss of logits to the targets and, by its weight, to the answers."""
+        loss = task.loss(logits, self.targets, smoothing=smoothing)
         if self.answers is None:
             return loss
         return (1 - teacher_weight) * loss + teacher_weight * task.loss(logits, self.answers)

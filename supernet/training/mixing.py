@@ -96,7 +96,7 @@ def in_lots(mix: Callable[..., Lesson], images: Tensor, labels: Tensor, lots: in
     """The blocks into which a batch falls, each mixed apart by `mix`, which takes `how`, too."""
     ends = [len(images) * i // lots for i in range(lots + 1)]
     parts = [mix(images[a:b], labels[a:b], **how) for a, b in pairwise(ends)]
-    fields = zip(*((part.images, part.labels, part.patch_labels) for part in parts), strict=True)
+    fields = zip(*((part.inputs, part.targets, part.patch_labels) for part in parts), strict=True)
     return Lesson(*(torch.cat(tensors) if lots > 1 else tensors[0] for tensors in fields))
 
 

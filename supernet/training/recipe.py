@@ -72,14 +72,14 @@ class Sampling(Section):
             raise ValueError(f"paths ({self.paths}) must be a multiple of at_once ({self.at_once})")
         if self.distill and self.splits_batch:
             raise ValueError(
-                f"distill cannot be combined with {self.strategy}, whose subnets see different images; "
+                f"distill cannot be combined with {self.strategy}, whose subnets see different examples; "
                 "train.teacher can"
             )
         return self
 
     @property
     def splits_batch(self) -> bool:
-        """Whether each subnet of a step sees its own share of the images."""
+        """Whether each subnet of a step sees its own share of the examples."""
         return self.strategy in ("multi_architectural", "resource_constrained")
 
 
@@ -188,7 +188,7 @@ class Recipe(Section):
         if self.sampling.splits_batch and self.batch_size < self.sampling.paths:
             raise ValueError(
                 f"batch_size ({self.batch_size}) must not be less than sampling.paths "
-                f"({self.sampling.paths}): each path has its own share of the images"
+                f"({self.sampling.paths}): each path has its own share of the examples"
             )
         return self
 

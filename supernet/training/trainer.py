@@ -42,7 +42,7 @@ class Training:
     """A supernet in training: its optimisers, its average and the step it has reached.
 
     strategy: draws by what the recipe says of sampling, for this supernet.
-    teacher: the recipe's, a classifier from images to logits; it stays as it is.
+    teacher: the recipe's, from inputs to logits; it stays as it is.
     task: says what the losses are; classification unless given.
     Raises UsageError for a recipe that the supernet cannot follow.
     """
@@ -92,7 +92,7 @@ class Training:
     def run(self, batches: Batches, *, until: int | None = None) -> Iterator[dict[str, float]]:
         """Trains up to step `until` (default: the recipe's end); yields step, loss, lr now and then and last.
 
-        batches: step -> (inputs, labels), a pure function.
+        batches: step -> (inputs, targets), a pure function.
         Raises DivergedError when the loss is not finite.
         """
         if self.step == 0:
@@ -161,10 +161,10 @@ class Training:
         steps = self.recipe.steps
         return math.ceil(self.recipe.largest_first * steps), round(self.recipe.widening * steps)
 
-    def _optimise(self, x: Tensor, labels: Tensor) -> Tensor:
+    def _optimise(self, x: Tensor, targets: Tensor) -> Tensor:
         archs = self._draw()
         self._optimizers.zero_grad()
-        loss = self._backward(x, labels, archs)
+        loss = self._backward(x, targets, archs)
         average_gradients(self._learning.values())
         # Muon's steps are as long with clipped gradients as without, but its momentum is an average of them:
         # one that is not clipped would point the way for twenty steps.
@@ -192,31 +192,31 @@ class Training:
             )
         return archs
 
-    def mixed(self, x: Tensor, labels: Tensor, step: int) -> Lesson:
+    def mixed(self, x: Tensor, targets: Tensor, step: int) -> Lesson:
         """A batch as the architectures see it: with other images in its own, if the recipe says so."""
         head = self._patch_head
         if head is None:
-            return Lesson(x, labels)
+            return Lesson(x, targets)
         rng = np.random.default_rng([self.seed, abs(step), rank(), MIXING])
         mix = published_mixup if self.recipe.patch_mixup == "published" else patch_mixup
-        return in_lots(mix, x, labels, self.strategy.lots, grid=head.grid, classes=head.classes, rng=rng)
+        return in_lots(mix, x, targets, self.strategy.lots, grid=head.grid, classes=head.classes, rng=rng)
 
-    def _lesson(self, x: Tensor, labels: Tensor) -> Lesson:
+    def _lesson(self, x: Tensor, targets: Tensor) -> Lesson:
         """The batch, mixed if it is to be, and what the teacher says of it."""
-        lesson = self.mixed(x, labels, self.step)
+        lesson = self.mixed(x, targets, self.step)
         if self._teacher is None:
             return lesson
         with torch.no_grad(), self._autocast():
-            logits: Tensor = self._teacher(lesson.images).float()
+            logits: Tensor = self._teacher(lesson.inputs).float()
         hard = self.recipe.teacher is not None and self.recipe.teacher.hard
-        return replace(lesson, answers=self._task.answers(logits, hard=hard))
+        return replace(lesson, answers=self._task.answers(logits, lesson.targets, hard=hard))
 
-    def _backward(self, x: Tensor, labels: Tensor, archs: list[Architecture]) -> Tensor:
-        """Accumulates the mean gradient of the architectures, each counted by its number of images.
+    def _backward(self, x: Tensor, targets: Tensor, archs: list[Architecture]) -> Tensor:
+        """Accumulates the mean gradient of the architectures, each counted by its number of examples.
 
         Returns the first one's loss.
         """
-        lesson = self._lesson(x, labels)
+        lesson = self._lesson(x, targets)
         sampling = self.recipe.sampling
         teach = sampling.distill and self.step >= sampling.distill_after * self.recipe.steps
         first = tutor = None
@@ -224,14 +224,17 @@ class Training:
         counts = [len(range(len(x))[part]) for part in parts]
         for arch, part, count in zip(archs, parts, counts, strict=True):
             with self._autocast():
-                logits, loss = self._logits_and_loss(arch, lesson.part(part))
+                seen = lesson.part(part)
+                logits, loss = self._logits_and_loss(arch, seen)
                 if tutor is not None:
                     loss = 0.5 * loss + 0.5 * self._task.loss(logits, tutor)
             if loss.requires_grad:  # not where `lr_scale` freezes all that this architecture runs
                 (loss * (count / sum(counts))).backward()
             if first is None:
                 first = loss.detach()
-                tutor = self._task.answers(logits.detach().float(), hard=False) if teach else None
+                tutor = (
+                    self._task.answers(logits.detach().float(), seen.targets, hard=False) if teach else None
+                )
         assert first is not None, "a strategy draws at least one architecture"
         return first
 
@@ -239,9 +242,9 @@ class Training:
         smoothing, teacher = self.recipe.label_smoothing, self.recipe.teacher
         weight = 0.0 if teacher is None else teacher.weight
         if self._patch_head is None:
-            logits = self.supernet(lesson.images, arch)
+            logits = self.supernet(lesson.inputs, arch)
             return logits, lesson.loss(self._task, logits, smoothing=smoothing, teacher_weight=weight)
-        logits, patches = self.supernet.with_patches(lesson.images, arch)
+        logits, patches = self.supernet.with_patches(lesson.inputs, arch)
         loss = lesson.loss(self._task, logits, smoothing=smoothing, teacher_weight=weight)
         return logits, loss + lesson.patch_loss(self._task, self._patch_head(patches), smoothing=smoothing)
 
@@ -250,7 +253,7 @@ class Training:
         parts = self.strategy.share(count, archs)
         if not all(range(count)[part] for part in parts):
             raise UsageError(
-                f"A batch of {count} images cannot be divided among {archs} subnets.",
+                f"A batch of {count} examples cannot be divided among {archs} subnets.",
                 "Raise train.batch_size or lower train.sampling.paths.",
             )
         return parts

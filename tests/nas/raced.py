@@ -26,11 +26,11 @@ SPACE = search_spaces.get(
 ARCHS = SPACE.decode(SPACE.all_codes())
 MACS = SPACE.costs(SPACE.all_codes())["macs"].astype(np.float64)
 
-Hits = NDArray[np.bool_]
+Scores = NDArray[np.bool_]
 
 
-def table(quality: NDArray[np.float64], images: int = IMAGES, *, seed: int = 0) -> Hits:
-    """Hits of subnets of these qualities: images differ in difficulty, so that subnets mostly agree."""
+def table(quality: NDArray[np.float64], images: int = IMAGES, *, seed: int = 0) -> Scores:
+    """Scores of subnets of these qualities: images differ in difficulty, so that subnets mostly agree."""
     rng = np.random.default_rng(seed)
     ease = rng.normal(0, 2, size=images)
     logit = np.log(quality / (1 - quality))[:, None] * 2.0
@@ -40,11 +40,11 @@ def table(quality: NDArray[np.float64], images: int = IMAGES, *, seed: int = 0) 
 class Looked:
     """An evaluator of table rows, by their numbers or as architectures; a Ctrl-C comes at call `stop`."""
 
-    def __init__(self, hits: Hits, stop: int | None = None) -> None:
+    def __init__(self, hits: Scores, stop: int | None = None) -> None:
         self.hits, self.asked, self._stop = hits, [], stop  # type: ignore[var-annotated]
         self._places = {arch: i for i, arch in enumerate(ARCHS)}
 
-    def correct(self, archs: Sequence[Any], split: str, images: slice | None = None) -> list[Hits]:
+    def scored(self, archs: Sequence[Any], split: str, images: slice | None = None) -> list[Scores]:
         assert split == "search"
         assert images is not None
         if len(self.asked) == self._stop:

@@ -12,15 +12,15 @@ from search_spaces import Architecture
 
 def build(**options: Any) -> DataSet:
     if multiprocessing.parent_process() is not None:
-        worker.correct = _hanging(worker.correct)
+        worker.scored = _hanging(worker.scored)
     data: DataSet = digits.build(**options)
     return data
 
 
-def _hanging(correct: Any) -> Any:
+def _hanging(scored: Any) -> Any:
     def hang(net: Any, archs: Sequence[Architecture], *rest: Any, **options: Any) -> Any:
         while net.space.smallest in archs:
             time.sleep(1.0)
-        return correct(net, archs, *rest, **options)
+        return scored(net, archs, *rest, **options)
 
     return hang

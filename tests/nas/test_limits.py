@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nas.limits import NAMES, QUALITIES, Limit
+from nas.limits import NAMES, QUALITIES, Limit, is_share, kind_of
 from search_spaces.errors import UsageError
 from supernet import tasks
 
@@ -104,6 +104,25 @@ def test_any_text_is_a_condition_or_a_usage_error(text: str) -> None:
         assert Limit.parse(text).name in NAMES
 
 
-def test_qualities_are_those_of_the_task() -> None:
-    assert tuple(kind.name for kind in tasks.get().qualities) == QUALITIES
-    assert all(kind.goal == "max" for kind in tasks.get().qualities)
+def test_qualities_are_those_of_all_tasks() -> None:
+    every = [(kind, kind_of(kind.name)) for name in tasks.names() for kind in tasks.get(name).qualities]
+    assert tuple(kind.name for kind, _ in every) == QUALITIES
+    assert all(kind is same for kind, same in every)
+    assert [name for name in QUALITIES if is_share(name)] == ["accuracy", "balanced_accuracy"]
+    assert {name for name in QUALITIES if kind_of(name).goal == "min"} == {
+        "bits_per_byte",
+        "loss",
+        "perplexity",
+    }
+
+
+def test_a_quality_is_limited_in_its_own_unit() -> None:
+    assert Limit.parse("bits_per_byte<=2.5").value == 2.5
+    assert Limit.parse("perplexity<=12").value == 12
+    with pytest.raises(UsageError, match="'loss' in 'loss<=3%' is not told in percent"):
+        Limit.parse("loss<=3%")
+
+
+def test_values_of_a_quality_are_lost_from_the_best_to_the_worst() -> None:
+    assert kind_of("accuracy").lost(0.3) == 1 - 0.3
+    assert kind_of("bits_per_byte").lost(2.0) == 0.25

@@ -152,7 +152,7 @@ def test_running_a_finished_job_does_nothing(tiny_copy: str, monkeypatch: pytest
     monkeypatch.setattr(latency_fit, "measure", bomb)
     monkeypatch.setattr(train_stage, "Training", bomb)
     monkeypatch.setattr(search_stage, "_ask_searcher", bomb)
-    monkeypatch.setattr("nas.evaluation.EvaluationPool.correct", bomb)
+    monkeypatch.setattr("nas.evaluation.EvaluationPool.scored", bomb)
     with Store.open(tiny_copy) as store:
         pipeline.run(store, store.job("tiny"), progress=Silent())
         assert store.job("tiny").state == "succeeded"

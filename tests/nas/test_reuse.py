@@ -58,7 +58,7 @@ def test_the_same_question_pays_nothing_and_gets_the_same_answer(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(train_stage, "Training", bomb)
-    monkeypatch.setattr("nas.evaluation.EvaluationPool.correct", bomb)
+    monkeypatch.setattr("nas.evaluation.EvaluationPool.scored", bomb)
     monkeypatch.setattr("nas.measuring.subnets.measured", bomb)
     first, job = store.job("tiny"), asked(store)
     assert searched(store, job) == searched(store, first)
@@ -157,7 +157,7 @@ def test_a_measurement_that_is_too_old_is_made_again(store: Store, monkeypatch: 
 
 def test_a_job_names_the_supernet_that_it_uses(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train_stage, "Training", bomb)
-    monkeypatch.setattr("nas.evaluation.EvaluationPool.correct", bomb)
+    monkeypatch.setattr("nas.evaluation.EvaluationPool.scored", bomb)
     monkeypatch.setattr("nas.measuring.subnets.measured", bomb)
     changes = {"supernet": {"use": "tiny"}, "train": {"threads": 1}}
     job = asked(store, **changes)

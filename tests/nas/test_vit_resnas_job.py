@@ -157,7 +157,7 @@ def test_batch_statistics_are_those_of_the_averaged_weights_on_training_images(h
         same = torch.equal(tensor, before[name])
         assert same != ("running" in name or "num_batches" in name), name
     x = torch.cat(
-        [training.mixed(*data.train_batch(0, step, 16), step).images for step in range(-1, -17, -1)]
+        [training.mixed(*data.train_batch(0, step, 16), step).inputs for step in range(-1, -17, -1)]
     )
     assert not torch.equal(x[:16], data.train_batch(0, -1, 16)[0])
     y = torch.nn.functional.conv2d(x, after["patch_embed.convs.0.weight"], stride=2, padding=1)

@@ -10,7 +10,7 @@ import supernet
 from nas import datasets
 from search_spaces import Architecture
 from search_spaces.shapes.stitches import Cut
-from supernet.evaluation.scores import correct, quality
+from supernet.evaluation.scores import quality, scored
 from supernet.families.stitching import Stitching
 from supernet.least_squares import NormalEquations, solved
 from supernet.training.recipe import Recipe
@@ -117,7 +117,7 @@ def joined() -> Stitching:
 
 def accuracies(net: Stitching) -> dict[Architecture, float]:
     archs = net.space.decode(net.space.all_codes())
-    hits = correct(net, archs, datasets.build("digits").batches("search", 256))
+    hits = scored(net, archs, datasets.build("digits").batches("search", 256))
     return {arch: quality(found).value for arch, found in hits.items()}
 
 

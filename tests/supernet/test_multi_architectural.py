@@ -14,7 +14,7 @@ import search_spaces
 import supernet
 from benchmarks.masked_vit_res import masked_forward
 from search_spaces import Architecture
-from supernet.evaluation.scores import correct
+from supernet.evaluation.scores import scored
 from supernet.families.vit_resnas import ViTResNAS
 from supernet.training.recipe import Recipe
 from supernet.training.strategies import Joint, MultiArchitectural, Sandwich, SinglePath, Strategy
@@ -157,5 +157,5 @@ def test_it_learns_real_digits() -> None:
     list(
         Training(net, MultiArchitectural(2), recipe, seed=0).run(lambda step: digits.train_batch(0, step, 64))
     )
-    hits = correct(net, [space.smallest, space.largest], digits.batches("report", 300))
+    hits = scored(net, [space.smallest, space.largest], digits.batches("report", 300))
     assert all(float(hit.float().mean()) > 0.6 for hit in hits.values())

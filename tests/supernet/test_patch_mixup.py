@@ -36,7 +36,7 @@ def patches(images: torch.Tensor) -> torch.Tensor:
 def test_every_patch_of_the_first_half_comes_from_one_image_and_has_its_label(mixed) -> None:
     labels, lesson = mixed
     half = COUNT // 2
-    cells = patches(lesson.images[:half])
+    cells = patches(lesson.inputs[:half])
     assert (cells == cells[..., :1]).all()
     sources = cells[..., 0].long().flatten(1)
     expected = F.one_hot(labels[sources], CLASSES).float()
@@ -50,7 +50,7 @@ def test_every_patch_of_the_first_half_comes_from_one_image_and_has_its_label(mi
 def test_what_is_pasted_is_a_rectangle_and_covers_any_share(mixed) -> None:
     _, lesson = mixed
     half = COUNT // 2
-    sources = patches(lesson.images[:half])[..., 0].long()
+    sources = patches(lesson.inputs[:half])[..., 0].long()
     pasted = sources != torch.arange(half)[:, None, None]
     rows, columns = pasted.any(dim=2), pasted.any(dim=1)
     assert torch.equal(pasted, rows[:, :, None] & columns[:, None, :])
@@ -68,7 +68,7 @@ def test_the_second_half_is_blended_as_a_whole(mixed) -> None:
     half = COUNT // 2
     blended = lesson.patch_labels[half:]
     assert torch.equal(blended, blended[:, :1].expand_as(blended))
-    flat = lesson.images[half:].flatten(1)
+    flat = lesson.inputs[half:].flatten(1)
     torch.testing.assert_close(flat, flat[:, :1].expand_as(flat))
     # Where two classes meet, the own one's share is that of the own pixel value.
     own = torch.arange(half, COUNT)
@@ -83,15 +83,15 @@ def test_the_second_half_is_blended_as_a_whole(mixed) -> None:
 
 def test_labels_of_an_image_are_the_mean_of_its_patches(mixed) -> None:
     _, lesson = mixed
-    torch.testing.assert_close(lesson.labels, lesson.patch_labels.mean(dim=1))
-    torch.testing.assert_close(lesson.labels.sum(dim=1), torch.ones(COUNT))
+    torch.testing.assert_close(lesson.targets, lesson.patch_labels.mean(dim=1))
+    torch.testing.assert_close(lesson.targets.sum(dim=1), torch.ones(COUNT))
 
 
 def test_a_part_is_a_part_of_everything(mixed) -> None:
     _, lesson = mixed
     part = lesson.part(slice(1, None, 4))
-    assert torch.equal(part.images, lesson.images[1::4])
-    assert torch.equal(part.labels, lesson.labels[1::4])
+    assert torch.equal(part.inputs, lesson.inputs[1::4])
+    assert torch.equal(part.targets, lesson.targets[1::4])
     assert torch.equal(part.patch_labels, lesson.patch_labels[1::4])
 
 
@@ -116,11 +116,11 @@ def test_the_loss_is_that_of_the_class_token_and_of_the_patches() -> None:
     losses = []
     for i, arch in enumerate(archs):
         part = lesson.part(slice(i, None, 2))
-        logits, patches = net.with_patches(part.images, arch)
+        logits, patches = net.with_patches(part.inputs, arch)
         weight = head.patch_head.weight[:, : patches.shape[-1]]
         of_patches = (patches @ weight.T + head.patch_head.bias).flatten(0, 1)
         assert part.patch_labels is not None
-        loss = F.cross_entropy(logits, part.labels, label_smoothing=0.05)
+        loss = F.cross_entropy(logits, part.targets, label_smoothing=0.05)
         losses.append(
             loss + F.cross_entropy(of_patches, part.patch_labels.flatten(0, 1), label_smoothing=0.05)
         )

@@ -92,7 +92,7 @@ def test_our_own_boxes_cover_other_shares() -> None:
     """The figures of the page: mean 0.517, the whole image 23 %, nothing 1.6 %."""
     rng, count = np.random.default_rng(0), 4 * DRAWS
     own = torch.arange(count, dtype=torch.float32)[:, None, None, None].expand(count, 1, 4, 4)
-    mixed = patch_mixup(own, torch.zeros(count, dtype=torch.int64), grid=GRID, classes=1, rng=rng).images
+    mixed = patch_mixup(own, torch.zeros(count, dtype=torch.int64), grid=GRID, classes=1, rng=rng).inputs
     half = count // 2
     covered = (mixed[:half] != own[:half]).float().mean(dim=(1, 2, 3)).numpy()
     assert close(covered.mean(), 0.517, covered.std(), half)
@@ -114,7 +114,7 @@ def test_a_half_has_one_box_and_the_other_one_blend() -> None:
     assert partners.max() < 32
     blends = {round(float(share), 6) for share in shares[32:][~alone[32:]].flatten()}
     assert len(blends) == 1
-    torch.testing.assert_close(lesson.labels, lesson.patch_labels.mean(dim=1))
+    torch.testing.assert_close(lesson.targets, lesson.patch_labels.mean(dim=1))
 
 
 def kept(space: SearchSpace, paths: int, seed: int) -> list[bool]:
@@ -157,7 +157,7 @@ def test_each_lot_has_its_own_block_of_the_batch_and_its_own_mixing() -> None:
     assert [list(range(6))[part] for part in strategy.share(6, 1)] == [[0, 1, 2, 3, 4, 5]]
     trained = training(patch_mixup="published")
     own = torch.arange(16, dtype=torch.float64)[:, None, None, None].expand(16, 1, 8, 16)
-    images = trained.mixed(own, torch.arange(16), 0).images
+    images = trained.mixed(own, torch.arange(16), 0).inputs
     for block, lowest, highest in ((images[:8], 0, 7), (images[8:], 8, 15)):
         assert block.min() >= lowest
         assert block.max() <= highest

@@ -13,7 +13,7 @@ import supernet
 from benchmarks.forward_work import cached_work, forward_work
 from search_spaces import Architecture
 from supernet.evaluation.prefix_cache import PrefixCache
-from supernet.evaluation.scores import Descent, correct
+from supernet.evaluation.scores import Descent, scored
 from supernet.evaluation.steps import Steps, shared_steps
 from supernet.supernet import Supernet
 
@@ -99,15 +99,15 @@ def test_images_are_told_apart_by_their_ids() -> None:
     net = elastic_nets.net()
     archs, cache = some(net), PrefixCache(10**8)
     data = [(net.example_input(4) + shift, torch.arange(4) % 5) for shift in (0, 1, 2)]
-    plain = correct(net, archs, data)
+    plain = scored(net, archs, data)
     for _ in range(2):
-        found = correct(net, archs, data, cache=cache, ids=[("search", 0), ("search", 4), ("report", 0)])
+        found = scored(net, archs, data, cache=cache, ids=[("search", 0), ("search", 4), ("report", 0)])
         assert all(torch.equal(found[arch], plain[arch]) for arch in archs)
     assert cache.hits >= len(data) * len(archs)
     with pytest.raises(ValueError, match="ids"):
-        correct(net, archs, data, cache=cache)
+        scored(net, archs, data, cache=cache)
     with pytest.raises(ValueError, match="zip"):
-        correct(net, archs, data, cache=cache, ids=["too few"])
+        scored(net, archs, data, cache=cache, ids=["too few"])
 
 
 def test_steps_are_made_once_however_often_they_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,7 +124,7 @@ def test_steps_are_made_once_however_often_they_are_taken(monkeypatch: pytest.Mo
     steps: Steps = shared_steps(net)
     data = [(net.example_input(2), torch.zeros(2))]
     for _ in range(2):
-        correct(net, archs, data, steps=steps)
+        scored(net, archs, data, steps=steps)
     assert len(archs) == 64
     assert len(made) <= 1 + 3 * 3  # each further one brings an option of a layer
 

@@ -14,7 +14,7 @@ import nas.datasets
 import search_spaces
 import supernet
 from search_spaces.errors import NASError
-from supernet.evaluation.scores import correct, quality
+from supernet.evaluation.scores import quality, scored
 from supernet.training.recipe import Recipe, Sampling
 from supernet.training.strategies import Joint, Sandwich, SinglePath, Strategy, Weighted
 from supernet.training.trainer import LOG_EVERY, Training
@@ -233,7 +233,7 @@ def test_it_learns_real_digits():
     held_out = list(digits.batches("search", 300))
 
     def accuracy_and_loss() -> list[tuple[float, float]]:
-        accuracies = [quality(hits).value for hits in correct(elastic, ends, held_out).values()]
+        accuracies = [quality(hits).value for hits in scored(elastic, ends, held_out).values()]
         (x, labels), *_ = held_out
         with torch.no_grad():
             losses = [float(F.cross_entropy(elastic(x, end), labels)) for end in ends]

@@ -205,7 +205,7 @@ def test_each_path_learns_from_its_own_share_of_the_images():
 def test_a_batch_smaller_than_the_paths_is_refused():
     net = stitching()
     trained = Training(net, constrained(net, paths=9), Recipe(**RECIPE), seed=0)
-    with pytest.raises(UsageError, match="8 images cannot be divided among 9 subnets"):
+    with pytest.raises(UsageError, match="8 examples cannot be divided among 9 subnets"):
         list(trained.run(batch))
 
 

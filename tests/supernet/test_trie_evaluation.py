@@ -6,7 +6,7 @@ import torch
 from elastic_nets import FEATURES, net
 from torch import Tensor
 
-from supernet.evaluation.scores import Descent, correct, quality
+from supernet.evaluation.scores import Descent, quality, scored
 from supernet.evaluation.steps import shared_steps
 from supernet.supernet import Supernet
 
@@ -46,7 +46,7 @@ def test_sharing_changes_no_answer_and_saves_steps():
         arch: torch.cat([elastic.extract(arch)(x).argmax(dim=-1) == labels for x, labels in data])
         for arch in archs
     }
-    hits = correct(elastic, archs, data)
+    hits = scored(elastic, archs, data)
     assert list(hits) == archs
     assert all(torch.equal(hits[arch], plain[arch]) for arch in archs)
     steps = shared_steps(elastic)

@@ -23,7 +23,7 @@ def compare(
             "--reference",
             metavar="NAME=VALUE",
             help="The worst that counts; may be given several times. "
-            "[default: quality 0, and 1.1 times the greatest cost of either front]",
+            "[default: the worst quality, and 1.1 times the greatest cost of either front]",
         ),
     ] = None,
     figure: OtherFigure = None,
@@ -67,7 +67,10 @@ def _emit(compared: "Comparison") -> None:
     emit(f"\nHypervolume of '{first}' less that of '{second}': {_number(compared.difference, sign='+')}")
     worst = " and ".join(f"{name} {value:.4g}" for name, value in compared.reference.items())
     on = "" if compared.latency is None else f", latency {compared.latency} on {compared.device}"
-    emit(f"Share of the box from {compared.metric} 1 at no cost to {worst}, linear{on}.")
+    from nas.limits import kind_of
+
+    best = f"{kind_of(compared.metric).best:g}"
+    emit(f"Share of the box from {compared.metric} {best} at no cost to {worst}, linear{on}.")
     emit("Errors: what the standard errors of the qualities leave open.")
 
 

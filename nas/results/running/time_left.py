@@ -18,7 +18,7 @@ ANCHOR = "anchor-"  # and its position: the stage that trains one
 BUDGET = "budget"  # the stage that divides one
 SHORT = ("space", BASELINES, BUDGET)  # stages that take no time worth telling, where nothing is known of them
 MOST_COMPARED = 10  # jobs
-REPORTED = 4.0  # times the images of an evaluation in the search, which races, that a finalist is shown
+REPORTED = 4.0  # times the examples of an evaluation in the search, which races, that a finalist is shown
 
 
 def time_left(store: Store, job: Job) -> float | None:

@@ -104,7 +104,7 @@ def test_show_says_when_the_ranking_is_noise(
         out = run_nas("show", "a", "--store", store_url).out
     assert ("the ranking is noise" in out) == is_noise
     assert f"Kendall's tau {tau:.2f} (9 subnets" in out
-    assert "0.80 (9 subnets: too few for an interval) on images that its labels did not use" in out
+    assert "0.80 (9 subnets: too few for an interval) on examples that its labels did not use" in out
 
 
 def test_show_says_why_a_search_ended_early(run_nas: Nas, store_url: str) -> None:
@@ -129,7 +129,7 @@ def test_show_says_when_a_ranking_is_not_known(run_nas: Nas, store_url: str) -> 
             store.finish_stage(lease, "search", {"reproducibility": {}})
             lease.finish("succeeded")
         out = run_nas("show", "a", "--store", store_url).out
-    assert "not known: too few subnets saw all images" in out
+    assert "not known: too few subnets saw all examples" in out
 
 
 def test_an_interrupted_job_is_shown_as_such(

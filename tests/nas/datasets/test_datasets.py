@@ -7,15 +7,19 @@ import pytest
 import torch
 from idx_files import make_idx
 from image_trees import make_tree
+from made_text import make_text
 from sklearn.datasets import load_digits
 from torch import Tensor
 
 from nas import datasets
+from nas.config.quantities import task_of
 from nas.datasets import SPLITS, DataSet
 from nas.images.digits import source_digits, split_indices
 from search_spaces.errors import NotFoundError, UsageError
+from supernet.tasks.language import NO_TARGET
 
 Build = Callable[..., DataSet]
+TYPES = {"classification": torch.float32, "language": torch.int64}  # of inputs
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +30,8 @@ def needed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]
     return {
         "fashion_mnist": {"root": str(idx), "search": 50, "report": 100},
         "image_folder": {"root": str(tree), "image_size": 8, "search": 0.3, "report": 0.3},
+        "python_docs": {"documents": 60, "context": 64},
+        "text": {"files": [str(make_text(tmp_path_factory.mktemp("text")))], "context": 48},
     }
 
 
@@ -67,13 +73,14 @@ def test_shapes_types_and_labels(build) -> None:
     dataset = build()
     seen = set()
     for inputs, labels in (*(whole(dataset, split) for split in SPLITS), dataset.train_batch(0, 0, 200)):
-        assert inputs.dtype == torch.float32
+        assert inputs.dtype == TYPES[datasets.task_name(dataset)]
         assert labels.dtype == torch.int64
         assert inputs.isfinite().all()
-        assert labels.min() >= 0
         assert inputs.shape[1:] == dataset.input_shape
-        seen |= set(labels.tolist())
-    assert seen == set(range(dataset.num_classes))
+        assert labels.shape == inputs.shape[: labels.ndim]
+        seen |= set(labels[labels != NO_TARGET].flatten().tolist())
+    assert seen <= set(range(dataset.num_classes))
+    assert len(seen) == dataset.num_classes or datasets.task_name(dataset) == "language"
     assert dataset.sizes.keys() == {"train", *SPLITS}
 
 
@@ -92,7 +99,7 @@ def test_a_clean_batch_is_a_function_of_seed_and_step(build) -> None:
     dataset = build()
     inputs = dataset.clean_batch(1, 2, 6)
     assert inputs.shape == (6, *dataset.input_shape)
-    assert inputs.dtype == torch.float32
+    assert inputs.dtype == TYPES[datasets.task_name(dataset)]
     before = torch.get_rng_state()
     for other in (dataset, build()):
         assert torch.equal(inputs, other.clean_batch(1, 2, 6))
@@ -133,6 +140,21 @@ def test_the_digest_stands_for_the_splits(build) -> None:
     for split in SPLITS:
         assert torch.equal(whole(dataset, split)[0], whole(same, split)[0])
         assert not torch.equal(whole(dataset, split)[0], whole(other, split)[0])
+
+
+def test_counts_are_one_number_for_each_example(build) -> None:
+    dataset = build()
+    for split in SPLITS:
+        for counted in datasets.counts_of(dataset, split).values():
+            assert counted.shape == (dataset.sizes[split],)
+            assert (counted > 0).all()
+    per = {kind.per for kind in datasets.task_of(dataset).qualities} - {""}
+    assert per <= datasets.counts_of(dataset, "report").keys()
+
+
+def test_a_job_file_learns_the_task_without_the_data(build) -> None:
+    dataset = build()
+    assert task_of(dataset.name) == datasets.task_name(dataset)
 
 
 def test_the_name_is_that_of_the_file(build) -> None:

@@ -16,7 +16,7 @@ from sklearn.metrics import balanced_accuracy_score
 import nas
 from nas import datasets
 from nas.config import JobConfig, checked_config, merged
-from nas.evaluation.estimates import Images
+from nas.evaluation.estimates import Examples
 from nas.evaluation.qualities import baseline
 from nas.results import frames
 from nas.results.front import front
@@ -70,11 +70,11 @@ def test_what_a_part_of_the_images_tells_is_right_on_average() -> None:
     estimates = []
     for seed in range(200):
         order = np.random.default_rng(seed).permutation(4000)
-        counted = Images(4000, classes=torch.from_numpy(labels[order]))
+        counted = Examples(4000, classes=torch.from_numpy(labels[order]))
         estimates += counted.qualities(hits[order][None, :500], hits[order].astype(np.float64))
     assert np.mean([one.value for one in estimates]) == pytest.approx(whole.value, abs=0.003)
     told_alone = [
-        Images(4000, classes=torch.from_numpy(labels[order])).qualities(
+        Examples(4000, classes=torch.from_numpy(labels[order])).qualities(
             hits[order][None, :500], np.zeros(4000)
         )
         for order in (np.random.default_rng(seed).permutation(4000) for seed in range(200))
@@ -92,7 +92,7 @@ class Rare(Data):
 
 
 def two_kinds() -> np.ndarray:
-    """Hits of all subnets: the first half know the rare class and half of the others, the rest it is not."""
+    """Of all subnets: the first half know the rare class and half of the others, the rest what is not."""
     rng, rare = np.random.default_rng(4), LABELS.numpy() == 1
     good = np.where(rare, rng.random((len(ARCHS), IMAGES)) < 0.95, rng.random((len(ARCHS), IMAGES)) < 0.7)
     lazy = np.where(rare, False, rng.random((len(ARCHS), IMAGES)) < 0.97)
@@ -104,10 +104,10 @@ def two_kinds() -> np.ndarray:
 def test_a_race_keeps_those_that_are_best_in_its_quality(metric: str) -> None:
     hits, classes = two_kinds(), LABELS if metric == "balanced_accuracy" else None
     pool = Looked(hits)
-    race = Race(pool, rungs(IMAGES), rate=0.1, counted=Images(IMAGES, None, classes), quality=metric)
+    race = Race(pool, rungs(IMAGES), rate=0.1, counted=Examples(IMAGES, None, classes), quality=metric)
     places = [*range(8), *range(len(ARCHS) - 8, len(ARCHS))]
     raced = race.run(places, np.zeros((16, 1)))  # type: ignore[arg-type]
-    whole = {place for place, one in zip(places, raced, strict=True) if len(one.hits) == IMAGES}
+    whole = {place for place, one in zip(places, raced, strict=True) if len(one.scores) == IMAGES}
     knows_both = {place < len(ARCHS) // 2 for place in whole}
     assert knows_both == {metric == "balanced_accuracy"}
 
@@ -176,7 +176,7 @@ def test_a_job_file_that_names_two_qualities_is_refused(given: dict[str, Any], p
 def test_labels_are_those_of_the_batches(name: str, split: str) -> None:
     data = datasets.build(name)
     read = torch.cat([labels for _, labels in data.batches(split, 100)])
-    assert data.labels(split).tolist() == read.tolist() == datasets.labels_of(data, split).tolist()
+    assert data.labels(split).tolist() == read.tolist() == datasets.targets_of(data, split).tolist()
 
 
 class NoLabels:

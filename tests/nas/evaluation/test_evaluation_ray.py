@@ -63,10 +63,10 @@ def test_a_worker_and_a_node_that_die_cost_nothing_but_time(tmp_path: Path, clus
     archs = net.space.decode(net.space.all_codes()[::9])
     warnings: list[str] = []
     with EvaluationPool(setup, workers=1, warn=warnings.append) as pool:
-        expected = [hits.tolist() for hits in pool.correct(archs, "search")]
+        expected = [hits.tolist() for hits in pool.scored(archs, "search")]
         probed = pool.probe(archs[:3])
     with ray_pool(setup, workers=2, address=cluster.address, warn=warnings.append) as pool:
-        assert [hits.tolist() for hits in pool.correct(archs, "search")] == expected
+        assert [hits.tolist() for hits in pool.scored(archs, "search")] == expected
         assert pool.probe(archs[:3]) == probed
         assert warnings == []
         wait_for_all(pool)
@@ -77,10 +77,10 @@ def test_a_worker_and_a_node_that_die_cost_nothing_but_time(tmp_path: Path, clus
         for orphan in set(both) - {left}:
             with suppress(psutil.NoSuchProcess):
                 orphan.kill()
-        assert [hits.tolist() for hits in pool.correct(archs, "search")] == expected
+        assert [hits.tolist() for hits in pool.scored(archs, "search")] == expected
         assert len(warnings) == 1
         os.kill(left.pid, signal.SIGKILL)
-        assert [hits.tolist() for hits in pool.correct(archs, "search")] == expected
+        assert [hits.tolist() for hits in pool.scored(archs, "search")] == expected
         assert len(warnings) == 2
     actors(0)
     with (
@@ -89,7 +89,7 @@ def test_a_worker_and_a_node_that_die_cost_nothing_but_time(tmp_path: Path, clus
         ) as pool,
         pytest.raises(JobFailedError, match="is not the one that the job has"),
     ):
-        pool.correct(archs, "search")
+        pool.scored(archs, "search")
 
 
 @pytest.mark.slow
@@ -100,7 +100,7 @@ def test_a_ray_of_its_own_is_started_and_ended(tmp_path: Path):
     rows, warnings = [], list[str]()
     for engine in ("local", "ray"):
         with evaluator(setup, ExecutionConfig(engine=engine), warn=warnings.append) as pool:
-            rows.append([hits.tolist() for hits in pool.correct(archs, "search", slice(10, 290))])
+            rows.append([hits.tolist() for hits in pool.scored(archs, "search", slice(10, 290))])
     assert rows[0] == rows[1]
     assert warnings == []
     actors(0)

@@ -90,7 +90,7 @@ def architectures(tmp_path: Path) -> list[Any]:
 def test_nothing_is_started_before_something_is_asked(tmp_path: Path):
     pool, started, _ = crew(tmp_path, lambda number, method, *arguments: [])
     with pool:
-        assert pool.correct([], "search") == []
+        assert pool.scored([], "search") == []
         assert started == []
 
 

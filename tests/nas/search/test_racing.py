@@ -32,7 +32,7 @@ def test_a_bad_one_is_stopped_early_and_the_best_sees_everything() -> None:
     raced = Race(pool, rungs(IMAGES), rate=0.1).run([0, 1, 2, 3], costs)  # type: ignore[arg-type]
     assert [one.quality.count for one in raced] == [128, IMAGES, 64, 64]
     for i, one in enumerate(raced):
-        assert one.hits.tolist() == hits[i, : one.quality.count].tolist()
+        assert one.scores.tolist() == hits[i, : one.quality.count].tolist()
     assert raced[1].quality.value == hits[1].mean()
     # No image was looked at twice.
     assert pool.images == sum(one.quality.count for one in raced)
@@ -42,7 +42,7 @@ def test_the_front_of_earlier_batches_is_raced_against() -> None:
     hits = table(np.array([0.9, 0.5, 0.6]))
     race = Race(Looked(hits), rungs(IMAGES), rate=0.1)
     first = race.run([0], np.array([[1.0]]))  # type: ignore[list-item]
-    race.remember([first[0].hits], [{"accuracy": 0.9, "macs": 1.0}])
+    race.remember([first[0].scores], [{"accuracy": 0.9, "macs": 1.0}])
     worse, cheaper = race.run([1, 2], np.array([[2.0], [0.5]]))  # type: ignore[list-item]
     assert worse.quality.count < IMAGES
     assert cheaper.quality.count == IMAGES
@@ -51,7 +51,7 @@ def test_the_front_of_earlier_batches_is_raced_against() -> None:
 def test_what_failed_is_no_rival() -> None:
     race = Race(Looked(table(np.array([0.9, 0.5]))), rungs(IMAGES), rate=0.1)
     first = race.run([0], np.array([[1.0]]))  # type: ignore[list-item]
-    race.remember([first[0].hits], [{"accuracy": 0.9, "latency_ms": None}])
+    race.remember([first[0].scores], [{"accuracy": 0.9, "latency_ms": None}])
     assert race.run([1], np.array([[2.0]]))[0].quality.count == IMAGES  # type: ignore[list-item]
 
 
@@ -157,8 +157,8 @@ class Poisoned(Looked):
 
     poison = frozenset({5, 17, 30})
 
-    def correct(self, archs: Sequence[Any], split: str, images: slice | None = None) -> list[Any]:
-        found: list[Any] = super().correct(archs, split, images)
+    def scored(self, archs: Sequence[Any], split: str, images: slice | None = None) -> list[Any]:
+        found: list[Any] = super().scored(archs, split, images)
         rows, part = self.asked[-1]
         late = [row in self.poison and part.start >= 64 * (row % 2) for row in rows]
         return [Failed("it hung") if bad else one for one, bad in zip(found, late, strict=True)]

@@ -34,7 +34,7 @@ def test_a_ranking_of_equals_is_noise_and_a_clear_one_is_not() -> None:
 
 
 def test_the_predictor_is_scored_on_images_that_its_labels_did_not_use() -> None:
-    """Hits on the first half that say the opposite of those on the second teach the opposite."""
+    """Scores on the first half that say the opposite of those on the second teach the opposite."""
     codes = SPACE.all_codes()
     good, bad = table(QUALITY), table(1 - QUALITY, seed=1)
     mixed = good.copy()

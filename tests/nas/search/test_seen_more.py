@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from raced import ARCHS, IMAGES, QUALITY, Data, Hits, Looked, rows_of, run_search, running, table
+from raced import ARCHS, IMAGES, QUALITY, Data, Looked, Scores, rows_of, run_search, running, table
 
 from nas.search import finalists
 from nas.search.finalists import choose
@@ -70,8 +70,8 @@ def test_what_is_interrupted_goes_on_where_it_was(store: Store, monkeypatch: pyt
 class WithReport(Looked):
     """Looks up the report split, too, which is the search split here."""
 
-    def correct(self, archs: Sequence[Any], split: str, images: slice | None = None) -> list[Hits]:
-        return super().correct(archs, "search", images or slice(0, IMAGES))
+    def scored(self, archs: Sequence[Any], split: str, images: slice | None = None) -> list[Scores]:
+        return super().scored(archs, "search", images or slice(0, IMAGES))
 
 
 @pytest.mark.parametrize("racing", [0.1, None])

@@ -61,15 +61,15 @@ def searched(store: Store, job: Job) -> list[Any]:
 
 def test_more_is_evaluated_and_nothing_twice(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
-    correct = EvaluationPool.correct
+    scored = EvaluationPool.scored
 
     def noted(pool: Any, archs: Any, split: str, images: Any = None) -> Any:
         asked.extend(
             arch.key for arch in archs if split == "search" and (images is None or images.start == 0)
         )
-        return correct(pool, archs, split, images)
+        return scored(pool, archs, split, images)
 
-    monkeypatch.setattr(EvaluationPool, "correct", noted)
+    monkeypatch.setattr(EvaluationPool, "scored", noted)
     job = created(store, going_on(store, 5))
     pipeline.run(store, job, progress=Silent())
     old, rows = within(store), store.evaluations(job, "search")
@@ -136,7 +136,7 @@ def test_a_source_is_kept_until_the_search_has_ended(store: Store) -> None:
     ("changes", "error", "words"),
     [
         ({"search": {"source": "nobody"}}, NotFoundError, "no job 'nobody'"),
-        ({"search": {"source": "tiny", "images": 100}}, UsageError, "on all images of its subnets"),
+        ({"search": {"source": "tiny", "images": 100}}, UsageError, "on all examples of its subnets"),
         ({"search": {"source": "tiny"}, "quality": "balanced_accuracy"}, UsageError, "has told the accuracy"),
     ],
 )

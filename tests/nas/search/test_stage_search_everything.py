@@ -46,7 +46,7 @@ class Pool:
         self.asked: list[list[Architecture]] = []
         self._stop = stop
 
-    def correct(self, archs: Sequence[Architecture], split: str, images: slice) -> list[Any]:
+    def scored(self, archs: Sequence[Architecture], split: str, images: slice) -> list[Any]:
         assert split == "search"
         if len(self.asked) == self._stop:
             raise KeyboardInterrupt

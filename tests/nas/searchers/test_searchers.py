@@ -27,6 +27,7 @@ BUILT: dict[str, tuple[str, dict[str, Any]]] = {
 DEAR = {"gp": 12}  # how many proposals, the first ten of which are random, are enough of one that is slow
 UNSEEDED = LISTING = {"exhaustive"}
 BASELINES = {"exhaustive", "random", "tpe", *DEAR}  # of which nobody says that they soon beat random
+BY_OPTUNA = {"nsga2", "nsga3"}  # whose parents come in another order if an objective is maximised
 ANYWHERE = [name for name in BUILT if name not in LISTING]
 POPULATION = 16
 SECONDS = 60.0  # of CPU on a busy machine; what does not end at once takes for ever
@@ -105,6 +106,20 @@ def search(searcher: str, problem: SearchProblem, count: int) -> list[Architectu
 
 def hypervolume(space: SearchSpace, archs: Sequence[Architecture]) -> float:
     return moocore.hypervolume(np.array([objectives(space, arch) for arch in archs]), ref=[1.0, 1.0])
+
+
+@pytest.mark.parametrize("searcher", sorted(BUILT.keys() - BY_OPTUNA))
+def test_what_is_minimised_is_searched_as_its_negative_that_is_maximised(searcher: str) -> None:
+    space = search_spaces.get("matformer", image_size=(8, 8), patch_size=2, in_chans=1, num_classes=10)
+    proposed = []
+    for way, sign in (("minimize", 1.0), ("maximize", -1.0)):
+        asked = exact_problem(space, {"cost": "minimize", "loss": way}, population=8, budget=24)
+        made, archs = created(searcher, asked), list[Architecture]()
+        while len(archs) < length(searcher, 24) and len(codes := made.ask(4)):
+            archs += space.decode(codes)
+            made.tell(codes, values(space, codes) * [1.0, sign])
+        proposed.append(archs)
+    assert proposed[0] == proposed[1]
 
 
 def test_every_searcher_is_found() -> None:

@@ -26,7 +26,7 @@ from nas.store import tables as t
 from nas.training import finetuning, specialisation
 from nas.training.finetuning import finetune
 from nas.training.fit import Fit
-from nas.training.retrain import Trial, fit_of, hits_of, train_here, training_of
+from nas.training.retrain import Trial, fit_of, scores_of, train_here, training_of
 from nas.training.specialisation import specialise
 from search_spaces.errors import NotFoundError, UsageError
 from supernet.training.alone import Alone
@@ -198,7 +198,7 @@ def test_what_is_extracted_is_what_was_reported(store: Store, job: Job, how: str
         alone = Alone(net, arch, net.plain(arch))
         alone.shared.load_state_dict(module.state_dict())
         for split, value in (("report", member.quality), ("search", member.search_quality)):
-            assert float(hits_of(alone, data, split).double().mean()) == pytest.approx(value, abs=1e-12)
+            assert float(scores_of(alone, data, split).double().mean()) == pytest.approx(value, abs=1e-12)
         inherited = extract(store, job, member.subnet, weights="inherited").state_dict()
         assert same(inherited, load_supernet(store, job).extract(arch).state_dict())
         assert not same(inherited, module.state_dict())
@@ -257,7 +257,7 @@ def test_a_finished_job_does_nothing_again(
     url = copied(urls[how], tmp_path / "again")
     monkeypatch.setattr(specialisation, "fit", None)  # would fail if it were called
     monkeypatch.setattr(specialisation, "fit_shared", None)
-    monkeypatch.setattr("nas.evaluation.EvaluationPool.correct", None)
+    monkeypatch.setattr("nas.evaluation.EvaluationPool.scored", None)
     run(url)
 
 

@@ -1,0 +1,69 @@
+"""Text of one's own, in files, as blocks of tokens: for language."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from nas.text.blocks import LONGEST_CONTEXT, TextBlocks, documents_of
+from nas.text.files import documents_in
+from nas.text.tokens import BYTES, tokenizer_of
+from search_spaces.bounds import positive, short
+from search_spaces.errors import UsageError
+
+TASK = "language"
+
+
+def build(
+    *,
+    files: Sequence[str],
+    tokenizer: str = BYTES,
+    context: int = 256,
+    vocabulary: int | None = None,
+    separator: str | None = None,
+    split_seed: int = 0,
+    search: float = 0.1,
+    report: float = 0.1,
+) -> TextBlocks:
+    """The documents of .txt (each one, or divided by `separator`), .jsonl (field `text`) and .parquet files.
+
+    tokenizer: `bytes`, or the path of a tokenizer.json (extra `llm`).  context: tokens of a block.
+    vocabulary: of the network, where it has more tokens than the tokenizer.
+    search, report: shares of the text that the splits have at least; splits have whole documents.
+    Raises UsageError for files that are not there or no text, a tokenizer that is none or does not fit, and
+    for too little text.
+    """
+    paths = _paths(files)
+    positive("context", context, most=LONGEST_CONTEXT)
+    if separator is not None and not (isinstance(separator, str) and separator):
+        raise UsageError(f"separator = {short(separator)} is no text that stands between documents.")
+    if type(split_seed) is not int or split_seed < 0:
+        raise UsageError(f"split_seed = {short(split_seed)} is no whole number from 0 on.")
+    shares = [_share("report", report), _share("search", search)]
+    if sum(shares) >= 1:
+        raise UsageError("search and report are shares of the text: together less than 1.")
+    read = tokenizer_of(tokenizer, vocabulary=vocabulary)
+    texts = (one for path in paths for one in documents_in(path, separator=separator))
+    documents = documents_of(texts, read)
+    if not documents:
+        raise UsageError(f"There is no text in {', '.join(map(repr, map(str, paths[:3])))}: all is empty.")
+    return TextBlocks(documents, read, name="text", context=context, split_seed=split_seed, shares=shares)
+
+
+def _paths(files: object) -> list[Path]:
+    listed = [files] if isinstance(files, str | Path) else files
+    if (
+        not isinstance(listed, list | tuple)
+        or not listed
+        or not all(isinstance(f, str | Path) for f in listed)
+    ):
+        raise UsageError(f"files = {short(files)} names no files.", "Example: files: [a.txt, b.jsonl]")
+    paths = [Path(one).expanduser() for one in listed]
+    for path in paths:
+        if paths.count(path) > 1:
+            raise UsageError(f"files names '{path}' twice.", "Documents of one split must not be in another.")
+    return paths
+
+
+def _share(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
+        raise UsageError(f"{name} = {short(value)} is no share of the text between 0 and 1.")
+    return float(value)

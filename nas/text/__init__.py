@@ -1,0 +1,1 @@
+"""Texts: which documents there are, their tokens, and the blocks that networks see."""

@@ -1,0 +1,105 @@
+"""From a document's text to its tokens: its bytes, or what a tokenizer's file makes of it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nas.artifacts import open_regular
+from search_spaces.bounds import positive, short
+from search_spaces.errors import UsageError
+
+BYTES = "bytes"  # the tokenizer that needs no file
+MOST_BYTES = 2**28  # of a tokenizer's file
+BEGINNINGS = ("<|begin_of_text|>", "<bos>", "<s>", "<|endoftext|>", "<|im_start|>", "[BOS]", "[CLS]")
+EXTRA = "Install the extra `llm`: pip install 'elastiform[llm]'."
+Ids = NDArray[np.int32]
+Ends = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Tokenizer:
+    """How text becomes tokens below `vocabulary`; `begin` stands before every piece of a text.
+
+    split: from a text to its tokens, and at which byte of the text each of them ends.
+    """
+
+    vocabulary: int
+    begin: int
+    split: Callable[[str], tuple[Ids, Ends]]
+
+
+def tokenizer_of(name: object, *, vocabulary: int | None = None) -> Tokenizer:
+    """The tokenizer of a job file: `bytes`, or the path of a tokenizer.json.
+
+    vocabulary: of the network that is to read the tokens, where it is given: at least the tokenizer's.
+    Raises UsageError for a file that is missing or none, and for a vocabulary that it does not fit.
+    """
+    if vocabulary is not None:
+        positive("vocabulary", vocabulary)
+    if not isinstance(name, str | Path) or not str(name):
+        raise UsageError(f"tokenizer = {short(name)} is neither '{BYTES}' nor a path.")
+    made = _of_bytes() if name == BYTES else _of_file(Path(name).expanduser())
+    if vocabulary is None or vocabulary == made.vocabulary:
+        return made
+    if vocabulary < made.vocabulary:
+        raise UsageError(
+            f"The tokenizer '{name}' has {made.vocabulary:,} tokens, and vocabulary is {vocabulary:,}.",
+            "Take the tokenizer that the network was trained with, or leave vocabulary out.",
+        )
+    return Tokenizer(vocabulary, made.begin, made.split)
+
+
+def _of_bytes() -> Tokenizer:
+    """The bytes of a text; the one that no text has, 0, begins every piece."""
+
+    def split(text: str) -> tuple[Ids, Ends]:
+        values = np.frombuffer(text.encode(), dtype=np.uint8).astype(np.int32)
+        return values, np.arange(1, len(values) + 1)
+
+    return Tokenizer(256, 0, split)
+
+
+def _of_file(path: Path) -> Tokenizer:
+    try:
+        import tokenizers  # noqa: PLC0415 - of an extra
+    except ImportError as error:
+        raise UsageError(f"The tokenizer '{path}' needs the package tokenizers.", EXTRA) from error
+    try:
+        with open_regular(path) as file:
+            content = file.read(MOST_BYTES).decode()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise UsageError(
+            f"The tokenizer '{path}' cannot be read: {reason}.",
+            f"Give the path of a tokenizer.json, or `tokenizer: {BYTES}`.",
+        ) from error
+    try:
+        read: Any = tokenizers.Tokenizer.from_str(content)
+    except Exception as error:  # the package raises no other kind
+        reason = " ".join(str(error).split())[:200]
+        raise UsageError(f"'{path}' is no tokenizer: {reason}.", "A tokenizer.json is one.") from error
+    read.no_truncation()
+    read.no_padding()
+    begin = next((i for i in map(read.token_to_id, BEGINNINGS) if i is not None), None)
+    if begin is None:
+        raise UsageError(
+            f"The tokenizer '{path}' has no token with which a text begins.",
+            f"Known are {', '.join(BEGINNINGS)}.",
+        )
+    return Tokenizer(1 + max(read.get_vocab().values()), begin, lambda text: _encoded(read, text))
+
+
+def _encoded(read: Any, text: str) -> tuple[Ids, Ends]:
+    encoding = read.encode(text, add_special_tokens=False)
+    widths = np.array([len(character.encode()) for character in text], dtype=np.int64)
+    in_bytes = np.concatenate([[0], np.cumsum(widths)])
+    last = np.array([end for _, end in encoding.offsets], dtype=np.int64)
+    # Tokens may share a character, and what a tokenizer leaves out belongs to the token behind it.
+    ends = np.maximum.accumulate(in_bytes[last]) if len(last) else in_bytes[:0]
+    if len(ends):
+        ends[-1] = in_bytes[-1]
+    return np.array(encoding.ids, dtype=np.int32), ends
