@@ -149,6 +149,9 @@ QUICK = (
     Verb(("spaces", "cost", "matformer", "--arch", COST), store=None),
     Verb(("spaces", "cost", "autoformer_tiny", "--preset", "largest"), store=None),
     Verb(("validate", "FOLDER/job.yaml")),
+    Verb(("submit", "FOLDER/job.yaml", "--priority", "2", "--name", "waits"), kinds=True),
+    Verb(("priority", "waits", "5"), kinds=True),
+    *(Verb(words) for words in (("workers",), ("logs", "waits"))),
 )
 SLOW = (  # they train or measure
     Verb(("measure", "FOLDER/turbovit", "--batch", "2"), store=None, kinds=True),

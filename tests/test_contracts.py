@@ -25,7 +25,7 @@ from nas.config import AnchorsInit, checked_config
 from nas.datasets import DataSet
 from nas.errors import ConflictError
 from nas.spaces.initial import initialise
-from nas.spaces.job_space import data_sizes, resolve
+from nas.spaces.job_space import data_sizes, family_task, resolve
 from nas.spaces.pretrained import load_anchors
 from search_spaces import Architecture, SearchSpace
 from search_spaces.errors import UsageError
@@ -337,10 +337,16 @@ def test_the_latency_of_an_exported_folder_is_measured(family: str, tmp_path: Pa
 
 def beginning_space(net: Supernet, init: dict[str, Any]) -> tuple[SearchSpace, Any]:
     """The space and the section `supernet` of a job on like data that begins so."""
-    section = {"family": net.space.family, "init": init}
-    config = checked_config({"data": "digits", "supernet": section}, where="The test")
+    section, task = {"family": net.space.family, "init": init}, family_task(net.space.family)
+    named = {"classification": "digits", "language": "python_docs"}[task]
+    config = checked_config({"data": named, "supernet": section}, where="The test")
     x = net.example_input(1)
-    data = SimpleNamespace(input_shape=x.shape[1:], num_classes=net(x, net.space.smallest).shape[-1])
+    data = SimpleNamespace(
+        name="made",
+        task=task,
+        input_shape=x.shape[1:],
+        num_classes=net(x, net.space.smallest).shape[-1],
+    )
     return resolve(config, cast(DataSet, data)), config.supernet
 
 
