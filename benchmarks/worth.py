@@ -1,12 +1,13 @@
 """What a training is worth: a supernet and its search against nets trained alone, in the same CPU time.
 
-A job is run with accuracy and MACs as its objectives; the CPU time of its training, its search and the
+A job is run with its quality and MACs as its objectives; the CPU time of its training, its search and the
 training of its finalists is what counts. Three, six or twelve hand-scaled nets of the same space, from the
 smallest to the largest, then share this time: each is trained alone for the same number of steps, with the
-job's recipe, as if nobody had thought of a supernet. The figure is the area under the best accuracy that is
+job's recipe, as if nobody had thought of a supernet. The figure is the area under the best quality that is
 to be had at or below so many MACs, over the logarithm of the MACs, as a share of the whole rectangle; both
-on the report split. A job's front was chosen on the search split; of the nets alone the best counts at every
-size, which is kind to them.
+on the report split. Accuracy counts as it is, bits per byte as the share of 8 bits that is spared. A job's
+front was chosen on the search split; of the nets alone the best counts at every size, which is kind to
+them.
 
     python benchmarks/worth.py examples/quickstart.yaml --seeds 3
 """
@@ -30,12 +31,15 @@ from nas import datasets, pipeline
 from nas.config import JobConfig, load_config
 from nas.datasets import DataSet
 from nas.jobs import create
+from nas.limits import kind_of
 from nas.spaces.job_space import resolve
 from nas.store import Store
 from nas.training.retrain import SCRATCH, Retraining, quality_of, recipe_of
 from nas.training.supernets import finished
 from search_spaces import Architecture, SearchSpace
+from supernet import tasks
 from supernet.supernet import Supernet
+from supernet.tasks import of_quality
 from supernet.training.alone import Alone, from_scratch
 from supernet.training.strategies import SinglePath
 from supernet.training.trainer import Training
@@ -45,7 +49,7 @@ PAID_FOR = ("train", "search", "specialise")  # stages: measuring and reporting 
 LEVELS = 400  # of a scale from the smallest to the largest net
 TRIAL_STEPS = 40  # after which the time of a step is known
 
-Points = list[tuple[int, float]]  # MACs, and accuracy on the report split
+Points = list[tuple[int, float]]  # MACs, and quality on the report split between 0, the worst, and 1
 
 
 @dataclass(frozen=True)
@@ -61,12 +65,12 @@ class Result:
 
 
 def area(points: Points, space: SearchSpace) -> float:
-    """Under the best accuracy at or below so many MACs, over log MACs from the smallest net on."""
+    """Under the best quality at or below so many MACs, over log MACs from the smallest net on."""
     low, high = (np.log(space.cost(arch).macs) for arch in (space.smallest, space.largest))
     edges, best = [low], [0.0]
-    for macs, accuracy in sorted(points):
+    for macs, quality in sorted(points):
         edges.append(min(float(np.log(macs)), high))
-        best.append(max(best[-1], accuracy))
+        best.append(max(best[-1], quality))
     return float(np.dot(best, np.diff([*edges, high])) / (high - low))
 
 
@@ -84,7 +88,7 @@ def hand_scaled(space: SearchSpace, count: int) -> list[Architecture]:
 
 def searched(config: JobConfig, seed: int) -> tuple[float, Points]:
     """CPU seconds and front of the job with this seed."""
-    values = {"seed": seed, "objectives": ("accuracy", "macs"), "constraints": ()}
+    values = {"seed": seed, "objectives": (config.quality, "macs"), "constraints": ()}
     alike = config.model_copy(
         update=values | {"execution": config.execution.model_copy(update={"workers": 1})}
     )
@@ -94,14 +98,20 @@ def searched(config: JobConfig, seed: int) -> tuple[float, Points]:
         clock.stage("end")
         members = nas.JobHandle(store, job).front().members
         paid = sum(seconds for stage, seconds in clock.seconds.items() if stage in PAID_FOR)
-        return paid, [(member.macs, member.quality) for member in members]
+        return paid, [(member.macs, share(config, member.quality)) for member in members]
+
+
+def share(config: JobConfig, quality: float) -> float:
+    """A quality between 0, the worst that counts, and 1."""
+    return 1.0 - float(kind_of(config.quality).lost(quality))
 
 
 def training_alone(net: Supernet, arch: Architecture, config: JobConfig, steps: int, seed: int) -> Training:
     """One net with fresh weights, before its first step."""
     how = Retraining(weights=SCRATCH, steps=steps, lrs=(config.train.lr,))
     recipe = recipe_of(config, how, config.train.lr)
-    return Training(from_scratch(net, arch, seed=seed), SinglePath(), recipe, seed=seed)
+    task = tasks.get(of_quality(config.quality))
+    return Training(from_scratch(net, arch, seed=seed), SinglePath(), recipe, seed=seed, task=task)
 
 
 def cpu_of(training: Training, data: DataSet, seed: int, *, until: int) -> float:
@@ -125,7 +135,8 @@ def alone(config: JobConfig, space: SearchSpace, data: DataSet, seed: int, count
         ended = training.supernet
         assert isinstance(ended, Alone)
         ended.shared.load_state_dict(finished(training, data))
-        points.append((space.cost(arch).macs, quality_of(ended.eval(), data, "report").value))
+        reached = quality_of(ended.eval(), data, "report", metric=config.quality)
+        points.append((space.cost(arch).macs, share(config, reached.value)))
     return Result(f"{count} nets alone", seed, spent, steps, points, area(points, space))
 
 
