@@ -210,12 +210,14 @@ def test_a_copied_database_leaves_the_originals_files(postgresql, postgresql_url
 AS_IN_0003 = """
 ALTER TABLE hits DROP COLUMN supernet_id, DROP COLUMN data, DROP COLUMN precision;
 ALTER TABLE artifacts DROP COLUMN supernet_id;
-ALTER TABLE jobs DROP COLUMN goal;
+ALTER TABLE jobs DROP COLUMN goal, DROP COLUMN submitted_at, DROP COLUMN priority, DROP COLUMN needs;
+ALTER TABLE jobs DROP COLUMN after_id, DROP COLUMN last_attempt, DROP COLUMN paused, DROP COLUMN sweep;
+ALTER TABLE jobs DROP COLUMN key;
 ALTER TABLE evaluations DROP COLUMN reused;
 ALTER TABLE measurements DROP COLUMN reused, DROP COLUMN network;
 DROP INDEX ix_subnets_key;
 ALTER TABLE subnets DROP COLUMN own_key;
-DROP TABLE job_supernets, supernets, store;
+DROP TABLE job_supernets, supernets, store, log_lines;
 UPDATE alembic_version SET version_num = '0003';
 """
 

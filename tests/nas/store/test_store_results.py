@@ -237,15 +237,19 @@ def test_what_jobs_have_searched_is_read_without_repeats(store: Store) -> None:
             rows += [NewEvaluation(subnets[0], 0.9, split="report")]
             store.add_evaluations(lease, rows)
             lease.finish("succeeded")
-    searched = {row.key: row for row in store.searched([job.id for job in jobs], "accuracy")}
-    assert {key: (row.examples, row.quality) for key, row in searched.items()} == {
+    searched = store.searched([job.id for job in jobs], "accuracy")
+    told = zip(searched.examples, searched.quality.tolist(), strict=True)
+    assert dict(zip(searched.keys, told, strict=True)) == {
         "x": (300, 0.53),
         "yy": (300, 0.53),
         "only-a": (100, 0.51),
         "only-b": (300, 0.53),
     }
-    assert store.searched([jobs[0].id], "balanced_accuracy") == []
-    ids = [searched["yy"].id, searched["x"].id]
+    assert len(searched) == 4
+    assert len(store.searched([jobs[0].id], "balanced_accuracy")) == 0
+    some = searched.at([searched.keys.index(key) for key in ("yy", "x")])
+    assert (some.keys, some.examples, some.macs.tolist()) == (["yy", "x"], [300, 300], [2, 2])
+    ids = some.ids
     assert store.architectures(ids) == [{"width": 2}, {"width": 1}]
     assert store.evaluation_count(jobs[0]) == 4
 
