@@ -16,7 +16,7 @@ def ended_with_its_jobs(place: Place, process: "psutil.Popen", number: signal.Si
     assert children, "a job runs"
     process.send_signal(number)
     ran = ended(process)
-    _, left = psutil.wait_procs(children, timeout=15)
+    _, left = psutil.wait_procs(children, timeout=120)
     assert left == []
     return ran
 

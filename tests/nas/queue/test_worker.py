@@ -88,7 +88,7 @@ def send(number):
 
 
 def is_gone(pid):
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 120
     while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
         if time.monotonic() > deadline:
             return False
