@@ -98,14 +98,14 @@ def is_share(metric: str) -> bool:
 
 
 def quality(value: float | None, stderr: float | None, metric: str) -> str:
-    """A quality with its standard error: 91.2 ± 0.4 % for an accuracy, else four digits."""
+    """A quality with its standard error: 91.2 ± 0.4 % for an accuracy, else three decimals."""
     if not is_number(value):
         return "–"
     if is_share(metric):
         error = f" ± {100 * stderr:.1f}" if is_number(stderr) else ""
         return f"{100 * value:.1f}{error} %"
-    error = f" ± {stderr:.2g}" if is_number(stderr) else ""
-    return f"{value:.4g}{error}"
+    error = f" ± {stderr:.3f}" if is_number(stderr) else ""
+    return f"{value:.3f}{error}"
 
 
 def option(value: object) -> str:

@@ -228,6 +228,7 @@ def test_numbers_in_words() -> None:
     ]  # fmt: skip
     assert look.quality(0.9123, None, "accuracy") == "91.2 %"
     assert look.quality(1.23456, 0.0123, "loss") == "1.235 ± 0.012"
+    assert look.quality(2.63, 0.1, "bits_per_byte") == "2.630 ± 0.100"
     assert look.quality(None, None, "loss") == "–"
 
 
