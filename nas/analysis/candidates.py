@@ -24,12 +24,12 @@ from search_spaces.space import INACTIVE, Codes
 
 MOST = 200_000  # architectures; of a larger space so many are sampled
 MOST_LEARNED = 500  # evaluations that the accuracy predictor is fitted to; of more a sample
-MOST_READ = 10_000  # evaluated subnets that are looked at; of more, those best for their MACs
+MOST_READ = 5_000  # evaluated subnets that are looked at; of more, those best for their MACs
 BINS = 100  # groups of like MACs
 MOVED = 256  # of a sample, which are moved towards limits that chance hardly ever keeps
 SEED = 0
 CHUNK = 4096  # rows at once: what a processor's cache holds
-FEW = 10_000  # candidates that are predicted exactly; of more those that may be on the front
+FEW = 5_000  # candidates that are predicted exactly; of more those that may be on the front
 TRIED = 2_000  # candidates from which a rough model of the predictor is made
 DEVIATIONS = 6.0  # of the rough model's error, within which a candidate may still be on the front
 MOST_TOLD_APART = 2**62  # rows, by one integer

@@ -115,9 +115,13 @@ def what_if(
     Raises UsageError for limits and objectives that make no search, and for limits that no subnet keeps;
     NotFoundError for a job without a latency predictor or with too few evaluations, and an unknown device.
     """
-    asked = _Asked.of(store, job, question(store, job, limits, objectives, device))
-    with _garbage_kept():
-        evaluated = evaluated_subnets(store, job, asked.objectives.space, asked.config.quality)
+    with one_thread(), _garbage_kept():
+        return _foretold(store, job, question(store, job, limits, objectives, device))
+
+
+def _foretold(store: Store, job: Job, config: JobConfig) -> WhatIf:
+    asked = _Asked.of(store, job, config)
+    evaluated = evaluated_subnets(store, job, asked.objectives.space, asked.config.quality)
     within = candidates(asked.searched, evaluated.codes)
     model = learned(asked.objectives.space, evaluated)
     beliefs = believed(asked.objectives, model, within)
