@@ -39,7 +39,6 @@ from nas.training.supernets import finished
 from search_spaces import Architecture, SearchSpace
 from supernet import tasks
 from supernet.supernet import Supernet
-from supernet.tasks import of_quality
 from supernet.training.alone import Alone, from_scratch
 from supernet.training.strategies import SinglePath
 from supernet.training.trainer import Training
@@ -110,7 +109,7 @@ def training_alone(net: Supernet, arch: Architecture, config: JobConfig, steps: 
     """One net with fresh weights, before its first step."""
     how = Retraining(weights=SCRATCH, steps=steps, lrs=(config.train.lr,))
     recipe = recipe_of(config, how, config.train.lr)
-    task = tasks.get(of_quality(config.quality))
+    task = tasks.get(tasks.of_quality(config.quality))
     return Training(from_scratch(net, arch, seed=seed), SinglePath(), recipe, seed=seed, task=task)
 
 

@@ -8,11 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from search_spaces import Architecture, SearchSpace
-from search_spaces.errors import UsageError
 from search_spaces.shapes.elastic_vit import hidden_features, layer_values, plain_config, vit_config
 from supernet.importance import sort_by_importance
 from supernet.initialisation import init_weights
-from supernet.nested import Nested, fewer_neurons
+from supernet.nested import Nested, equal_layers, fewer_neurons
 from supernet.plain.vit import ViT
 
 
@@ -56,19 +55,13 @@ def nested_options(module: nn.Module) -> dict[str, Any]:
 
     Raises UsageError when it is no ViT or its layers are unequal.
     """
-    if not isinstance(module, ViT):
-        raise UsageError(f"it is a {type(module).__name__}, and only a ViT can be nested.")
-    numbers = dict(module.config)
-    depth = len(numbers["num_heads"])
-    heads, hidden = set(numbers.pop("num_heads")), set(numbers.pop("mlp_hidden"))
-    if len(heads) != 1 or len(hidden) != 1:
-        raise UsageError("its layers differ, and only one with equal layers can be nested.")
+    numbers, depth, heads, hidden = equal_layers(module, ViT)
     dim, channels = numbers.pop("embed_dim"), numbers.pop("stem_channels")
     return numbers | {
         "image_size": tuple(numbers["image_size"]),
         "stem_dim": channels[0] if channels else 16,
         "embed_dim": (dim,),
         "depth": (depth,),
-        "num_heads": (heads.pop(),),
-        "mlp_ratio": tuple(neurons / dim for neurons in fewer_neurons(hidden.pop())),
+        "num_heads": (heads,),
+        "mlp_ratio": tuple(neurons / dim for neurons in fewer_neurons(hidden)),
     }

@@ -3,10 +3,12 @@
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from itertools import chain
+from typing import Any
 
 from torch import Tensor, nn
 
 from search_spaces import Architecture
+from search_spaces.errors import UsageError
 from supernet.halves import halved
 from supernet.supernet import Stage, Supernet
 
@@ -16,6 +18,21 @@ DIVISORS = (8, 4, 2, 1)
 def fewer_neurons(hidden: int) -> list[int]:
     """How many neurons FFNs can have that are cut out of a network's own: an eighth to all of them."""
     return sorted({max(1, hidden // divisor) for divisor in DIVISORS})
+
+
+def equal_layers(module: nn.Module, kind: type[nn.Module]) -> tuple[dict[str, Any], int, int, int]:
+    """What makes a plain module whose layers are all alike: its other arguments, depth, heads, FFN neurons.
+
+    Raises UsageError when it is none of that kind or its layers are unequal.
+    """
+    if not isinstance(module, kind):
+        raise UsageError(f"it is a {type(module).__name__}, and only a {kind.__name__} can be nested.")
+    numbers: dict[str, Any] = dict(module.config)  # type: ignore[arg-type]
+    depth = len(numbers["num_heads"])
+    heads, hidden = set(numbers.pop("num_heads")), set(numbers.pop("mlp_hidden"))
+    if len(heads) != 1 or len(hidden) != 1:
+        raise UsageError("its layers differ, and only one with equal layers can be nested.")
+    return numbers, depth, heads.pop(), hidden.pop()
 
 
 def prefix_slice(tensor: Tensor, shape: Sequence[int], *, segments: int = 1) -> Tensor:

@@ -114,12 +114,6 @@ class Supernets(Database):
             return _uses(connection, sa.true())
 
     @again
-    def supernet_with(self, key: str) -> Supernet | None:
-        """The supernet with this key, trained or not."""
-        with self.read() as connection:
-            return _one(connection, t.supernets.c.key == key)
-
-    @again
     def use_supernet(
         self, lease: Lease, wanted: NewSupernet | Supernet, *, reused: bool = False, name: str = ""
     ) -> SupernetUse:

@@ -11,12 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from search_spaces import Architecture, SearchSpace
-from search_spaces.errors import UsageError
 from search_spaces.families.matlm import decoder_config, ffn_widths, layer_values, plain_config
 from search_spaces.workloads import Workload, tokens_of
 from supernet.importance import sort_by_importance
 from supernet.initialisation import init_weights
-from supernet.nested import Nested
+from supernet.nested import Nested, equal_layers
 from supernet.plain.decoder import Decoder, some_tokens
 from supernet.supernet import SKELETONS
 
@@ -34,18 +33,11 @@ def nested_options(module: nn.Module) -> dict[str, Any]:
 
     Raises UsageError when it is no decoder or its layers are unequal.
     """
-    if not isinstance(module, Decoder):
-        raise UsageError(f"it is a {type(module).__name__}, and only a Decoder can be nested.")
-    numbers = dict(module.config)
-    depth = len(numbers["num_heads"])
-    heads, hidden = set(numbers.pop("num_heads")), set(numbers.pop("mlp_hidden"))
-    if len(heads) != 1 or len(hidden) != 1:
-        raise UsageError("its layers differ, and only one with equal layers can be nested.")
-    neurons = hidden.pop()
+    numbers, depth, heads, neurons = equal_layers(module, Decoder)
     return numbers | {
         "embed_dim": (numbers["embed_dim"],),
         "depth": (depth,),
-        "num_heads": (heads.pop(),),
+        "num_heads": (heads,),
         "mlp_hidden": tuple(sorted({max(1, neurons * eighths // 8) for eighths in EIGHTHS})),
     }
 

@@ -53,12 +53,6 @@ class Queue(Jobs):
             return jobs
 
     @again
-    def job_of_key(self, key: str) -> Job | None:
-        """The job that was submitted with this key."""
-        with self.read() as connection:
-            return _of_key(connection, key)
-
-    @again
     def waiting(self) -> list[Job]:
         """The jobs that wait in the queue, in the order of their turns; some of them for another job."""
         c = t.jobs.c
