@@ -13,8 +13,7 @@ import pytest
 from hypothesis import settings
 
 if TYPE_CHECKING:
-    from postgresql import Server
-
+    from benchmarks.postgresql_server import Server
     from nas import JobHandle
 
 # Before anything imports torch, and inherited by the processes that tests start.
@@ -65,7 +64,7 @@ def store_url(tmp_path: Path) -> str:
 def postgresql() -> Iterator["Server"]:
     """A PostgreSQL server of this session's own; skips where none is installed."""
     pytest.importorskip("psycopg", reason="the extra 'postgres' is not installed")
-    from postgresql import binaries, new_server  # noqa: PLC0415 - imports psycopg
+    from benchmarks.postgresql_server import binaries, new_server  # noqa: PLC0415 - imports psycopg
 
     programs = binaries()
     if programs is None:

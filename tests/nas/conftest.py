@@ -13,7 +13,7 @@ from nas.store import Lease, Store
 from search_spaces import SearchSpace
 
 if TYPE_CHECKING:
-    from postgresql import Server
+    from benchmarks.postgresql_server import Server
 
 
 @pytest.fixture(scope="session")

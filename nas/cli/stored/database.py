@@ -58,13 +58,20 @@ def adopt(ctx: typer.Context, store: StoreURL = None) -> None:
 
 
 @app.command("check")
-def check(ctx: typer.Context, store: StoreURL = None, as_json: AsJSON = False) -> None:
+def check(
+    ctx: typer.Context,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Also what rows say of each other, and each front made again.")
+    ] = False,
+    store: StoreURL = None,
+    as_json: AsJSON = False,
+) -> None:
     """Look for damage in the store and its files. Prints every problem."""
     from nas.errors import StoreError
     from nas.store import check as check_store
     from nas.store import foreign_files
 
-    problems = check_store(store_url(store))
+    problems = _deep_problems(store_url(store)) if deep else check_store(store_url(store))
     foreign = [] if problems else foreign_files(store_url(store))
     if as_json:
         more = {"foreign_files": foreign} if foreign else {}
@@ -77,6 +84,12 @@ def check(ctx: typer.Context, store: StoreURL = None, as_json: AsJSON = False) -
             note(f"'{path}' in its folder may be another store's and is left alone.", quiet=ctx.obj.quiet)
     if problems:
         raise typer.Exit(StoreError.exit_code)
+
+
+def _deep_problems(url: str) -> list[str]:
+    from nas.analysis.invariants import problems
+
+    return problems(url)
 
 
 @app.command("gc")

@@ -5,7 +5,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from nas.errors import ConflictError, StoreError
+from nas.errors import ConflictError, NoSpaceError, StoreError
 from nas.store import tables as t
 from nas.store.connection.database import Database
 from nas.store.leases import Lease, RowLease, reason
@@ -66,7 +66,7 @@ class QueuedLease(Lease):
             super().finish(state, error)
 
     def _end_after(self, error: BaseException) -> None:
-        if isinstance(error, StoreError):  # of the store, not of the job: another attempt may do
+        if isinstance(error, StoreError | NoSpaceError):  # no fault of the job: another attempt may do
             self._release(**_cut_off(reason(error)))
         else:
             super()._end_after(error)
