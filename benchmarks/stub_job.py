@@ -121,13 +121,16 @@ def _show(store: Store, lease: Lease, count: int) -> None:
 
 
 def _report(store: Store, lease: Lease, told: Callable[[str], None]) -> None:
-    seed, best = lease.job.seed, front(lease.job.seed)
-    store.add_evaluations(lease, [evaluation(seed, i, "report") for i in best])
-    told("report")
-    device = store.register_device("made-up", DEVICE)
-    timings = [(subnet(seed, i), Measurement(1 + number(seed, f"ms {i}"), 0.01)) for i in best]
-    store.add_measurements(lease, timings, device_id=device.id, purpose="finalist")
-    told("measured")
+    """What is there from before a kill is not told once more."""
+    seed, best, device = lease.job.seed, front(lease.job.seed), store.register_device("made-up", DEVICE)
+    reported = {one.subnet.key for one in store.evaluations(lease.job, "report")}
+    if left := [one for i in best if (one := evaluation(seed, i, "report")).subnet.key not in reported]:
+        store.add_evaluations(lease, left)
+        told("report")
+    if not store.measurements(lease.job, "finalist"):
+        timings = [(subnet(seed, i), Measurement(1 + number(seed, f"ms {i}"), 0.01)) for i in best]
+        store.add_measurements(lease, timings, device_id=device.id, purpose="finalist")
+        told("measured")
 
 
 def wrong(store: Store, job_id: int) -> list[str]:

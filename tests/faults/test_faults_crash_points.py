@@ -5,6 +5,7 @@ often as a job passes it: before, in the middle of and after every transaction a
 """
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from benchmarks import stub_job
 from nas.artifacts import CRASH_POINTS
 from nas.store import NewJob, Store, Submission, check, orphans_of_both_kinds, remove_orphans_of_both_kinds
 
-# Imports once and forks for each attempt: one line of JSON (URL, crash point) in, the exit status out.
+# Imports once and forks for each attempt: a line of JSON (URL, crash point, folder) in, the exit status out.
 ATTEMPTS = """
 import json, os, sys
 import sqlalchemy as sa
@@ -39,7 +40,7 @@ def attempt(url, point):
                 stub_job.run(store, lease)
 
 for line in sys.stdin:
-    url, point = json.loads(line)
+    url, point, os.environ["NAS_ARTIFACTS"] = json.loads(line)
     child = os.fork()
     if child == 0:
         try:
@@ -67,7 +68,7 @@ def attempt() -> Iterator[Callable[[str, str | None], int]]:
         assert process.stdout is not None
 
         def ask(url: str, point: str | None) -> int:
-            process.stdin.write(json.dumps([url, point]) + "\n")
+            process.stdin.write(json.dumps([url, point, os.environ.get("NAS_ARTIFACTS", "")]) + "\n")
             process.stdin.flush()
             return int(process.stdout.readline())
 
@@ -128,12 +129,12 @@ def test_a_crash_at_every_write_on_sqlite(attempt, tmp_path: Path, point: str) -
 def test_a_crash_at_every_write_on_postgresql(
     attempt, postgresql, tmp_path: Path, monkeypatch, point: str
 ) -> None:
-    monkeypatch.setenv("NAS_ARTIFACTS", str(tmp_path))
     names = [f"crashes_{uuid.uuid4().hex}"]
     submitted(postgresql.create(names[0]))
 
     def new() -> str:
         names.append(f"crashes_{uuid.uuid4().hex}")
+        monkeypatch.setenv("NAS_ARTIFACTS", str(tmp_path / names[-1]))  # each is a copy of the first
         return postgresql.create(names[-1], names[0])
 
     try:

@@ -124,11 +124,25 @@ def backup(
     target: Annotated[Path, typer.Argument(metavar="FILE", help="A file that does not exist yet.")],
     store: StoreURL = None,
 ) -> None:
-    """Copy a SQLite store, also while jobs run. Its artifact files are not part of it."""
+    """Copy a store into a SQLite file, also while jobs run. Its artifact files are not part of it."""
     from nas.store import backup as backup_store
 
     backup_store(store_url(store), target)
     note(f"The backup is in {target}", quiet=ctx.obj.quiet)
+
+
+@app.command("move")
+def move(
+    ctx: typer.Context,
+    source: Annotated[str, typer.Argument(metavar="FROM", help="The URL of a store.")],
+    target: Annotated[str, typer.Argument(metavar="TO", help="The URL of a new file or an empty database.")],
+) -> None:
+    """Copy a whole store, files included, to another database: SQLite or PostgreSQL. The old one stays."""
+    from nas.store import move as move_store
+    from nas.store.connection.engine import shown
+
+    root = move_store(source, target)
+    note(f"The store is in {shown(target)}, its files are in {root}", quiet=ctx.obj.quiet)
 
 
 def doctor(

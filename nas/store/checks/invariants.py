@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from nas.store import tables as t
 from nas.store.connection.patience import again
+from nas.store.connection.rows import ROOT
 from nas.store.jobs import ENDED
 from nas.store.requests import PENDING
 
@@ -20,7 +21,6 @@ STAGE_STATES = ("running", "done", "failed")
 REQUEST_STATES = (*PENDING, "done", "failed", "cancelled")
 SUPERNET_STATES = ("training", "trained")
 RESULT_STATES = ("ok", "failed")
-ROOT = "root"  # kind of the file by which a worker knows the folder of the store's files
 
 
 @dataclass(frozen=True)
