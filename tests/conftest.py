@@ -87,6 +87,47 @@ def postgresql_url(postgresql: "Server") -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
+def empty_file(_session_home: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with nothing in it; only to be copied, which spares the migrations."""
+    from nas.store import Store  # noqa: PLC0415
+
+    file = tmp_path_factory.mktemp("empty") / "store.sqlite"
+    Store.open(f"sqlite:///{file}").close()
+    return file
+
+
+@pytest.fixture(scope="session")
+def postgresql_template(postgresql: "Server") -> str:
+    """The name of a PostgreSQL database with an empty store, to be copied."""
+    from nas.store import Store  # noqa: PLC0415
+
+    Store.open(postgresql.create("template_store")).close()
+    return "template_store"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def any_url(request: pytest.FixtureRequest, tmp_path: Path, empty_file: Path) -> Iterator[str]:
+    """The URL of an empty store of each kind of database."""
+    yield from _empty_store(request, tmp_path, empty_file)
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
+def any_url_slowly(request: pytest.FixtureRequest, tmp_path: Path, empty_file: Path) -> Iterator[str]:
+    """The same; with PostgreSQL the test is a slow one."""
+    yield from _empty_store(request, tmp_path, empty_file)
+
+
+def _empty_store(request: pytest.FixtureRequest, tmp_path: Path, empty_file: Path) -> Iterator[str]:
+    if request.param == "sqlite":
+        yield f"sqlite:///{shutil.copyfile(empty_file, tmp_path / 'nas.db')}"
+        return
+    server, template = map(request.getfixturevalue, ("postgresql", "postgresql_template"))
+    name = f"test_{uuid.uuid4().hex}"
+    yield server.create(name, template)
+    server.drop(name)
+
+
+@pytest.fixture(scope="session")
 def tiny_job(_session_home: None, tmp_path_factory: pytest.TempPathFactory) -> "JobHandle":
     """A real job that ran to its front, once for all tests; they only read it."""
     from tiny_job import run_tiny  # noqa: PLC0415 - imports torch

@@ -12,7 +12,7 @@ from sqlalchemy.engine import Connection
 from nas.artifacts import write_atomic
 from nas.errors import ConflictError, StoreError
 from nas.store.connection.database import Database
-from nas.store.connection.engine import connect_sqlite, shown, sqlite_file
+from nas.store.connection.engine import check_local, connect_sqlite, shown, sqlite_file
 from nas.store.connection.errors import os_words, store_error
 from nas.store.connection.rows import copy_rows
 from nas.store.values import now
@@ -63,6 +63,8 @@ def refusal(revision: str | None, url: str) -> StoreError | None:
 
 def prepare(url: str, *, read_only: bool) -> None:
     """Makes a store where there is none; raises StoreError when the one that is there cannot be used."""
+    if (file := sqlite_file(url)) is not None:
+        check_local(file)
     if read_only or _exists(url):
         revision = _revision(url)
         if revision is not None or read_only:
