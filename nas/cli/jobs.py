@@ -13,23 +13,24 @@ if TYPE_CHECKING:
     from nas.store import Job, Stage, Store, SupernetUse
 
 
-def ls(store: StoreURL = None, as_json: AsJSON = False) -> None:
+def ls(
+    tag: Annotated[
+        str | None, typer.Option("--tag", metavar="TAG", help="Only those that `nas tag` has marked so.")
+    ] = None,
+    store: StoreURL = None,
+    as_json: AsJSON = False,
+) -> None:
     """List the jobs, the newest first."""
-    from nas.results import frames
-    from nas.results.running.time_left import time_left
     from nas.store import Store
 
     with Store.open(store_url(store), read_only=True) as opened:
-        rows = [_plain(row) for row in frames.jobs(opened).to_dict("records")]
-        for row in rows:
-            row["seconds_left"] = time_left(opened, opened.job(row["id"])) if row["live"] else None
-        jobs, turns = {job.id: job for job in opened.jobs()}, Turns.of(opened)
-        for row in rows:
-            row |= _in_queue(jobs[row["id"]], turns)
+        rows = job_rows(opened)
+    if tag is not None:
+        rows = [row for row in rows if tag in row["tags"]]
     if as_json:
         emit_json(rows)
         return
-    submitted = any("queue" in row for row in rows)
+    submitted, tagged = any("queue" in row for row in rows), any(row["tags"] for row in rows)
     cells = [
         (
             row["id"],
@@ -41,13 +42,30 @@ def ls(store: StoreURL = None, as_json: AsJSON = False) -> None:
             f"{row['created_at']:%Y-%m-%d %H:%M}",
             seconds(row["seconds"]),
             _left_words(row),
+            *((", ".join(row["tags"]) or None,) if tagged else ()),
             row["error"],
         )
         for row in rows
     ]
     queue = ("POSITION", "PRIORITY", "ATTEMPT", "WORKER") if submitted else ()
-    columns = ("ID", "JOB", "STATE", *queue, "STAGE", "EVALUATIONS", "CREATED (UTC)", "TIME", "LEFT", "ERROR")
+    columns = ("ID", "JOB", "STATE", *queue, "STAGE", "EVALUATIONS", "CREATED (UTC)", "TIME", "LEFT")
+    columns = (*columns, *(("TAGS",) if tagged else ()), "ERROR")
     emit_table(columns, cells, right=("ID", "EVALUATIONS", "TIME", "LEFT", *queue[:3]))
+
+
+def job_rows(opened: "Store") -> list[dict[str, Any]]:
+    """All jobs as plain data: the JSON of `nas ls`."""
+    from nas.results import frames
+    from nas.results.running.time_left import time_left
+
+    rows = [_plain(row) for row in frames.jobs(opened).to_dict("records")]
+    for row in rows:
+        row["seconds_left"] = time_left(opened, opened.job(row["id"])) if row["live"] else None
+    jobs, turns = {job.id: job for job in opened.jobs()}, Turns.of(opened)
+    for row in rows:
+        row |= _in_queue(jobs[row["id"]], turns)
+        row["tags"] = jobs[row["id"]].tags or []
+    return rows
 
 
 def _in_queue(job: "Job", turns: Turns) -> dict[str, Any]:
@@ -142,6 +160,8 @@ def summary(opened: "Store", job: "Job") -> dict[str, Any]:
         "cautions": list(cautions(opened, job)),
         "config": job.config,
         "provenance": job.provenance,
+        "note": job.note,
+        "tags": job.tags or [],
     }
 
 
@@ -227,6 +247,8 @@ def _emit_summary(data: dict[str, Any]) -> None:
             "state": _state(data),
             **_queue_words(data.get("queue")),
             **({"error": data["error"]} if data["error"] else {}),
+            **({"tags": ", ".join(data["tags"])} if data["tags"] else {}),
+            **({"note": data["note"]} if data["note"] else {}),
             **_data_words(data),
             "created": f"{data['created_at']:%Y-%m-%d %H:%M:%S} UTC",
             "time": seconds(data["seconds"]),
