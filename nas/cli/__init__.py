@@ -22,6 +22,7 @@ from nas.cli.queue import turns
 from nas.cli.queue.logs import logs
 from nas.cli.queue.submit import submit
 from nas.cli.queue.work import worker, workers
+from nas.cli.server.serve import serve
 from nas.cli.stored import database, remarks, supernets
 
 EVERYWHERE = ("--quiet", "--debug")
@@ -65,6 +66,7 @@ app.command("predict")(subnets.predict)
 app.command("measure")(subnets.measure)
 app.command("device-agent")(devices.device_agent)
 app.command("dashboard")(dashboard.dashboard)
+app.command("serve")(serve)
 app.command("doctor")(database.doctor)
 app.add_typer(spaces.app, name="spaces")
 app.add_typer(supernets.app, name="supernets")

@@ -127,10 +127,9 @@ def summary(opened: "Store", job: "Job") -> dict[str, Any]:
     from nas.results.running.stage_progress import stage_progress
     from nas.results.running.time_left import time_left
 
-    now = stage_progress(opened, job)
-    rows = frames.jobs(opened).to_dict("records")
+    now, rows = stage_progress(opened, job), frames.jobs(opened).to_dict("records")
     row = next(_plain(row) for row in rows if row["id"] == job.id)
-    curve = opened.events(job, "hypervolume")
+    hypervolume = [event.data.get("hypervolume") for event in opened.events(job, "hypervolume")]
     devices = {device.id: device for device in opened.devices()}
     names, searched = job_devices.device_names(opened, job), job_devices.searched_for(opened, job)
     measured = opened.measurements(job)
@@ -153,16 +152,40 @@ def summary(opened: "Store", job: "Job") -> dict[str, Any]:
         "predictor": predictor and {"kind": predictor.kind, "score": predictor.score},
         "predictors": _fitted(opened, job, searched),
         "devices": [{"name": names[i], "fingerprint": devices[i].fingerprint} for i in used],
-        "hypervolume": curve[-1].data.get("hypervolume") if curve else None,
+        "hypervolume": hypervolume[-1] if hypervolume else None,
         "reproducibility": ((search and search.result) or {}).get("reproducibility"),
         "best": _best(opened, job),
         "baseline": baseline(opened, job),
         "cautions": list(cautions(opened, job)),
         "config": job.config,
         "provenance": job.provenance,
-        "note": job.note,
-        "tags": job.tags or [],
+        **_remarks(job),
     }
+
+
+def progress(opened: "Store", job: "Job") -> dict[str, Any]:
+    """How far a job is, as plain data: what of `nas show` may change from one second to the next."""
+    from nas.results.frames import evaluation_counts
+    from nas.results.running.stage_progress import stage_progress
+    from nas.results.running.time_left import time_left
+
+    now = stage_progress(opened, job)
+    evaluations = evaluation_counts(opened, job).get(job.id, 0)
+    return {
+        "id": job.id,
+        "job": job.name,
+        "state": job.state,
+        "live": opened.is_live(job),
+        "error": job.error,
+        **_in_queue(job, Turns.of(opened)),
+        "progress": {"evaluations": evaluations, "of": job.config.get("search", {}).get("evaluations")},
+        "seconds_left": time_left(opened, job),
+        "now": now and now.to_dict() | {"words": now.words},
+    }
+
+
+def _remarks(job: "Job") -> dict[str, Any]:
+    return {"note": job.note, "tags": job.tags or []}
 
 
 def _ended(search: "Stage | None") -> dict[str, str]:

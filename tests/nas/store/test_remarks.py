@@ -61,9 +61,10 @@ def test_twenty_one_tags_are_too_many(store, job):
 
 
 @pytest.mark.parametrize("damaged", ['{"a": 1}', "[1]", '["a", ["b"]]', '"text"'])
-def test_tags_that_are_none_are_a_damaged_row(store, job, damaged):
+@pytest.mark.usefixtures("job")
+def test_tags_that_are_none_are_a_damaged_row(store, damaged):
     with store.write() as connection:
-        connection.execute(sa.text("UPDATE jobs SET tags = :it").bindparams(it=damaged))
+        connection.exec_driver_sql(f"UPDATE jobs SET tags = '{damaged}'")
     with pytest.raises(StoreError, match="tags in jobs"):
         store.jobs()
 
