@@ -10,6 +10,7 @@ from urllib.parse import parse_qs, unquote
 
 from dash import Dash, Input, Output, State
 from dash.development.base_component import Component
+from dash.exceptions import DependencyException
 from flask import Flask, request
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
@@ -71,9 +72,15 @@ def create_app(
     _list_jobs(app, opened, views)
     explore_job(app, views)
     _explore_devices(app, opened)
+    server.register_error_handler(DependencyException, _no_file)
     guard(app, server, is_allowed)
     check_requests(app, server)
     return app
+
+
+def _no_file(error: Exception) -> tuple[str, int]:
+    """Of a script that no page of ours names."""
+    return "There is no such file.", 404
 
 
 def _pass_over(error: Exception) -> None:

@@ -188,6 +188,8 @@ def job_head(
     device: int | None = None,
     progress: StageProgress | None = None,
     cautions: Sequence[str] = (),
+    note: str | None = None,
+    tags: Sequence[str] = (),
 ) -> list[Component]:
     """Name, state, progress and devices of a job; `row` is its row of `frames.jobs`.
 
@@ -203,9 +205,11 @@ def job_head(
         f"time {duration(row['seconds'])}",
         f"created {row['created_at']:%Y-%m-%d %H:%M} UTC",
     ]
+    facts += [f"tags {', '.join(tags)}"] if tags else []
     head: list[Component] = [
         html.H1([row["name"], badge(row["state"], live=row["live"])]),
         html.P(" · ".join(facts), className="facts"),
+        *([html.P(note, className="remark")] if note else []),
         *_devices_of(measured_on, device),
         *(html.P(caution, className="caution") for caution in cautions),
     ]

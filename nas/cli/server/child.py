@@ -22,7 +22,6 @@ from nas.store import Store
 from search_spaces.errors import NASError
 from search_spaces.registry import forbid_modules
 
-
 FILE = re.compile(r"/\S*/nas-submit-[^/\s]+/job\.yaml")  # which nobody knows who has sent it
 
 

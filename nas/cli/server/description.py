@@ -101,7 +101,7 @@ def page(csrf: str | None) -> Markup:
     rows = Markup("").join(
         Markup("<tr><td>{}</td><td><code>{}</code></td><td>{}</td><td>{}</td></tr>").format(
             route.method,
-            f"{request.script_root}{route.path}",
+            f"{request.script_root}{route.path.replace('<int:', '<')}",
             route.says,
             Markup("<code>{} --json</code>").format(route.verb) if route.verb else "",
         )

@@ -88,12 +88,14 @@ class Server:
         """Where a browser finds it."""
         return self._address
 
-    def run(self, end: Callable[[], None]) -> None:
+    def run(self, end: Callable[[], None], ready: Callable[[], None] = lambda: None) -> None:
         """Answers until Ctrl-C, SIGTERM or `stop`.
 
         end: ends what would go on, before the answers that are being made are waited for.
+        ready: called when signals are heard.
         """
         with _raised_by_sigterm(), suppress(KeyboardInterrupt, SystemExit):
+            ready()
             wasyncore.loop(timeout=1, map=self._connections, use_poll=True)
         end()
         self._dispatcher.shutdown(timeout=ENDING_SECONDS)

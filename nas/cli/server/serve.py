@@ -76,8 +76,8 @@ def serve(
     service = Service(url, OpenedStore(url), folders)
     server = Server(application(service, tokens, is_allowed=is_allowed, prefix=prefix), host, port, prefix)
     rights = "read-only" if tokens.write is None else "changes need the write token"
-    note(f"The server is at {server.address} ({rights}); Ctrl-C ends it", quiet=ctx.obj.quiet)
-    server.run(service.end)
+    words = f"The server is at {server.address} ({rights}); Ctrl-C ends it"
+    server.run(service.end, ready=lambda: note(words, quiet=ctx.obj.quiet))
 
 
 def _tokens(host: str, read: Path | None, write: Path | None) -> "Tokens":
