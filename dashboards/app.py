@@ -1,5 +1,6 @@
 """The dashboard: a Dash app over a read-only store, for this machine's own browser."""
 
+import os
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -51,6 +52,8 @@ def create_app(
     is_allowed: whether it answers to this Host header.  links: as of `pages.shell`.
     """
     opened = OpenedStore(url)
+    # A path of the environment would stand beside the prefix, which Dash does not take.
+    os.environ.pop("DASH_URL_BASE_PATHNAME", None)
     server: Any = Flask(__name__, static_folder=None)
     app = Dash(
         __name__,

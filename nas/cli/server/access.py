@@ -71,9 +71,9 @@ class Access:
     def mount(self, server: Flask) -> None:
         """Checks every request of the server, and gives it the pages for signing in and out."""
         server.before_request(self._check)
-        server.add_url_rule("/login", "nas.login", self._login_page)
-        server.add_url_rule("/login", "nas.sign_in", self._sign_in, methods=["POST"])
-        server.add_url_rule("/logout", "nas.sign_out", self._sign_out, methods=["POST"])
+        server.add_url_rule("/login", "serve-login", self._login_page)
+        server.add_url_rule("/login", "serve-sign_in", self._sign_in, methods=["POST"])
+        server.add_url_rule("/logout", "serve-sign_out", self._sign_out, methods=["POST"])
 
     def check_write(self) -> None:
         """Raises ForbiddenError unless whoever asks may change something, and means to."""

@@ -50,15 +50,15 @@ def application(
     server.register_error_handler(HTTPException, _http_error)
     for route in ROUTES:
         view = partial(_answer, service, access, route)
-        server.add_url_rule(route.path, f"nas.{route.name}", view, methods=[route.method])
-    server.add_url_rule(f"{FORMS}<name>", "nas.form", partial(_form, service, access), methods=["POST"])
-    server.add_url_rule("/api", "nas.page", partial(_page, access))
-    server.add_url_rule("/api/openapi.json", "nas.openapi", lambda: _json(openapi(request.script_root)))
-    server.add_url_rule("/api/session", "nas.session", partial(_session, access))
-    server.add_url_rule("/api/", "nas.no_route", _no_route, defaults={"path": ""})
-    server.add_url_rule("/api/<path:path>", "nas.no_route", _no_route, methods=["GET", "POST"])
-    server.add_url_rule("/healthz", "nas.health", partial(_health, service))
-    server.add_url_rule("/metrics", "nas.metrics", partial(_metrics, service))
+        server.add_url_rule(route.path, f"serve-{route.name}", view, methods=[route.method])
+    server.add_url_rule(f"{FORMS}<name>", "serve-form", partial(_form, service, access), methods=["POST"])
+    server.add_url_rule("/api", "serve-page", partial(_page, access))
+    server.add_url_rule("/api/openapi.json", "serve-openapi", lambda: _json(openapi(request.script_root)))
+    server.add_url_rule("/api/session", "serve-session", partial(_session, access))
+    server.add_url_rule("/api/", "serve-no_route", _no_route, defaults={"path": ""})
+    server.add_url_rule("/api/<path:path>", "serve-no_route", _no_route, methods=["GET", "POST"])
+    server.add_url_rule("/healthz", "serve-health", partial(_health, service))
+    server.add_url_rule("/metrics", "serve-metrics", partial(_metrics, service))
     return server
 
 
