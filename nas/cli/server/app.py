@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_origin
 
 from flask import Flask, Response, g, request
 from pydantic import ValidationError
@@ -105,7 +105,7 @@ def _of_query(query: type[Taken]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name, given in request.args.lists():
         field = query.model_fields.get(name)
-        if field is not None and "list" in str(field.annotation):
+        if field is not None and get_origin(field.annotation) is list:
             values[name] = given
         elif len(given) > 1:
             raise UsageError(f"{name[:60]!a} stands twice in the address.")

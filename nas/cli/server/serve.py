@@ -63,7 +63,8 @@ def serve(
     store: StoreURL = None,
 ) -> None:
     """Serve the dashboard and a JSON API for a team, read-only unless a write token is given."""
-    tokens = _tokens(host, token_file, write_token_file)
+    names = [_checked_name(name) for name in allow_host or ()]
+    tokens = _tokens(host, names, token_file, write_token_file)
     folders = _folders(allow_components, files or [])
     prefix, url = _checked_prefix(prefix), store_url(store)
     from dashboards.opened import OpenedStore
@@ -72,7 +73,7 @@ def serve(
     from nas.cli.server.listening import Server
     from nas.cli.server.routes import Service
 
-    is_allowed = host_check(host, [_checked_name(name) for name in allow_host or ()])
+    is_allowed = host_check(host, names)
     service = Service(url, OpenedStore(url), folders)
     server = Server(application(service, tokens, is_allowed=is_allowed, prefix=prefix), host, port, prefix)
     rights = "read-only" if tokens.write is None else "changes need the write token"
@@ -80,7 +81,7 @@ def serve(
     server.run(service.end, ready=lambda: note(words, quiet=ctx.obj.quiet))
 
 
-def _tokens(host: str, read: Path | None, write: Path | None) -> "Tokens":
+def _tokens(host: str, names: list[str], read: Path | None, write: Path | None) -> "Tokens":
     """Those of the files. Raises UsageError where everybody could read what only some should."""
     from nas.cli.server.access import is_loopback
     from nas.cli.server.tokens import Tokens, read_token
@@ -90,6 +91,11 @@ def _tokens(host: str, read: Path | None, write: Path | None) -> "Tokens":
         raise UsageError(
             f"Others can reach '{host}', so the server needs --token-file FILE, and no token was given.",
             "Give one, or leave --host away: this machine alone needs none.",
+        )
+    if read is None and names:
+        raise UsageError(
+            f"By the name '{names[0]}' others reach the server, so it needs --token-file FILE.",
+            "Give one, or leave --allow-host away.",
         )
     tokens = Tokens(None if read is None else read_token(read), None if write is None else read_token(write))
     if tokens.read is not None and tokens.read == tokens.write:

@@ -353,6 +353,7 @@ def test_a_token_file_that_is_not_there(tmp_path: Path) -> None:
         (["--prefix", "nas"], "is no path such as /nas"),
         (["--prefix", "/a b"], "is no path such as /nas"),
         (["--prefix", "/../x"], "is no path such as /nas"),
+        (["--allow-host", "team.example"], "By the name 'team.example' others reach the server"),
         (["--allow-host", "http://x"], "is no name of a host"),
         (["--allow-components", "mine"], "is builtin or any"),
         (["--files", "MISSING"], "is no folder"),

@@ -203,6 +203,20 @@ def test_a_log_goes_on_after_a_line(team: Served) -> None:
     assert [line["text"] for line in more] == ["three"]
 
 
+def test_over_either_database(any_url: str) -> None:
+    with Store.open(any_url) as store:
+        submit(store, "first", "second")
+    with served(any_url, Tokens(READ, WRITE)) as one:
+        assert [job["name"] for job in one.ask("/api/jobs", token=READ).document] == ["second", "first"]
+        assert one.ask("/api/jobs/first%27%3B%20--", token=READ).status == 404
+        assert one.ask("/api/jobs/first%00", token=READ).status == 404
+        assert one.ask("/api/jobs/first/front?device=%00", token=READ).status == 400
+        assert one.post("/api/jobs/second/priority", {"priority": 3}).document[0]["position"] == 1
+        assert one.post("/api/jobs/first/tags", {"tags": ["a"]}).document["tags"] == ["a"]
+        assert one.post("/api/jobs/first/note", {"note": "\ud800"}).status == 400
+        assert 'elastiform_jobs{state="queued"} 2\n' in one.ask("/metrics", token=READ).text
+
+
 # -- what describes the server --
 
 
