@@ -11,6 +11,7 @@ from urllib.parse import quote, unquote_plus, urlencode, urlsplit
 from flask import Flask, Response, abort, g, redirect, request
 from markupsafe import Markup
 
+from nas.cli.output import json_text
 from nas.cli.server.tokens import SESSION_SECONDS, Role, Session, Tokens
 from search_spaces.errors import NASError
 
@@ -172,8 +173,6 @@ def _unknown(message: str) -> Any:
 
 def error_document(status: int, message: str, hint: str = "") -> Response:
     """What went wrong, as JSON."""
-    from nas.cli.output import json_text
-
     answer = Response(json_text({"error": message, "hint": hint}), status, mimetype="application/json")
     answer.headers["Cache-Control"] = "no-store"
     return answer

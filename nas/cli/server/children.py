@@ -83,9 +83,10 @@ class Children:
                 process.stdin.write(json.dumps(request) + "\n")
                 process.stdin.flush()
             answer = process.stdout.read(LARGEST_ANSWER)
-            process.wait()
+            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # its group keeps its number
         finally:
             late.cancel()
+            late.join()
             _kill(process)
             process.wait()
             reader.join()
@@ -115,7 +116,8 @@ class _LastWords(threading.Thread):
 
 
 def _kill(process: "subprocess.Popen[str]") -> None:
-    if process.poll() is None:
+    """Ends the whole group, also where the process itself is over."""
+    if process.returncode is None:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
 

@@ -66,7 +66,7 @@ class Nothing(Taken):
 
 @dataclass(frozen=True)
 class Call:
-    """A request that has been checked. job: the id or name in its address."""
+    """A request that has been checked. words: those of its address by what they stand for."""
 
     words: Mapping[str, Any]
     query: Any

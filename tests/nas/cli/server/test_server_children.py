@@ -54,6 +54,18 @@ def test_an_error_of_a_child_is_that_of_the_verb(monkeypatch: pytest.MonkeyPatch
     assert (caught.value.message, caught.value.hint) == ("No.", "Do.")
 
 
+def test_what_a_child_leaves_behind_ends_with_its_time(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It holds the pipes of a child that is over."""
+    file = tmp_path / "pid"
+    leave = "import subprocess; p = subprocess.Popen(['sleep', '600']); "
+    child(monkeypatch, f"{leave}open({str(file)!r}, 'w').write(str(p.pid)); print(1, flush=True)")
+    with pytest.raises(LateError):
+        Children(seconds=3.0).ask({})
+    gone([int(file.read_text())])
+
+
 @pytest.mark.parametrize("code", ["raise ValueError('secret')", "os.abort()", "sys.exit(3)"])
 def test_a_child_that_breaks_down_is_an_error_and_frees_its_place(
     code: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
