@@ -23,6 +23,8 @@ SECTIONS = frozenset(
         *("execution", "store"),
     }
 )
+# What would send something from a worker's machine, or run a program there.
+NOT_SENT = frozenset({"notify"})
 AT_HAND = ("local", "auto")  # Ray clusters of whoever runs the worker
 PACKAGE = "package:"
 
@@ -42,7 +44,10 @@ def check_accepted(config: JobConfig, folders: Sequence[str]) -> None:
         )
     for section in sorted(config.model_fields_set - SECTIONS):
         if getattr(config, section) != JobConfig.model_fields[section].get_default(call_default_factory=True):
-            raise UsageError(f"{section} cannot be set in a job file that is sent to a server.")
+            raise UsageError(
+                f"{section} cannot be set in a job file that is sent to a server.",
+                "It would act on the machine of whoever runs the job; `nas submit` takes it.",
+            )
     allowed = [Path(folder).resolve() for folder in folders]
     for field, text in _texts(merged(config)):
         _check_text(field, text, allowed)

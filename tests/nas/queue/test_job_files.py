@@ -7,7 +7,7 @@ import pytest
 
 from nas.cli import main
 from nas.config import JobConfig, checked_config, load_config
-from nas.queue.job_files import SECTIONS, check_accepted
+from nas.queue.job_files import NOT_SENT, SECTIONS, check_accepted
 from search_spaces.errors import UsageError
 from search_spaces.registry import ONLY_OURS, forbid_modules, load
 
@@ -30,8 +30,16 @@ def accept(text: str, *folders: Path, folder: Path) -> None:
 
 
 def test_every_section_has_been_judged() -> None:
-    """A new one has to be looked at before it may be sent: it goes into SECTIONS, or a check of its own."""
-    assert set(JobConfig.model_fields) - SECTIONS == set()
+    """A new one has to be looked at before it may be sent: it goes into SECTIONS, or into NOT_SENT."""
+    assert set(JobConfig.model_fields) - SECTIONS - NOT_SENT == set()
+
+
+def test_a_section_that_may_not_be_sent_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nas.queue.job_files.SECTIONS", SECTIONS - {"budget"})
+    check_accepted(checked_config({"data": "digits"}, where="here"), [])
+    check_accepted(checked_config({"data": "digits", "budget": None}, where="here"), [])
+    with pytest.raises(UsageError, match="budget cannot be set in a job file that is sent"):
+        check_accepted(checked_config({"data": "digits", "budget": "30min"}, where="here"), [])
 
 
 @pytest.mark.parametrize(
