@@ -132,6 +132,7 @@ def summary(opened: "Store", job: "Job") -> dict[str, Any]:
         "stages": [_stage(stage) for stage in opened.stages(job)],
         "counts": _counts(opened, job, row["evaluations"], len(measured)),
         **_paid_by_others(opened, job),
+        **_waited(opened, job),
         "predictor": predictor and {"kind": predictor.kind, "score": predictor.score},
         "predictors": _fitted(opened, job, searched),
         "devices": [{"name": names[i], "fingerprint": devices[i].fingerprint} for i in used],
@@ -149,6 +150,14 @@ def _ended(search: "Stage | None") -> dict[str, str]:
     """Why the search used less than its budget, where `search.stop` ended it."""
     reason = ((search and search.result) or {}).get("ended")
     return {"ended": reason} if reason else {}
+
+
+def _waited(opened: "Store", job: "Job") -> dict[str, float]:
+    """The share of its training's time in which a step waited for its batch, of a job that has trained."""
+    from nas.results.running.stage_progress import WAITED
+
+    shares = [event.data[WAITED] for event in opened.events(job, "train") if WAITED in event.data]
+    return {"waited_for_data": sum(shares) / len(shares)} if shares else {}
 
 
 def _stage(stage: "Stage") -> dict[str, Any]:
@@ -239,6 +248,7 @@ def _emit_summary(data: dict[str, Any]) -> None:
             ),
             **_supernets(data),
             **_reused(data),
+            **_waiting(data),
             "device": ", ".join(device["name"] for device in data["devices"]) or None,
             **_predictors(data),
             "hypervolume": hypervolume if hypervolume is None else f"{hypervolume:.4f}",
@@ -254,6 +264,12 @@ def _emit_summary(data: dict[str, Any]) -> None:
         emit("")
         rows = [(stage["name"], stage["state"], seconds(stage["seconds"])) for stage in data["stages"]]
         emit_table(("STAGE", "STATE", "TIME"), rows, right=("TIME",))
+
+
+def _waiting(data: dict[str, Any]) -> dict[str, str]:
+    """How much of the training's time went by without a batch, where that is worth a thought."""
+    share = data.get("waited_for_data", 0.0)
+    return {"waited for data": f"{share:.0%} of the training (see train.loaders)"} if share >= 0.01 else {}
 
 
 def _supernets(data: dict[str, Any]) -> dict[str, str]:

@@ -37,7 +37,14 @@ KINDS: dict[str, tuple[Strategy, dict[str, Any]]] = {
     ),
     "mixed batches in parts, rates by depth": (
         SinglePath(),
-        {"optimizer": "muon", "mixup": 0.8, "cutmix": 1.0, "accumulate": 3, "layer_decay": 0.8, "lr_floor": 0.1},
+        {
+            "optimizer": "muon",
+            "mixup": 0.8,
+            "cutmix": 1.0,
+            "accumulate": 3,
+            "layer_decay": 0.8,
+            "lr_floor": 0.1,
+        },
     ),
 }
 kinds = pytest.mark.parametrize(("strategy", "options"), KINDS.values(), ids=KINDS.keys())
