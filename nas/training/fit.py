@@ -15,8 +15,8 @@ from nas.artifacts import damage
 from nas.datasets import DataSet
 from nas.errors import JobFailedError
 from nas.job_run import Run
-from nas.store import Artifact, NewEvent, SupernetLease
 from nas.results.running.stage_progress import WAITED
+from nas.store import Artifact, NewEvent, SupernetLease
 from nas.training.loading import Loading, loading
 from nas.watchdog import OverdueError, patient
 from supernet.supernet import Supernet
