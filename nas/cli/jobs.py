@@ -129,10 +129,9 @@ def summary(opened: "Store", job: "Job") -> dict[str, Any]:
         "data_changes": [event.data.get("message", "") for event in opened.events(job, "data")],
         "seconds_left": time_left(opened, job),
         "now": now and now.to_dict() | {"words": now.words},
-        "stages": [_stage(stage) for stage in opened.stages(job)],
+        **_stages(opened, job),
         "counts": _counts(opened, job, row["evaluations"], len(measured)),
         **_paid_by_others(opened, job),
-        **_waited(opened, job),
         "predictor": predictor and {"kind": predictor.kind, "score": predictor.score},
         "predictors": _fitted(opened, job, searched),
         "devices": [{"name": names[i], "fingerprint": devices[i].fingerprint} for i in used],
@@ -152,12 +151,13 @@ def _ended(search: "Stage | None") -> dict[str, str]:
     return {"ended": reason} if reason else {}
 
 
-def _waited(opened: "Store", job: "Job") -> dict[str, float]:
-    """The share of its training's time in which a step waited for its batch, of a job that has trained."""
+def _stages(opened: "Store", job: "Job") -> dict[str, Any]:
+    """What the job has done; of its training the share of the time in which a step waited for its batch."""
     from nas.results.running.stage_progress import WAITED
 
     shares = [event.data[WAITED] for event in opened.events(job, "train") if WAITED in event.data]
-    return {"waited_for_data": sum(shares) / len(shares)} if shares else {}
+    waited = {"waited_for_data": sum(shares) / len(shares)} if shares else {}
+    return {"stages": [_stage(stage) for stage in opened.stages(job)], **waited}
 
 
 def _stage(stage: "Stage") -> dict[str, Any]:
