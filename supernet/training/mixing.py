@@ -22,6 +22,7 @@ from supernet.initialisation import init_weights
 from supernet.nested import prefix_slice
 from supernet.plain.layers import Network
 from supernet.supernet import Supernet
+from supernet.training.global_draws import seeded
 from supernet.training.lesson import Lesson
 
 BLEND = 0.8  # of the Beta distribution
@@ -114,12 +115,8 @@ def whole_mixup(
     mixing: Any = Mixup(  # type: ignore[no-untyped-call]
         mixup_alpha=mixup, cutmix_alpha=cutmix, label_smoothing=0.0, num_classes=classes
     )
-    before = np.random.get_state()  # noqa: NPY002 - timm draws from numpy's own generator
-    np.random.seed(int(rng.integers(2**32)))  # noqa: NPY002
-    try:
+    with seeded(int(rng.integers(2**32))):  # timm draws from numpy's own generator
         mixed, shares = mixing(images.clone(), labels)
-    finally:
-        np.random.set_state(before)  # noqa: NPY002
     return Lesson(mixed, shares)
 
 
