@@ -8,7 +8,7 @@ from torch import Tensor
 
 from nas.images.options import check_integers
 from search_spaces.errors import UsageError, did_you_mean
-from supernet.training.global_draws import seeded
+from supernet.global_draws import seeded
 
 REPEATS = "repeats"
 # Of `timm.data.create_transform`: what is done to an image, not what it is made for.

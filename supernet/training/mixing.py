@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from search_spaces.errors import UsageError
+from supernet.global_draws import seeded
 from supernet.initialisation import init_weights
 from supernet.nested import prefix_slice
 from supernet.plain.layers import Network
 from supernet.supernet import Supernet
-from supernet.training.global_draws import seeded
 from supernet.training.lesson import Lesson
 
 BLEND = 0.8  # of the Beta distribution

@@ -14,9 +14,8 @@ from timm.data.transforms_factory import create_transform
 from nas import datasets
 from nas.datasets import image_folder
 from nas.images.seeds import mixed_seed
-from nas.training.keys import _data_options
 from search_spaces.errors import UsageError
-from supernet.training.global_draws import seeded
+from supernet.global_draws import seeded
 
 DEIT: dict[str, Any] = {"auto_augment": "rand-m9-mstd0.5-inc1", "re_prob": 0.25, "color_jitter": 0.4}
 SIZE = 6
@@ -105,14 +104,3 @@ def test_what_timm_does_not_take_is_one_sentence(
         datasets.build("image_folder", root=str(tree), augmentation=augmentation)
     assert words in caught.value.message
     assert "\n" not in caught.value.message
-
-
-def test_a_supernet_depends_on_it(tree: Path) -> None:
-    from nas.config import JobConfig  # noqa: PLC0415 - the test of one option
-
-    def options(augmentation: Any) -> dict[str, Any]:
-        section = {"name": "image_folder", "root": str(tree), "augmentation": augmentation}
-        return _data_options(JobConfig.model_validate({"data": section}))
-
-    assert options(DEIT) == {"augmentation": DEIT}
-    assert options("crop") == {}
