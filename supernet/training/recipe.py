@@ -135,6 +135,8 @@ class Recipe(Section):
     patch_mixup: mixed images with a label for every patch, learnt through a head that is then thrown away,
     for families that have such labels; `published` draws boxes, blends and partners as the release of
     ViT-ResNAS does (`supernet/training/mixing.py`).
+    drop_path: chance with which a step leaves out what the last block adds, example by example; of blocks
+    before it linearly less, down to 0 for the first (`supernet/stochastic_depth.py`).
     mixup, cutmix: alpha of the Beta distributions by which a batch is blended with itself in reverse order,
     or gets rectangles of it; with both, one of them a batch by chance. 0: neither. By timm's own code.
     decay_also: weight decay holds for these beside matrices and kernels: position embeddings, tokens, tables
@@ -165,6 +167,7 @@ class Recipe(Section):
     widening: Share = 0.0
     sort_every: Count | None = None
     patch_mixup: bool | Literal["published"] = False
+    drop_path: BelowOne = 0.0
     mixup: Annotated[float, Field(ge=0, le=100)] = 0.0
     cutmix: Annotated[float, Field(ge=0, le=100)] = 0.0
     decay_also: Annotated[tuple[Literal["positions", "tokens", "relative_positions"], ...], AList] = ()

@@ -38,7 +38,7 @@ from supernet.training.strategies import Strategy
 
 Batches = Callable[[int], tuple[Tensor, Tensor]]
 LOG_EVERY = 25
-MIXING = 1  # keeps the random numbers of mixing apart from those of drawing
+MIXING, DROPPING = 1, 2  # keep their random numbers apart from those of drawing, and of each other
 
 
 class DivergedError(NASError):
@@ -231,10 +231,11 @@ class Training:
         teach = sampling.distill and self.step >= sampling.distill_after * self.recipe.steps
         parts = self._parts(len(x), len(archs))
         counts = [len(range(len(x))[part]) for part in parts]
+        dropping = torch.Generator().manual_seed(self._seed_of_step(DROPPING))
         first, tutors = x.new_zeros((), dtype=torch.float32), dict[int, Tensor]()
         for i, (arch, part, count) in enumerate(zip(archs, parts, counts, strict=True)):
             for j, seen in enumerate(lesson.part(part).parts(self.recipe.accumulate)):
-                with self._autocast():
+                with self._autocast(), self._branches_dropped(arch, dropping):
                     logits, loss = self._logits_and_loss(arch, seen)
                     if j in tutors:
                         loss = 0.5 * loss + 0.5 * self._task.loss(logits, tutors[j])
@@ -256,6 +257,17 @@ class Training:
         logits, patches = self.supernet.with_patches(lesson.inputs, arch)
         loss = lesson.loss(self._task, logits, smoothing=smoothing, teacher_weight=weight)
         return logits, loss + lesson.patch_loss(self._task, self._patch_head(patches), smoothing=smoothing)
+
+    def _branches_dropped(
+        self, arch: Architecture, generator: torch.Generator
+    ) -> AbstractContextManager[object]:
+        if not self.recipe.drop_path:
+            return nullcontext()
+        return self.supernet.branches_dropped(arch, self.recipe.drop_path, generator)
+
+    def _seed_of_step(self, purpose: int) -> int:
+        rng = np.random.default_rng([self.seed, self.step, rank(), purpose])
+        return int(rng.integers(2**63))
 
     def _parts(self, count: int, archs: int) -> Sequence[slice]:
         """Which examples of a batch each architecture sees."""

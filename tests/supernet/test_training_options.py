@@ -18,6 +18,15 @@ from supernet.training.trainer import Training
 
 RECIPE: dict[str, Any] = {"steps": 4, "batch_size": 8, "lr": 1e-2, "warmup": 1, "largest_first": 0.0}
 CLASSES = 5
+SMALL_HIERA: dict[str, Any] = {
+    **{"image_size": (8, 16), "in_chans": 1, "num_classes": CLASSES, "patch_size": 2, "patch_kernel": 5},
+    **{"embed_dim": (8, 12), "depth": ((1, 2), (1, 2), (1, 2)), "num_heads": (2,), "mlp_ratio": (1, 2)},
+    **{"mask_unit_stages": (0, 1), "wide_stem": (False, True), "stem_dim": 24},
+}
+FAMILIES: dict[str, dict[str, Any]] = {
+    **dict.fromkeys(("matformer", "autoformer", "vit_resnas", "matlm"), {}),
+    "turbovit": SMALL_HIERA,
+}
 
 
 def batch(step: int) -> tuple[Tensor, Tensor]:
@@ -97,9 +106,9 @@ def test_the_rate_falls_from_the_head_to_the_stem() -> None:
     assert scale(behind) == 1.0
 
 
-@pytest.mark.parametrize("family", ["matformer", "autoformer", "vit_resnas", "turbovit", "matlm"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_has_a_rate_for_each_depth(family: str) -> None:
-    shared = supernet.build(search_spaces.get(family), seed=0).shared
+    shared = supernet.build(search_spaces.get(family, **FAMILIES[family]), seed=0).shared
     scale = rate_scale(shared, {}, 0.5)
     rates = {name: scale(name) for name, _ in shared.named_parameters()}
     assert len(set(rates.values())) > 2
@@ -113,6 +122,48 @@ def test_a_decay_by_layers_reaches_both_optimisers() -> None:
         training = Training(supernet.build(space(), seed=0), SinglePath(), recipe, seed=0)
         scales = {group["lr_scale"] for group in training._optimizers.param_groups}
         assert {0.5, 0.25} <= scales
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_branches_are_left_out_or_scaled_up(family: str) -> None:
+    net = supernet.build(search_spaces.get(family, **FAMILIES[family]), seed=0).train()
+    arch, x = net.space.largest, net.example_input(64)
+    outputs: list[list[Tensor]] = []
+
+    def run(rate: float) -> None:
+        skeleton = net._skeleton(arch)
+        blocks = [m for m in skeleton.modules() if hasattr(m, "attn") and hasattr(m, "mlp")]
+        with net.branches_dropped(arch, rate, torch.Generator().manual_seed(1)):
+            taken: list[Tensor] = []
+            hooks = [
+                branch.register_forward_hook(lambda _m, _i, output: taken.append(output.detach()))
+                for block in blocks[:2]
+                for branch in (block.attn, block.mlp)
+            ]
+            net(x, arch)
+        for hook in hooks:
+            hook.remove()
+        assert not any(module._forward_hooks for module in skeleton.modules())
+        outputs.append([*taken, torch.tensor(len(blocks))])
+
+    run(0.0)
+    run(0.9)
+    whole, dropped = outputs
+    rate = 0.9 / (int(whole[-1]) - 1)  # of the second block; the first one is always there
+    for place in (0, 1):
+        assert torch.equal(whole[place], dropped[place])
+    attended, before = dropped[2], whole[2]
+    is_left_out = (attended == 0).flatten(1).all(dim=1)
+    assert 0 < is_left_out.sum() < 64
+    assert abs(is_left_out.float().mean() - rate) < 4 * (rate * (1 - rate) / 64) ** 0.5
+    stays = ~is_left_out
+    torch.testing.assert_close(attended[stays], before[stays] / (1 - rate), rtol=1e-4, atol=1e-6)
+
+
+def test_what_is_left_out_is_of_the_seed_and_the_step_alone() -> None:
+    first, again = (trained(SinglePath(), drop_path=0.5) for _ in range(2))
+    assert all(torch.equal(first[name], tensor) for name, tensor in again.items())
+    assert not torch.equal(first["head.weight"], trained(SinglePath())["head.weight"])
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "linear", "trapezoid"])

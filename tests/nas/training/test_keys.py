@@ -55,6 +55,7 @@ FIELDS: dict[str, tuple[dict[str, Any], bool]] = {
     "train.widening": ({"train.widening": 0.1}, OTHER),
     "train.sort_every": ({"train.sort_every": 5, "train.widening": 0.1}, OTHER),
     "train.patch_mixup": ({"train.patch_mixup": True}, OTHER),
+    "train.drop_path": ({"train.drop_path": 0.1}, OTHER),
     "train.mixup": ({"train.mixup": 0.8}, OTHER),
     "train.cutmix": ({"train.cutmix": 1.0}, OTHER),
     "train.lr_floor": ({"train.lr_floor": 0.01}, OTHER),
