@@ -24,7 +24,7 @@ SMALL_HIERA: dict[str, Any] = {
     **{"mask_unit_stages": (0, 1), "wide_stem": (False, True), "stem_dim": 24},
 }
 FAMILIES: dict[str, dict[str, Any]] = {
-    **dict.fromkeys(("matformer", "autoformer", "vit_resnas", "matlm"), {}),
+    **{family: {} for family in ("matformer", "autoformer", "vit_resnas", "matlm")},
     "turbovit": SMALL_HIERA,
 }
 
