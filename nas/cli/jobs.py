@@ -13,23 +13,24 @@ if TYPE_CHECKING:
     from nas.store import Job, Stage, Store, SupernetUse
 
 
-def ls(store: StoreURL = None, as_json: AsJSON = False) -> None:
+def ls(
+    tag: Annotated[
+        str | None, typer.Option("--tag", metavar="TAG", help="Only those that `nas tag` has marked so.")
+    ] = None,
+    store: StoreURL = None,
+    as_json: AsJSON = False,
+) -> None:
     """List the jobs, the newest first."""
-    from nas.results import frames
-    from nas.results.running.time_left import time_left
     from nas.store import Store
 
     with Store.open(store_url(store), read_only=True) as opened:
-        rows = [_plain(row) for row in frames.jobs(opened).to_dict("records")]
-        for row in rows:
-            row["seconds_left"] = time_left(opened, opened.job(row["id"])) if row["live"] else None
-        jobs, turns = {job.id: job for job in opened.jobs()}, Turns.of(opened)
-        for row in rows:
-            row |= _in_queue(jobs[row["id"]], turns)
+        rows = job_rows(opened)
+    if tag is not None:
+        rows = [row for row in rows if tag in row["tags"]]
     if as_json:
         emit_json(rows)
         return
-    submitted = any("queue" in row for row in rows)
+    submitted, tagged = any("queue" in row for row in rows), any(row["tags"] for row in rows)
     cells = [
         (
             row["id"],
@@ -41,13 +42,30 @@ def ls(store: StoreURL = None, as_json: AsJSON = False) -> None:
             f"{row['created_at']:%Y-%m-%d %H:%M}",
             seconds(row["seconds"]),
             _left_words(row),
+            *((", ".join(row["tags"]) or None,) if tagged else ()),
             row["error"],
         )
         for row in rows
     ]
     queue = ("POSITION", "PRIORITY", "ATTEMPT", "WORKER") if submitted else ()
-    columns = ("ID", "JOB", "STATE", *queue, "STAGE", "EVALUATIONS", "CREATED (UTC)", "TIME", "LEFT", "ERROR")
+    columns = ("ID", "JOB", "STATE", *queue, "STAGE", "EVALUATIONS", "CREATED (UTC)", "TIME", "LEFT")
+    columns = (*columns, *(("TAGS",) if tagged else ()), "ERROR")
     emit_table(columns, cells, right=("ID", "EVALUATIONS", "TIME", "LEFT", *queue[:3]))
+
+
+def job_rows(opened: "Store") -> list[dict[str, Any]]:
+    """All jobs as plain data: the JSON of `nas ls`."""
+    from nas.results import frames
+    from nas.results.running.time_left import time_left
+
+    rows = [_plain(row) for row in frames.jobs(opened).to_dict("records")]
+    for row in rows:
+        row["seconds_left"] = time_left(opened, opened.job(row["id"])) if row["live"] else None
+    jobs, turns = {job.id: job for job in opened.jobs()}, Turns.of(opened)
+    for row in rows:
+        row |= _in_queue(jobs[row["id"]], turns)
+        row["tags"] = jobs[row["id"]].tags or []
+    return rows
 
 
 def _in_queue(job: "Job", turns: Turns) -> dict[str, Any]:
@@ -109,10 +127,9 @@ def summary(opened: "Store", job: "Job") -> dict[str, Any]:
     from nas.results.running.stage_progress import stage_progress
     from nas.results.running.time_left import time_left
 
-    now = stage_progress(opened, job)
-    rows = frames.jobs(opened).to_dict("records")
+    now, rows = stage_progress(opened, job), frames.jobs(opened).to_dict("records")
     row = next(_plain(row) for row in rows if row["id"] == job.id)
-    curve = opened.events(job, "hypervolume")
+    hypervolume = [event.data.get("hypervolume") for event in opened.events(job, "hypervolume")]
     devices = {device.id: device for device in opened.devices()}
     names, searched = job_devices.device_names(opened, job), job_devices.searched_for(opened, job)
     measured = opened.measurements(job)
@@ -129,26 +146,61 @@ def summary(opened: "Store", job: "Job") -> dict[str, Any]:
         "data_changes": [event.data.get("message", "") for event in opened.events(job, "data")],
         "seconds_left": time_left(opened, job),
         "now": now and now.to_dict() | {"words": now.words},
-        "stages": [_stage(stage) for stage in opened.stages(job)],
+        **_stages(opened, job),
         "counts": _counts(opened, job, row["evaluations"], len(measured)),
         **_paid_by_others(opened, job),
         "predictor": predictor and {"kind": predictor.kind, "score": predictor.score},
         "predictors": _fitted(opened, job, searched),
         "devices": [{"name": names[i], "fingerprint": devices[i].fingerprint} for i in used],
-        "hypervolume": curve[-1].data.get("hypervolume") if curve else None,
+        "hypervolume": hypervolume[-1] if hypervolume else None,
         "reproducibility": ((search and search.result) or {}).get("reproducibility"),
         "best": _best(opened, job),
         "baseline": baseline(opened, job),
         "cautions": list(cautions(opened, job)),
         "config": job.config,
         "provenance": job.provenance,
+        **_remarks(job),
     }
+
+
+def progress(opened: "Store", job: "Job") -> dict[str, Any]:
+    """How far a job is, as plain data: what of `nas show` may change from one second to the next."""
+    from nas.results.frames import evaluation_counts
+    from nas.results.running.stage_progress import stage_progress
+    from nas.results.running.time_left import time_left
+
+    now = stage_progress(opened, job)
+    evaluations = evaluation_counts(opened, job).get(job.id, 0)
+    return {
+        "id": job.id,
+        "job": job.name,
+        "state": job.state,
+        "live": opened.is_live(job),
+        "error": job.error,
+        **_in_queue(job, Turns.of(opened)),
+        "progress": {"evaluations": evaluations, "of": job.config.get("search", {}).get("evaluations")},
+        "seconds_left": time_left(opened, job),
+        "now": now and now.to_dict() | {"words": now.words},
+    }
+
+
+def _remarks(job: "Job") -> dict[str, Any]:
+    return {"note": job.note, "tags": job.tags or []}
 
 
 def _ended(search: "Stage | None") -> dict[str, str]:
     """Why the search used less than its budget, where `search.stop` ended it."""
     reason = ((search and search.result) or {}).get("ended")
     return {"ended": reason} if reason else {}
+
+
+def _stages(opened: "Store", job: "Job") -> dict[str, Any]:
+    """What the job has done; of its training the share of the time in which a step waited for its batch."""
+    from nas.results.running.stage_progress import WAITED
+
+    shares = [event.data[WAITED] for event in opened.events(job, "train") if WAITED in event.data]
+    waited = {"waited_for_data": sum(shares) / len(shares)} if shares else {}
+    return {"stages": [_stage(stage) for stage in opened.stages(job)], **waited}
 
 
 def _stage(stage: "Stage") -> dict[str, Any]:
@@ -227,6 +279,8 @@ def _emit_summary(data: dict[str, Any]) -> None:
             "state": _state(data),
             **_queue_words(data.get("queue")),
             **({"error": data["error"]} if data["error"] else {}),
+            **({"tags": ", ".join(data["tags"])} if data["tags"] else {}),
+            **({"note": data["note"]} if data["note"] else {}),
             **_data_words(data),
             "created": f"{data['created_at']:%Y-%m-%d %H:%M:%S} UTC",
             "time": seconds(data["seconds"]),
@@ -239,6 +293,7 @@ def _emit_summary(data: dict[str, Any]) -> None:
             ),
             **_supernets(data),
             **_reused(data),
+            **_waiting(data),
             "device": ", ".join(device["name"] for device in data["devices"]) or None,
             **_predictors(data),
             "hypervolume": hypervolume if hypervolume is None else f"{hypervolume:.4f}",
@@ -254,6 +309,12 @@ def _emit_summary(data: dict[str, Any]) -> None:
         emit("")
         rows = [(stage["name"], stage["state"], seconds(stage["seconds"])) for stage in data["stages"]]
         emit_table(("STAGE", "STATE", "TIME"), rows, right=("TIME",))
+
+
+def _waiting(data: dict[str, Any]) -> dict[str, str]:
+    """How much of the training's time went by without a batch, where that is worth a thought."""
+    share = data.get("waited_for_data", 0.0)
+    return {"waited for data": f"{share:.0%} of the training (see train.loaders)"} if share >= 0.01 else {}
 
 
 def _supernets(data: dict[str, Any]) -> dict[str, str]:

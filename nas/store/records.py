@@ -26,6 +26,7 @@ class Job:
     paused: stopped for a while, so that jobs that wait for it go on waiting.
     sweep: what the jobs of one `nas submit --sweep` are called together.  key: by which a submission that
     comes once more is known.
+    note, tags: what people say about it; nothing goes by them.
     """
 
     id: int
@@ -51,6 +52,8 @@ class Job:
     paused: bool = False
     sweep: str | None = None
     key: str | None = None
+    note: str | None = None
+    tags: list[str] | None = None
 
 
 @dataclass(frozen=True)

@@ -252,6 +252,9 @@ jobs = sa.Table(
     sa.Column("paused", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("sweep", Text),
     sa.Column("key", Text, unique=True, index=True),
+    # What people say about a job; nothing goes by it.
+    sa.Column("note", Text),
+    sa.Column("tags", PlainJSON("tags in jobs", (list, type(None)), form=forms.Tags)),
 )
 
 # What the processes of submitted jobs say, the last lines of each job.

@@ -14,7 +14,7 @@ from nas.store import Store, check, upgrade
 
 STORES = Path(__file__).parents[1] / "released_stores"
 SCHEMAS = ("0001", "0002", "0003", "0004")
-NEWEST = "0007"
+NEWEST = "0008"
 # Ends the process before the database sees the statement with these words for the n-th time.
 DIES = """
 import os, signal, sys

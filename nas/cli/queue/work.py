@@ -1,11 +1,14 @@
 """`nas worker`, `nas workers`: what runs the queue, and what it is at."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from nas.cli.options import AsJSON, StoreURL, store_url
 from nas.cli.output import INTERRUPTED, emit_json, emit_table, note, seconds
+
+if TYPE_CHECKING:
+    from nas.store import Store
 
 
 def worker(
@@ -49,23 +52,28 @@ def worker(
 def workers(store: StoreURL = None, as_json: AsJSON = False) -> None:
     """List what workers run now: the job, its attempt, and how long its lease lasts unless it is renewed."""
     from nas.store import Store
-    from nas.store.leases import whose
 
     with Store.open(store_url(store), read_only=True) as opened:
-        busy = opened.taken()
-        rows = [
-            {
-                "worker": whose(job.owner),
-                "id": job.id,
-                "job": job.name,
-                "attempt": job.attempt,
-                "needs": job.needs,
-                "lease_seconds": lasts,
-            }
-            for job, lasts in busy
-        ]
+        rows = worker_rows(opened)
     if as_json:
         emit_json(rows)
         return
-    cells = [[*[*row.values()][:-1], seconds(lasts)] for row, (_, lasts) in zip(rows, busy, strict=True)]
+    cells = [[*[*row.values()][:-1], seconds(row["lease_seconds"])] for row in rows]
     emit_table(("WORKER", "ID", "JOB", "ATTEMPT", "NEEDS", "LEASE"), cells, right=("ID", "ATTEMPT", "LEASE"))
+
+
+def worker_rows(opened: "Store") -> list[dict[str, Any]]:
+    """What workers run now, as plain data: the JSON of `nas workers`."""
+    from nas.store.leases import whose
+
+    return [
+        {
+            "worker": whose(job.owner),
+            "id": job.id,
+            "job": job.name,
+            "attempt": job.attempt,
+            "needs": job.needs,
+            "lease_seconds": lasts,
+        }
+        for job, lasts in opened.taken()
+    ]

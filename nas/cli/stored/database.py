@@ -15,7 +15,7 @@ from nas.cli.output import emit, emit_json, emit_table, note
 NEEDED = (
     *("torch", "torchvision", "timm", "numpy", "scipy", "scikit-learn", "pandas", "safetensors", "optuna"),
     *("moocore", "ray", "sqlalchemy", "alembic", "dash", "plotly", "pydantic", "pyyaml", "typer", "rich"),
-    *("platformdirs", "psutil"),
+    *("platformdirs", "psutil", "waitress"),
 )
 OLDEST_PYTHON = (3, 11)
 LEAST_MEMORY = 2 * 2**30
