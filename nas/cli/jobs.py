@@ -25,11 +25,12 @@ def ls(store: StoreURL = None, as_json: AsJSON = False) -> None:
             row["seconds_left"] = time_left(opened, opened.job(row["id"])) if row["live"] else None
         jobs, turns = {job.id: job for job in opened.jobs()}, Turns.of(opened)
         for row in rows:
-            row |= _in_queue(jobs[row["id"]], turns)
+            row |= {"reason": turns.reasons.get(row["id"])} | _in_queue(jobs[row["id"]], turns)
     if as_json:
         emit_json(rows)
         return
     submitted = any("queue" in row for row in rows)
+    waits = any(row["reason"] for row in rows)
     cells = [
         (
             row["id"],
@@ -41,12 +42,14 @@ def ls(store: StoreURL = None, as_json: AsJSON = False) -> None:
             f"{row['created_at']:%Y-%m-%d %H:%M}",
             seconds(row["seconds"]),
             _left_words(row),
+            *((row["reason"],) if waits else ()),
             row["error"],
         )
         for row in rows
     ]
     queue = ("POSITION", "PRIORITY", "ATTEMPT", "WORKER") if submitted else ()
-    columns = ("ID", "JOB", "STATE", *queue, "STAGE", "EVALUATIONS", "CREATED (UTC)", "TIME", "LEFT", "ERROR")
+    columns = ("ID", "JOB", "STATE", *queue, "STAGE", "EVALUATIONS", "CREATED (UTC)", "TIME", "LEFT")
+    columns = (*columns, *(("WAITS",) if waits else ()), "ERROR")
     emit_table(columns, cells, right=("ID", "EVALUATIONS", "TIME", "LEFT", *queue[:3]))
 
 
@@ -109,7 +112,7 @@ def summary(opened: "Store", job: "Job") -> dict[str, Any]:
     from nas.results.running.stage_progress import stage_progress
     from nas.results.running.time_left import time_left
 
-    now = stage_progress(opened, job)
+    now, turns = stage_progress(opened, job), Turns.of(opened)
     rows = frames.jobs(opened).to_dict("records")
     row = next(_plain(row) for row in rows if row["id"] == job.id)
     curve = opened.events(job, "hypervolume")
@@ -123,7 +126,8 @@ def summary(opened: "Store", job: "Job") -> dict[str, Any]:
     return {
         "job": job.name,
         **{name: row[name] for name in ("id", "state", "live", "stage", "created_at", "seconds", "error")},
-        **_in_queue(job, Turns.of(opened)),
+        "reason": turns.reasons.get(job.id),
+        **_in_queue(job, turns),
         "progress": {"evaluations": row["evaluations"], "of": planned, **_ended(search)},
         "data": ((space and space.result) or {}).get("data"),
         "data_changes": [event.data.get("message", "") for event in opened.events(job, "data")],
@@ -226,6 +230,7 @@ def _emit_summary(data: dict[str, Any]) -> None:
             "job": f"{data['job']} ({data['id']})",
             "state": _state(data),
             **_queue_words(data.get("queue")),
+            **({"waits": data["reason"]} if data["reason"] else {}),
             **({"error": data["error"]} if data["error"] else {}),
             **_data_words(data),
             "created": f"{data['created_at']:%Y-%m-%d %H:%M:%S} UTC",

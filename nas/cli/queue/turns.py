@@ -86,15 +86,22 @@ def emit_places(opened: "Store", jobs: "list[Job]", *, as_json: bool) -> None:
 
 @dataclass(frozen=True)
 class Turns:
-    """Of every job that waits in the queue its position, from 1; and who waits for another job."""
+    """Of every job that waits in the queue its position, from 1; and who waits for another job.
+
+    reasons: why jobs wait, as of `waiting_reasons`.
+    """
 
     positions: Mapping[int, int]
     held_up: Collection[int]
+    reasons: Mapping[int, str]
 
     @classmethod
     def of(cls, opened: "Store") -> Self:
         """Those of a store at this moment."""
-        return cls({job.id: turn for turn, job in enumerate(opened.waiting(), 1)}, opened.held_up())
+        from nas.results.running.waiting import waiting_reasons
+
+        positions = {job.id: turn for turn, job in enumerate(opened.waiting(), 1)}
+        return cls(positions, opened.held_up(), waiting_reasons(opened))
 
 
 def place(job: "Job", turns: Turns) -> dict[str, Any]:
@@ -107,6 +114,7 @@ def place(job: "Job", turns: Turns) -> dict[str, Any]:
         "needs": job.needs,
         "after": job.after_id,
         "waits": job.id in turns.held_up,
+        "reason": turns.reasons.get(job.id),
         "attempt": job.attempt,
         "attempts_left": max(0, job.last_attempt - job.attempt),
         "worker": None if job.owner is None else whose(job.owner),

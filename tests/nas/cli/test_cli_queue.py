@@ -257,3 +257,38 @@ def test_logs(queue: Queue, store: Store, monkeypatch: pytest.MonkeyPatch) -> No
     ran = queue("logs", "a", "-f")
     assert [line.split()[3] for line in ran.out.splitlines()] == ["one", "two", "three"]
     assert queue("logs", "none").code == 3
+
+
+def test_ls_and_show_tell_what_a_job_waits_for(queue: Queue, store: Store) -> None:
+    queue("submit", "a.yaml", "--needs", "gpu")
+    queue("submit", "b.yaml", "--after", "a")
+    assert "no worker runs" in queue("ls").out
+    store.note_worker("elsewhere:7:0.0:x", offers=["tpu"], gpus=[0], slots=2)
+    rows = {row["name"]: row for row in json.loads(queue("ls", "--json").out)}
+    assert rows["a"]["reason"] == rows["a"]["queue"]["reason"] == "no worker that runs has 'gpu'"
+    assert rows["b"]["reason"] == "waits for job 'a' (1)"
+    assert json.loads(queue("show", "a", "--json").out)["reason"] == "no worker that runs has 'gpu'"
+    assert "waits:       no worker that runs has 'gpu'" in queue("show", "a").out
+    assert "WAITS" in queue("ls").out.splitlines()[0]
+    (idle,) = json.loads(queue("workers", "--json").out)
+    assert (idle["worker"], idle["job"], idle["offers"], idle["gpus"], idle["slots"]) == (
+        "pid 7 on elsewhere",
+        None,
+        ["tpu"],
+        [0],
+        2,
+    )
+    finish_claim(store, store.take_job(["gpu"]))
+    assert {row["name"]: row["reason"] for row in json.loads(queue("ls", "--json").out)} == {
+        "a": None,
+        "b": None,
+    }
+    assert "WAITS" not in queue("ls").out
+
+
+def test_gpus_that_are_none_are_refused(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nas.queue.gpus.gpu_count", lambda: 1)
+    ran = queue("worker", "--once", "--gpus", "1")
+    assert (ran.code, ran.out) == (2, "")
+    assert "there is no GPU 1" in ran.err
+    assert queue("worker", "--once", "--gpus", "0").code == 0
