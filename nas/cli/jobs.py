@@ -118,8 +118,7 @@ def summary(opened: "Store", job: "Job") -> dict[str, Any]:
     curve = opened.events(job, "hypervolume")
     devices = {device.id: device for device in opened.devices()}
     names, searched = job_devices.device_names(opened, job), job_devices.searched_for(opened, job)
-    measured = opened.measurements(job)
-    predictor = opened.predictor(job)
+    measured, predictor = opened.measurements(job), opened.predictor(job)
     used = dict.fromkeys([m.device_id for m in measured] + ([predictor.device_id] if predictor else []))
     search, space = opened.stage(job, "search"), opened.stage(job, "space")
     planned = job.config.get("search", {}).get("evaluations")

@@ -135,6 +135,7 @@ def stop(ctx: typer.Context, job: JobName, store: StoreURL = None) -> None:
         stored = opened.job(job)
         is_live = opened.is_live(stored)
     if not is_live and cancelled(url, stored):
+        _notify(url, stored)
         note(f"Job '{stored.name}' has stopped: it is out of the queue.", quiet=ctx.obj.quiet)
         return
     if not is_live:
@@ -144,6 +145,17 @@ def stop(ctx: typer.Context, job: JobName, store: StoreURL = None) -> None:
     with Store.open(url) as opened:
         opened.request_stop(stored)
     note(f"Job '{stored.name}' stops after its current batch, or within 10 seconds.", quiet=ctx.obj.quiet)
+
+
+def _notify(url: str, job: "Job") -> None:
+    """Of a job that ended without a process; nothing more is imported where nobody is to be told."""
+    if job.config.get("notify") is None:
+        return
+    from nas.notifications import notify_of_end
+    from nas.store import Store
+
+    with Store.open(url) as opened:
+        notify_of_end(opened, job, tell=note)
 
 
 def rm(

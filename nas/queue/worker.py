@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from types import FrameType, MappingProxyType
 
 from nas.errors import ConflictError, StoreError
+from nas.notifications import ENDED, notify_of_end
 from nas.queue.job_process import JobProcess
 from nas.queue.readiness import missing_device, missing_files
 from nas.store import Job, JobClaim, Patience, Store
@@ -54,6 +55,7 @@ class Worker:
         self._free = (places or [{}]) * slots
         self._running: dict[JobProcess, ExitStack] = {}
         self._refused: dict[int, float] = {}
+        self._notifying: list[threading.Thread] = []
         self._owner, self._slots, self._shown_at = new_owner(), len(self._free), -BEAT_SECONDS
         self._lost: dict[JobProcess, float] = {}
         self._begun, self._signals, self._told_signals = 0, 0, 0
@@ -79,6 +81,8 @@ class Worker:
                 for process in list(self._running):
                     process.kill()
                     self._settle(process, give_back=True)
+                for thread in self._notifying:
+                    thread.join()
                 with suppress(StoreError), self._store.waits.none():
                     self._store.forget_worker(self._owner)
         if not self._begun and not self._signals:
@@ -173,8 +177,18 @@ class Worker:
         self._begun += 1
         self._running[process] = stack.pop_all()
 
+    def _notify(self, job: Job) -> None:
+        """Tells whom the job's file names, beside all else that is to be done."""
+        if job.config.get("notify") is not None and job.state in ENDED:
+            thread = threading.Thread(
+                target=notify_of_end, args=(self._store, job), kwargs={"tell": self._tell}
+            )
+            thread.start()
+            self._notifying.append(thread)
+
     def _is_over(self, job: Job) -> None:
         """Told of a job that nobody may take any more."""
+        self._notify(job)
         self._tell(f"Job '{job.name}' ({job.id}) has {job.state}{f': {job.error}' if job.error else '.'}")
 
     def _tend(self) -> None:
@@ -224,6 +238,7 @@ class Worker:
                     self._begun -= 1
                     self._given_back(job, job.refusal or how)
                     return
+                self._notify(job)
                 words = {"queued": "is queued again", "running": "runs elsewhere"}
                 error = f": {job.error}" if job.error else "."
                 self._tell(f"Job '{job.name}' ({job.id}) {words.get(job.state, f'has {job.state}')}{error}")

@@ -292,3 +292,16 @@ def test_gpus_that_are_none_are_refused(queue: Queue, monkeypatch: pytest.Monkey
     assert (ran.code, ran.out) == (2, "")
     assert "there is no GPU 1" in ran.err
     assert queue("worker", "--once", "--gpus", "0").code == 0
+
+
+def test_a_queued_job_that_is_stopped_is_told_of(
+    queue: Queue, store: Store, stand_in: Callable[..., Any]
+) -> None:
+    told: list[str] = []
+    queue("submit", "a.yaml", "--set", "notify.url=https://example.org/hook")
+    stand_in("notifications", notify_of_end=lambda opened, job, tell: told.append(opened.job(job.id).state))
+    assert queue("stop", "a").code == 0
+    assert told == ["stopped"]
+    queue("submit", "b.yaml")
+    assert queue("stop", "b").code == 0
+    assert told == ["stopped"]
