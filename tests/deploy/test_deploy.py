@@ -45,7 +45,10 @@ def commands() -> Iterator[tuple[str, tuple[str, ...]]]:
     yield "Dockerfile", tuple(yaml.safe_load(re.findall(r"^CMD (.+)$", dockerfile, re.MULTILINE)[0])[1:])
     for path in [DEPLOY / "slurm" / "worker.sbatch", *PAGES]:
         for line in path.read_text().splitlines():
-            found = re.match(r"(?:docker compose .*worker |exec |[A-Z_]+=\S+ )?nas (?!is |does )(.+)", line)
+            found = re.match(
+                r"(?:docker compose .*worker |exec |(?:mine|other)\$ +|[A-Z_]+=\S+ )?nas (?!is |does )(.+)",
+                line,
+            )
             if found and not line.startswith("nas:"):
                 yield f"{path.name}: {line}", tuple(shlex.split(found[1], comments=True))
 
