@@ -67,7 +67,7 @@ def submit(
 
     url = store_url(store)
     wanted = _wanted(files, overrides or (), sweep or ())
-    _check_names(len(wanted), swept=bool(sweep), name=name, key=key)
+    _check_names(len(wanted), swept=bool(sweep), name=name, needs=needs, key=key)
     after_id = None if after is None else _waited_for(url, after)
     wanted = _checked(wanted, store, quiet=ctx.obj.quiet)
     with Store.open(url) as opened:
@@ -93,9 +93,14 @@ def _wanted(
     ]
 
 
-def _check_names(count: int, *, swept: bool, name: str | None, key: str | None) -> None:
-    """Raises UsageError where one name, or one key, would have to stand for several jobs."""
+def _check_names(count: int, *, swept: bool, name: str | None, needs: str | None, key: str | None) -> None:
+    """Raises UsageError for what is no name, and where one name, or one key, would stand for several jobs."""
+    from nas.store.values import checked_name
     from search_spaces.errors import UsageError
+
+    for text, what in ((name or None, "job"), (needs, "need"), (key, "key")):
+        if text is not None:
+            checked_name(text, what=what)
 
     if count > 1 and key is not None:
         raise UsageError(

@@ -39,15 +39,17 @@ def worker(
     from nas.queue.worker import Worker
     from nas.store import Store
     from nas.store.connection.engine import shown
+    from nas.store.values import checked_name
 
     quiet = ctx.obj.quiet
+    offers = [checked_name(need, what="need") for need in needs or ()]
     visible = {} if gpus is None else chosen_gpus(gpus)
     with Store.open(store_url(store)) as opened:
         note(f"Worker for {shown(opened.url)}; Ctrl-C ends it after the current batch.", quiet=quiet)
         work = Worker(
             opened,
             COMMAND,
-            offers=needs or (),
+            offers=offers,
             slots=slots,
             gpus=visible,
             once=once,

@@ -45,6 +45,8 @@ class Queue(Jobs):
             taken = set(connection.scalars(sa.select(t.jobs.c.name)))
             jobs: list[Job] = []
             for one in new:
+                if one.submission.key is not None:
+                    checked_name(one.submission.key, what="key")  # not every text can even be looked up
                 same = None if one.submission.key is None else _of_key(connection, one.submission.key)
                 if same is None:
                     same = _insert(connection, one, taken)
@@ -294,7 +296,7 @@ def _insert(connection: Connection, new: NewJob, taken: Collection[str]) -> Job:
         "after_id": submission.after_id,
         "last_attempt": MAX_ATTEMPTS,
         "sweep": submission.sweep,
-        "key": None if submission.key is None else checked_name(submission.key, what="key"),
+        "key": submission.key,
     }
     name = new.name or free_name(checked_name(new.base, what="job"), taken)
     return insert_job(connection, name, new.values, queued)

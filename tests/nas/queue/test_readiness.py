@@ -1,5 +1,7 @@
 """What a job lacks on a machine, and how a worker leaves such a job to others."""
 
+import io
+import json
 import signal
 import sys
 
@@ -7,13 +9,17 @@ import pytest
 import sqlalchemy as sa
 from test_worker import COMMAND, Told, send
 
+from nas import pipeline
+from nas.cli.queue import run_claimed
 from nas.config.paths import named_paths
 from nas.queue import worker as worker_module
+from nas.queue.job_process import LACKS_SOMETHING
 from nas.queue.readiness import missing_files
 from nas.queue.worker import Worker
 from nas.results.running.waiting import NO_WORKER, waiting_reasons
 from nas.store import NewJob, Store, Submission
 from nas.store import tables as t
+from search_spaces.errors import NotHereError
 
 
 @pytest.fixture
@@ -190,3 +196,20 @@ def test_a_worker_is_listed_while_it_is_there(store):
     store.note_worker("elsewhere:2:0.0:y")
     with store.read() as connection:
         assert list(connection.scalars(sa.select(t.workers.c.owner))) == ["elsewhere:2:0.0:y"]
+
+
+def test_the_process_of_a_job_tells_its_worker_what_this_machine_lacks(store, monkeypatch, capsys):
+    def run(*_, **__):
+        raise NotHereError("There is no 'train-images' in '/data'.", "Install it.")
+
+    job = submit(store, "fashion")
+    claim = store.take_job()
+    line = json.dumps({"store": store.url, "job": job.id, "owner": claim.owner}) + "\n"
+    monkeypatch.setattr("sys.stdin", io.StringIO(line))
+    monkeypatch.setattr(run_claimed, "_end_with_worker", lambda: None)
+    monkeypatch.setattr(pipeline, "run", run)
+    assert run_claimed.main() == LACKS_SOMETHING
+    waits = store.job(job.id)
+    assert (waits.state, waits.owner, waits.last_attempt - waits.attempt) == ("queued", None, 3)
+    assert waits.refusal.endswith(": There is no 'train-images' in '/data'")
+    assert "Error: There is no 'train-images' in '/data'.\nHint: Install it." in capsys.readouterr().err
