@@ -233,18 +233,17 @@ def _drawn(view: View) -> "RenderableType":
 
 
 def _overview_parts(view: View) -> Iterator["RenderableType"]:
+    heads = ["ID", "JOB", "NOW", "LEFT", "WORKER"]
     rows = [
-        [
-            row["id"],
-            row["job"],
-            _now_words(row),
-            _left_words(row).removeprefix(", "),
-            row["worker"],
-            row["reason"],
-        ]
+        [row["id"], row["job"], _now_words(row), _left_words(row).removeprefix(", "), row["worker"]]
         for row in view["running"]
     ]
-    yield _table("RUN", ("ID", "JOB", "NOW", "LEFT", "WORKER", "WAITS"), rows)
+    if any(row["reason"] for row in view["running"]):
+        heads, rows = (
+            [*heads, "WAITS"],
+            [[*cells, row["reason"]] for cells, row in zip(rows, view["running"], strict=True)],
+        )
+    yield _table("RUN", heads, rows)
     rows = [
         [row["position"], row["id"], row["job"], row["priority"], row["reason"]] for row in view["waiting"]
     ]
@@ -257,6 +256,7 @@ def _overview_parts(view: View) -> Iterator["RenderableType"]:
 
 
 def _job_parts(view: View) -> Iterator["RenderableType"]:
+    from rich.padding import Padding
     from rich.progress_bar import ProgressBar
     from rich.text import Text
 
@@ -264,7 +264,7 @@ def _job_parts(view: View) -> Iterator["RenderableType"]:
     yield Text(clean(words, newlines=False), style="bold")
     now = view["now"] or {}
     if now.get("total"):
-        yield ProgressBar(total=now["total"], completed=now["done"] or 0, width=60)
+        yield Padding(ProgressBar(total=now["total"], completed=now["done"] or 0, width=60), 0)
     for text in filter(None, (view["reason"], view["error"], view["worker"])):
         yield Text(clean(text, newlines=False))
     heads, rows = _front_rows(view)
@@ -293,7 +293,9 @@ def _table(title: str, heads: "list[str] | tuple[str, ...]", rows: list[list[Any
     for row in rows[:MOST_ROWS]:
         table.add_row(
             *(
-                Text(clean(shortened(str(cell), LONGEST_CELL), newlines=False)) if cell is not None else "–"
+                Text(clean(shortened(str(cell), LONGEST_CELL), newlines=False))
+                if cell not in (None, "")
+                else "–"
                 for cell in row
             )
         )
