@@ -31,6 +31,7 @@ def ls(
         emit_json(rows)
         return
     submitted, tagged = any("queue" in row for row in rows), any(row["tags"] for row in rows)
+    waits = any(row["reason"] for row in rows)
     cells = [
         (
             row["id"],
@@ -43,13 +44,14 @@ def ls(
             seconds(row["seconds"]),
             _left_words(row),
             *((", ".join(row["tags"]) or None,) if tagged else ()),
+            *((row["reason"],) if waits else ()),
             row["error"],
         )
         for row in rows
     ]
     queue = ("POSITION", "PRIORITY", "ATTEMPT", "WORKER") if submitted else ()
     columns = ("ID", "JOB", "STATE", *queue, "STAGE", "EVALUATIONS", "CREATED (UTC)", "TIME", "LEFT")
-    columns = (*columns, *(("TAGS",) if tagged else ()), "ERROR")
+    columns = (*columns, *(("TAGS",) if tagged else ()), *(("WAITS",) if waits else ()), "ERROR")
     emit_table(columns, cells, right=("ID", "EVALUATIONS", "TIME", "LEFT", *queue[:3]))
 
 
@@ -63,7 +65,7 @@ def job_rows(opened: "Store") -> list[dict[str, Any]]:
         row["seconds_left"] = time_left(opened, opened.job(row["id"])) if row["live"] else None
     jobs, turns = {job.id: job for job in opened.jobs()}, Turns.of(opened)
     for row in rows:
-        row |= _in_queue(jobs[row["id"]], turns)
+        row |= {"reason": turns.reasons.get(row["id"])} | _in_queue(jobs[row["id"]], turns)
         row["tags"] = jobs[row["id"]].tags or []
     return rows
 
@@ -127,20 +129,21 @@ def summary(opened: "Store", job: "Job") -> dict[str, Any]:
     from nas.results.running.stage_progress import stage_progress
     from nas.results.running.time_left import time_left
 
-    now, rows = stage_progress(opened, job), frames.jobs(opened).to_dict("records")
+    now, turns = stage_progress(opened, job), Turns.of(opened)
+    rows = frames.jobs(opened).to_dict("records")
     row = next(_plain(row) for row in rows if row["id"] == job.id)
     hypervolume = [event.data.get("hypervolume") for event in opened.events(job, "hypervolume")]
     devices = {device.id: device for device in opened.devices()}
     names, searched = job_devices.device_names(opened, job), job_devices.searched_for(opened, job)
-    measured = opened.measurements(job)
-    predictor = opened.predictor(job)
+    measured, predictor = opened.measurements(job), opened.predictor(job)
     used = dict.fromkeys([m.device_id for m in measured] + ([predictor.device_id] if predictor else []))
     search, space = opened.stage(job, "search"), opened.stage(job, "space")
     planned = job.config.get("search", {}).get("evaluations")
     return {
         "job": job.name,
         **{name: row[name] for name in ("id", "state", "live", "stage", "created_at", "seconds", "error")},
-        **_in_queue(job, Turns.of(opened)),
+        "reason": turns.reasons.get(job.id),
+        **_in_queue(job, turns),
         "progress": {"evaluations": row["evaluations"], "of": planned, **_ended(search)},
         "data": ((space and space.result) or {}).get("data"),
         "data_changes": [event.data.get("message", "") for event in opened.events(job, "data")],
@@ -278,6 +281,7 @@ def _emit_summary(data: dict[str, Any]) -> None:
             "job": f"{data['job']} ({data['id']})",
             "state": _state(data),
             **_queue_words(data.get("queue")),
+            **({"waits": data["reason"]} if data["reason"] else {}),
             **({"error": data["error"]} if data["error"] else {}),
             **({"tags": ", ".join(data["tags"])} if data["tags"] else {}),
             **({"note": data["note"]} if data["note"] else {}),

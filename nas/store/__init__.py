@@ -27,6 +27,7 @@ from nas.store.measurements import Measurements
 from nas.store.queue.claims import JobClaim, QueuedLease
 from nas.store.queue.logs import Logs
 from nas.store.queue.waiting import Queue
+from nas.store.queue.workers import Workers
 from nas.store.records import (
     Agent,
     Artifact,
@@ -44,6 +45,7 @@ from nas.store.records import (
     NewSupernet,
     Predictor,
     Request,
+    RunningWorker,
     SearchedSubnets,
     Stage,
     StoredMeasurement,
@@ -84,6 +86,7 @@ __all__ = [
     "ReplacedError",
     "Request",
     "RequestLease",
+    "RunningWorker",
     "SearchedSubnets",
     "Stage",
     "Store",
@@ -110,7 +113,19 @@ __all__ = [
 ]
 
 
-class Store(Queue, Logs, Devices, Requests, Results, Measurements, Supernets, Artifacts, DataChanges, Places):
+class Store(
+    Queue,
+    Logs,
+    Workers,
+    Devices,
+    Requests,
+    Results,
+    Measurements,
+    Supernets,
+    Artifacts,
+    DataChanges,
+    Places,
+):
     """An open store; a context manager that closes it."""
 
     @classmethod
