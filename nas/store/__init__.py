@@ -12,6 +12,7 @@ from nas.store.connection.schema import backup, database_problems, prepare
 from nas.store.connection.schema import upgrade as upgrade_schema
 from nas.store.devices import AgentLease, Devices
 from nas.store.files.artifacts import Artifacts
+from nas.store.files.move import move
 from nas.store.files.places import Places
 from nas.store.files.removal import (
     Orphans,
@@ -105,6 +106,7 @@ __all__ = [
     "foreign_files",
     "hung",
     "is_same",
+    "move",
     "orphans_of_both_kinds",
     "remove",
     "remove_orphans_of_both_kinds",

@@ -5,7 +5,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from nas.errors import ConflictError, StoreError
+from nas.errors import ConflictError, NoSpaceError, StoreError
 from nas.store import tables as t
 from nas.store.connection.database import Database
 from nas.store.leases import Lease, RowLease, new_owner, reason, whose
@@ -73,7 +73,7 @@ class QueuedLease(Lease):
     def _end_after(self, error: BaseException) -> None:
         if isinstance(error, NotHereError):
             self._release(**given_back(), refusal=refusal_of(error))
-        elif isinstance(error, StoreError):  # of the store, not of the job: another attempt may do
+        elif isinstance(error, StoreError | NoSpaceError):  # no fault of the job: another attempt may do
             self._release(**_cut_off(reason(error)))
         else:
             super()._end_after(error)
