@@ -20,7 +20,7 @@ from pydantic import (
 
 from nas.config import yaml
 from nas.config.family_training import FRESH, family_training
-from nas.config.init import BaselineInit
+from nas.config.init import BaselineInit, with_tokenizer
 from nas.config.latency import STORED, DeviceConfig, PredictorConfig
 from nas.config.paths import with_absolute_paths
 from nas.config.problems import problems_error
@@ -172,6 +172,12 @@ class JobConfig(Section):
     finalists: FinalistsConfig = FinalistsConfig()
     execution: ExecutionConfig = ExecutionConfig()
     store: StoreConfig = StoreConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _tokenizer_of_its_init(cls, value: Any) -> Any:
+        """Where the language model is that the job begins with; a stored job has that place in it."""
+        return with_tokenizer(value) if isinstance(value, dict) else value
 
     @model_validator(mode="before")
     @classmethod

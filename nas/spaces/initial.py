@@ -17,7 +17,13 @@ from supernet.pretrained.subnet_folders import is_timms, load_folder
 from supernet.pretrained.timm_models import FOLDER
 from supernet.supernet import Supernet
 
-OF_TOKENS = ("context", "vocabulary")  # sizes of which a network may have more than the data
+SAME_TOKENIZER = "Set data.tokenizer: init, which is the one that the network was trained with."
+# Sizes of which a network may have more than the data, and what to do where it has less.
+OF_TOKENS: Mapping[str, str] = {
+    "context": "Set data.context to no more than the network takes.",
+    "vocabulary": SAME_TOKENIZER,
+}
+FEWEST_TOKENS = 0.5  # of a network's, that its tokenizer has: networks have some to spare
 
 __all__ = ["checkpoint_options", "initialise", "load_checkpoint", "load_folder"]
 
@@ -87,8 +93,21 @@ def nested_options(family: str, module: nn.Module, sizes: Mapping[str, Any], wha
         if name not in options:
             raise UsageError(f"{what} takes other inputs than the data: it has no {name}.")
         if options[name] != wanted and (name not in OF_TOKENS or options[name] < wanted):
-            raise UsageError(f"{what} has {name} {options[name]}, the data {wanted}.")
+            raise UsageError(
+                f"{what} has {name} {options[name]}, the data {wanted}.", OF_TOKENS.get(name, "")
+            )
+    _check_tokens(options, sizes, what)
     return options | ({"context": sizes["context"]} if "context" in sizes else {})
+
+
+def _check_tokens(options: Mapping[str, Any], sizes: Mapping[str, Any], what: str) -> None:
+    """Raises UsageError where the data's tokens are too few to be those that the network knows."""
+    tokens, of_network = sizes.get("vocabulary"), options.get("vocabulary")
+    if tokens is not None and of_network is not None and tokens < FEWEST_TOKENS * of_network:
+        raise UsageError(
+            f"{what} knows {of_network:,} tokens, the data's tokenizer {tokens:,}: it is another one.",
+            SAME_TOKENIZER,
+        )
 
 
 def load_checkpoint(net: Supernet, folder: str) -> None:
