@@ -144,6 +144,13 @@ Init = Annotated[
 ]
 
 
+def is_fresh(init: Any) -> bool:
+    """Whether some weights to begin with were never trained."""
+    if isinstance(init, AnchorsInit):
+        return any(is_fresh(anchor) for anchor in init.anchors)
+    return init == "scratch" or (isinstance(init, TimmInit) and not init.pretrained)
+
+
 def with_tokenizer(tree: dict[str, Any]) -> dict[str, Any]:
     """A job file's settings, with the place of the language model in them where it says `tokenizer: init`.
 
