@@ -117,8 +117,8 @@ class Language(Task):
         """Images are mixed, and timm teaches what they show; the loss of text is nothing without its unit."""
         if recipe.patch_mixup:
             return "train.patch_mixup mixes images, and there are none: set it to false."
-        if recipe.teacher is not None:
-            return "train.teacher names a classifier of images: leave it out, and set train.sampling.distill."
+        if getattr(recipe.teacher, "timm", None) is not None:
+            return "train.teacher names a classifier of images: leave it out, or set it to {init: true}."
         if recipe.label_smoothing:
             return "train.label_smoothing makes losses of text that are no nats per token: set it to 0."
         return None
