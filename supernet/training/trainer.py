@@ -212,7 +212,7 @@ class Training:
         return replace(lesson, answers=self._task.answers(logits, lesson.targets, hard=hard))
 
     def _backward(self, x: Tensor, targets: Tensor, archs: list[Architecture]) -> Tensor:
-        """Accumulates the mean gradient of the architectures, each counted by its number of examples.
+        """Accumulates the mean gradient of the architectures, each counted as the strategy says.
 
         Returns the first one's loss.
         """
@@ -221,15 +221,15 @@ class Training:
         teach = sampling.distill and self.step >= sampling.distill_after * self.recipe.steps
         first = tutor = None
         parts = self._parts(len(x), len(archs))
-        counts = [len(range(len(x))[part]) for part in parts]
-        for arch, part, count in zip(archs, parts, counts, strict=True):
+        shares = self.strategy.shares([len(range(len(x))[part]) for part in parts])
+        for arch, part, share in zip(archs, parts, shares, strict=True):
             with self._autocast():
                 seen = lesson.part(part)
                 logits, loss = self._logits_and_loss(arch, seen)
                 if tutor is not None:
                     loss = 0.5 * loss + 0.5 * self._task.loss(logits, tutor)
             if loss.requires_grad:  # not where `lr_scale` freezes all that this architecture runs
-                (loss * (count / sum(counts))).backward()
+                (loss * share).backward()
             if first is None:
                 first = loss.detach()
                 tutor = (
