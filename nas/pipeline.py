@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from nas.search.budget import divided
 from nas.search.finalists import choose_to_train, report, report_trained
 from nas.search.objectives import Objectives
 from nas.search.stage import search
+from nas.spaces.initial import with_layer_order
 from nas.spaces.job_space import resolve, whole
 from nas.store import Artifact, Job, Store
 from nas.training.sharing import train
@@ -105,7 +107,8 @@ def _space(run: Run, data: DataSet) -> SearchSpace:
 def _space_alone(run: Run, data: DataSet) -> SearchSpace:
     """Of the job's supernet, or that of several which the run is about."""
     if run.config.supernet.use is None:
-        return resolve(run.config, data)
+        announce = partial(run.progress.stage, "order of layers")
+        return with_layer_order(run.config, resolve(run.config, data), data, announce)
     use = run.store.supernet_of(run.lease.job, run.supernet)
     supernet = run.store.supernet(run.config.supernet.use) if use is None else use.supernet
     return search_spaces.described(supernet.space)

@@ -20,7 +20,7 @@ from pydantic import (
 
 from nas.config import yaml
 from nas.config.family_training import FRESH, family_training
-from nas.config.init import BaselineInit
+from nas.config.init import BaselineInit, is_fresh, with_tokenizer
 from nas.config.latency import STORED, DeviceConfig, PredictorConfig
 from nas.config.paths import with_absolute_paths
 from nas.config.problems import problems_error
@@ -175,6 +175,12 @@ class JobConfig(Section):
 
     @model_validator(mode="before")
     @classmethod
+    def _tokenizer_of_its_init(cls, value: Any) -> Any:
+        """Where the language model is that the job begins with; a stored job has that place in it."""
+        return with_tokenizer(value) if isinstance(value, dict) else value
+
+    @model_validator(mode="before")
+    @classmethod
     def _family_trains_so(cls, value: Any, info: ValidationInfo) -> Any:
         """Puts the training defaults of new jobs, of the family or its authors below what the file says.
 
@@ -241,6 +247,16 @@ class JobConfig(Section):
         for alone in self.each.values():
             if alone.train.init_std is not None and alone.supernet.init != "scratch":
                 raise ValueError("train.init_std is for fresh weights, and supernet.init names others")
+        return self
+
+    @model_validator(mode="after")
+    def _untrained_weights(self) -> Self:
+        for alone in self.each.values():
+            if alone.train.steps == 0 and is_fresh(alone.supernet.init):
+                raise ValueError(
+                    "train.steps: 0 searches weights as they come, and supernet.init names none that were "
+                    "trained: name some there, or train for some steps"
+                )
         return self
 
     @model_validator(mode="before")

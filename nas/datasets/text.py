@@ -28,7 +28,9 @@ def build(
     """The documents of .txt (each one, or divided by `separator`), .jsonl (field `text`) and .parquet files.
 
     files: paths, or patterns of them.
-    tokenizer: `bytes`, or the path of a tokenizer.json (extra `llm`).  context: tokens of a block.
+    tokenizer: `bytes`, or where one is (extra `llm`): a tokenizer.json, a folder with one, a GGUF file, or
+    `package:NAME`. A job file may also say `init`: that of the model that its supernet begins with.
+    context: tokens of a block.
     vocabulary: of the network, where it has more tokens than the tokenizer.
     search, report: shares of the text that the splits have at least; splits have whole documents.
     Raises UsageError for files that are not there or no text, a tokenizer that is none or does not fit, and

@@ -79,6 +79,8 @@ def specialised_key(
 
 def _recipe(config: JobConfig) -> dict[str, Any]:
     """What differs from the defaults, so that a field that comes later changes no key by its default."""
+    if config.train.steps == 0:  # what makes weights ready sees batches of this size
+        return config.train.model_dump(mode="json", include={"steps", "batch_size"})
     recipe = config.train.model_dump(mode="json", exclude_defaults=True, exclude=set(NOT_OF_WEIGHTS))
     if config.train.precision == "auto":
         recipe["precision"] = "bf16" if torch_device(config).type == "cuda" else "fp32"

@@ -37,6 +37,7 @@ from supernet.training.trainer import Training
 
 WEIGHTS = "supernet"  # the kind of the file with the trained weights
 IMPORTANCE_BATCHES = 8
+IMPORTANCE_TOKENS = 4096  # of text, about
 CLEAN_BATCH = 64
 CALIBRATION_BATCHES = 16
 
@@ -106,7 +107,7 @@ def begin_training(run: Run, space: SearchSpace, data: DataSet) -> Training:
         strategy(config.train.sampling, net),
         config.train,
         seed=config.seed,
-        teacher=teacher_of(config, data, torch_device(config)),
+        teacher=teacher_of(config, data, torch_device(config)) if config.train.steps else None,
         task=task_of(data),
     )
 
@@ -143,9 +144,18 @@ def _start(run: Run, net: Supernet, data: DataSet, anchors: Mapping[int, Artifac
         load_anchors(net, init, data_sizes(data), trained, seed=config.seed, given=normal)
         net.adapt(clean_images(run, net, data, init.images))
     elif initialise(net, config.supernet, seed=config.seed):
-        steps = range(-1, -1 - IMPORTANCE_BATCHES, -1)
-        images = (data.train_batch(config.seed, step, config.train.batch_size)[0] for step in steps)
-        net.adapt([x.to(device_of(net)) for x in images])
+        net.adapt(_examples(run, net, data))
+
+
+def _examples(run: Run, net: Supernet, data: DataSet) -> Iterator[Tensor]:
+    """Batches of the training split by which what is important is told; the training draws others."""
+    size = run.config.train.batch_size
+    if len(data.input_shape) == 1:
+        size = min(size, max(1, IMPORTANCE_TOKENS // (IMPORTANCE_BATCHES * data.input_shape[0])))
+    for number in range(IMPORTANCE_BATCHES):
+        run.check_stop()
+        run.progress.update(number, IMPORTANCE_BATCHES)
+        yield data.train_batch(run.config.seed, -1 - number, size)[0].to(device_of(net))
 
 
 def finished(training: Training, data: DataSet) -> dict[str, Tensor]:
@@ -156,7 +166,8 @@ def finished(training: Training, data: DataSet) -> dict[str, Tensor]:
     """
     net = training.supernet
     net.shared.load_state_dict(training.weights())
-    net.recalibrate(_calibration(training, data))
+    if training.recipe.steps:  # else what came with the weights is theirs
+        net.recalibrate(_calibration(training, data))
     return {name: tensor.detach().clone() for name, tensor in net.shared.state_dict().items()}
 
 

@@ -119,6 +119,7 @@ class Muon(Section):
 class Recipe(Section):
     """How to train; after `warmup` steps the learning rate goes to zero as `schedule` says.
 
+    steps: 0 leaves weights as they came.
     optimizer, muon: AdamW for everything, or Muon for the weights of hidden layers
     (`supernet/training/parameter_groups.py`) and AdamW for the rest. `muon` is there with Muon only, and then
     always. The default here is what a job trains with that was stored before it could be chosen; that of new
@@ -139,7 +140,7 @@ class Recipe(Section):
     precision: `fp32`, `bf16` (autocast) or `auto` (bf16 on a GPU).
     """
 
-    steps: Count = 2000
+    steps: Annotated[int, Field(ge=0, le=1_000_000_000)] = 2000
     batch_size: Count = 64
     optimizer: Annotated[Literal["adamw", "muon"], one_of("adamw", "muon")] = "adamw"
     muon: Muon | None = None

@@ -111,7 +111,8 @@ class Training:
 
     def weights(self) -> dict[str, Tensor]:
         """What evaluation and extraction use: all shared tensors, averaged where there is an average."""
-        whole = self.supernet.shared.state_dict() | (self._ema or {})
+        averages = self._ema if self.step else None  # before the first step they are of no weights
+        whole = self.supernet.shared.state_dict() | (averages or {})
         return {name: tensor.detach().clone() for name, tensor in whole.items()}
 
     def state(self) -> dict[str, Tensor]:
