@@ -47,7 +47,7 @@ SPARED = 960  # of a layer between two full ends, where 1152 is too much
 TEXT = 256  # tokens of a block
 BLOCKS: Mapping[str, int] = {"search": 2, "report": 4}
 SORTED_BY = 8  # blocks of training text
-EVALUATIONS, TOGETHER = 64, 8
+EVALUATIONS, INITIAL, TOGETHER = 64, 16, 8
 BITS = "bits_per_byte"
 
 BYTES_SPACE = {
@@ -129,7 +129,7 @@ def searched(sliced: Sliced, seed: int) -> Architecture:
         budget=EVALUATIONS,
         batch=TOGETHER,
     )
-    searcher, losses = searchers.build("surrogate", problem), {}
+    searcher, losses = searchers.build("surrogate", problem, initial=INITIAL), {}
     while len(losses) < EVALUATIONS:
         codes = searcher.ask(TOGETHER)
         told_of = {arch: sliced.nats(arch, "search") for arch in space.decode(codes)}
