@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Literal, Protocol, Self
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve, eigh, solve_triangular
-from scipy.special import softmax
 
 from predictors.accuracy_kernels import Floats, Kernel, Metric, matern, mixed, one_hot, owners
 from search_spaces import SearchSpace
@@ -132,7 +131,9 @@ class AccuracyEnsemble:
         compared = codes[few], quality[few] - centre, noises[few]
         metric = Metric(space, relevances(space, *compared))
         best = sorted(_scored(metric, *compared), key=lambda item: -item[0])[:MEMBERS]
-        shares = softmax([evidence for evidence, _ in best])
+        evidence = np.array([evidence for evidence, _ in best])
+        shares = np.exp(evidence - evidence.max())  # scipy's softmax takes longer to import than all of this
+        shares /= shares.sum()
         kernels = [kernel for (_, kernel), share in zip(best, shares, strict=True) if share >= LEAST_SHARE]
         members = tuple(_member(metric, codes, quality - centre, noises, kernel) for kernel in kernels)
         return cls(metric, codes, centre, members, shares[: len(kernels)] / shares[: len(kernels)].sum())

@@ -77,7 +77,7 @@ def looked_up(codes: NDArray[np.int64], tables: Sequence[Table], join: Join) -> 
     first = np.zeros(len(codes), dtype=np.int64)  # A part may depend on no choice at all.
     for values, columns, shape in tables:
         row = np.ravel_multi_index((first, *(codes[:, columns].T + 1)), (1, *shape))
-        total = join(total, values[row])
+        total = join(total, values.take(row, axis=0))
     return total
 
 

@@ -8,6 +8,7 @@ cannot differ.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from functools import lru_cache
 from typing import Any
 
@@ -19,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 from search_spaces import Architecture, SearchSpace
 from search_spaces.errors import UsageError
 from search_spaces.workloads import Workload
+from supernet.stochastic_depth import branches_dropped
 
 Stage = Callable[[Tensor], Tensor]
 SKELETONS = 64
@@ -107,6 +109,12 @@ class Supernet(nn.Module, ABC):
         """Runs one architecture on the shared weights."""
         output: Tensor = functional_call(self._skeleton(arch), self.tensors(arch), (x,))
         return output
+
+    def branches_dropped(
+        self, arch: Architecture, rate: float, generator: torch.Generator
+    ) -> AbstractContextManager[None]:
+        """Stochastic depth of the architecture for as long as the context lasts."""
+        return branches_dropped(self._skeleton(arch), rate, generator)
 
     def with_patches(self, x: Tensor, arch: Architecture) -> tuple[Tensor, Tensor]:
         """What the plain module's `with_patches` gives: logits, and patches (B, P, D) that can be classified.

@@ -127,7 +127,7 @@ def summary(opened: "Store", job: "Job") -> dict[str, Any]:
         "data_changes": [event.data.get("message", "") for event in opened.events(job, "data")],
         "seconds_left": time_left(opened, job),
         "now": now and now.to_dict() | {"words": now.words},
-        "stages": [_stage(stage) for stage in opened.stages(job)],
+        **_stages(opened, job),
         "counts": _counts(opened, job, row["evaluations"], len(measured)),
         **_paid_by_others(opened, job),
         "predictor": predictor and {"kind": predictor.kind, "score": predictor.score},
@@ -147,6 +147,15 @@ def _ended(search: "Stage | None") -> dict[str, str]:
     """Why the search used less than its budget, where `search.stop` ended it."""
     reason = ((search and search.result) or {}).get("ended")
     return {"ended": reason} if reason else {}
+
+
+def _stages(opened: "Store", job: "Job") -> dict[str, Any]:
+    """What the job has done; of its training the share of the time in which a step waited for its batch."""
+    from nas.results.running.stage_progress import WAITED
+
+    shares = [event.data[WAITED] for event in opened.events(job, "train") if WAITED in event.data]
+    waited = {"waited_for_data": sum(shares) / len(shares)} if shares else {}
+    return {"stages": [_stage(stage) for stage in opened.stages(job)], **waited}
 
 
 def _stage(stage: "Stage") -> dict[str, Any]:
@@ -237,6 +246,7 @@ def _emit_summary(data: dict[str, Any]) -> None:
             ),
             **_supernets(data),
             **_reused(data),
+            **_waiting(data),
             "device": ", ".join(device["name"] for device in data["devices"]) or None,
             **_predictors(data),
             **_speed_words(data),
@@ -253,6 +263,12 @@ def _emit_summary(data: dict[str, Any]) -> None:
         emit("")
         rows = [(stage["name"], stage["state"], seconds(stage["seconds"])) for stage in data["stages"]]
         emit_table(("STAGE", "STATE", "TIME"), rows, right=("TIME",))
+
+
+def _waiting(data: dict[str, Any]) -> dict[str, str]:
+    """How much of the training's time went by without a batch, where that is worth a thought."""
+    share = data.get("waited_for_data", 0.0)
+    return {"waited for data": f"{share:.0%} of the training (see train.loaders)"} if share >= 0.01 else {}
 
 
 def _supernets(data: dict[str, Any]) -> dict[str, str]:

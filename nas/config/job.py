@@ -131,7 +131,9 @@ def _under(defaults: Mapping[str, Any], given: Any) -> Any:
     return merged | {key: value for key, value in given.items() if not isinstance(defaults.get(key), Mapping)}
 
 
-WHERE = frozenset({"device", "threads", "checkpoint_every"})  # what `train` says of more than a training
+WHERE = frozenset(
+    {"device", "threads", "loaders", "checkpoint_every"}
+)  # what `train` says of more than a training
 BUDGETED = (("train", "steps"), ("search", "evaluations"))  # what a budget in time becomes
 Name = Annotated[str, AfterValidator(_checked_name)]
 Objective = Annotated[str, AfterValidator(checked_objective)]

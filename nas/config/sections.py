@@ -74,6 +74,7 @@ class SupernetConfig(Section):
 class TrainConfig(Recipe):
     """How and where the shared weights are trained; `threads: 0` takes all cores.
 
+    loaders: processes that prepare batches; 0: a thread of the training's own process.
     recipe: whose values hold where nothing is said: the family's `own` or, where they are known, those
     `published` with the authors' code.
     """
@@ -82,10 +83,11 @@ class TrainConfig(Recipe):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     checkpoint_every: Count = 500
     threads: Annotated[int, Field(ge=0, le=4096)] = 0
+    loaders: Annotated[int, Field(ge=0, le=1024)] = 0
 
 
 LONGEST_SUPERNET = 40  # characters of its name
-PLACE = ("device", "threads")  # of a training, which are the job's
+PLACE = ("device", "threads", "loaders")  # of a training, which are the job's
 
 
 def _supernet_name(value: str) -> str:

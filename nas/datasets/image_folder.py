@@ -6,7 +6,7 @@ and `root/val/<class>/<image>`, where the images of `val` are divided into searc
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import lru_cache
@@ -19,6 +19,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
 from nas.errors import JobFailedError
+from nas.images.augmentation import Augmenter, repeats_of
 from nas.images.centre import Shape, at_centre, shape_of
 from nas.images.checked import Update
 from nas.images.decoding import Scale, UnreadableError, colour, decoded, depths_of
@@ -45,6 +46,7 @@ RATIOS = (3 / 4, 4 / 3)
 TRIES = 10
 
 Box = tuple[int, int, int, int]
+Shaping = Callable[[Image.Image], Image.Image]
 
 
 def build(
@@ -60,7 +62,7 @@ def build(
     interpolation: str = AUTO,
     crop: float | str = AUTO,
     crop_mode: str = AUTO,
-    augmentation: str = "crop",
+    augmentation: str | Mapping[str, Any] = "crop",
     background: str | Sequence[int] = "white",
     on_bad_image: str = "refuse",
     on_equal_images: str = "refuse",
@@ -76,7 +78,8 @@ def build(
     what the pretrained model needs; here ImageNet's mean and std, and the largest centred part of the shape,
     bilinearly.
     augmentation: `crop` is a random resized crop and a horizontal flip, `none` the centre crop that search
-    and report get.  background: on which transparent images are blended.
+    and report get; or options of timm's transforms (`nas/images/augmentation.py`).
+    background: on which transparent images are blended.
     on_bad_image: `refuse` or `skip` what cannot be read.  on_equal_images: `refuse` or `keep` equal ones of
     two classes.  skipped, added: relative paths that a job that has begun does not use; the first keep their
     place in the split.
@@ -86,7 +89,8 @@ def build(
     folder, choice = folder_of(root), choice_of(split_seed, search, report, on_bad_image, on_equal_images)
     size = height_and_width(image_size)
     check_integers(workers=workers)
-    check_among("augmentation", augmentation, AUGMENTATIONS)
+    if not isinstance(augmentation, Mapping):
+        check_among("augmentation", augmentation, AUGMENTATIONS)
     if type(in_chans) is not int or in_chans not in MODES:
         raise UsageError(f"in_chans = {in_chans!r} is neither 3 (colours) nor 1 (grey).")
     normal = (
@@ -103,7 +107,7 @@ def build(
         selection.contents[f.relative].look for part in selection.splits.values() for f in part
     )
     scale = Scale(depths, ground, MODES[in_chans])
-    return ImageFolder(selection, size, normal, shape, scale, crop=augmentation == "crop", workers=workers)
+    return ImageFolder(selection, size, normal, shape, scale, augmentation=augmentation, workers=workers)
 
 
 def prepare(update: Update, *, root: str, workers: int = 2, **others: object) -> None:
@@ -133,7 +137,7 @@ class ImageFolder:
         shape: Shape,
         scale: Scale,
         *,
-        crop: bool,
+        augmentation: str | Mapping[str, Any],
         workers: int,
     ) -> None:
         self.classes = tuple(map(shown, selection.classes))
@@ -147,7 +151,18 @@ class ImageFolder:
         self.preprocessing = Preprocessing(tuple(normal[0]), tuple(normal[1]), **shape.as_timm())
         self._shape = shape
         self._splits, self._size, self._normal = selection.splits, size, normal
-        self._selection, self._scale, self._crop, self._workers = selection, scale, crop, workers
+        self._selection, self._scale, self._workers = selection, scale, workers
+        self._crop, self._augment, self._repeats = augmentation == "crop", None, 1
+        if isinstance(augmentation, Mapping):
+            self._repeats = repeats_of(augmentation)
+            self._augment = Augmenter(
+                augmentation,
+                size,
+                mean=tuple(normal[0]),
+                std=tuple(normal[1]),
+                interpolation=shape.interpolation.value,
+                mode=scale.mode,
+            )
 
     def manifest(self) -> list[list[Any]]:
         """See `DataSet`."""
@@ -159,6 +174,10 @@ class ImageFolder:
         Raises JobFailedError for an image that cannot be decoded any more.
         """
         chosen = self._chosen(seed, step, size)
+        if self._augment is not None:
+            images = self._shaped(chosen, [_as_it_is] * size)
+            tensors = [self._augment(image, mixed_seed(seed, step, i)) for i, image in enumerate(images)]
+            return torch.stack(tensors), torch.tensor([file.label for file in chosen])
         if not self._crop:
             return self._load(chosen, [self._centre] * size)
         draws = torch.rand(
@@ -188,24 +207,26 @@ class ImageFolder:
 
     def _chosen(self, seed: int, step: int, size: int) -> list[ImageFile]:
         files = self._splits["train"]
-        places = range(step * size, (step + 1) * size)
+        places = [place // self._repeats for place in range(step * size, (step + 1) * size)]
         return [
             files[_epoch_order(seed, place // len(files), len(files))[place % len(files)]] for place in places
         ]
 
-    def _load(
-        self, files: list[ImageFile], shapes: list[Callable[[Image.Image], Image.Image]]
-    ) -> tuple[Tensor, Tensor]:
-        def pixels(file: ImageFile, shape: Callable[[Image.Image], Image.Image]) -> Tensor:
-            tensor: Tensor = transforms.pil_to_tensor(shape(_decoded(file.path, self._scale)))
-            return tensor
-
-        with warnings.catch_warnings(), ThreadPoolExecutor(self._workers) as pool:
-            warnings.simplefilter("ignore")  # of Pillow, about files that were judged when the job began
-            images = torch.stack(list(pool.map(pixels, files, shapes)))
+    def _load(self, files: list[ImageFile], shapes: list[Shaping]) -> tuple[Tensor, Tensor]:
+        images = torch.stack(list(map(transforms.pil_to_tensor, self._shaped(files, shapes))))
         mean, std = self._normal
         inputs = transforms.normalize(transforms.to_dtype(images, torch.float32, scale=True), mean, std)
         return inputs, torch.tensor([file.label for file in files])
+
+    def _shaped(self, files: list[ImageFile], shapes: list[Shaping]) -> list[Image.Image]:
+        """The files' images, each shaped in its way, by several threads."""
+
+        def shaped(file: ImageFile, shape: Shaping) -> Image.Image:
+            return shape(_decoded(file.path, self._scale))
+
+        with warnings.catch_warnings(), ThreadPoolExecutor(self._workers) as pool:
+            warnings.simplefilter("ignore")  # of Pillow, about files that were judged when the job began
+            return list(pool.map(shaped, files, shapes))
 
     def _centre(self, image: Image.Image) -> Image.Image:
         if self._shape.pct is not None:
@@ -214,7 +235,7 @@ class ImageFolder:
         high, wide = min(height, max(1, width * h // w)), min(width, max(1, height * w // h))
         return self._resized(image, ((height - high) // 2, (width - wide) // 2, high, wide))
 
-    def _augmented(self, draw: list[list[float]]) -> Callable[[Image.Image], Image.Image]:
+    def _augmented(self, draw: list[list[float]]) -> Shaping:
         *tries, (flip, *_) = draw
 
         def shape(image: Image.Image) -> Image.Image:
@@ -266,6 +287,10 @@ def _decoded(path: Path, scale: Scale | None = None) -> Image.Image:
             f"The image '{shown(path)}' cannot be read: {error}.",
             "Repair the file and go on with `nas resume JOB`, or remove it: `nas resume JOB --accept-data`.",
         ) from error
+
+
+def _as_it_is(image: Image.Image) -> Image.Image:
+    return image
 
 
 def _channels(name: str, values: object, in_chans: int) -> list[float]:

@@ -7,12 +7,11 @@ what does not change any result, and neither do their number and the order in wh
 
 import multiprocessing
 import os
-import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -21,6 +20,7 @@ import psutil
 from nas.config import ExecutionConfig
 from nas.evaluation.tasks import EvaluationSetup, Failed, SharedWeights
 from nas.evaluation.workers import WorkerDiedError, Workers, passed_on
+from nas.watchdog import deaf_children
 from predictors.measurement.deadlines import Deadlines
 from search_spaces import Architecture
 from supernet.tasks import Scores
@@ -90,7 +90,7 @@ class EvaluationProcess:
 
     def submit(self, method: str, *arguments: Any) -> "Future[Any]":
         try:
-            with _deaf_children():
+            with deaf_children():
                 future = self._pool.submit(_call, method, arguments)
         except BrokenProcessPool as error:
             future = Future()
@@ -112,16 +112,6 @@ class EvaluationProcess:
 
 def _died(error: BaseException) -> BaseException:
     return WorkerDiedError(str(error)) if isinstance(error, BrokenProcessPool) else error
-
-
-@contextmanager
-def _deaf_children() -> Iterator[None]:
-    """Processes that are started meanwhile hear no Ctrl-C, from their first instruction on."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 _setup: EvaluationSetup | None = None

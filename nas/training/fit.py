@@ -3,12 +3,9 @@
 Checkpoints are of the training that runs; they are gone when its artifact is there.
 """
 
-import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
-from contextlib import contextmanager
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from queue import SimpleQueue
 
 import torch
 from torch import Tensor
@@ -18,10 +15,12 @@ from nas.artifacts import damage
 from nas.datasets import DataSet
 from nas.errors import JobFailedError
 from nas.job_run import Run
+from nas.results.running.stage_progress import WAITED
 from nas.store import Artifact, NewEvent, SupernetLease
+from nas.training.loading import Loading, loading
 from nas.watchdog import OverdueError, patient
 from supernet.supernet import Supernet
-from supernet.training.trainer import Batches, Training
+from supernet.training.trainer import Training
 
 KEPT_CHECKPOINTS = 2
 
@@ -65,11 +64,7 @@ def fit(run: Run, data: DataSet, job: Fit) -> dict[str, object]:
         job.start(training)
     device = device_of(training.supernet)
 
-    def batch(step: int) -> tuple[Tensor, Tensor]:
-        x, targets = data.train_batch(job.seed, step, job.batch_size)
-        return x.to(device), targets.to(device)
-
-    with prefetched(batch) as batches:
+    with loading(data, job.seed, job.batch_size, device, processes=run.config.train.loaders) as batches:
         while training.step < job.steps:
             try:
                 _advance(run, job, training, batches)
@@ -125,11 +120,17 @@ def _remove(run: Run, job: Fit, artifact: Artifact) -> None:
     run.store.remove_artifact(lease, artifact)
 
 
-def _advance(run: Run, job: Fit, training: Training, batches: Batches) -> None:
+def _advance(run: Run, job: Fit, training: Training, batches: Loading) -> None:
     """Trains to the next checkpoint, or to where a stop is asked for."""
+    began, waited = time.perf_counter(), batches.waited
     every = run.config.train.checkpoint_every
     until = (training.step // every + 1) * every
     for metrics in training.run(batches, until=until):
+        for warning in batches.warnings:
+            run.warn(warning)
+        batches.warnings.clear()
+        share = (batches.waited - waited) / (time.perf_counter() - began)
+        began, waited, metrics = time.perf_counter(), batches.waited, metrics | {WAITED: round(share, 4)}
         kind = job.stage.partition(":")[0]
         run.store.add_events(run.lease, [NewEvent(kind, metrics, stage=job.stage, step=training.step)])
         run.progress.update(training.step, job.steps, loss=round(metrics["loss"], 3))
@@ -156,39 +157,3 @@ def _resume(run: Run, job: Fit, training: Training) -> bool:
         else:
             return True
     return False
-
-
-@contextmanager
-def prefetched(make: Batches) -> Iterator[Batches]:
-    """`make`, with the batch of the next step prepared while the current one is in use.
-
-    By a thread for which the process does not wait in the end: data may hang.
-    """
-    asked: SimpleQueue[tuple[int, Future[tuple[Tensor, Tensor]]] | None] = SimpleQueue()
-    waiting: dict[int, Future[tuple[Tensor, Tensor]]] = {}
-
-    def prepare() -> None:
-        while (next_one := asked.get()) is not None:
-            step, batch = next_one
-            try:
-                batch.set_result(make(step))
-            except BaseException as error:
-                batch.set_exception(error)
-
-    def ask(step: int) -> Future[tuple[Tensor, Tensor]]:
-        batch: Future[tuple[Tensor, Tensor]] = Future()
-        asked.put((step, batch))
-        return batch
-
-    def fetch(step: int) -> tuple[Tensor, Tensor]:
-        current = waiting.pop(step, None) or ask(step)
-        waiting[step + 1] = ask(step + 1)
-        return current.result()
-
-    thread = threading.Thread(target=prepare, daemon=True)
-    thread.start()
-    try:
-        yield fetch
-    finally:
-        asked.put(None)
-    thread.join()

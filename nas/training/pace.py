@@ -4,11 +4,10 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 
-from torch import Tensor
-
 from nas.datasets import DataSet
 from nas.job_run import Run
-from nas.training.fit import device_of, prefetched
+from nas.training.fit import device_of
+from nas.training.loading import loading
 from nas.training.supernets import begin_training
 from search_spaces import SearchSpace
 from supernet.training.trainer import Batches, Training
@@ -24,11 +23,7 @@ def seconds_per_step(run: Run, space: SearchSpace, data: DataSet, *, seconds: fl
     training = begin_training(_calm(run), space, data)
     device = device_of(training.supernet)
 
-    def batch(step: int) -> tuple[Tensor, Tensor]:
-        x, targets = data.train_batch(run.config.seed, step, run.config.train.batch_size)
-        return x.to(device), targets.to(device)
-
-    with prefetched(batch) as batches:
+    with loading(data, run.config.seed, run.config.train.batch_size, device) as batches:
         first = sum(_timed(run, training, batches, count=1)) / PLACES  # slower: everything is made anew
         rounds = [first]
         began = time.monotonic()

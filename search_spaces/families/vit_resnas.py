@@ -112,6 +112,8 @@ PUBLISHED: Mapping[str, Mapping[str, Any]] = {
 PUBLISHED_TRAINING: Mapping[str, Any] = {
     "optimizer": "adamw",
     "lr": 1e-3,
+    "lr_floor": 0.01,
+    "drop_path": 0.2,
     "betas": (0.9, 0.999),
     "label_smoothing": 0.1,
     "largest_first": 0.0,

@@ -117,6 +117,8 @@ class Language(Task):
         """Images are mixed, and timm teaches what they show; the loss of text is nothing without its unit."""
         if recipe.patch_mixup:
             return "train.patch_mixup mixes images, and there are none: set it to false."
+        if recipe.mixes:
+            return "train.mixup and train.cutmix mix images, and there are none: leave them out."
         if recipe.teacher is not None:
             return "train.teacher names a classifier of images: leave it out, and set train.sampling.distill."
         if recipe.label_smoothing:

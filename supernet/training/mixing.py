@@ -18,8 +18,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from search_spaces.errors import UsageError
+from supernet.global_draws import seeded
 from supernet.initialisation import init_weights
 from supernet.nested import prefix_slice
+from supernet.plain.layers import Network
 from supernet.supernet import Supernet
 from supernet.training.lesson import Lesson
 
@@ -98,6 +100,32 @@ def in_lots(mix: Callable[..., Lesson], images: Tensor, labels: Tensor, lots: in
     parts = [mix(images[a:b], labels[a:b], **how) for a, b in pairwise(ends)]
     fields = zip(*((part.inputs, part.targets, part.patch_labels) for part in parts), strict=True)
     return Lesson(*(torch.cat(tensors) if lots > 1 else tensors[0] for tensors in fields))
+
+
+def whole_mixup(
+    images: Tensor, labels: Tensor, *, mixup: float, cutmix: float, classes: int, rng: np.random.Generator
+) -> Lesson:
+    """Mixup and CutMix of a batch with itself in reverse order, by timm's code, one of them a batch.
+
+    mixup, cutmix: alpha of the Beta distributions; 0 for neither.
+    Source: Zhang et al. (arXiv 1710.09412), Yun et al. (arXiv 1905.04899), as DeiT trains (arXiv 2012.12877).
+    """
+    from timm.data.mixup import Mixup  # noqa: PLC0415 - timm takes long to import
+
+    mixing: Any = Mixup(  # type: ignore[no-untyped-call]
+        mixup_alpha=mixup, cutmix_alpha=cutmix, label_smoothing=0.0, num_classes=classes
+    )
+    with seeded(int(rng.integers(2**32))):  # timm draws from numpy's own generator
+        mixed, shares = mixing(images.clone(), labels)
+    return Lesson(mixed, shares)
+
+
+def classes_of(shared: nn.Module) -> int:
+    """How many classes the networks inside tell apart."""
+    network = next(module for module in shared.modules() if isinstance(module, Network))
+    classifier = network.get_submodule(network.classifier)
+    assert isinstance(classifier, nn.Linear)
+    return classifier.out_features
 
 
 def published_box(rng: np.random.Generator, grid: tuple[int, int]) -> NDArray[np.bool_]:

@@ -11,7 +11,7 @@ from torch.optim.optimizer import ParamsT
 
 from search_spaces.errors import UsageError
 from supernet.supernet import Supernet
-from supernet.training.parameter_groups import hidden_weights, parameter_groups
+from supernet.training.parameter_groups import hidden_weights, parameter_groups, rate_scale
 from supernet.training.recipe import Muon, Recipe
 
 # What the optimisers remember of a parameter, as checkpoints call it.
@@ -32,19 +32,17 @@ class Optimizers:
         self._recipe = recipe
         # Where the recipe says it -> the peak learning rate and the optimiser.
         self._members: dict[str, tuple[float, torch.optim.Optimizer]] = {}
+        scale = rate_scale(net.shared, recipe.lr_scale, recipe.layer_decay)
         hidden = hidden_weights(net.shared) & learning.keys() if recipe.muon else frozenset[str]()
         if rest := {name: p for name, p in learning.items() if name not in hidden}:
             groups = parameter_groups(
-                rest,
-                weight_decay=recipe.weight_decay,
-                lr_scale=recipe.lr_scale,
-                decay_also=recipe.decay_also,
+                rest, weight_decay=recipe.weight_decay, scale=scale, decay_also=recipe.decay_also
             )
             adamw = torch.optim.AdamW(groups, lr=recipe.lr, betas=recipe.betas, fused=True)
             self._members["train.lr"] = recipe.lr, adamw
         if recipe.muon is not None:
             weights = {name: p for name, p in learning.items() if name in hidden}
-            made = _muon(weights, recipe.muon, lr_scale=recipe.lr_scale, segments=net.segments)
+            made = _muon(weights, recipe.muon, scale=scale, segments=net.segments)
             self._members["train.muon.lr"] = recipe.muon.lr, made
         self._owners = {
             id(p): optimizer
@@ -85,7 +83,7 @@ def _muon(
     weights: Mapping[str, nn.Parameter],
     settings: Muon,
     *,
-    lr_scale: Mapping[str, float],
+    scale: Callable[[str], float],
     segments: Callable[[str], int],
 ) -> torch.optim.Optimizer:
     if not weights:
@@ -95,10 +93,9 @@ def _muon(
         )
     groups: dict[tuple[float, int], list[nn.Parameter]] = {}
     for name, parameter in weights.items():
-        scale = lr_scale.get(name.partition(".")[0], 1.0)
-        groups.setdefault((scale, segments(name)), []).append(parameter)
+        groups.setdefault((scale(name), segments(name)), []).append(parameter)
     return SegmentwiseMuon(
-        [{"params": p, "lr_scale": scale, "segments": count} for (scale, count), p in groups.items()],
+        [{"params": p, "lr_scale": factor, "segments": count} for (factor, count), p in groups.items()],
         lr=settings.lr,
         momentum=settings.momentum,
         weight_decay=settings.weight_decay,

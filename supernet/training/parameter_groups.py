@@ -1,12 +1,12 @@
 """Which shared parameters are trained, how fast, which of them decay, and which are for Muon."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from torch import nn
 
 from search_spaces.errors import UsageError, did_you_mean
-from supernet.plain.layers import Network
+from supernet.plain.layers import Mlp, Network
 
 # What does not decay unless a recipe says so, by the ends of names.
 EXEMPT = {"positions": "pos_embed", "tokens": "_token", "relative_positions": "_table"}
@@ -35,15 +35,51 @@ def trained_parameters(shared: nn.Module, lr_scale: Mapping[str, float]) -> dict
     return trained
 
 
+def rate_scale(
+    shared: nn.Module, lr_scale: Mapping[str, float], layer_decay: float
+) -> Callable[[str], float]:
+    """Factor on the learning rate of a parameter by its name: of its component, and of its depth.
+
+    What comes behind a network's last block, and what belongs to no network (stitches), is as deep as can be.
+    """
+    powers = _blocks_behind(shared) if layer_decay < 1 else {}
+
+    def scale(name: str) -> float:
+        return lr_scale.get(name.partition(".")[0], 1.0) * layer_decay ** powers.get(name, 0)
+
+    return scale
+
+
+def _blocks_behind(shared: nn.Module) -> dict[str, int]:
+    """Of each parameter in or before the blocks of a network how many layers are behind it, the head one.
+
+    Before and behind as a network registers its parts.
+    """
+    behind: dict[str, int] = {}
+    for prefix, network in shared.named_modules():
+        if not isinstance(network, Network):
+            continue
+        blocks = [module for module in network.modules() if isinstance(getattr(module, "mlp", None), Mlp)]
+        depth = {id(p): i for i, block in enumerate(blocks) for p in block.parameters()}
+        names, parameters = zip(*network.named_parameters(), strict=True)
+        last = -1
+        for name, parameter in zip(names, parameters, strict=True):
+            last = depth.get(id(parameter), last)
+            if id(parameter) in depth or last < 0:
+                behind[_joined(prefix, name)] = len(blocks) - last
+    return behind
+
+
 def parameter_groups(
     parameters: Mapping[str, nn.Parameter],
     *,
     weight_decay: float,
-    lr_scale: Mapping[str, float],
+    scale: Callable[[str], float],
     decay_also: Collection[str] = (),
 ) -> list[dict[str, Any]]:
     """Groups for an optimiser, each with its `lr_scale`.
 
+    scale: factor on a parameter's learning rate, by its name.
     Weight decay for matrices and kernels only: not for norms and biases, and not for tokens and positions
     but for those in `decay_also`, keys of EXEMPT.
     """
@@ -51,11 +87,10 @@ def parameter_groups(
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in parameters.items():
         decays = parameter.ndim >= 2 and not name.endswith(exempt)
-        scale = lr_scale.get(name.partition(".")[0], 1.0)
-        groups.setdefault((scale, weight_decay if decays else 0.0), []).append(parameter)
+        groups.setdefault((scale(name), weight_decay if decays else 0.0), []).append(parameter)
     return [
-        {"params": members, "weight_decay": decay, "lr_scale": scale}
-        for (scale, decay), members in sorted(groups.items(), key=lambda group: group[0], reverse=True)
+        {"params": members, "weight_decay": decay, "lr_scale": factor}
+        for (factor, decay), members in sorted(groups.items(), key=lambda group: group[0], reverse=True)
     ]
 
 

@@ -125,7 +125,12 @@ class Recipe(Section):
     always. The default here is what a job trains with that was stored before it could be chosen; that of new
     jobs stands in `nas/config/family_training.py`.
     schedule: a cosine, a straight line, or a trapezoid, which begins to fall for the last 0.4 of the steps.
+    lr_floor: the share of a peak at which the schedule ends.
     lr_scale: first part of a shared parameter's name -> factor on its learning rate; 0 keeps it as it is.
+    layer_decay: factor on the learning rate from each block to the one before it; the head has the full rate
+    and what comes before the blocks the lowest (Bao et al., "BEiT", arXiv 2106.08254).
+    accumulate: parts of a batch that are learnt from one after the other, for less memory; the step is the
+    same but for rounding, and for statistics of batches.
     largest_first: the share of the steps, at the start, in which only the largest subnet is trained; the
     others inherit what it has learnt (as Once-for-all begins; Cai et al., arXiv 1908.09791).
     widening: the share of the steps, behind largest_first, over which smaller and smaller options are let in.
@@ -133,6 +138,10 @@ class Recipe(Section):
     patch_mixup: mixed images with a label for every patch, learnt through a head that is then thrown away,
     for families that have such labels; `published` draws boxes, blends and partners as the release of
     ViT-ResNAS does (`supernet/training/mixing.py`).
+    drop_path: chance with which a step leaves out what the last block adds, example by example; of blocks
+    before it linearly less, down to 0 for the first (`supernet/stochastic_depth.py`).
+    mixup, cutmix: alpha of the Beta distributions by which a batch is blended with itself in reverse order,
+    or gets rectangles of it; with both, one of them a batch by chance. 0: neither. By timm's own code.
     decay_also: weight decay holds for these beside matrices and kernels: position embeddings, tokens, tables
     of relative positions.
     init_std: standard deviation of fresh linear layers; null: by the number of their inputs.
@@ -148,7 +157,10 @@ class Recipe(Section):
     schedule: Annotated[Literal["cosine", "linear", "trapezoid"], one_of("cosine", "linear", "trapezoid")] = (
         "cosine"
     )
+    lr_floor: Share = 0.0
     lr_scale: dict[str, NotNegative] = Field(default_factory=dict)
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    accumulate: Annotated[int, Field(ge=1, le=10_000)] = 1
     weight_decay: NotNegative = 0.05
     betas: Annotated[tuple[BelowOne, BelowOne], AList] = (0.9, 0.98)
     warmup: Annotated[int, Field(ge=0, le=1_000_000_000)] = 150
@@ -158,6 +170,9 @@ class Recipe(Section):
     widening: Share = 0.0
     sort_every: Count | None = None
     patch_mixup: bool | Literal["published"] = False
+    drop_path: BelowOne = 0.0
+    mixup: Annotated[float, Field(ge=0, le=100)] = 0.0
+    cutmix: Annotated[float, Field(ge=0, le=100)] = 0.0
     decay_also: Annotated[tuple[Literal["positions", "tokens", "relative_positions"], ...], AList] = ()
     init_std: Annotated[float, Field(gt=0, le=1)] | None = None
     sampling: Sampling = Sampling()
@@ -184,6 +199,15 @@ class Recipe(Section):
             raise ValueError(
                 f"widening cannot be combined with {self.sampling.strategy}, which draws from fixed subnets"
             )
+        if self.patch_mixup and self.mixes:
+            raise ValueError("patch_mixup mixes images already: leave it out, or mixup and cutmix")
+        if self.mixes and self.batch_size % 2:
+            raise ValueError(f"mixup and cutmix take an even batch_size, and it is {self.batch_size}")
+        if self.accumulate > self.batch_size:
+            raise ValueError(
+                f"accumulate ({self.accumulate}) must not be more than batch_size ({self.batch_size}): each "
+                "part has examples"
+            )
         if self.largest_first + self.widening > 1:
             raise ValueError("largest_first and widening are shares of the steps: together at most 1")
         if self.sort_every and not self.widening:
@@ -195,6 +219,11 @@ class Recipe(Section):
             )
         return self
 
+    @property
+    def mixes(self) -> bool:
+        """Whether batches are mixed by `mixup` or `cutmix`."""
+        return bool(self.mixup or self.cutmix)
+
     def learning_rate(self, step: int) -> float:
         """Of optimiser step `step`, counted from 0; where there are two optimisers, AdamW's."""
         return self.scheduled(self.lr, step)
@@ -203,6 +232,13 @@ class Recipe(Section):
         """What has become of a peak learning rate at step `step`, counted from 0."""
         if step < self.warmup:
             return peak * (step + 1) / self.warmup
+        if not self.lr_floor:
+            return self._fading(peak, step)
+        floor = self.lr_floor * peak
+        return floor + self._fading(peak - floor, step)
+
+    def _fading(self, peak: float, step: int) -> float:
+        """From the peak at the end of the warm-up to 0."""
         after = max(1, self.steps - self.warmup)
         if self.schedule == "cosine":
             return peak * 0.5 * (1.0 + math.cos(math.pi * ((step - self.warmup) / after)))

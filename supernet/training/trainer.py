@@ -23,7 +23,14 @@ from supernet.nested import Nested
 from supernet.supernet import Supernet
 from supernet.training.channel_sorting import sort_by_magnitude
 from supernet.training.lesson import Lesson
-from supernet.training.mixing import PatchHead, in_lots, patch_mixup, published_mixup
+from supernet.training.mixing import (
+    PatchHead,
+    classes_of,
+    in_lots,
+    patch_mixup,
+    published_mixup,
+    whole_mixup,
+)
 from supernet.training.optimizers import MOMENTS, Optimizers
 from supernet.training.parameter_groups import trained_parameters
 from supernet.training.recipe import Recipe
@@ -31,7 +38,7 @@ from supernet.training.strategies import Strategy
 
 Batches = Callable[[int], tuple[Tensor, Tensor]]
 LOG_EVERY = 25
-MIXING = 1  # keeps the random numbers of mixing apart from those of drawing
+MIXING, DROPPING = 1, 2  # keep their random numbers apart from those of drawing, and of each other
 
 
 class DivergedError(NASError):
@@ -195,10 +202,13 @@ class Training:
 
     def mixed(self, x: Tensor, targets: Tensor, step: int) -> Lesson:
         """A batch as the architectures see it: with other images in its own, if the recipe says so."""
-        head = self._patch_head
-        if head is None:
+        head, recipe = self._patch_head, self.recipe
+        if head is None and not recipe.mixes:
             return Lesson(x, targets)
         rng = np.random.default_rng([self.seed, abs(step), rank(), MIXING])
+        if head is None:
+            classes = classes_of(self.supernet.shared)
+            return whole_mixup(x, targets, mixup=recipe.mixup, cutmix=recipe.cutmix, classes=classes, rng=rng)
         mix = published_mixup if self.recipe.patch_mixup == "published" else patch_mixup
         return in_lots(mix, x, targets, self.strategy.lots, grid=head.grid, classes=head.classes, rng=rng)
 
@@ -220,23 +230,24 @@ class Training:
         lesson = self._lesson(x, targets)
         sampling = self.recipe.sampling
         teach = sampling.distill and self.step >= sampling.distill_after * self.recipe.steps
-        first = tutor = None
         parts = self._parts(len(x), len(archs))
-        shares = self.strategy.shares([len(range(len(x))[part]) for part in parts])
-        for arch, part, share in zip(archs, parts, shares, strict=True):
-            with self._autocast():
-                seen = lesson.part(part)
-                logits, loss = self._logits_and_loss(arch, seen)
-                if tutor is not None:
-                    loss = 0.5 * loss + 0.5 * self._task.loss(logits, tutor)
-            if loss.requires_grad:  # not where `lr_scale` freezes all that this architecture runs
-                (loss * share).backward()
-            if first is None:
-                first = loss.detach()
-                tutor = (
-                    self._task.answers(logits.detach().float(), seen.targets, hard=False) if teach else None
-                )
-        assert first is not None, "a strategy draws at least one architecture"
+        counts = [len(range(len(x))[part]) for part in parts]
+        shares = self.strategy.shares(counts)
+        dropping = torch.Generator().manual_seed(self._seed_of_step(DROPPING))
+        first, tutors = x.new_zeros((), dtype=torch.float32), dict[int, Tensor]()
+        for i, (arch, part) in enumerate(zip(archs, parts, strict=True)):
+            for j, seen in enumerate(lesson.part(part).parts(self.recipe.accumulate)):
+                with self._autocast(), self._branches_dropped(arch, dropping):
+                    logits, loss = self._logits_and_loss(arch, seen)
+                    if j in tutors:
+                        loss = 0.5 * loss + 0.5 * self._task.loss(logits, tutors[j])
+                share = len(seen.inputs) / counts[i]
+                if loss.requires_grad:  # not where `lr_scale` freezes all that this architecture runs
+                    (loss * (share * shares[i])).backward()
+                if i == 0:
+                    first = first + share * loss.detach()
+                    answers = logits.detach().float()
+                    tutors |= {j: self._task.answers(answers, seen.targets, hard=False)} if teach else {}
         return first
 
     def _logits_and_loss(self, arch: Architecture, lesson: Lesson) -> tuple[Tensor, Tensor]:
@@ -248,6 +259,17 @@ class Training:
         logits, patches = self.supernet.with_patches(lesson.inputs, arch)
         loss = lesson.loss(self._task, logits, smoothing=smoothing, teacher_weight=weight)
         return logits, loss + lesson.patch_loss(self._task, self._patch_head(patches), smoothing=smoothing)
+
+    def _branches_dropped(
+        self, arch: Architecture, generator: torch.Generator
+    ) -> AbstractContextManager[object]:
+        if not self.recipe.drop_path:
+            return nullcontext()
+        return self.supernet.branches_dropped(arch, self.recipe.drop_path, generator)
+
+    def _seed_of_step(self, purpose: int) -> int:
+        rng = np.random.default_rng([self.seed, self.step, rank(), purpose])
+        return int(rng.integers(2**63))
 
     def _parts(self, count: int, archs: int) -> Sequence[slice]:
         """Which examples of a batch each architecture sees."""

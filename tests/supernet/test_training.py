@@ -35,6 +35,17 @@ KINDS: dict[str, tuple[Strategy, dict[str, Any]]] = {
         SinglePath(),
         {"optimizer": "muon", "ema": 0.9, "widening": 0.9, "sort_every": 3},
     ),
+    "mixed batches in parts, rates by depth": (
+        SinglePath(),
+        {
+            "optimizer": "muon",
+            "mixup": 0.8,
+            "cutmix": 1.0,
+            "accumulate": 3,
+            "layer_decay": 0.8,
+            "lr_floor": 0.1,
+        },
+    ),
 }
 kinds = pytest.mark.parametrize(("strategy", "options"), KINDS.values(), ids=KINDS.keys())
 

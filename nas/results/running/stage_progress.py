@@ -16,6 +16,9 @@ from nas.store import tables as t
 from nas.store.measurements import plausible
 from nas.store.values import now
 
+# Of an event of a training: the share of the time since the last one in which a step waited for its batch.
+WAITED = "waited"
+
 Points = Sequence[tuple[datetime, int]]
 
 

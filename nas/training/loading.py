@@ -1,0 +1,193 @@
+"""Batches ahead of the step that asks for them: by a thread of this process, or by processes beside it.
+
+Whoever makes a batch, it is a pure function of the seed and its number.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from queue import SimpleQueue
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from nas.datasets import DataSet
+from nas.errors import JobFailedError
+from nas.watchdog import deaf_children
+from search_spaces.errors import NASError
+from supernet.training.trainer import Batches, world
+
+Batch = tuple[Tensor, Tensor]
+
+AHEAD = 2  # batches of each process
+LONGEST = 600.0  # seconds that a batch may take
+FAR = 2**62  # numbers: no training ends there
+FROM_DATA = "in DataLoader worker process"  # what torch adds to an exception of the data
+DEATHS = 3  # of processes in a row, between which no batch was made
+
+
+class Loading:
+    """Batches by their numbers, on a device; each is prepared before it is asked for.
+
+    waited: the seconds in which whoever asked had to wait.  warnings: sentences that nobody has told yet.
+    """
+
+    def __init__(self, make: Batches, device: torch.device, *, patience: float | None) -> None:
+        self.waited = 0.0
+        self.warnings: list[str] = []
+        self._make, self._device, self._patience = make, device, patience
+        self._asked: SimpleQueue[tuple[int, Future[Batch]] | None] = SimpleQueue()
+        self._waiting: dict[int, Future[Batch]] = {}
+
+    def __call__(self, number: int) -> Batch:
+        """Inputs and targets. Raises what making them raises, and JobFailedError where nothing comes."""
+        current = self._waiting.pop(number, None) or self._ask(number)
+        self._waiting = {number + world(): self._ask(number + world())}
+        began = time.perf_counter()
+        try:
+            x, targets = current.result(self._patience)
+        except TimeoutError as error:
+            raise JobFailedError(
+                f"A training batch was not there after {self._patience:.0f} s: a process that prepares "
+                "batches hangs, or the data does.",
+                "Look whether the files can be read, and go on with `nas resume JOB`.",
+            ) from error
+        self.waited += time.perf_counter() - began
+        return x.to(self._device, non_blocking=True), targets.to(self._device, non_blocking=True)
+
+    def _ask(self, number: int) -> "Future[Batch]":
+        batch: Future[Batch] = Future()
+        self._asked.put((number, batch))
+        return batch
+
+    def prepare(self) -> None:
+        """Makes what is asked for, until `end`."""
+        while (next_one := self._asked.get()) is not None:
+            number, batch = next_one
+            try:
+                x, targets = self._make(number)
+                if self._device.type == "cuda":  # else the copy there would wait for what is computed
+                    x, targets = x.pin_memory(), targets.pin_memory()
+                batch.set_result((x, targets))
+            except BaseException as error:
+                batch.set_exception(error)
+
+    def end(self) -> None:
+        """No more batches."""
+        self._asked.put(None)
+
+
+@contextmanager
+def loading(
+    data: DataSet, seed: int, size: int, device: torch.device, *, processes: int = 0
+) -> Iterator[Loading]:
+    """Batches of `size` training examples; a thread prepares the next one while the current one is in use.
+
+    processes: they make the batches, each AHEAD of them, if whoever asks asks for one number after the other;
+    0: the thread does.
+    The thread is one for which the process does not wait in the end: data may hang.
+    """
+    numbered = Numbered(data, seed, size)
+    made = _FromProcesses(numbered, processes) if processes else None
+    patience = LONGEST if processes else None
+    batches = Loading(numbered.batch if made is None else made, device, patience=patience)
+    if made is not None:
+        made.tell = batches.warnings.append
+    thread = threading.Thread(target=batches.prepare, daemon=True)
+    thread.start()
+    try:
+        yield batches
+    finally:
+        batches.end()
+    thread.join()
+    if made is not None:
+        made.end()
+
+
+class Numbered(Dataset[Any]):
+    """The training batches of a data set by their numbers."""
+
+    def __init__(self, data: DataSet, seed: int, size: int) -> None:
+        self._data, self._seed, self._size = data, seed, size
+
+    def batch(self, number: int) -> Batch:
+        return self._data.train_batch(self._seed, number, self._size)
+
+    def __getitem__(self, number: int) -> Batch | NASError:
+        # What a loader makes of an exception is a new one with a traceback for a message.
+        try:
+            return self.batch(number)
+        except NASError as error:
+            return error
+
+
+class _FromProcesses:
+    """Batches that a `DataLoader` has its processes make. Used by one thread, not by the main one.
+
+    There the loader would raise the death of a process wherever the main thread is just then: in the middle
+    of a step, too.
+    tell: hears that a process was started anew.
+    """
+
+    def __init__(self, numbered: Numbered, processes: int) -> None:
+        self.tell: Callable[[str], None] = lambda _: None
+        self._numbered, self._processes = numbered, processes
+        self._next = -1  # the number that the iterator gives next
+        self._iterator: Iterator[Any] | None = None
+        self._deaths = 0
+
+    def __call__(self, number: int) -> Batch:
+        if self._iterator is None or number != self._next:
+            self._begin(number)
+        while True:
+            assert self._iterator is not None
+            try:
+                made = next(self._iterator)
+            except (RuntimeError, OSError, EOFError) as error:
+                # One that died takes with it what it had handed over and nobody had received.
+                if FROM_DATA in str(error):
+                    raise
+                self._begin_again(number, error)
+                continue
+            self._next, self._deaths = number + world(), 0
+            if isinstance(made, NASError):
+                raise made
+            return made[0], made[1]
+
+    def _begin(self, number: int) -> None:
+        self.end()
+        loader = DataLoader(
+            self._numbered,
+            batch_size=None,
+            sampler=range(number, FAR, world()),
+            num_workers=self._processes,
+            prefetch_factor=AHEAD,
+            multiprocessing_context="spawn",
+            worker_init_fn=_one_thread,
+        )
+        with deaf_children():
+            self._iterator = iter(loader)
+
+    def _begin_again(self, number: int, error: Exception) -> None:
+        """Raises JobFailedError where that is no use."""
+        self._deaths += 1
+        if self._deaths >= DEATHS:
+            raise JobFailedError(
+                f"Processes that prepare training batches died {DEATHS} times in a row, without a word.",
+                "They may lack memory: lower train.loaders or train.batch_size, and go on with "
+                "`nas resume JOB`.",
+            ) from error
+        self.tell("A process that prepares training batches died: others are started.")
+        self._begin(number)
+
+    def end(self) -> None:
+        """Ends the processes."""
+        self._iterator = None  # the loader's iterator ends them when nothing holds it
+
+
+def _one_thread(_: int) -> None:
+    torch.set_num_threads(1)

@@ -1,0 +1,135 @@
+"""Batches that processes prepare: the same as without, whatever becomes of the processes."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from torch import Tensor
+
+from nas import checkpoints
+from nas.cli import main
+from nas.datasets import build
+from nas.errors import JobFailedError
+from nas.store import Store
+from nas.training import loading as module
+from nas.training.loading import loading
+
+SIZE = 4
+CPU = torch.device("cpu")
+
+
+class Numbers:
+    """Data whose batch tells its number, and what befalls the process that makes one."""
+
+    def __init__(
+        self,
+        *,
+        dies: int = -1,
+        folder: Path | None = None,
+        fails: int = -1,
+        breaks: int = -1,
+        slow: int = -1,
+    ) -> None:
+        self.dies, self.fails, self.breaks, self.slow, self.folder = dies, fails, breaks, slow, folder
+
+    def train_batch(self, seed: int, number: int, size: int) -> tuple[Tensor, Tensor]:
+        if number == self.dies and self._is_first():
+            os._exit(1)
+        if number == self.fails:
+            raise JobFailedError("The image 'a.png' cannot be read: it is cut off.", "Repair the file.")
+        if number == self.breaks:
+            raise OSError("no such device")
+        if number == self.slow:
+            time.sleep(8)
+        return torch.full((size,), seed * 1000 + number), torch.arange(size)
+
+    def _is_first(self) -> bool:
+        if self.folder is None:
+            return True  # every time
+        try:
+            (self.folder / "died").mkdir()
+        except FileExistsError:
+            return False
+        return True
+
+
+def told(data: Numbers, *, processes: int, numbers: range) -> tuple[list[int], list[str]]:
+    """The batches' numbers, and the warnings."""
+    with loading(data, 1, SIZE, CPU, processes=processes) as batches:  # type: ignore[arg-type]
+        return [int(batches(number)[0][0]) - 1000 for number in numbers], list(batches.warnings)
+
+
+def test_processes_make_the_batches_that_a_thread_makes() -> None:
+    data = build("digits")
+    with loading(data, 3, SIZE, CPU) as thread, loading(data, 3, SIZE, CPU, processes=2) as processes:
+        for number in (5, 6, 7, 8, 9, 2, 3):  # as a training that goes on from a checkpoint, and another one
+            for one, other in zip(thread(number), processes(number), strict=True):
+                assert torch.equal(one, other)
+        assert thread.waited >= 0
+        assert processes.waited > 0
+
+
+def test_one_that_dies_is_replaced_and_no_batch_is_lost(tmp_path: Path) -> None:
+    numbers, warnings = told(Numbers(dies=3, folder=tmp_path), processes=2, numbers=range(7))
+    assert numbers == list(range(7))
+    assert warnings == ["A process that prepares training batches died: others are started."]
+
+
+@pytest.mark.slow
+def test_one_that_is_killed_is_replaced() -> None:
+    with loading(Numbers(), 1, SIZE, CPU, processes=1) as batches:  # type: ignore[arg-type]
+        assert int(batches(0)[0][0]) == 1000
+        for child in psutil.Process().children(recursive=True):
+            if "spawn_main" in " ".join(child.cmdline()):
+                child.send_signal(signal.SIGKILL)
+        assert [int(batches(number)[0][0]) - 1000 for number in range(1, 8)] == list(range(1, 8))
+
+
+@pytest.mark.slow
+def test_processes_that_always_die_end_the_job_with_a_sentence() -> None:
+    with pytest.raises(JobFailedError, match="died 3 times in a row") as caught:
+        told(Numbers(dies=1), processes=1, numbers=range(3))
+    assert "train.loaders" in str(caught.value.hint)
+
+
+@pytest.mark.slow
+def test_what_the_data_says_arrives_as_it_was_said() -> None:
+    with pytest.raises(JobFailedError, match="cannot be read: it is cut off") as caught:
+        told(Numbers(fails=2), processes=2, numbers=range(5))
+    assert caught.value.hint == "Repair the file."
+
+
+@pytest.mark.slow
+def test_an_error_that_nobody_foresaw_is_raised_as_it_is() -> None:
+    with pytest.raises(OSError, match="in DataLoader worker process"):
+        told(Numbers(breaks=1), processes=1, numbers=range(3))
+
+
+@pytest.mark.slow
+def test_a_batch_that_does_not_come_ends_the_job_with_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LONGEST", 6.0)
+    with pytest.raises(JobFailedError, match="not there after 6 s"):
+        told(Numbers(slow=0), processes=1, numbers=range(2))
+
+
+def test_a_training_ends_with_the_same_weights(tmp_path: Path) -> None:
+    file = tmp_path / "job.yaml"
+    file.write_text(
+        "{data: digits, train: {steps: 30, batch_size: 8, warmup: 2, threads: 1, checkpoint_every: 20}}"
+    )
+    weights = []
+    for processes in (0, 2):
+        url = f"sqlite:///{tmp_path}/{processes}.sqlite"
+        assert main(["train", str(file), "--store", url, "--set", f"train.loaders={processes}"]) == 0
+        with Store.open(url, read_only=True) as store:
+            (job,) = store.jobs()
+            (artifact,) = store.artifacts(job, "supernet")
+            weights.append(checkpoints.load(store, artifact))
+            shares = [event.data["waited"] for event in store.events(job, "train")]
+            assert len(shares) == 3
+            assert all(0 <= share <= 1 for share in shares)
+    assert all(torch.equal(weights[0][name], tensor) for name, tensor in weights[1].items())
