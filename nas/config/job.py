@@ -20,7 +20,7 @@ from pydantic import (
 
 from nas.config import yaml
 from nas.config.family_training import FRESH, family_training
-from nas.config.init import BaselineInit, is_fresh, with_tokenizer
+from nas.config.init import AnchorsInit, BaselineInit, is_fresh, with_tokenizer
 from nas.config.latency import STORED, DeviceConfig, PredictorConfig
 from nas.config.paths import with_absolute_paths
 from nas.config.problems import problems_error
@@ -52,6 +52,7 @@ from nas.config.sections import (
 from nas.config.strict import AUTHOR, STORED_JOB, by_author
 from nas.limits import ACCURACY, QUALITIES, Limit
 from search_spaces.errors import UsageError, did_you_mean
+from supernet.training.recipe import InitTeacher
 from supernet.training.sections import AList, Section
 
 
@@ -102,6 +103,9 @@ def _with_defaults(supernet: Mapping[str, Any], train: Any, task: str) -> Any:
         strategy=sampling.get("strategy") if isinstance(sampling, dict) else None,
         task=task,
     )
+    given = asked.get("teacher", {})
+    if given is None or (isinstance(given, dict) and "timm" in given):
+        defaults = {key: value for key, value in defaults.items() if key != "teacher"}
     return _under(defaults, train)
 
 
@@ -258,6 +262,19 @@ class JobConfig(Section):
                 raise ValueError(
                     "train.steps: 0 searches weights as they come, and supernet.init names none that were "
                     "trained: name some there, or train for some steps"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _taught_by_its_beginning(self) -> Self:
+        for alone in self.each.values():
+            init = alone.supernet.init
+            if isinstance(alone.train.teacher, InitTeacher) and (
+                is_fresh(init) or isinstance(init, AnchorsInit)
+            ):
+                raise ValueError(
+                    "train.teacher.init is the network that the job begins with, and supernet.init names no "
+                    "single one that was trained: name one there, or leave the teacher out"
                 )
         return self
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import search_spaces
+import supernet
 from nas.config import AnchorsInit, CheckpointInit, GgufInit, HfInit, JobConfig, SupernetConfig
 from nas.datasets import DataSet, task_of
 from nas.spaces.preprocessing import as_timm
@@ -54,6 +55,18 @@ def initialise(net: Supernet, config: SupernetConfig, *, seed: int) -> bool:
     else:
         return False
     return True
+
+
+def first_network(config: SupernetConfig, space: SearchSpace) -> nn.Module:
+    """The network that the job file names as the beginning, by itself, in evaluation mode.
+
+    Raises UsageError as `initialise` does.
+    """
+    if isinstance(config.init, HfInit | GgufInit):
+        return language_model(config.init).load()
+    net = supernet.build(space)
+    initialise(net, config, seed=0)
+    return net.extract(space.largest)
 
 
 def checkpoint_options(family: str, folder: str, sizes: Mapping[str, Any]) -> dict[str, Any]:

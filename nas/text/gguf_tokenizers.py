@@ -6,6 +6,7 @@ Byte-level BPE, the tokenizer of nearly all recent models, is supported with the
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from search_spaces.bounds import short
@@ -56,8 +57,10 @@ def in_gguf(name: str) -> "Tokenizer":
     Raises UsageError for a file that is missing, damaged or without a tokenizer, and for one whose tokenizer
     is of a kind that is not supported.
     """
-    what = f"The file '{file_of(name)}'"
-    model, pre, *numbers = read_settings(name, *(f"tokenizer.ggml.{key}" for key in KEYS))
+    path = file_of(name)
+    what = f"The file '{path}'"
+    changed = path.stat().st_mtime_ns if path.is_file() else 0
+    model, pre, *numbers = _settings(name, changed)
     if model is None:
         raise UsageError(f"{what} holds no tokenizer.", HINT)
     if model != MODEL:
@@ -76,6 +79,12 @@ def in_gguf(name: str) -> "Tokenizer":
         raise UsageError(
             f"The tokenizer of {what[0].lower()}{what[1:]} is damaged: {reason}.", HINT
         ) from error
+
+
+@lru_cache(1)  # data are built several times in a process, and reading takes seconds
+def _settings(name: str, changed: int) -> tuple[Any, ...]:
+    """What the file, which was changed at that time, says of its tokenizer."""
+    return tuple(read_settings(name, *(f"tokenizer.ggml.{key}" for key in KEYS)))
 
 
 def _built(

@@ -182,7 +182,7 @@ def training_of(
         SinglePath(),
         recipe_of(config, trial.how, trial.lr),
         seed=config.seed,
-        teacher=teacher_of(config, data, device),
+        teacher=teacher_of(config, data, net.space, device),
         task=task_of(data),
     )
 

@@ -10,7 +10,7 @@ from nas import checkpoints
 from nas.config import AnchorsInit, JobConfig
 from nas.datasets import DataSet, task_of
 from nas.job_run import Run
-from nas.spaces.initial import initialise
+from nas.spaces.initial import first_network, initialise
 from nas.spaces.job_space import data_sizes
 from nas.spaces.preprocessing import given_normalisation
 from nas.spaces.pretrained import load_anchors
@@ -21,7 +21,7 @@ from search_spaces.errors import UsageError
 from supernet.initialisation import init_weights
 from supernet.nested import Nested
 from supernet.supernet import Joined, Supernet
-from supernet.training.recipe import Sampling
+from supernet.training.recipe import InitTeacher, Sampling
 from supernet.training.resource_groups import GIGA, bin_groups, collapsed, gap_groups, level_groups
 from supernet.training.strategies import (
     Joint,
@@ -107,17 +107,24 @@ def begin_training(run: Run, space: SearchSpace, data: DataSet) -> Training:
         strategy(config.train.sampling, net),
         config.train,
         seed=config.seed,
-        teacher=teacher_of(config, data, torch_device(config)) if config.train.steps else None,
+        teacher=teacher_of(config, data, space, torch_device(config)) if config.train.steps else None,
         task=task_of(data),
     )
 
 
-def teacher_of(config: JobConfig, data: DataSet, device: torch.device) -> nn.Module | None:
-    """The model of timm that the recipe names, on the device; None without one."""
-    if config.train.teacher is None:
+def teacher_of(
+    config: JobConfig, data: DataSet, space: SearchSpace, device: torch.device
+) -> nn.Module | None:
+    """The network that the recipe names, on the device; None without one.
+
+    It is a model of timm, or the network that the job begins with, as it was.
+    """
+    teacher = config.train.teacher
+    if teacher is None:
         return None
-    teacher = load_teacher(config.train.teacher.timm, **data_sizes(data), given=given_normalisation(config))
-    return teacher.to(device)
+    if isinstance(teacher, InitTeacher):
+        return first_network(config.supernet, space).to(device)
+    return load_teacher(teacher.timm, **data_sizes(data), given=given_normalisation(config)).to(device)
 
 
 def _fresh(space: SearchSpace, config: JobConfig) -> Supernet:

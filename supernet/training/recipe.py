@@ -3,7 +3,7 @@
 import math
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from search_spaces.errors import did_you_mean
 from supernet.training.sections import AList, BelowOne, Count, NotNegative, Positive, Section, Share, Text
@@ -96,6 +96,27 @@ class Teacher(Section):
     hard: bool = True
 
 
+class InitTeacher(Section):
+    """The network whose weights a training begins with, as it was: it teaches every subnet, the largest, too.
+
+    weight, hard: as of `Teacher`.
+    """
+
+    init: Literal[True]
+    weight: Share = 0.5
+    hard: bool = False
+
+
+def _teacher_tag(value: Any) -> str:
+    fields = value if isinstance(value, dict) else getattr(type(value), "model_fields", ())
+    return "<init>" if "init" in fields else "<timm>"
+
+
+AnyTeacher = Annotated[
+    Annotated[Teacher, Tag("<timm>")] | Annotated[InitTeacher, Tag("<init>")], Discriminator(_teacher_tag)
+]
+
+
 class Muon(Section):
     """Muon's own numbers, beside those of AdamW, which trains what Muon does not.
 
@@ -176,7 +197,7 @@ class Recipe(Section):
     decay_also: Annotated[tuple[Literal["positions", "tokens", "relative_positions"], ...], AList] = ()
     init_std: Annotated[float, Field(gt=0, le=1)] | None = None
     sampling: Sampling = Sampling()
-    teacher: Teacher | None = None
+    teacher: AnyTeacher | None = None
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
     precision: Literal["fp32", "bf16", "auto"] = "fp32"
 

@@ -16,11 +16,14 @@ from nas.spaces.initial import load_folder, with_layer_order
 from nas.spaces.job_space import resolve, space_of
 from nas.store import Store
 from nas.training import supernets as train_stage
+from nas.training.keys import supernet_key
+from nas.training.supernets import teacher_of
 from search_spaces.errors import UsageError
 from search_spaces.families.matlm import layer_values
 from supernet import tasks
 from supernet.families.matlm import layer_order
 from supernet.pretrained.gguf_files import read_file
+from supernet.training.recipe import InitTeacher
 from tests.made_decoders import gguf_file
 from tests.nas.datasets.test_gguf_tokenizers import made_tokenizer
 
@@ -174,6 +177,80 @@ def test_images_begin_with_an_extracted_network(tiny_copy: str, tmp_path: Path) 
     net = job.extract(arch=space_of(job.store, job.job).largest.to_dict())
     x = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(net(x), load_folder(tmp_path / "largest")(x), rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_the_model_that_a_job_begins_with_teaches_as_it_was(tmp_path: Path) -> None:
+    config = checked_config(job_file(tmp_path, train={"steps": 5}), where="here")
+    assert config.train.teacher == InitTeacher(init=True)
+    assert (config.train.sampling.largest, config.train.optimizer, config.train.largest_first) == (
+        1 / 3,
+        "adamw",
+        0,
+    )
+    data = datasets.build(config.data.name, **config.data.options)
+    space, model = resolve(config, data), read_file(str(tmp_path / "model.gguf")).load()
+    teacher = teacher_of(config, data, space, torch.device("cpu"))
+    assert teacher is not None
+    assert not teacher.training
+    x = torch.randint(model.vocabulary, (2, CONTEXT), generator=torch.Generator().manual_seed(0))
+    assert torch.equal(teacher(x), model(x))
+    keys = {
+        supernet_key(
+            checked_config(job_file(tmp_path, train={"steps": steps} | more), where="here"), space, data
+        )
+        for steps in (0, 5)
+        for more in ({}, {"teacher": None}, {"teacher": {"weight": 0.25}})
+    }
+    assert len(keys) == 1 + 3  # without a step nobody is taught
+
+
+@torch.no_grad()
+def test_so_does_a_network_of_images(tiny_copy: str, tmp_path: Path) -> None:
+    with Store.open(tiny_copy) as store:
+        before = store.job("tiny")
+        export(store, before, space_of(store, before).largest.to_dict(), tmp_path / "largest")
+    init = {"checkpoint": str(tmp_path / "largest")}
+    train = {"teacher": {"init": True}}
+    config = checked_config(tiny.CONFIG | {"supernet": {"init": init}, "train": train}, where="here")
+    data = datasets.build("digits")
+    teacher = teacher_of(config, data, resolve(config, data), torch.device("cpu"))
+    assert teacher is not None
+    x = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(teacher(x), load_folder(tmp_path / "largest")(x))
+
+
+@pytest.mark.parametrize(
+    "init",
+    [
+        "scratch",
+        {"timm": "vit_tiny_patch16_224", "pretrained": False},
+        {"anchors": [{"checkpoint": "a"}] * 2},
+    ],
+)
+def test_without_one_network_to_begin_with_there_is_no_such_teacher(init: Any) -> None:
+    net = {"family": "stitching" if "anchors" in init else "matformer", "init": init}
+    with pytest.raises(UsageError, match=r"train\.teacher\.init is the network that the job begins with"):
+        checked_config({"supernet": net, "train": {"teacher": {"init": True}}}, where="here")
+
+
+@pytest.mark.slow
+def test_a_trained_start_stays_close_to_its_teacher(done: tuple[Path, nas.JobHandle]) -> None:
+    """Taught only by what it was, the largest subnet hardly moves; by the text alone it does."""
+    folder, job = done
+    train = {"steps": 30, "batch_size": 4, "threads": 1, "lr": 0.01, "warmup": 2}
+    model = read_file(str(folder / "model.gguf")).load()
+    x = torch.randint(model.vocabulary, (8, CONTEXT), generator=torch.Generator().manual_seed(0))
+    far = {}
+    for name, teacher in {"taught": {"init": True, "weight": 1.0}, "alone": None}.items():
+        trained = nas.run(
+            job_file(folder, name=name, train=train | {"teacher": teacher}), store=job.store.url
+        )
+        net = trained.extract(arch=space_of(trained.store, trained.job).largest.to_dict())
+        with torch.no_grad():
+            said, before = net(x).log_softmax(dim=-1), model(x).log_softmax(dim=-1)
+        far[name] = float((before.exp() * (before - said)).sum(dim=-1).mean())
+    assert far["taught"] < 0.5 * far["alone"]
 
 
 def test_without_weights_that_were_trained_there_is_nothing_to_search(tmp_path: Path) -> None:
