@@ -1,12 +1,12 @@
 """`nas ls`, `nas show`: what runs and what ran."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from nas.cli.options import AsJSON, JobName, StoreURL, store_url
-from nas.cli.output import emit, emit_json, emit_pairs, emit_table, is_share, seconds, with_error
+from nas.cli.output import amount, emit, emit_json, emit_pairs, emit_table, is_share, seconds, with_error
 from nas.cli.queue.turns import Turns, place
 
 if TYPE_CHECKING:
@@ -133,9 +133,8 @@ def summary(opened: "Store", job: "Job") -> dict[str, Any]:
     rows = frames.jobs(opened).to_dict("records")
     row = next(_plain(row) for row in rows if row["id"] == job.id)
     hypervolume = [event.data.get("hypervolume") for event in opened.events(job, "hypervolume")]
-    devices = {device.id: device for device in opened.devices()}
-    names, searched = job_devices.device_names(opened, job), job_devices.searched_for(opened, job)
-    measured, predictor = opened.measurements(job), opened.predictor(job)
+    searched, measured = job_devices.searched_for(opened, job), opened.measurements(job)
+    predictor = opened.predictor(job)
     used = dict.fromkeys([m.device_id for m in measured] + ([predictor.device_id] if predictor else []))
     search, space = opened.stage(job, "search"), opened.stage(job, "space")
     planned = job.config.get("search", {}).get("evaluations")
@@ -154,7 +153,7 @@ def summary(opened: "Store", job: "Job") -> dict[str, Any]:
         **_paid_by_others(opened, job),
         "predictor": predictor and {"kind": predictor.kind, "score": predictor.score},
         "predictors": _fitted(opened, job, searched),
-        "devices": [{"name": names[i], "fingerprint": devices[i].fingerprint} for i in used],
+        **_devices(opened, job, used),
         "hypervolume": hypervolume[-1] if hypervolume else None,
         "reproducibility": ((search and search.result) or {}).get("reproducibility"),
         "best": _best(opened, job),
@@ -300,6 +299,7 @@ def _emit_summary(data: dict[str, Any]) -> None:
             **_waiting(data),
             "device": ", ".join(device["name"] for device in data["devices"]) or None,
             **_predictors(data),
+            **_speed_words(data),
             "hypervolume": hypervolume if hypervolume is None else f"{hypervolume:.4f}",
             **_qualities(data["best"], data["baseline"]),
             **_reproduced(data["reproducibility"]),
@@ -358,6 +358,36 @@ def _predictors(data: dict[str, Any]) -> dict[str, str | None]:
         and f"{one['kind']}, {_scored(one['score'])}"
         for one in predictors
     }
+
+
+def _devices(opened: "Store", job: "Job", used: Iterable[int]) -> dict[str, Any]:
+    """The devices with these ids; of a language model the tokens a second of the slowest finalist and the
+    fastest one on each.
+    """
+    from nas.results import job_devices
+    from nas.results.columns import tokens_per_s
+    from nas.results.frames import finalists
+
+    names = job_devices.device_names(opened, job)
+    fingerprints = {device.id: device.fingerprint for device in opened.devices()}
+    speeds = []
+    for i in used:
+        if job_devices.tokens_a_run(opened, job, i) is None:
+            continue
+        of_finalists = map(tokens_per_s, finalists(opened, job, i).to_dict("records"))
+        if some := [speed for speed in of_finalists if speed is not None]:
+            speeds.append({"device": names[i], "least": min(some), "most": max(some)})
+    listed = [{"name": names[i], "fingerprint": fingerprints[i]} for i in used]
+    return {"devices": listed, **({"tokens_per_s": speeds} if speeds else {})}
+
+
+def _speed_words(data: dict[str, Any]) -> dict[str, str]:
+    """The same in a line."""
+    parts = [
+        f"{amount(one['least'])} to {amount(one['most'])} on {one['device']}"
+        for one in data.get("tokens_per_s", ())
+    ]
+    return {"tokens/s": ", ".join(parts)} if parts else {}
 
 
 def _plain(row: dict[str, Any]) -> dict[str, Any]:
