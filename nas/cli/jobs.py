@@ -280,10 +280,7 @@ def _emit_summary(data: dict[str, Any]) -> None:
             "job": f"{data['job']} ({data['id']})",
             "state": _state(data),
             **_queue_words(data.get("queue")),
-            **({"waits": data["reason"]} if data["reason"] else {}),
-            **({"error": data["error"]} if data["error"] else {}),
-            **({"tags": ", ".join(data["tags"])} if data["tags"] else {}),
-            **({"note": data["note"]} if data["note"] else {}),
+            **_remarks(data),
             **_data_words(data),
             "created": f"{data['created_at']:%Y-%m-%d %H:%M:%S} UTC",
             "time": seconds(data["seconds"]),
@@ -313,6 +310,13 @@ def _emit_summary(data: dict[str, Any]) -> None:
         emit("")
         rows = [(stage["name"], stage["state"], seconds(stage["seconds"])) for stage in data["stages"]]
         emit_table(("STAGE", "STATE", "TIME"), rows, right=("TIME",))
+
+
+def _remarks(data: dict[str, Any]) -> dict[str, str]:
+    """What the job waits for, why it failed, and what people say about it, as far as there is something."""
+    tags = ", ".join(data["tags"] or ())
+    words = {"waits": data["reason"], "error": data["error"], "tags": tags, "note": data["note"]}
+    return {name: text for name, text in words.items() if text}
 
 
 def _waiting(data: dict[str, Any]) -> dict[str, str]:
