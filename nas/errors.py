@@ -6,6 +6,7 @@ NASError (search_spaces.errors)
 ├── DivergedError          1   the numbers of a training are none any more (supernet.training.trainer)
 ├── ReferenceFailedError   1   a device cannot even time its reference (predictors.measurement.session)
 ├── UsageError             2   an option, a file or a value is wrong (search_spaces.errors)
+│   └── NotHereError           data or weights that another machine may have (search_spaces.errors)
 ├── NotFoundError          3   no such job, subnet, device, space (search_spaces.errors)
 ├── ConflictError          4   the name is taken, the job is running elsewhere
 └── StoreError             5   the store cannot be read or written

@@ -28,6 +28,7 @@ from nas.store.measurements import Measurements
 from nas.store.queue.claims import JobClaim, QueuedLease
 from nas.store.queue.logs import Logs
 from nas.store.queue.waiting import Queue
+from nas.store.queue.workers import Workers
 from nas.store.records import (
     Agent,
     Artifact,
@@ -45,6 +46,7 @@ from nas.store.records import (
     NewSupernet,
     Predictor,
     Request,
+    RunningWorker,
     SearchedSubnets,
     Stage,
     StoredMeasurement,
@@ -85,6 +87,7 @@ __all__ = [
     "ReplacedError",
     "Request",
     "RequestLease",
+    "RunningWorker",
     "SearchedSubnets",
     "Stage",
     "Store",
@@ -112,7 +115,19 @@ __all__ = [
 ]
 
 
-class Store(Queue, Logs, Devices, Requests, Results, Measurements, Supernets, Artifacts, DataChanges, Places):
+class Store(
+    Queue,
+    Logs,
+    Workers,
+    Devices,
+    Requests,
+    Results,
+    Measurements,
+    Supernets,
+    Artifacts,
+    DataChanges,
+    Places,
+):
     """An open store; a context manager that closes it."""
 
     @classmethod

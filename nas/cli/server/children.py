@@ -60,15 +60,7 @@ class Children:
 
     def _answer(self, request: Mapping[str, Any]) -> str:
         """What it prints. Its standard input stays open: a child whose server is gone ends."""
-        process = subprocess.Popen(
-            COMMAND,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-            text=True,
-            errors="backslashreplace",
-        )
+        process = _started()
         self._running.add(process)
         assert process.stdin is not None, "it is a pipe"
         assert process.stdout is not None, "it is a pipe"
@@ -100,6 +92,18 @@ class Children:
             note(f"A child of the server broke down ({process.returncode}): {reader.text}")
             raise JobFailedError(f"The process that did this broke down (exit code {process.returncode}).")
         return answer
+
+
+def _started() -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        COMMAND,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        text=True,
+        errors="backslashreplace",
+    )
 
 
 class _LastWords(threading.Thread):

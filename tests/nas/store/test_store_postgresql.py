@@ -214,12 +214,12 @@ ALTER TABLE hits DROP COLUMN supernet_id, DROP COLUMN data, DROP COLUMN precisio
 ALTER TABLE artifacts DROP COLUMN supernet_id;
 ALTER TABLE jobs DROP COLUMN goal, DROP COLUMN submitted_at, DROP COLUMN priority, DROP COLUMN needs;
 ALTER TABLE jobs DROP COLUMN after_id, DROP COLUMN last_attempt, DROP COLUMN paused, DROP COLUMN sweep;
-ALTER TABLE jobs DROP COLUMN key, DROP COLUMN note, DROP COLUMN tags;
+ALTER TABLE jobs DROP COLUMN key, DROP COLUMN note, DROP COLUMN tags, DROP COLUMN refusal;
 ALTER TABLE evaluations DROP COLUMN reused;
 ALTER TABLE measurements DROP COLUMN reused, DROP COLUMN network;
 DROP INDEX ix_subnets_key;
 ALTER TABLE subnets DROP COLUMN own_key;
-DROP TABLE job_supernets, supernets, store, log_lines;
+DROP TABLE job_supernets, supernets, store, log_lines, workers;
 UPDATE alembic_version SET version_num = '0003';
 """
 
