@@ -115,6 +115,7 @@ def test_every_page_needs_a_token(path: str, quiet_team: Served) -> None:
 def test_what_is_open_to_everybody(quiet_team: Served) -> None:
     assert quiet_team.ask("/healthz").document == {"ok": True}
     assert quiet_team.ask("/login").status == 200
+    assert quiet_team.ask("/favicon.ico").status == 204
     assert quiet_team.ask("/assets/elastiform.css").status == 200
 
 
