@@ -49,6 +49,7 @@ from search_spaces.errors import NotFoundError, UsageError
 from search_spaces.space import Codes
 from search_spaces.workloads import as_run
 from supernet.supernet import Joined
+from supernet.training.recipe import Teacher
 from supernet.training.teachers import load_teacher
 from supernet.training.trainer import Training
 
@@ -192,7 +193,7 @@ def _space_of(used: Supernet, data: DataSet) -> SearchSpace:
 
 def _check_training(config: JobConfig, space: SearchSpace, data: DataSet) -> None:
     """Raises what the training of the job's supernet would raise before its first step."""
-    if config.train.teacher is not None:
+    if isinstance(config.train.teacher, Teacher):
         load_teacher(config.train.teacher.timm, **data_sizes(data), given=given_normalisation(config))
     net, init = supernet.build(space), config.supernet.init
     how = strategy(config.train.sampling, net)

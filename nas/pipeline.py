@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,14 @@ from nas.job_data import MANIFEST, check_data, write_manifest
 from nas.job_run import Run, attempt
 from nas.measuring.baselines import baselines
 from nas.measuring.latency import latencies
+from nas.notifications import notify_of_end
 from nas.progress import Progress
 from nas.results.frames import INHERITED, SPECIALISED
 from nas.search.budget import divided
 from nas.search.finalists import choose_to_train, report, report_trained
 from nas.search.objectives import Objectives
 from nas.search.stage import search
+from nas.spaces.initial import with_layer_order
 from nas.spaces.job_space import resolve, whole
 from nas.store import Artifact, Job, Store
 from nas.training.sharing import train
@@ -46,8 +49,16 @@ def run(
     Raises JobFailedError when it cannot be finished, ConflictError when it runs elsewhere, KeyboardInterrupt
     when it was asked to stop; in each case everything that was finished is in the store.
     end: ends the process when what the job is at hangs so that it cannot even be interrupted.
-    owner: of a worker's claim to the job, under which this process runs it.
+    owner: of a worker's claim to the job, under which this process runs it; the worker notifies of its end.
     """
+    try:
+        _run(store, job, progress=progress, end=end, owner=owner)
+    finally:
+        if owner is None:
+            notify_of_end(store, job, tell=progress.warn)
+
+
+def _run(store: Store, job: Job, *, progress: Progress, end: Leave | None, owner: str | None) -> None:
     config = located(stored_config(job))
     data = datasets.prepared(config.data.name, config.data.options, progress)
     with attempt(store, job, config, progress, end=end, owner=owner) as run:
@@ -105,7 +116,8 @@ def _space(run: Run, data: DataSet) -> SearchSpace:
 def _space_alone(run: Run, data: DataSet) -> SearchSpace:
     """Of the job's supernet, or that of several which the run is about."""
     if run.config.supernet.use is None:
-        return resolve(run.config, data)
+        announce = partial(run.progress.stage, "order of layers")
+        return with_layer_order(run.config, resolve(run.config, data), data, announce)
     use = run.store.supernet_of(run.lease.job, run.supernet)
     supernet = run.store.supernet(run.config.supernet.use) if use is None else use.supernet
     return search_spaces.described(supernet.space)

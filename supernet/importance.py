@@ -1,4 +1,6 @@
-"""Sorting FFN neurons and heads by importance, so that the prefixes of a trained network keep what matters.
+"""What is important in a trained network: its FFN neurons and heads, and its layers.
+
+Neurons and heads are sorted, so that the prefixes of the network keep what matters.
 
 Source: Muralidharan et al., "Compact Language Models via Pruning and Knowledge Distillation" (arXiv
 2407.14679), importance from activations; sorted before nesting as in Flextron (Cai et al., arXiv 2406.10260).
@@ -12,8 +14,9 @@ from torch import Tensor, nn
 
 from supernet.nested import Nested
 from supernet.permutation import Owner, reorderings
-from supernet.plain.decoder import GroupedAttention
+from supernet.plain.decoder import Decoder, GroupedAttention
 from supernet.plain.layers import Attention, Mlp
+from supernet.tasks import Task
 
 
 @torch.no_grad()
@@ -48,6 +51,26 @@ def sort_by_importance(supernet: Nested, batches: Iterable[Tensor]) -> None:
             summed = summed.unflatten(0, (owner.kv_heads, -1)).sum(dim=1)
         for parameter, reordered in reorderings(owner, summed.argsort(descending=True, stable=True)):
             parameter.copy_(reordered(parameter))
+
+
+@torch.inference_mode()
+def losses_without(net: Decoder, batches: Iterable[tuple[Tensor, Tensor]], task: Task) -> list[float]:
+    """The mean of the task's scores of the examples when each of the layers, in turn, is left out.
+
+    batches: token ids and targets, at least one.
+    """
+    blocks = list(net.blocks)
+    sums, count = [0.0] * len(blocks), 0
+    for x, targets in batches:
+        x = net.embed(x)
+        for i, block in enumerate(blocks):
+            rest = x
+            for later in blocks[i + 1 :]:
+                rest = later(rest)
+            sums[i] += float(task.scores(net.logits(rest), targets).double().sum())
+            x = block(x)
+        count += len(targets)
+    return [total / count for total in sums]
 
 
 def _neuron_scores(mlp: Mlp) -> Callable[[Tensor], Tensor]:

@@ -164,8 +164,12 @@ def gguf_file(
     settings: Mapping[str, Any] = MappingProxyType({}),
     quantised: bool = False,
     numbers: Mapping[str, Any] = MappingProxyType({}),
+    tokenizer: Mapping[str, Any] = MappingProxyType({}),
 ) -> Decoder:
-    """A file as llama.cpp's converter writes it; the network that it holds."""
+    """A file as llama.cpp's converter writes it; the network that it holds.
+
+    tokenizer: what it says of its tokenizer, by the names of GGUF.
+    """
     gguf = pytest.importorskip("gguf")
     net, architecture = plain_of(kind, **numbers), ARCHITECTURES[kind]
     writer = gguf.GGUFWriter(file, str(settings.get("architecture", architecture)))
@@ -174,12 +178,15 @@ def gguf_file(
             writer.add_uint32(f"{architecture}.{key}", value)
     writer.add_float32(f"{architecture}.attention.layer_norm_rms_epsilon", net.config["norm_eps"])
     writer.add_float32(f"{architecture}.rope.freq_base", net.config["rope_theta"])
+    for key, value in tokenizer.items():
+        kind_of = {str: writer.add_string, list: writer.add_array, int: writer.add_uint32}[type(value)]
+        kind_of(f"tokenizer.ggml.{key}", value)
     tensors = as_llama_cpp(net) if architecture == "llama" else in_gguf(net)
     change(tensors)
     for one, array in tensors.items():
         if quantised and array.ndim == 2:
-            kind_of = gguf.GGMLQuantizationType.Q8_0
-            writer.add_tensor(one, gguf.quantize(array, kind_of), raw_dtype=kind_of)
+            quantisation = gguf.GGMLQuantizationType.Q8_0
+            writer.add_tensor(one, gguf.quantize(array, quantisation), raw_dtype=quantisation)
         else:
             writer.add_tensor(one, array)
     writer.write_header_to_file()

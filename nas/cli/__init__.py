@@ -21,6 +21,7 @@ from nas.cli.output import INTERRUPTED, emit, note_error
 from nas.cli.queue import turns
 from nas.cli.queue.logs import logs
 from nas.cli.queue.submit import submit
+from nas.cli.queue.watch import watch
 from nas.cli.queue.work import worker, workers
 from nas.cli.server.serve import serve
 from nas.cli.stored import database, remarks, supernets
@@ -47,6 +48,7 @@ app.command("submit")(submit)
 app.command("worker")(worker)
 app.command("workers")(workers)
 app.command("logs")(logs)
+app.command("watch")(watch)
 app.command("pause")(turns.pause)
 app.command("priority")(turns.priority)
 app.command("note")(remarks.note_job)

@@ -30,6 +30,7 @@ def family_training(
         **(FRESH if fresh else PRETRAINED),
         **tasks.get(task).recipe,
         **getattr(module, "TRAINING", {}),
+        **({} if fresh else getattr(module, "PRETRAINED_TRAINING", {})),
     }
     if not published:
         return defaults

@@ -10,6 +10,8 @@ from supernet.training.recipe import Recipe
 from supernet.training.sections import AList, Count, Positive, Section, Text
 
 RECIPE = Recipe()
+OWN_TOKENIZER = "init"  # as the tokenizer of the data: that of the language model
+OF_LANGUAGE = ("hf", "gguf")
 
 
 class TimmInit(Section):
@@ -140,3 +142,37 @@ Init = Annotated[
         "{gguf: FILE} or {anchors: [...]}",
     ),
 ]
+
+
+def is_fresh(init: Any) -> bool:
+    """Whether some weights to begin with were never trained."""
+    if isinstance(init, AnchorsInit):
+        return any(is_fresh(anchor) for anchor in init.anchors)
+    return init == "scratch" or (isinstance(init, TimmInit) and not init.pretrained)
+
+
+def with_tokenizer(tree: dict[str, Any]) -> dict[str, Any]:
+    """A job file's settings, with the place of the language model in them where it says `tokenizer: init`.
+
+    Raises ValueError where the job begins with none, or with several.
+    """
+    data = tree.get("data")
+    if not isinstance(data, dict) or data.get("tokenizer") != OWN_TOKENIZER:
+        return tree
+    several = tree.get("supernets")
+    nets = several if isinstance(several, list | tuple) else [tree.get("supernet")]
+    inits = [net.get("init") for net in nets if isinstance(net, dict)]
+    places = {
+        init[key]
+        for init in inits
+        if isinstance(init, dict)
+        for key in OF_LANGUAGE
+        if isinstance(init.get(key), str)
+    }
+    if len(places) != 1:
+        raise ValueError(
+            "data.tokenizer: init is that of the language model with which the job begins, and supernet.init "
+            f"names {'several' if places else 'none'}: set it to {{hf: FOLDER}} or {{gguf: FILE}}, or give "
+            "the path of a tokenizer.json"
+        )
+    return {**tree, "data": {**data, "tokenizer": places.pop()}}

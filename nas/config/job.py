@@ -20,7 +20,7 @@ from pydantic import (
 
 from nas.config import yaml
 from nas.config.family_training import FRESH, family_training
-from nas.config.init import BaselineInit
+from nas.config.init import AnchorsInit, BaselineInit, is_fresh, with_tokenizer
 from nas.config.latency import STORED, DeviceConfig, PredictorConfig
 from nas.config.paths import with_absolute_paths
 from nas.config.problems import problems_error
@@ -40,6 +40,7 @@ from nas.config.sections import (
     DataConfig,
     ExecutionConfig,
     FinalistsConfig,
+    NotifyConfig,
     SearchConfig,
     Seed,
     StoreConfig,
@@ -52,6 +53,7 @@ from nas.config.sections import (
 from nas.config.strict import AUTHOR, STORED_JOB, by_author
 from nas.limits import ACCURACY, QUALITIES, Limit
 from search_spaces.errors import UsageError, did_you_mean
+from supernet.training.recipe import InitTeacher
 from supernet.training.sections import AList, Section
 
 
@@ -102,6 +104,9 @@ def _with_defaults(supernet: Mapping[str, Any], train: Any, task: str) -> Any:
         strategy=sampling.get("strategy") if isinstance(sampling, dict) else None,
         task=task,
     )
+    given = asked.get("teacher", {})
+    if given is None or (isinstance(given, dict) and "timm" in given):
+        defaults = {key: value for key, value in defaults.items() if key != "teacher"}
     return _under(defaults, train)
 
 
@@ -150,6 +155,7 @@ class JobConfig(Section):
     reuse: whether supernets, evaluations and measurements that other jobs have paid for are taken.
     budget: seconds that the job may take, written as `30min`; what it divides (BUDGETED) is then not given.
     baselines: reference networks that are told beside the front, measured on all devices.
+    notify: who is told when the job has ended.
     """
 
     name: Name | None = None
@@ -174,6 +180,13 @@ class JobConfig(Section):
     finalists: FinalistsConfig = FinalistsConfig()
     execution: ExecutionConfig = ExecutionConfig()
     store: StoreConfig = StoreConfig()
+    notify: NotifyConfig | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _tokenizer_of_its_init(cls, value: Any) -> Any:
+        """Where the language model is that the job begins with; a stored job has that place in it."""
+        return with_tokenizer(value) if isinstance(value, dict) else value
 
     @model_validator(mode="before")
     @classmethod
@@ -243,6 +256,29 @@ class JobConfig(Section):
         for alone in self.each.values():
             if alone.train.init_std is not None and alone.supernet.init != "scratch":
                 raise ValueError("train.init_std is for fresh weights, and supernet.init names others")
+        return self
+
+    @model_validator(mode="after")
+    def _untrained_weights(self) -> Self:
+        for alone in self.each.values():
+            if alone.train.steps == 0 and is_fresh(alone.supernet.init):
+                raise ValueError(
+                    "train.steps: 0 searches weights as they come, and supernet.init names none that were "
+                    "trained: name some there, or train for some steps"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _taught_by_its_beginning(self) -> Self:
+        for alone in self.each.values():
+            init = alone.supernet.init
+            if isinstance(alone.train.teacher, InitTeacher) and (
+                is_fresh(init) or isinstance(init, AnchorsInit)
+            ):
+                raise ValueError(
+                    "train.teacher.init is the network that the job begins with, and supernet.init names no "
+                    "single one that was trained: name one there, or leave the teacher out"
+                )
         return self
 
     @model_validator(mode="before")

@@ -1,4 +1,4 @@
-"""The documentation in the running Python's own library, as blocks of bytes: for language, always there.
+"""The documentation in the running Python's own library, as blocks of tokens: for language, always there.
 
 A document is a topic of the help (`pydoc_data.topics`), or the documentation strings of one module. Other
 versions of Python have other text: the digest says which one it is.
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.text.blocks import LONGEST_CONTEXT, TextBlocks, documents_of
-from nas.text.tokens import tokenizer_of
+from nas.text.tokens import BYTES, tokenizer_of
 from search_spaces.bounds import positive, short
 from search_spaces.errors import UsageError
 
@@ -26,9 +26,12 @@ SHARE = 0.1  # of the text, for each of `search` and `report`
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
-def build(*, context: int = 256, split_seed: int = 0, documents: int | None = None) -> TextBlocks:
-    """Blocks of `context` bytes; a tenth of the text is for the search, a tenth for the report.
+def build(
+    *, tokenizer: str = BYTES, context: int = 256, split_seed: int = 0, documents: int | None = None
+) -> TextBlocks:
+    """Blocks of `context` tokens; a tenth of the text is for the search, a tenth for the report.
 
+    tokenizer: as of data set `text`; bytes unless given.
     documents: how many of them, chosen by a hash of their names, where a part is enough; None: all.
     Raises UsageError for options that are wrong, and where the library is not there as files.
     """
@@ -40,10 +43,10 @@ def build(*, context: int = 256, split_seed: int = 0, documents: int | None = No
         positive("documents", documents)
         chosen = sorted(texts, key=lambda name: hashlib.sha256(name.encode()).digest())[:documents]
         texts = {name: texts[name] for name in chosen}
-    tokenizer, version = tokenizer_of("bytes"), platform.python_version()
+    read, version = tokenizer_of(tokenizer), platform.python_version()
     data = TextBlocks(
-        documents_of(((name, texts[name]()) for name in sorted(texts)), tokenizer),
-        tokenizer,
+        documents_of(((name, texts[name]()) for name in sorted(texts)), read),
+        read,
         name="python_docs",
         context=context,
         split_seed=split_seed,

@@ -13,7 +13,7 @@ from search_spaces import SearchSpace
 from search_spaces.bounds import TRAINING_BYTES
 from search_spaces.errors import UsageError
 from search_spaces.layers import FLOAT_BYTES
-from supernet.training.recipe import Recipe
+from supernet.training.recipe import InitTeacher, Recipe
 
 if TYPE_CHECKING:
     import torch
@@ -91,8 +91,11 @@ def _needs(
 
 def _training_bytes(recipe: Recipe) -> int:
     """What a parameter holds at the least: Muon remembers one number of it where AdamW remembers two."""
+    if recipe.steps == 0:
+        return FLOAT_BYTES
     held = TRAINING_BYTES - (FLOAT_BYTES if recipe.optimizer == "muon" else 0)
-    return held + (FLOAT_BYTES if recipe.ema is not None else 0)
+    copies = (recipe.ema is not None) + isinstance(recipe.teacher, InitTeacher)
+    return held + copies * FLOAT_BYTES
 
 
 def _memory_of(device: "torch.device") -> int | None:

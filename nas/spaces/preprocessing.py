@@ -16,6 +16,7 @@ from search_spaces.registry import load
 from supernet.normalisation import CLOSE, Normalisation
 from supernet.pretrained.subnet_folders import folder_preprocessing, is_timms
 from supernet.pretrained.timm_models import FOLDER, preprocessing, shown
+from supernet.training.recipe import Teacher
 
 OPTIONS = {
     "mean": "mean",
@@ -84,7 +85,7 @@ def remarks(config: JobConfig) -> list[str]:
     """What a user should know of images that are prepared otherwise than a pretrained model's; sentences."""
     sentences = [line for images in _models(config, pretrained=True) for line in _differences(config, images)]
     for alone in config.each.values():
-        if alone.train.teacher is None or _offered(config):
+        if not isinstance(alone.train.teacher, Teacher) or _offered(config):
             continue
         teacher = alone.train.teacher.timm
         images = ModelImages(shown(teacher), _read(shown(teacher), preprocessing(teacher)))

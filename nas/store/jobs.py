@@ -171,6 +171,7 @@ class Jobs(Places):
                 "started_at": sa.func.coalesce(jobs.c.started_at, now()),
                 "finished_at": None,
                 "error": None,
+                "refusal": None,
                 "submitted_at": None,
                 "paused": False,
             }

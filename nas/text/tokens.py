@@ -1,4 +1,4 @@
-"""From a document's text to its tokens: its bytes, or what a tokenizer's file makes of it."""
+"""From a document's text to its tokens: its bytes, or what the tokenizer of a language model makes of it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,10 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.artifacts import open_regular
+from nas.text.gguf_tokenizers import in_gguf
 from search_spaces.bounds import positive, short
 from search_spaces.errors import UsageError
+from supernet.pretrained.gguf_files import PACKAGE
 
 BYTES = "bytes"  # the tokenizer that needs no file
+IN_FOLDER, GGUF = "tokenizer.json", ".gguf"
 MOST_BYTES = 2**28  # of a tokenizer's file
 BEGINNINGS = ("<|begin_of_text|>", "<bos>", "<s>", "<|endoftext|>", "<|im_start|>", "[BOS]", "[CLS]")
 EXTRA = "Install the extra `llm`: pip install 'elastiform[llm]'."
@@ -33,8 +36,9 @@ class Tokenizer:
 
 
 def tokenizer_of(name: object, *, vocabulary: int | None = None) -> Tokenizer:
-    """The tokenizer of a job file: `bytes`, or the path of a tokenizer.json.
+    """The tokenizer of a job file: `bytes`, or that in a tokenizer.json, a folder with one, or a GGUF file.
 
+    name: a path, or `package:NAME` for the one GGUF file in an installed package.
     vocabulary: of the network that is to read the tokens, where it is given: at least the tokenizer's.
     Raises UsageError for a file that is missing or none, and for a vocabulary that it does not fit.
     """
@@ -42,7 +46,7 @@ def tokenizer_of(name: object, *, vocabulary: int | None = None) -> Tokenizer:
         positive("vocabulary", vocabulary)
     if not isinstance(name, str | Path) or not str(name):
         raise UsageError(f"tokenizer = {short(name)} is neither '{BYTES}' nor a path.")
-    made = _of_bytes() if name == BYTES else _of_file(Path(name).expanduser())
+    made = _of_bytes() if name == BYTES else _of_others(str(name))
     if vocabulary is None or vocabulary == made.vocabulary:
         return made
     if vocabulary < made.vocabulary:
@@ -63,11 +67,30 @@ def _of_bytes() -> Tokenizer:
     return Tokenizer(256, 0, split)
 
 
-def _of_file(path: Path) -> Tokenizer:
+def _of_others(name: str) -> Tokenizer:
     try:
-        import tokenizers  # noqa: PLC0415 - of an extra
+        import tokenizers  # noqa: F401, PLC0415 - of an extra
     except ImportError as error:
-        raise UsageError(f"The tokenizer '{path}' needs the package tokenizers.", EXTRA) from error
+        raise UsageError(f"The tokenizer '{name}' needs the package tokenizers.", EXTRA) from error
+    path = Path(name).expanduser()
+    if name.startswith(PACKAGE) or path.suffix.lower() == GGUF:
+        read: Any = in_gguf(name)
+    else:
+        read = _in_json(path / IN_FOLDER if path.is_dir() else path)
+    read.no_truncation()
+    read.no_padding()
+    begin = next((i for i in map(read.token_to_id, BEGINNINGS) if i is not None), None)
+    if begin is None:
+        raise UsageError(
+            f"The tokenizer '{name}' has no token with which a text begins.",
+            f"Known are {', '.join(BEGINNINGS)}.",
+        )
+    return Tokenizer(1 + max(read.get_vocab().values()), begin, lambda text: _encoded(read, text))
+
+
+def _in_json(path: Path) -> Any:
+    import tokenizers  # noqa: PLC0415 - see above
+
     try:
         with open_regular(path) as file:
             content = file.read(MOST_BYTES).decode()
@@ -78,19 +101,10 @@ def _of_file(path: Path) -> Tokenizer:
             f"Give the path of a tokenizer.json, or `tokenizer: {BYTES}`.",
         ) from error
     try:
-        read: Any = tokenizers.Tokenizer.from_str(content)
+        return tokenizers.Tokenizer.from_str(content)
     except Exception as error:  # the package raises no other kind
         reason = " ".join(str(error).split())[:200]
         raise UsageError(f"'{path}' is no tokenizer: {reason}.", "A tokenizer.json is one.") from error
-    read.no_truncation()
-    read.no_padding()
-    begin = next((i for i in map(read.token_to_id, BEGINNINGS) if i is not None), None)
-    if begin is None:
-        raise UsageError(
-            f"The tokenizer '{path}' has no token with which a text begins.",
-            f"Known are {', '.join(BEGINNINGS)}.",
-        )
-    return Tokenizer(1 + max(read.get_vocab().values()), begin, lambda text: _encoded(read, text))
 
 
 def _encoded(read: Any, text: str) -> tuple[Ids, Ends]:

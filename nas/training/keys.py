@@ -25,6 +25,7 @@ from search_spaces import Architecture, SearchSpace
 from search_spaces.errors import UsageError
 from search_spaces.registry import builder
 from supernet.pretrained.gguf_files import file_of
+from supernet.training.recipe import InitTeacher
 
 # Raised when a change makes the weights of the same training differ, or another value a field's default.
 WEIGHTS_VERSION = 1
@@ -45,7 +46,8 @@ def supernet_key(config: JobConfig, space: SearchSpace, data: DataSet) -> str:
             "space": [space.family, dict(space.options)],
             "data": [data.name, data.digest, _data_options(config)],
             "init": _init(config.supernet.init),
-            "recipe": _recipe(config),
+            # Without a step only the batches count by which weights are made ready.
+            "recipe": _recipe(config) if config.train.steps else [0, config.train.batch_size],
             "seed": config.seed,
         }
     )
@@ -84,7 +86,9 @@ def _recipe(config: JobConfig) -> dict[str, Any]:
         recipe["precision"] = "bf16" if torch_device(config).type == "cuda" else "fp32"
     if recipe.get("precision") == "fp32":
         del recipe["precision"]
-    if config.train.teacher is not None:
+    if isinstance(config.train.teacher, InitTeacher):
+        recipe["teacher"] |= {"weights": _init(config.supernet.init)}
+    elif config.train.teacher is not None:
         recipe["teacher"] |= {"weights": _timm(config.train.teacher.timm)}
     return recipe
 

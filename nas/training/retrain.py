@@ -29,6 +29,7 @@ from nas.store.migrations import released_keys
 from nas.training.fit import Fit, device_of, fit, stored_weights
 from nas.training.supernets import finished, teacher_of
 from search_spaces import Architecture
+from search_spaces.errors import UsageError
 from search_spaces.union import joined
 from supernet.evaluation.scores import Quality, scored
 from supernet.supernet import Supernet
@@ -90,8 +91,16 @@ class Trial:
 def retraining(
     config: JobConfig, *, from_scratch: bool, steps: int | None, lrs: Sequence[float]
 ) -> Retraining:
-    """What is not given follows from the supernet's recipe: as it is, or shorter and gentler."""
+    """What is not given follows from the supernet's recipe: as it is, or shorter and gentler.
+
+    Raises UsageError where nothing follows from it.
+    """
     train = config.train
+    if not steps and not train.steps:
+        raise UsageError(
+            "The supernet was not trained (train.steps: 0): nothing says for how many steps a subnet is.",
+            "Say it: --steps.",
+        )
     share, factor = (1.0, 1.0) if from_scratch else (FINETUNING_STEPS, FINETUNING_LR)
     return Retraining(
         weights=SCRATCH if from_scratch else FINETUNED,
@@ -144,7 +153,7 @@ def recipe_of(config: JobConfig, how: Retraining, lr: float) -> Recipe:
     lr: the peak of AdamW; that of Muon is as much higher or lower than the supernet's.
     """
     train = config.train
-    as_long = how.steps >= train.steps
+    as_long = 0 < train.steps <= how.steps
     return at_rate(train, lr).model_copy(
         update={
             "steps": how.steps,
@@ -173,7 +182,7 @@ def training_of(
         SinglePath(),
         recipe_of(config, trial.how, trial.lr),
         seed=config.seed,
-        teacher=teacher_of(config, data, device),
+        teacher=teacher_of(config, data, net.space, device),
         task=task_of(data),
     )
 

@@ -173,7 +173,7 @@ def _together(
             drawn,
             recipe,
             seed=seed,
-            teacher=teacher_of(config, data, torch_device(config)),
+            teacher=teacher_of(config, data, net.space, torch_device(config)),
             task=task_of(data),
         ),
         start=lambda training: None,

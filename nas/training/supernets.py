@@ -10,7 +10,7 @@ from nas import checkpoints
 from nas.config import AnchorsInit, JobConfig
 from nas.datasets import DataSet, task_of
 from nas.job_run import Run
-from nas.spaces.initial import initialise
+from nas.spaces.initial import first_network, initialise
 from nas.spaces.job_space import data_sizes
 from nas.spaces.preprocessing import given_normalisation
 from nas.spaces.pretrained import load_anchors
@@ -21,7 +21,7 @@ from search_spaces.errors import UsageError
 from supernet.initialisation import init_weights
 from supernet.nested import Nested
 from supernet.supernet import Joined, Supernet
-from supernet.training.recipe import Sampling
+from supernet.training.recipe import InitTeacher, Sampling
 from supernet.training.resource_groups import GIGA, bin_groups, collapsed, gap_groups, level_groups
 from supernet.training.strategies import (
     Joint,
@@ -37,6 +37,7 @@ from supernet.training.trainer import Training
 
 WEIGHTS = "supernet"  # the kind of the file with the trained weights
 IMPORTANCE_BATCHES = 8
+IMPORTANCE_TOKENS = 4096  # of text, about
 CLEAN_BATCH = 64
 CALIBRATION_BATCHES = 16
 
@@ -90,7 +91,7 @@ def strategy(sampling: Sampling, net: Supernet) -> Strategy:
         return Sandwich(sampling.random)
     if sampling.strategy == "weighted":
         return Weighted(sampling.weights) if sampling.weights else Weighted()
-    return Joint()
+    return Joint(weights=sampling.weights)
 
 
 def begin_training(run: Run, space: SearchSpace, data: DataSet) -> Training:
@@ -106,17 +107,24 @@ def begin_training(run: Run, space: SearchSpace, data: DataSet) -> Training:
         strategy(config.train.sampling, net),
         config.train,
         seed=config.seed,
-        teacher=teacher_of(config, data, torch_device(config)),
+        teacher=teacher_of(config, data, space, torch_device(config)) if config.train.steps else None,
         task=task_of(data),
     )
 
 
-def teacher_of(config: JobConfig, data: DataSet, device: torch.device) -> nn.Module | None:
-    """The model of timm that the recipe names, on the device; None without one."""
-    if config.train.teacher is None:
+def teacher_of(
+    config: JobConfig, data: DataSet, space: SearchSpace, device: torch.device
+) -> nn.Module | None:
+    """The network that the recipe names, on the device; None without one.
+
+    It is a model of timm, or the network that the job begins with, as it was.
+    """
+    teacher = config.train.teacher
+    if teacher is None:
         return None
-    teacher = load_teacher(config.train.teacher.timm, **data_sizes(data), given=given_normalisation(config))
-    return teacher.to(device)
+    if isinstance(teacher, InitTeacher):
+        return first_network(config.supernet, space).to(device)
+    return load_teacher(teacher.timm, **data_sizes(data), given=given_normalisation(config)).to(device)
 
 
 def _fresh(space: SearchSpace, config: JobConfig) -> Supernet:
@@ -143,9 +151,18 @@ def _start(run: Run, net: Supernet, data: DataSet, anchors: Mapping[int, Artifac
         load_anchors(net, init, data_sizes(data), trained, seed=config.seed, given=normal)
         net.adapt(clean_images(run, net, data, init.images))
     elif initialise(net, config.supernet, seed=config.seed):
-        steps = range(-1, -1 - IMPORTANCE_BATCHES, -1)
-        images = (data.train_batch(config.seed, step, config.train.batch_size)[0] for step in steps)
-        net.adapt([x.to(device_of(net)) for x in images])
+        net.adapt(_examples(run, net, data))
+
+
+def _examples(run: Run, net: Supernet, data: DataSet) -> Iterator[Tensor]:
+    """Batches of the training split by which what is important is told; the training draws others."""
+    size = run.config.train.batch_size
+    if len(data.input_shape) == 1:
+        size = min(size, max(1, IMPORTANCE_TOKENS // (IMPORTANCE_BATCHES * data.input_shape[0])))
+    for number in range(IMPORTANCE_BATCHES):
+        run.check_stop()
+        run.progress.update(number, IMPORTANCE_BATCHES)
+        yield data.train_batch(run.config.seed, -1 - number, size)[0].to(device_of(net))
 
 
 def finished(training: Training, data: DataSet) -> dict[str, Tensor]:
@@ -156,7 +173,8 @@ def finished(training: Training, data: DataSet) -> dict[str, Tensor]:
     """
     net = training.supernet
     net.shared.load_state_dict(training.weights())
-    net.recalibrate(_calibration(training, data))
+    if training.recipe.steps:  # else what came with the weights is theirs
+        net.recalibrate(_calibration(training, data))
     return {name: tensor.detach().clone() for name, tensor in net.shared.state_dict().items()}
 
 

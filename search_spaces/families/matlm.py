@@ -66,6 +66,18 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     },
 }
 
+# What a decoder that was trained trains with: `docs/language.md` tells what was tried.
+PRETRAINED_TRAINING: Mapping[str, Any] = {
+    "batch_size": 4,
+    "lr": 1e-4,
+    "weight_decay": 0.01,
+    "betas": (0.9, 0.95),
+    "warmup": 10,
+    "largest_first": 0.0,
+    "sampling": {"largest": 1 / 3},
+    "teacher": {"init": True},
+}
+
 
 def build(
     *,

@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from search_spaces import Architecture, SearchSpace
 from search_spaces.families.matlm import decoder_config, ffn_widths, layer_values, plain_config
 from search_spaces.workloads import Workload, tokens_of
-from supernet.importance import sort_by_importance
+from supernet.importance import losses_without, sort_by_importance
 from supernet.initialisation import init_weights
 from supernet.nested import Nested, equal_layers
 from supernet.plain.decoder import Decoder, some_tokens
 from supernet.supernet import SKELETONS
+from supernet.tasks import Task
 
 NESTS = "decoders for language"
 EIGHTHS = (4, 5, 6, 7, 8)  # of its neurons that FFNs of a trained decoder keep
@@ -40,6 +41,16 @@ def nested_options(module: nn.Module) -> dict[str, Any]:
         "num_heads": (heads,),
         "mlp_hidden": tuple(sorted({max(1, neurons * eighths // 8) for eighths in EIGHTHS})),
     }
+
+
+def layer_order(module: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], task: Task) -> list[int]:
+    """The layers of a trained decoder, first the one without which the loss on the batches is least.
+
+    batches: token ids and targets. Equal ones: the later first.
+    """
+    assert isinstance(module, Decoder), "nested_options has judged it"
+    losses = losses_without(module, batches, task)
+    return sorted(range(len(losses)), key=lambda layer: (losses[layer], -layer))
 
 
 class MatLM(Nested):

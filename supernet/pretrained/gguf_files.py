@@ -50,21 +50,43 @@ def read_file(name: str) -> LanguageModel:
     name: a path, or `package:NAME` for the one GGUF file in an installed package, which is not imported.
     Raises UsageError for a file that is none, is damaged or holds a network that is not known here.
     """
+    what, reader = _file(name)
+    try:
+        arguments = _arguments(what, reader)
+        tensors = {tensor.name: tensor for tensor in reader.tensors}
+        shapes = {key: tuple(map(int, reversed(tensor.shape))) for key, tensor in tensors.items()}
+    except UsageError:
+        raise
+    except FAILURES as error:
+        raise damaged(what, error) from error
+    return LanguageModel(what, arguments, NAMES, shapes, _reading(reader, tensors, arguments))
+
+
+def read_settings(name: str, *keys: str) -> list[Any]:
+    """What the file says under these keys, as plain data; None for a key that it does not have.
+
+    name: as of `read_file`. Raises UsageError for a file that is none or is damaged.
+    """
+    what, reader = _file(name)
+    try:
+        return [_metadata(reader, key) for key in keys]
+    except FAILURES as error:
+        raise damaged(what, error) from error
+
+
+def _file(name: str) -> tuple[str, "GGUFReader"]:
+    """The file in words, and what reads it."""
     path = file_of(name)
     what = f"The file '{path}'"
     try:
         check_regular(path)
-        reader = _opened(path)
-        arguments = _arguments(what, reader)
-        tensors = {tensor.name: tensor for tensor in reader.tensors}
-        shapes = {key: tuple(map(int, reversed(tensor.shape))) for key, tensor in tensors.items()}
+        return what, _opened(path)
     except UsageError:
         raise
     except FileNotFoundError as error:
         raise UsageError(f"There is no file '{path}'.", "Give one that ends in .gguf.") from error
     except FAILURES as error:
         raise damaged(what, error) from error
-    return LanguageModel(what, arguments, NAMES, shapes, _reading(reader, tensors, arguments))
 
 
 def file_of(name: str) -> Path:

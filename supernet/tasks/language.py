@@ -119,8 +119,8 @@ class Language(Task):
             return "train.patch_mixup mixes images, and there are none: set it to false."
         if recipe.mixes:
             return "train.mixup and train.cutmix mix images, and there are none: leave them out."
-        if recipe.teacher is not None:
-            return "train.teacher names a classifier of images: leave it out, and set train.sampling.distill."
+        if getattr(recipe.teacher, "timm", None) is not None:
+            return "train.teacher names a classifier of images: leave it out, or set it to {init: true}."
         if recipe.label_smoothing:
             return "train.label_smoothing makes losses of text that are no nats per token: set it to 0."
         return None

@@ -3,7 +3,7 @@
 import math
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from search_spaces.errors import did_you_mean
 from supernet.training.sections import AList, BelowOne, Count, NotNegative, Positive, Section, Share, Text
@@ -28,6 +28,8 @@ class Sampling(Section):
     distill: from the share `distill_after` of the steps on, the first subnet of a step teaches the others
     (half of their loss is the cross entropy to its softened outputs). Before that all learn from the labels:
     an untrained teacher ruins the start.
+    weights: of `weighted` and `joint`, one for each uniform granularity, smallest first: how often it is
+    drawn, or what its loss counts.
     paths: of `multi_architectural` and `resource_constrained`, whose subnets share the batch.
     at_once, blocks_twice: of `multi_architectural`: how many subnets are drawn so that they differ, and then
     the next ones (null: all of a step); whether a block is there counts as four options, yes and no twice
@@ -94,6 +96,27 @@ class Teacher(Section):
     hard: bool = True
 
 
+class InitTeacher(Section):
+    """The network whose weights a training begins with, as it was: it teaches every subnet, the largest, too.
+
+    weight, hard: as of `Teacher`.
+    """
+
+    init: Literal[True]
+    weight: Share = 0.5
+    hard: bool = False
+
+
+def _teacher_tag(value: Any) -> str:
+    fields = value if isinstance(value, dict) else getattr(type(value), "model_fields", ())
+    return "<init>" if "init" in fields else "<timm>"
+
+
+AnyTeacher = Annotated[
+    Annotated[Teacher, Tag("<timm>")] | Annotated[InitTeacher, Tag("<init>")], Discriminator(_teacher_tag)
+]
+
+
 class Muon(Section):
     """Muon's own numbers, beside those of AdamW, which trains what Muon does not.
 
@@ -117,6 +140,7 @@ class Muon(Section):
 class Recipe(Section):
     """How to train; after `warmup` steps the learning rate goes to zero as `schedule` says.
 
+    steps: 0 leaves weights as they came.
     optimizer, muon: AdamW for everything, or Muon for the weights of hidden layers
     (`supernet/training/parameter_groups.py`) and AdamW for the rest. `muon` is there with Muon only, and then
     always. The default here is what a job trains with that was stored before it could be chosen; that of new
@@ -146,7 +170,7 @@ class Recipe(Section):
     precision: `fp32`, `bf16` (autocast) or `auto` (bf16 on a GPU).
     """
 
-    steps: Count = 2000
+    steps: Annotated[int, Field(ge=0, le=1_000_000_000)] = 2000
     batch_size: Count = 64
     optimizer: Annotated[Literal["adamw", "muon"], one_of("adamw", "muon")] = "adamw"
     muon: Muon | None = None
@@ -173,7 +197,7 @@ class Recipe(Section):
     decay_also: Annotated[tuple[Literal["positions", "tokens", "relative_positions"], ...], AList] = ()
     init_std: Annotated[float, Field(gt=0, le=1)] | None = None
     sampling: Sampling = Sampling()
-    teacher: Teacher | None = None
+    teacher: AnyTeacher | None = None
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
     precision: Literal["fp32", "bf16", "auto"] = "fp32"
 

@@ -128,8 +128,13 @@ def _wanted(asked: Asked) -> list[_Wanted]:
 
 
 def _check_names(count: int, asked: Asked) -> None:
-    """Raises UsageError where one name, or one key, would have to stand for several jobs."""
+    """Raises UsageError for what is no name, and where one name, or one key, would stand for several jobs."""
+    from nas.store.values import checked_name
     from search_spaces.errors import UsageError
+
+    for text, what in ((asked.name or None, "job"), (asked.needs, "need"), (asked.key, "key")):
+        if text is not None:
+            checked_name(text, what=what)
 
     if count > 1 and asked.key is not None:
         raise UsageError(

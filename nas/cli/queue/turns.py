@@ -50,6 +50,7 @@ def stop_job(opened: "Store", job: "Job") -> str:
 
     is_live = opened.is_live(job)
     if not is_live and job.submitted_at is not None and opened.cancel(job):
+        _notify(opened, job)
         return f"Job '{job.name}' has stopped: it is out of the queue."
     if not is_live:
         state = "interrupted" if job.state == "running" else job.state
@@ -57,6 +58,14 @@ def stop_job(opened: "Store", job: "Job") -> str:
         raise ConflictError(f"No process runs job '{job.name}' (state: {state}).", hint)
     opened.request_stop(job)
     return f"Job '{job.name}' stops after its current batch, or within 10 seconds."
+
+
+def _notify(opened: "Store", job: "Job") -> None:
+    """Of a job that ended without a process; nothing more is imported where nobody is to be told."""
+    if job.config.get("notify") is not None:
+        from nas.notifications import notify_of_end
+
+        notify_of_end(opened, job, tell=note)
 
 
 def priority(
@@ -105,15 +114,22 @@ def places(opened: "Store", jobs: "list[Job]") -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Turns:
-    """Of every job that waits in the queue its position, from 1; and who waits for another job."""
+    """Of every job that waits in the queue its position, from 1; and who waits for another job.
+
+    reasons: why jobs wait, as of `waiting_reasons`.
+    """
 
     positions: Mapping[int, int]
     held_up: Collection[int]
+    reasons: Mapping[int, str]
 
     @classmethod
     def of(cls, opened: "Store") -> Self:
         """Those of a store at this moment."""
-        return cls({job.id: turn for turn, job in enumerate(opened.waiting(), 1)}, opened.held_up())
+        from nas.results.running.waiting import waiting_reasons
+
+        positions = {job.id: turn for turn, job in enumerate(opened.waiting(), 1)}
+        return cls(positions, opened.held_up(), waiting_reasons(opened))
 
 
 def place(job: "Job", turns: Turns) -> dict[str, Any]:
@@ -126,6 +142,7 @@ def place(job: "Job", turns: Turns) -> dict[str, Any]:
         "needs": job.needs,
         "after": job.after_id,
         "waits": job.id in turns.held_up,
+        "reason": turns.reasons.get(job.id),
         "attempt": job.attempt,
         "attempts_left": max(0, job.last_attempt - job.attempt),
         "worker": None if job.owner is None else whose(job.owner),

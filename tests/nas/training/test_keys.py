@@ -94,9 +94,7 @@ FIELDS: dict[str, tuple[dict[str, Any], bool]] = {
         {"train.sampling.strategy": "resource_constrained", "train.sampling.gap_gmacs": 0.1},
         OTHER,
     ),
-    "train.teacher.timm": ({"train.teacher": {"timm": "vit_tiny_patch16_224"}}, OTHER),
-    "train.teacher.weight": ({"train.teacher": {"timm": "x", "weight": 0.3}}, OTHER),
-    "train.teacher.hard": ({"train.teacher": {"timm": "x", "hard": False}}, OTHER),
+    "train.teacher": ({"train.teacher": {"timm": "vit_tiny_patch16_224"}}, OTHER),
     "baselines": ({"baselines": [{"timm": "resnet10t", "pretrained": False}]}, SAME),
     # It is no part of the key, but the steps that it becomes are.
     "budget": ({"budget": "1h", "train": {"batch_size": 32, "warmup": 10}}, OTHER),
@@ -166,6 +164,8 @@ FIELDS: dict[str, tuple[dict[str, Any], bool]] = {
     "execution.engine": ({"execution.engine": "ray"}, SAME),
     "execution.address": ({"execution.engine": "ray", "execution.address": "auto"}, SAME),
     "store.patience": ({"store.patience": 1.0}, SAME),
+    "notify.url": ({"notify": {"url": "https://example.org/hook"}}, SAME),
+    "notify.command": ({"notify": {"command": ["true"]}}, SAME),
 }
 
 
@@ -218,6 +218,13 @@ def test_each_of_several_supernets_has_the_key_of_a_job_with_it_alone(base: str)
 def test_the_key_changes_with_what_the_weights_depend_on_and_with_nothing_else(field: str, base: str) -> None:
     values, differs = FIELDS[field]
     assert (key_of(values) != base) is differs
+
+
+def test_all_that_is_said_of_a_teacher_is_in_the_key(base: str) -> None:
+    teachers = [{}, {"timm": "x"}, {"timm": "y"}, {"timm": "x", "weight": 0.3}, {"timm": "x", "hard": False}]
+    keys = {key_of({"train.teacher": teacher} if teacher else {}) for teacher in teachers}
+    assert base in keys
+    assert len(keys) == len(teachers)
 
 
 @pytest.mark.parametrize(
