@@ -254,6 +254,7 @@ def test_metrics(team: Served) -> None:
     with Store.open(team.url) as store:
         claim = store.take_job()
         assert claim is not None
+        store.note_worker(f"elsewhere:7:1.00:{'0' * 32}")
         text = team.ask("/metrics", token=READ).text
         lines = [line for line in text.splitlines() if not line.startswith("#")]
         values = dict(line.rsplit(" ", 1) for line in lines)
@@ -262,7 +263,10 @@ def test_metrics(team: Served) -> None:
             assert int(values[f'elastiform_jobs{{state="{state}"}}']) == states.count(state)
         assert states.count("running") == 1
         assert float(values["elastiform_queue_age_seconds"]) >= 0
-        assert values["elastiform_workers"] == "1"
+        states_of_workers = {
+            state: values[f'elastiform_workers{{state="{state}"}}'] for state in ("busy", "idle")
+        }
+        assert states_of_workers == {"busy": "1", "idle": "1"}
         (lease,) = [value for name, value in values.items() if name.startswith("elastiform_lease_age")]
         assert 0 <= float(lease) <= 30
         assert int(values["elastiform_evaluations"]) == sum(
