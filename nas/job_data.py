@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from nas.progress import Progress
 from nas.spaces.job_space import data_sizes
 from nas.store import Job, Lease, Stage, Store
 from search_spaces.errors import UsageError
+from supernet import tasks
 
 MANIFEST = "data"  # the kind of the file that lists the images
 MOST_NAMED = 5
@@ -28,11 +29,13 @@ class Differences:
     """Files that are gone, that came later, and whose contents changed: names by the split that used them.
 
     Files that came later, and those that were not used, are under "".
+    splits_anew: whether any of that has moved others from one split to another.
     """
 
     gone: dict[str, list[str]]
     changed: dict[str, list[str]]
     added: list[str]
+    splits_anew: bool = False
 
     def __str__(self) -> str:
         parts = []
@@ -44,8 +47,8 @@ class Differences:
         return ", ".join(parts)
 
     def in_split(self, split: str) -> bool:
-        """Whether images of the split are others."""
-        return bool(self.gone.get(split) or self.changed.get(split))
+        """Whether examples of the split are others."""
+        return self.splits_anew or bool(self.gone.get(split) or self.changed.get(split))
 
 
 def check_data(run: Run, data: DataSet) -> None:
@@ -55,7 +58,7 @@ def check_data(run: Run, data: DataSet) -> None:
     if stage is None or not stage.result or same_data(stage.told("data", "digest"), data):
         return
     hint = f"Restore the data, or go on with what is there: `nas resume {job.id} --accept-data`."
-    if "root" not in run.config.data.options:
+    if datasets.moved(run.config.data.name, run.config.data.options, None) is None:
         hint = "Restore the data, or start a new job with what is there."
     otherwise = read_otherwise(stage.told("data", "digest"), data)
     if otherwise:
@@ -88,26 +91,26 @@ def change_data(store: Store, job: Job, *, root: Path | None, accept: bool, prog
         message = (
             f"The data of job '{job.name}' are as they were" if done else f"Job '{job.name}' has not begun"
         )
-        return _with_data(store, job, options, data, f"{message}: it takes them from '{options['root']}'.")
+        return _with_data(store, job, options, data, f"{message}: it takes them from '{_place(options)}'.")
     _check_shape(job, done, data)
     difference = differences(store, job, data)
     detail = f" ({difference})" if difference is not None else ""
     if not accept:
         raise ConflictError(
-            f"The data in '{options['root']}' are not those of job '{job.name}'{detail}.",
+            f"The data in '{_place(options)}' are not those of job '{job.name}'{detail}.",
             "Give the folder with the same files, or add --accept-data to go on with these.",
         )
-    if difference is not None:
+    if difference is not None and not difference.splits_anew:
         options |= _left_out(options, difference)
         data = datasets.build(config.data.name, **options)
     forget = _to_be_done_again(job, difference)
     if job.state == "succeeded" and "search" in forget:
         raise ConflictError(
-            f"Job '{job.name}' has finished, and images that it all stands on are others{detail}.",
+            f"Job '{job.name}' has finished, and {_examples(data)} that it all stands on are others{detail}.",
             "Its front belongs to the data as they were: restore them, or start a new job.",
         )
-    what = _what_changed(job, difference, read_otherwise(_digest(done), data))
-    message = f"{what} {_consequences(store, job, difference, forget)}"
+    what = _what_changed(job, difference, read_otherwise(_digest(done), data), _examples(data))
+    message = f"{what} {_consequences(store, job, difference, forget, _examples(data))}"
     return _with_data(store, job, options, data, message, forget)
 
 
@@ -153,15 +156,27 @@ def differences(store: Store, job: Job, data: DataSet) -> Differences | None:
         elif now[name][0] != sha256:
             changed.setdefault(split, []).append(name)
     names_before = Counter(name for name, *_ in before)
-    return Differences(gone, changed, sorted(name for name in now if name not in names_before))
+    added = sorted(name for name in now if name not in names_before)
+    return Differences(gone, changed, added, getattr(data, "splits_anew", False))
 
 
 def _options_in(config: JobConfig, root: Path | None, job: Job) -> dict[str, Any]:
     """The options of the job's data in another folder, or in the one where they were."""
-    options = config.data.options | ({} if root is None else {"root": str(root.expanduser().absolute())})
-    if "root" not in options:
+    folder = None if root is None else root.expanduser().absolute()
+    options = datasets.moved(config.data.name, config.data.options, folder)
+    if options is None:
         raise UsageError(f"The data set '{config.data.name}' of job '{job.name}' is not in a folder.")
     return options
+
+
+def _place(options: Mapping[str, Any]) -> str:
+    where = options["root"] if "root" in options else options["files"]
+    return ", ".join(map(str, where)) if isinstance(where, list | tuple) else str(where)
+
+
+def _examples(data: DataSet) -> str:
+    """What the data are made of, in words."""
+    return "images" if datasets.task_name(data) == tasks.TASK else "documents"
 
 
 def _with_data(
@@ -215,37 +230,42 @@ def _to_be_done_again(job: Job, difference: Differences | None) -> tuple[str, ..
     return ("report",) if report else ()
 
 
-def _what_changed(job: Job, difference: Differences | None, otherwise: str) -> str:
+def _what_changed(job: Job, difference: Differences | None, otherwise: str, examples: str) -> str:
     if otherwise:
         return f"Job '{job.name}' began with a version that read its images differently: now {otherwise}."
-    if difference is None:
+    if difference is None or difference.splits_anew:
+        which = f": {difference}" if difference else f", and it is not known which {examples}"
+        some = "Some" if difference is None else f"Some {examples}"
+        better = "accuracies too high" if examples == "images" else "qualities too good"
         return (
-            f"The data of job '{job.name}' are others, and it is not known which images. Some that it was "
-            "trained on may be held out now, which makes accuracies too high."
+            f"The data of job '{job.name}' are others{which}. {some} that it was trained on may be held out "
+            f"now, which makes {better}."
         )
     added = " Images that were added are not used." if difference.added else ""
     return f"The data of job '{job.name}' are others: {difference or 'files that it does not use'}.{added}"
 
 
-def _consequences(store: Store, job: Job, difference: Differences | None, again: tuple[str, ...]) -> str:
+def _consequences(
+    store: Store, job: Job, difference: Differences | None, again: tuple[str, ...], examples: str
+) -> str:
     trained = store.stage(job, "train")
     parts = []
     if difference is None or difference.in_split("train"):
         parts.append(
-            "The supernet was trained on the images as they were and is kept."
+            f"The supernet was trained on the {examples} as they were and is kept."
             if trained is not None and trained.state == "done"
-            else "The training goes on with the images as they are: nobody can repeat it bit for bit."
+            else f"The training goes on with the {examples} as they are: nobody can repeat it bit for bit."
         )
     evaluated = len(store.evaluations(job, "search"))
     if "search" in again and evaluated:
         parts.append(
-            f"The {evaluated} subnets that were evaluated are evaluated again: qualities on different images "
-            "cannot be compared."
+            f"The {evaluated} subnets that were evaluated are evaluated again: qualities on different "
+            f"{examples} cannot be compared."
         )
     elif "report" in again:
         parts.append("The finalists are reported on again.")
     elif difference is not None and difference.in_split("search"):
-        parts.append("The front was chosen on the images as they were.")
+        parts.append(f"The front was chosen on the {examples} as they were.")
     return " ".join(parts) or "Nothing that was found depends on them."
 
 

@@ -12,6 +12,8 @@ from search_spaces import registry
 from supernet import tasks
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import Tensor
 
 
@@ -21,6 +23,7 @@ __all__ = [
     "build",
     "counts_of",
     "described",
+    "moved",
     "names",
     "prepared",
     "sentence",
@@ -43,7 +46,8 @@ class DataSet(Protocol):
 
     One that is made of files may have more.  former_digest, otherwise: the digest by an older rule, and why
     jobs of that rule saw other inputs, "" if they did not.  manifest(): a row [name, SHA-256, split, whether
-    it is used] for each file.  facts: what `described` adds.
+    it is used] for each file.  splits_anew: whether the splits are drawn again when a file changes. In its
+    module `moved(options, root)`: its options where its files are elsewhere.  facts: what `described` adds.
     A data set may have `classes`, their names by label, and `preprocessing`, how its images become inputs
     (`nas.images.preprocessing.Preprocessing`): extracted subnets carry both.
     One of another task than classification says it: `task`, also as TASK at the top of its module, where a
@@ -118,6 +122,16 @@ def prepared(name: str, options: Mapping[str, Any], progress: Progress) -> DataS
     if prepare is not None and "root" in options:
         prepare(update, **options)
     return build(name, **options)
+
+
+def moved(name: str, options: Mapping[str, Any], root: "Path | None") -> dict[str, Any] | None:
+    """A data set's options with its files in another folder; None: it is not made of files in a folder."""
+    elsewhere = getattr(registry.load(__name__, name), "moved", None)
+    if elsewhere is None and "root" not in options:
+        return None
+    if root is None:
+        return dict(options)
+    return elsewhere(options, root) if elsewhere else {**options, "root": str(root)}
 
 
 def task_of(data: DataSet) -> tasks.Task:

@@ -1,10 +1,12 @@
 """Text of one's own, in files, as blocks of tokens: for language."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from nas.artifacts import sha256
 from nas.text.blocks import LONGEST_CONTEXT, TextBlocks, documents_of
-from nas.text.files import documents_in
+from nas.text.files import documents_in, files_of, folder_of
 from nas.text.tokens import BYTES, tokenizer_of
 from search_spaces.bounds import positive, short
 from search_spaces.errors import UsageError
@@ -22,9 +24,10 @@ def build(
     split_seed: int = 0,
     search: float = 0.1,
     report: float = 0.1,
-) -> TextBlocks:
+) -> "Text":
     """The documents of .txt (each one, or divided by `separator`), .jsonl (field `text`) and .parquet files.
 
+    files: paths, or patterns of them.
     tokenizer: `bytes`, or where one is (extra `llm`): a tokenizer.json, a folder with one, a GGUF file, or
     `package:NAME`. A job file may also say `init`: that of the model that its supernet begins with.
     context: tokens of a block.
@@ -33,7 +36,8 @@ def build(
     Raises UsageError for files that are not there or no text, a tokenizer that is none or does not fit, and
     for too little text.
     """
-    paths = _paths(files)
+    named = _named(files)
+    paths = files_of(named)
     positive("context", context, most=LONGEST_CONTEXT)
     if separator is not None and not (isinstance(separator, str) and separator):
         raise UsageError(f"separator = {short(separator)} is no text that stands between documents.")
@@ -47,10 +51,39 @@ def build(
     documents = documents_of(texts, read)
     if not documents:
         raise UsageError(f"There is no text in {', '.join(map(repr, map(str, paths[:3])))}: all is empty.")
-    return TextBlocks(documents, read, name="text", context=context, split_seed=split_seed, shares=shares)
+    data = Text(documents, read, name="text", context=context, split_seed=split_seed, shares=shares)
+    data.folder, data.paths = folder_of(named), paths
+    return data
 
 
-def _paths(files: object) -> list[Path]:
+def moved(options: Mapping[str, Any], root: Path) -> dict[str, Any]:
+    """The same options with the files, and a tokenizer that lies with them, in another folder."""
+    named = _named(options["files"])
+    folder = folder_of(named)
+    changed = dict(options) | {"files": [str(root / path.relative_to(folder)) for path in named]}
+    tokenizer = Path(str(options.get("tokenizer", BYTES)))
+    if tokenizer.is_relative_to(folder):
+        changed["tokenizer"] = str(root / tokenizer.relative_to(folder))
+    return changed
+
+
+class Text(TextBlocks):
+    """Documents out of files, which may change; `paths` below `folder`.
+
+    splits_anew: another document moves others from one split to another.
+    """
+
+    splits_anew = True
+    folder: Path
+    paths: Sequence[Path]
+
+    def manifest(self) -> list[list[Any]]:
+        """See `DataSet`; no file is of one split."""
+        names = [path.relative_to(self.folder).as_posix() for path in self.paths]
+        return [[name, sha256(self.folder / name), "the files", True] for name in names]
+
+
+def _named(files: object) -> list[Path]:
     listed = [files] if isinstance(files, str | Path) else files
     if (
         not isinstance(listed, list | tuple)
@@ -58,11 +91,7 @@ def _paths(files: object) -> list[Path]:
         or not all(isinstance(f, str | Path) for f in listed)
     ):
         raise UsageError(f"files = {short(files)} names no files.", "Example: files: [a.txt, b.jsonl]")
-    paths = [Path(one).expanduser() for one in listed]
-    for path in paths:
-        if paths.count(path) > 1:
-            raise UsageError(f"files names '{path}' twice.", "Documents of one split must not be in another.")
-    return paths
+    return [Path(one).expanduser() for one in listed]
 
 
 def _share(name: str, value: object) -> float:

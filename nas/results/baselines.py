@@ -1,7 +1,7 @@
 """The reference networks of jobs, as fronts, tables and figures show them."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -19,6 +19,7 @@ class Baseline:
 
     quality, stderr: on the report split.  qualities: all that were told, by their names.
     unfit: why it has none.  device: whose latency it tells.  unmeasured: why it has none.
+    tokens_a_run: as of a member.
     """
 
     job: str
@@ -36,6 +37,7 @@ class Baseline:
     peak_memory_bytes: float | None = None
     energy_mj: float | None = None
     unmeasured: str | None = None
+    tokens_a_run: int | None = None
 
     @property
     def row(self) -> dict[str, Any]:
@@ -75,7 +77,8 @@ def baselines(store: Store, job: Job, device_id: int | None = None) -> list[Base
         return []
     asked = job_devices.own_device(store, job) if device_id is None else device_id
     metric = str(job.config.get("quality", "accuracy"))
-    return [_baseline(job, row, metric, asked) for row in stage.told(BASELINES)]
+    tokens = job_devices.tokens_a_run(store, job, asked)
+    return [replace(_baseline(job, row, metric, asked), tokens_a_run=tokens) for row in stage.told(BASELINES)]
 
 
 def _baseline(job: Job, row: dict[str, Any], metric: str, device_id: int | None) -> Baseline:

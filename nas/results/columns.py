@@ -17,6 +17,7 @@ from nas.results.frames import INHERITED, RETRAINED, SPECIALISED
 Row = Mapping[str, Any]
 Interval = tuple[float, float]
 ALWAYS = (ACCURACY, BALANCED)  # what CSV has a column for in any case
+TOKENS = "tokens_per_s"
 OTHERS = tuple(name for name in QUALITIES if name not in ALWAYS)
 
 
@@ -121,9 +122,17 @@ def sign_of(metric: str) -> float:
     return kind_of(metric).sign
 
 
-def other_qualities(rows: Sequence[Row]) -> list[str]:
-    """The keys of columns of qualities that CSV has only if a row has them."""
-    return [name for name in OTHERS if any(is_known(row.get(name)) for row in rows)]
+def asked_of_csv(rows: Sequence[Row]) -> list[str]:
+    """The keys of columns that CSV has only if a row has them: of qualities, and of tokens."""
+    others = [name for name in OTHERS if any(is_known(row.get(name)) for row in rows)]
+    return [*others, *([TOKENS] if any(tokens_per_s(row) is not None for row in rows) else [])]
+
+
+def tokens_per_s(row: Row) -> float | None:
+    """That a language model reads or makes, by its latency as measured, or else as predicted."""
+    times = [row.get(name) for name in ("measured_ms", "predicted_ms")]
+    ms, tokens = next((time for time in times if is_known(time)), None), row.get("tokens_a_run")
+    return round(1000.0 * tokens / ms, 1) if ms and tokens and is_known(tokens) else None
 
 
 def columns_of(view: View, rows: Sequence[Row], *, chosen: Collection[str] = ()) -> list[Column]:
@@ -322,6 +331,22 @@ COLUMNS: tuple[Column, ...] = (
         Kind.INTERVAL,
         at(json=(150, "latency.interval_ms"), panel=60),
         read=interval,
+    ),
+    Column(
+        TOKENS,
+        "tokens a second",
+        Kind.COUNT,
+        at(
+            table=(75, "tokens/s"),
+            csv=235,
+            json=(155, "latency.tokens_per_s"),
+            page=75,
+            hover=(32, "{value} tokens a second"),
+            panel=65,
+        ),
+        read=tokens_per_s,
+        only_if=lambda row: tokens_per_s(row) is not None,
+        on_demand=(View.CSV,),  # where they are told
     ),
     Column(
         "on_devices",

@@ -15,6 +15,7 @@ from nas.results.job_devices import (
     of_device,
     own_device,
     searched_name,
+    tokens_a_run,
 )
 from nas.store import Evaluation, Job, MeasurementRow, Store, Subnet
 from nas.store import tables as t
@@ -47,6 +48,7 @@ FINALISTS += ["weights", INHERITED, f"{INHERITED}_stderr"]
 # What retraining made of a subnet: the store's word for its weights, and ours for people.
 RETRAINED = {"finetuned": "fine-tuned", "scratch": "from scratch"}
 TRAINED = {SPECIALISED: SPECIALISED, **RETRAINED}  # all that can be compared with inherited weights
+FINALISTS += ["tokens_a_run"]  # on the device; None: the networks are run on images
 FINALISTS += [column for weights in RETRAINED for column in (weights, f"{weights}_stderr")]
 MEASURED = ["subnet", "device", "measured_ms", "spread_ms", "purpose", "params", "macs", "architecture"]
 MEASURED += ["state", "reason", "stderr_ms", "contention", "memory_bytes", "energy_mj", "device_id"]
@@ -55,11 +57,13 @@ DEVICES += ["measurements", "failed", "repeatability", "fingerprint", "options",
 
 
 @again
-def evaluation_counts(store: Store) -> dict[int, int]:
-    """How many subnets each job has evaluated on the search split, by the job's id."""
+def evaluation_counts(store: Store, job: Job | None = None) -> dict[int, int]:
+    """How many subnets each job has evaluated on the search split, by the job's id; or of one job alone."""
     search = sa.select(t.evaluations.c.job_id, sa.func.count()).where(
         (t.evaluations.c.split == "search") & (t.evaluations.c.weights == "inherited")
     )
+    if job is not None:
+        search = search.where(t.evaluations.c.job_id == job.id)
     with store.read() as connection:
         return {row[0]: row[1] for row in connection.execute(search.group_by(t.evaluations.c.job_id))}
 
@@ -156,7 +160,7 @@ def finalists(store: Store, job: Job, device_id: int | None = None) -> pd.DataFr
     predictions = {} if by_search else _predicted(store, job, asked)
     searched = {(e.subnet.id, e.metric): e for e in store.evaluations(job, "search", reported=True)}
     search_quality = {(e.subnet.id, e.metric): e.value for e in reported(store, job, "search")}
-    others = _with_other_weights(store, job)
+    others, tokens = _with_other_weights(store, job), tokens_a_run(store, job, asked)
     rows = []
     for report in reported(store, job):
         which = (report.subnet.id, report.metric)
@@ -164,7 +168,7 @@ def finalists(store: Store, job: Job, device_id: int | None = None) -> pd.DataFr
         row = {**_of_subnet(report.subnet), "metric": report.metric, "quality": report.value}
         row |= {"stderr": report.stderr, "weights": report.weights}
         row |= {"search_quality": search_quality.get(which), "family": supernet_of(report.subnet)}
-        row |= {"device": names[asked] if timing and asked is not None else None}
+        row |= {"device": names[asked] if timing and asked is not None else None, "tokens_a_run": tokens}
         predicted = (
             _as_searched(search, device) if by_search else predictions.get(report.subnet.key, (None,) * 3)
         )

@@ -20,7 +20,7 @@ from nas.results import job_devices
 from nas.results.agreement import FEWEST, Agreement, agreement
 from nas.results.baselines import Baseline, baselines
 from nas.results.cautions import cautions
-from nas.results.columns import Column, Kind, View, columns_of, other_qualities
+from nas.results.columns import Column, Kind, View, asked_of_csv, columns_of
 from nas.results.comparability import check_comparable, check_costs_known
 from nas.results.frames import INHERITED, TRAINED
 from nas.results.members import (
@@ -127,7 +127,7 @@ class ParetoFront:
         return pd.DataFrame(rows, columns=[*names, *others])
 
     def _csv_columns(self) -> list[Column]:
-        return columns_of(View.CSV, [], chosen=other_qualities([member.row for member in self.members]))
+        return columns_of(View.CSV, [], chosen=asked_of_csv([member.row for member in self.members]))
 
     def to_csv(self) -> str:
         """The frame as CSV: architectures as JSON, and no text that a spreadsheet would run as a formula.

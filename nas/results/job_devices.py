@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from nas.store import Job, Store
+from search_spaces.workloads import tokens_of
 
 # What is predicted of a subnet on a device: its latency and the ends of the 90 % interval.
 PREDICTED = ("predicted_ms", "predicted_low_ms", "predicted_high_ms")
@@ -48,6 +49,20 @@ def device_names(store: Store, job: Job) -> dict[int, str]:
     """The names of all devices by id; a job with several devices has its own names for those."""
     searched = {device_id: name for name, device_id in searched_for(store, job).items()}
     return {device.id: device.name for device in store.devices()} | (searched if _several(job) else {})
+
+
+def tokens_a_run(store: Store, job: Job, device_id: int | None) -> int | None:
+    """How many tokens a run on the device reads, or makes in a step of decoding; None for images."""
+    device = next((one for one in store.devices() if one.id == device_id), None)
+    if device is None:
+        return None
+    texts, workload = int(device.fingerprint.get("batch", 1)), device.fingerprint.get("workload")
+    if workload is not None:
+        tokens, is_step = tokens_of(workload)
+        return texts if is_step else texts * tokens
+    space = store.stage(job, "space")
+    options = ((space and space.result) or {}).get("space", {}).get("options", {})
+    return texts * int(options["context"]) if "context" in options else None
 
 
 def of_device(values: Mapping[str, Any], device: str | None) -> dict[str, Any]:

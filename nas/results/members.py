@@ -30,6 +30,7 @@ class Member:
     something.
     family: of its supernet, or what a job with several calls that; None where it is the same for all shown.
     finetuned, scratch: on the report split, trained by itself; None where it was not.
+    tokens_a_run: that a run on the device reads or makes; None where it is run on images.
     on_devices: the same subnet on each of the devices that the job searched for, if there are several.
     """
 
@@ -61,6 +62,7 @@ class Member:
     inherited: float | None = None
     inherited_stderr: float | None = None
     family: str | None = None
+    tokens_a_run: float | None = None
     on_devices: tuple["Member", ...] = ()
 
     @property
@@ -175,7 +177,7 @@ def _members_on(store: Store, job: Job, device_id: int | None) -> list[Member]:
     }
     reported = {e.subnet.key: e.objectives | {e.metric: e.value} for e in frames.reported(store, job)}
     numbers = ["stderr", "search_quality", *job_devices.PREDICTED, "measured_ms", "spread_ms"]
-    numbers += ["peak_memory_bytes", "energy_mj"]
+    numbers += ["peak_memory_bytes", "energy_mj", "tokens_a_run"]
     with_weights = (frames.INHERITED, *frames.RETRAINED)
     numbers += [column for weights in with_weights for column in (weights, f"{weights}_stderr")]
     return [

@@ -1,7 +1,10 @@
-"""Documents in files: a .txt is one, a .jsonl has one a line, a .parquet one a row."""
+"""Documents in files: a .txt is one, a .jsonl has one a line, a .parquet one a row; which files there are."""
 
+import glob
 import json
-from collections.abc import Callable, Iterator, Mapping
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,45 @@ from search_spaces.bounds import short
 from search_spaces.errors import UsageError
 
 FIELD = "text"  # of a line, or the column, that holds a document
+
+
+def files_of(patterns: Sequence[Path]) -> list[Path]:
+    """The files of paths, of which some are patterns (`*`, `?`, `[...]`, `**` for folders in folders).
+
+    Those of a pattern come in the order of their names. Raises UsageError for a pattern of no file, and for a
+    file that is there twice.
+    """
+    paths: list[Path] = []
+    for pattern in patterns:
+        folder, rest = _divided(pattern)
+        if not rest:
+            paths.append(pattern)
+            continue
+        matched = sorted(folder / name for name in glob.glob(rest, root_dir=folder, recursive=True))
+        files = [path for path in matched if not path.is_dir()]
+        if not files:
+            raise UsageError(f"No file is called '{pattern}'.", "Give the paths of files in data.files.")
+        paths += files
+    twice = next((path for path, times in Counter(paths).items() if times > 1), None)
+    if twice is not None:
+        raise UsageError(f"files names '{twice}' twice.", "Documents of one split must not be in another.")
+    return paths
+
+
+def folder_of(patterns: Sequence[Path]) -> Path:
+    """The folder below which all files of paths and patterns lie."""
+    return Path(
+        os.path.commonpath([_divided(one)[0] if _divided(one)[1] else one.parent for one in patterns])
+    )
+
+
+def _divided(path: Path) -> tuple[Path, str]:
+    """The folder of a pattern, and what is to be matched in it; nothing, where it is the name of a file."""
+    if path.exists() or not glob.has_magic(str(path)):
+        return path, ""
+    # A folder may be called as if it were a pattern.
+    folder = next(parent for parent in path.parents if parent.is_dir() or not glob.has_magic(str(parent)))
+    return folder, str(path.relative_to(folder))
 
 
 def documents_in(path: Path, *, separator: str | None) -> Iterator[tuple[str, str]]:

@@ -91,7 +91,7 @@ def strategy(sampling: Sampling, net: Supernet) -> Strategy:
         return Sandwich(sampling.random)
     if sampling.strategy == "weighted":
         return Weighted(sampling.weights) if sampling.weights else Weighted()
-    return Joint()
+    return Joint(weights=sampling.weights)
 
 
 def begin_training(run: Run, space: SearchSpace, data: DataSet) -> Training:

@@ -28,6 +28,8 @@ class Sampling(Section):
     distill: from the share `distill_after` of the steps on, the first subnet of a step teaches the others
     (half of their loss is the cross entropy to its softened outputs). Before that all learn from the labels:
     an untrained teacher ruins the start.
+    weights: of `weighted` and `joint`, one for each uniform granularity, smallest first: how often it is
+    drawn, or what its loss counts.
     paths: of `multi_architectural` and `resource_constrained`, whose subnets share the batch.
     at_once, blocks_twice: of `multi_architectural`: how many subnets are drawn so that they differ, and then
     the next ones (null: all of a step); whether a block is there counts as four options, yes and no twice

@@ -20,7 +20,14 @@ from search_spaces.space import Codes
 from supernet.training.resource_groups import Groups
 
 
-class OnWholeBatch:
+class ByExamples:
+    """Losses of a step count by how many examples they are of."""
+
+    def shares(self, counts: Sequence[int]) -> Sequence[float]:
+        return [count / sum(counts) for count in counts]
+
+
+class OnWholeBatch(ByExamples):
     """Every architecture of a step sees all examples of the batch."""
 
     lots = 1
@@ -29,7 +36,7 @@ class OnWholeBatch:
         return [slice(None)] * archs
 
 
-class InBlocks:
+class InBlocks(ByExamples):
     """Each sees its own share: one architecture's examples, then the next one's."""
 
     lots = 1
@@ -39,7 +46,7 @@ class InBlocks:
         return [slice(*ends[i : i + 2]) for i in range(archs)]
 
 
-class Interleaved:
+class Interleaved(ByExamples):
     """Each sees its own share, dealt out in turns: the halves of a batch may be mixed unlike.
 
     With several lots each lot of architectures has its own block of the batch, dealt out inside.
@@ -65,6 +72,9 @@ class Strategy(Protocol):
 
     def share(self, count: int, archs: int) -> Sequence[slice]:
         """Which of the `count` examples of a batch each of the architectures sees."""
+
+    def shares(self, counts: Sequence[int]) -> Sequence[float]:
+        """What the loss of each architecture counts; counts: how many examples it is of."""
 
     def draw(self, space: SearchSpace, rng: np.random.Generator) -> list[Architecture]: ...
 
@@ -113,25 +123,31 @@ class Weighted(OnWholeBatch):
     weights: Sequence[float] = field(default=(0.20, 0.22, 0.24, 0.34))
 
     def draw(self, space: SearchSpace, rng: np.random.Generator) -> list[Architecture]:
-        points = space.uniform(len(self.weights))
-        if len(points) != len(self.weights):
-            raise UsageError(
-                f"{len(self.weights)} sampling weights are given, but space '{space.name}' has "
-                f"{len(points)} uniform granularities.",
-                "Give one weight for each, or choose another strategy.",
-            )
+        points = _granularities(space, self.weights)
         weights = np.asarray(self.weights, dtype=np.float64)
         return [points[rng.choice(len(points), p=weights / weights.sum())]]
 
 
 @dataclass(frozen=True)
 class Joint(OnWholeBatch):
-    """Every uniform granularity on the same batch, largest first (as the released MatFormer code trains)."""
+    """Every uniform granularity on the same batch, largest first (as the released MatFormer code trains).
+
+    weights: of their losses, smallest first; None: all count the same. They are divided by their sum.
+    """
 
     granularities: int = 4
+    weights: Sequence[float] | None = None
 
     def draw(self, space: SearchSpace, rng: np.random.Generator) -> list[Architecture]:
-        return space.uniform(self.granularities)[::-1]
+        if self.weights is None:
+            return space.uniform(self.granularities)[::-1]
+        return _granularities(space, self.weights)[::-1]
+
+    def shares(self, counts: Sequence[int]) -> Sequence[float]:
+        # The counts are equal; there may be others in a step than all granularities: the largest first.
+        if self.weights is None or len(counts) != len(self.weights):
+            return super().shares(counts)
+        return [weight / sum(self.weights) for weight in reversed(self.weights)]
 
 
 @dataclass(frozen=True)
@@ -202,6 +218,18 @@ def _dealt(choice: Choice, count: int, rng: np.random.Generator) -> NDArray[np.i
     entries = np.repeat(np.arange(len(choice.options)), choice.copies or 1)
     rounds = -(-count // len(entries))
     return np.concatenate([entries[rng.permutation(len(entries))] for _ in range(rounds)])[:count]
+
+
+def _granularities(space: SearchSpace, weights: Sequence[float]) -> list[Architecture]:
+    """One for each weight, smallest first. Raises UsageError where the space has not so many."""
+    points = space.uniform(len(weights))
+    if len(points) != len(weights):
+        raise UsageError(
+            f"{len(weights)} sampling weights are given, but space '{space.name}' has "
+            f"{len(points)} uniform granularities.",
+            "Give one weight for each, or choose another strategy.",
+        )
+    return points
 
 
 def _random(space: SearchSpace, rng: np.random.Generator, count: int) -> list[Architecture]:

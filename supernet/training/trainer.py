@@ -223,7 +223,7 @@ class Training:
         return replace(lesson, answers=self._task.answers(logits, lesson.targets, hard=hard))
 
     def _backward(self, x: Tensor, targets: Tensor, archs: list[Architecture]) -> Tensor:
-        """Accumulates the mean gradient of the architectures, each counted by its number of examples.
+        """Accumulates the mean gradient of the architectures, each counted as the strategy says.
 
         Returns the first one's loss.
         """
@@ -232,17 +232,18 @@ class Training:
         teach = sampling.distill and self.step >= sampling.distill_after * self.recipe.steps
         parts = self._parts(len(x), len(archs))
         counts = [len(range(len(x))[part]) for part in parts]
+        shares = self.strategy.shares(counts)
         dropping = torch.Generator().manual_seed(self._seed_of_step(DROPPING))
         first, tutors = x.new_zeros((), dtype=torch.float32), dict[int, Tensor]()
-        for i, (arch, part, count) in enumerate(zip(archs, parts, counts, strict=True)):
+        for i, (arch, part) in enumerate(zip(archs, parts, strict=True)):
             for j, seen in enumerate(lesson.part(part).parts(self.recipe.accumulate)):
                 with self._autocast(), self._branches_dropped(arch, dropping):
                     logits, loss = self._logits_and_loss(arch, seen)
                     if j in tutors:
                         loss = 0.5 * loss + 0.5 * self._task.loss(logits, tutors[j])
-                share = len(seen.inputs) / count
+                share = len(seen.inputs) / counts[i]
                 if loss.requires_grad:  # not where `lr_scale` freezes all that this architecture runs
-                    (loss * (share * count / sum(counts))).backward()
+                    (loss * (share * shares[i])).backward()
                 if i == 0:
                     first = first + share * loss.detach()
                     answers = logits.detach().float()

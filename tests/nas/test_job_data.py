@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from image_trees import make_tree, save
+from made_text import texts
 from tiny_job import CONFIG
 
 import search_spaces
@@ -220,6 +221,75 @@ def transparent(path: Path) -> None:
 def test_data_without_a_folder_cannot_move(store) -> None:
     store.create_job("job", config={"data": {"name": "digits"}}, seed=0, provenance={})
     with pytest.raises(UsageError, match="not in a folder"):
+        change(store)
+
+
+def begun_on_text(store: Store, folder: Path, *, state: str = "stopped") -> Job:
+    """A job on text that has trained, evaluated and reported one subnet."""
+    folder.mkdir()
+    for number, text in enumerate(texts(20)):
+        (folder / f"{number:02d}.txt").write_text(text, encoding="utf-8")
+    options = {"files": [str(folder / "*.txt")], "context": 16}
+    config = {"data": {"name": "text", **options}}
+    job = store.create_job("job", config=config, seed=0, provenance={})
+    data = datasets.build("text", **options)
+    space = search_spaces.get("matlm", context=16, vocabulary=256)
+    with store.acquire(job) as lease:
+        for stage in ("space", "train", "search"):
+            store.begin_stage(lease, stage, stage)
+            described = {"family": space.family, "options": dict(space.options), "size": str(space.size)}
+            told = {"space": described, "data": datasets.described(data)}
+            store.finish_stage(lease, stage, told if stage == "space" else {})
+        write_manifest(store, lease, data)
+        rows = [NewEvaluation(SUBNET, 2.5, split=split, position=0) for split in ("search", "report")]
+        store.add_evaluations(lease, rows, {SUBNET.key: np.ones(3, dtype=np.float32)})
+        lease.finish(state)
+    return store.job("job")
+
+
+def text_of(store: Store) -> Any:
+    options = {key: value for key, value in store.job("job").config["data"].items() if key != "name"}
+    return datasets.build("text", **options)
+
+
+def test_text_that_moved_is_found_in_another_folder(store, tmp_path) -> None:
+    begun_on_text(store, tmp_path / "texts")
+    digest = text_of(store).digest
+    shutil.move(tmp_path / "texts", tmp_path / "elsewhere")
+    message = change(store, tmp_path / "elsewhere", accept=False)
+    assert "as they were" in message
+    assert store.job("job").config["data"]["files"] == [str(tmp_path / "elsewhere" / "*.txt")]
+    assert text_of(store).digest == digest
+    assert len(splits(store)) == 2
+    check(store, text_of(store))
+
+
+def test_text_that_changed_is_refused_until_it_is_accepted_and_then_evaluated_anew(store, tmp_path) -> None:
+    folder = tmp_path / "texts"
+    begun_on_text(store, folder)
+    (folder / "03.txt").write_text("another text")
+    (folder / "04.txt").unlink()
+    (folder / "new.txt").write_text("one that was not there")
+    with pytest.raises(JobFailedError, match=r"1 of the files are gone \(04\.txt\)") as caught:
+        check(store, text_of(store))
+    assert "--accept-data" in caught.value.hint
+    with pytest.raises(ConflictError, match=r"have other contents \(03\.txt\), 1 were added \(new\.txt\)"):
+        change(store, accept=False)
+    assert len(splits(store)) == 2
+    message = change(store)
+    assert "Some documents that it was trained on may be held out now" in message
+    assert "was trained on the documents as they were and is kept" in message
+    assert "1 subnets that were evaluated are evaluated again" in message
+    assert "images" not in message
+    assert splits(store) == []
+    assert store.stage(store.job("job"), "train").state == "done"
+    check(store, text_of(store))
+
+
+def test_the_text_of_a_finished_job_is_not_replaced(store, tmp_path) -> None:
+    begun_on_text(store, tmp_path / "texts", state="succeeded")
+    (tmp_path / "texts" / "03.txt").write_text("another text")
+    with pytest.raises(ConflictError, match="has finished, and documents that it all stands on"):
         change(store)
 
 

@@ -104,6 +104,8 @@ def test_the_verbs_tell_it_in_its_unit(
     assert (tmp_path / "front.html").stat().st_size > 1_000_000
     document = json.loads(told(capsys, url, "front", "tiny-language", "--json"))
     assert {"metric", "value", "stderr", "loss", "perplexity"} == document["front"][0]["quality"].keys()
+    latency = document["front"][0]["latency"]  # of 8 texts of 32 tokens
+    assert latency["tokens_per_s"] == pytest.approx(1000 * 8 * 32 / latency["measured_ms"], abs=0.1)
     header = told(capsys, url, "front", "tiny-language", "--csv").partition("\n")[0].split(",")
     assert header[-3:] == ["bits_per_byte", "loss", "perplexity"]
     best = json.loads(told(capsys, url, "show", "tiny-language", "--json"))["best"]

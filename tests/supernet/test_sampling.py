@@ -107,6 +107,16 @@ def test_joint_is_every_granularity_largest_first():
     assert Joint(granularities=2).draw(SPACE, np.random.default_rng(0)) == [SPACE.largest, SPACE.smallest]
 
 
+def test_weights_of_joint_are_those_of_the_losses_smallest_first():
+    weighted = Joint(weights=(1, 2, 3, 4))
+    assert weighted.draw(SPACE, np.random.default_rng(0)) == Joint().draw(SPACE, np.random.default_rng(0))
+    assert weighted.shares([8] * 4) == [0.4, 0.3, 0.2, 0.1]
+    assert weighted.shares([8]) == [1.0]  # the largest alone, with `largest_first`
+    assert Joint().shares([8] * 4) == [0.25] * 4
+    with pytest.raises(UsageError, match="6 sampling weights"):
+        Joint(weights=(1, 1, 1, 1, 1, 1)).draw(SPACE, np.random.default_rng(0))
+
+
 def test_resource_constrained_draws_groups_and_then_members_uniformly():
     rng = np.random.default_rng(0)
     groups = RESOURCE_CONSTRAINED.groups

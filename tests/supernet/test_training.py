@@ -108,6 +108,19 @@ def test_the_largest_may_come_first_and_alone():
     assert seen == [tiny.largest] * 6 + [tiny.smallest] * 6
 
 
+def test_a_sum_of_losses_in_which_only_the_largest_counts_trains_the_largest():
+    joint, alone = (
+        training(strategy, {})
+        for strategy in (Joint(weights=(0, 0, 0, 1)), SinglePath(smallest=0, largest=1))
+    )
+    for trained in (joint, alone):
+        list(trained.run(batch))
+    assert same(joint.weights(), alone.weights())
+    even = training(Joint(), {})
+    list(even.run(batch))
+    assert not same(joint.weights(), even.weights())
+
+
 def test_a_loaded_state_is_a_copy():
     first, second = training(SinglePath(), {"ema": 0.9}), training(SinglePath(), {"ema": 0.9})
     list(first.run(batch, until=2))

@@ -180,6 +180,41 @@ def test_missing_files_and_the_same_one_twice_are_refused(tmp_path: Path) -> Non
         datasets.build("text", files=[file, file])
 
 
+def test_patterns_name_files_in_the_order_of_their_names(tmp_path: Path) -> None:
+    folder = tmp_path / "texts [old]"
+    (folder / "more").mkdir(parents=True)
+    made = texts(12)
+    for number, text in enumerate(made):
+        (folder / ("more" if number > 8 else "") / f"{number:02d}.txt").write_text(text, encoding="utf-8")
+    (folder / "readme.md").write_text("no text")
+    every = [str(folder / f"{number:02d}.txt") for number in range(9)]
+    every += [str(folder / "more" / f"{number:02d}.txt") for number in range(9, 12)]
+    named = datasets.build("text", files=every, context=16)
+    for files in ([str(folder / "*.txt"), str(folder / "more" / "*.txt")], [str(folder / "**" / "*.txt")]):
+        assert datasets.build("text", files=files, context=16).digest == named.digest
+    assert [row[0] for row in named.manifest()] == [str(Path(file).relative_to(folder)) for file in every]
+    (folder / "00.txt").write_text(made[0] + " and more", encoding="utf-8")
+    assert datasets.build("text", files=[str(folder / "**" / "*.txt")], context=16).digest != named.digest
+
+
+def test_a_file_may_be_called_like_a_pattern(tmp_path: Path) -> None:
+    file = tmp_path / "a[1].jsonl"
+    make_text(tmp_path).rename(file)
+    assert datasets.build("text", files=[str(file)], context=16).paths == [file]
+
+
+def test_a_pattern_of_no_file_and_one_of_a_file_that_is_named_are_refused(tmp_path: Path) -> None:
+    file = make_text(tmp_path)
+    (tmp_path / "folder.txt").mkdir()
+    with pytest.raises(UsageError, match=r"No file is called '.*/\*\.txt'"):
+        datasets.build("text", files=[str(tmp_path / "*.txt")])
+    with pytest.raises(UsageError, match=r"names '.*some\.jsonl' twice"):
+        datasets.build("text", files=[str(file), str(tmp_path / "*.jsonl")])
+    (tmp_path / "readme.md").write_text("no text")
+    with pytest.raises(UsageError, match="is of no known type"):
+        datasets.build("text", files=[str(tmp_path / "*")])
+
+
 @pytest.mark.parametrize("content", [b"{}", b"not json", b"\xff"])
 def test_a_file_that_is_no_tokenizer_is_refused(tmp_path: Path, content: bytes) -> None:
     file = written(tmp_path, "tokenizer.json", content)

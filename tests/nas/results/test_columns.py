@@ -17,10 +17,11 @@ from dashboards import pages, panel
 from dashboards.figures import front_figure
 from dashboards.figures.look import cell
 from nas.cli import fronts, main
-from nas.results import columns, frames
+from nas.results import columns, frames, job_devices
 from nas.results.columns import COLUMNS, Column, Kind, View, at, columns_of, document, is_known
 from nas.results.members import Member
 from nas.store import Store
+from nas.store import tables as t
 
 VALUES: dict[Kind, Any] = {
     Kind.TEXT: "some",
@@ -146,7 +147,7 @@ def test_keys_and_places_are_there_once() -> None:
 
 
 def test_csv_has_every_field_of_a_member_in_its_order() -> None:
-    told = {"qualities": ["accuracy", "balanced_accuracy"], "on_devices": []}
+    told = {"qualities": ["accuracy", "balanced_accuracy"], "on_devices": [], "tokens_a_run": []}
     names = [name for field in fields(Member) for name in told.get(field.name, [field.name])]
     assert [column.key for column in columns_of(View.CSV, [])] == names
 
@@ -169,3 +170,42 @@ def test_a_document_has_an_object_for_each_part_of_a_path() -> None:
     assert whole["quality"] == {"metric": "accuracy", "value": 0.5, "stderr": None, "balanced_accuracy": 0.4}
     assert whole["retrained"] == {"scratch": {"value": 0.6, "stderr": None}}
     assert "latencies" not in whole
+
+
+def test_language_models_are_told_in_tokens_a_second(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def told(*words: str) -> str:
+        capsys.readouterr()
+        assert main([*words, "--quiet", "--store", store.url]) == 0
+        return capsys.readouterr().out
+
+    assert "TOKENS/S" not in told("front", "first")
+    assert "tokens" not in told("show", "first") + told("show", "first", "--json")
+    assert "tokens_per_s" not in told("front", "first", "--json") + told("front", "first", "--csv")
+    before = store.job("first")
+    for workload, tokens in (({"decode": {"context": 64}}, 4), ({"prefill": 64}, 4 * 64)):
+        device = next(row for row in store.devices() if row.id == job_devices.own_device(store, before))
+        fingerprint = device.fingerprint | {"workload": workload, "batch": 4}
+        with store.write() as connection:
+            connection.execute(
+                t.devices.update().where(t.devices.c.id == device.id).values(fingerprint=fingerprint)
+            )
+        assert "TOKENS/S" in told("front", "first")
+        members = json.loads(told("front", "first", "--json"))["front"]
+        speeds = [1000 * tokens / one["latency"]["measured_ms"] for one in members]
+        assert [one["latency"]["tokens_per_s"] for one in members] == [round(s, 1) for s in speeds]
+        rows = list(csv.DictReader(io.StringIO(told("front", "first", "--csv"))))
+        assert [float(row["tokens_per_s"]) for row in rows] == [round(s, 1) for s in speeds]
+        shown = json.loads(told("show", "first", "--json"))["tokens_per_s"]
+        assert [(one["least"], one["most"]) for one in shown] == [
+            (round(min(speeds), 1), round(max(speeds), 1))
+        ]
+        assert "tokens/s" in told("show", "first")
+        finalists = frames.finalists(store, before)
+        assert "tokens a second" in json.dumps(
+            [trace.hovertext for trace in front_figure(finalists).data], cls=PlotlyJSONEncoder
+        )
+        facts = panel.subnet_facts(store, before, finalists["subnet"][0])
+        assert facts is not None
+        assert "tokens a second" in dict(facts.figures)
