@@ -1,15 +1,18 @@
 """The dashboard: a Dash app over a read-only store, for this machine's own browser."""
 
+import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote
 
 from dash import Dash, Input, Output, State
 from dash.development.base_component import Component
-from flask import Flask
+from dash.exceptions import DependencyException
+from flask import Flask, request
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
 from dashboards import devices, pages
@@ -17,7 +20,7 @@ from dashboards.job_callbacks import chosen, chosen_device, explore_job, job_fro
 from dashboards.job_views import CurrentViews
 from dashboards.opened import OpenedStore
 from dashboards.pages import LIVE_STATES
-from dashboards.requests import LOOPBACK, check_requests, guard
+from dashboards.requests import LOOPBACK, check_requests, guard, is_own_host
 from nas.errors import ConflictError
 from nas.results import frames, latency_frames
 from nas.store import Store
@@ -36,9 +39,21 @@ __all__ = [
 ]
 
 
-def create_app(url: str) -> Dash:
-    """The app over the store at `url`, opened for reading only. Raises StoreError when there is none."""
+def create_app(
+    url: str,
+    *,
+    prefix: str = "",
+    is_allowed: Callable[[str], bool] = is_own_host,
+    links: Sequence[tuple[str, str]] = (),
+) -> Dash:
+    """The app over the store at `url`, opened for reading only. Raises StoreError when there is none.
+
+    prefix: what stands before its paths in the browser, and is the server's SCRIPT_NAME.
+    is_allowed: whether it answers to this Host header.  links: as of `pages.shell`.
+    """
     opened = OpenedStore(url)
+    # A path of the environment would stand beside the prefix, which Dash does not take.
+    os.environ.pop("DASH_URL_BASE_PATHNAME", None)
     server: Any = Flask(__name__, static_folder=None)
     app = Dash(
         __name__,
@@ -47,21 +62,28 @@ def create_app(url: str) -> Dash:
         title="Elastiform",
         update_title="",
         serve_locally=True,
-        url_base_pathname="/",
+        routes_pathname_prefix="/",
+        requests_pathname_prefix=f"{prefix}/",
         suppress_callback_exceptions=True,
         enable_mcp=False,
         add_log_handler=False,
         on_error=_pass_over,
     )
-    app.layout = pages.shell()
+    app.layout = partial(pages.shell, links)
     views = CurrentViews(opened)
     _watch_store(app, opened)
     _list_jobs(app, opened, views)
     explore_job(app, views)
     _explore_devices(app, opened)
-    guard(app, server)
+    server.register_error_handler(DependencyException, _no_file)
+    guard(app, server, is_allowed)
     check_requests(app, server)
     return app
+
+
+def _no_file(error: Exception) -> tuple[str, int]:
+    """Of a script that no page of ours names."""
+    return "There is no such file.", 404
 
 
 def _pass_over(error: Exception) -> None:
@@ -93,7 +115,7 @@ def _list_jobs(app: Dash, opened: OpenedStore, views: CurrentViews) -> None:
     @app.callback(Output("page", "children"), Input("url", "pathname"))
     def show_page(pathname: str | None) -> list[Component]:
         try:
-            return page(opened.get(), pathname or "/")
+            return page(opened.get(), (pathname or "/").removeprefix(request.script_root))
         except NASError as error:
             return pages.message_page("The store cannot be read", error.message, error.hint)
 
@@ -126,7 +148,7 @@ def _explore_devices(app: Dash, opened: OpenedStore) -> None:
 
 def page(store: Store, pathname: str) -> list[Component]:
     """The page at this path."""
-    if pathname == "/":
+    if pathname in ("", "/"):
         return pages.jobs_page()
     if pathname == "/devices":
         return devices.devices_page()
@@ -185,7 +207,7 @@ def listen(url: str, *, host: str = "127.0.0.1", port: int = 8050) -> BaseWSGISe
             "Leave --host away; from another machine, forward the port through ssh.",
         )
     app = create_app(url)
-    with closing(_bound(host, port)) as bound:
+    with closing(bound_socket(host, port)) as bound:
         return make_server(
             host,
             bound.getsockname()[1],
@@ -196,7 +218,8 @@ def listen(url: str, *, host: str = "127.0.0.1", port: int = 8050) -> BaseWSGISe
         )
 
 
-def _bound(host: str, port: int) -> socket.socket:
+def bound_socket(host: str, port: int) -> socket.socket:
+    """A socket that listens; port 0 takes any free one. Raises ConflictError for a port that is taken."""
     # Werkzeug prints and exits when it cannot bind, so that it gets a socket that is bound already.
     bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

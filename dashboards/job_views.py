@@ -61,7 +61,8 @@ class JobViews:
         job = self.store.job(job_id)
         running = stage_progress(self.store, job)
         words = None if running is None else running.words
-        return digest([repr(row), words, repr(self._results(job)), repr(self._events(job)), device_id])
+        marks = repr((self._results(job), self._events(job), job.note, job.tags))
+        return digest([repr(row), words, marks, device_id])
 
     def front(self, job_id: int, *, selected: str | None, device_id: int | None = None) -> go.Figure:
         """The front figure of a job, with a ring around the chosen subnet.
@@ -92,6 +93,8 @@ class JobViews:
                 device=shown,
                 progress=stage_progress(self.store, job),
                 cautions=warnings,
+                note=job.note,
+                tags=job.tags or (),
             ),
             table,
             hypervolume,

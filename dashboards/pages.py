@@ -9,6 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from dash import dcc, html
 from dash.development.base_component import Component
+from flask import has_request_context, request
 
 from dashboards.figures import front_rows
 from dashboards.figures.look import CONFIG, cell, decimals
@@ -24,15 +25,23 @@ LIVE_STATES = ("queued", "running")
 CURRENT: Any = {"aria-current": "true"}
 
 
-def shell() -> Component:
-    """What every page has around it."""
+def at(path: str) -> str:
+    """The path behind the prefix below which the server that is being asked answers."""
+    return f"{request.script_root if has_request_context() else ''}{path}"
+
+
+def shell(links: Sequence[tuple[str, str]] = ()) -> Component:
+    """What every page has around it. links: names and paths of pages beside the dashboard's own."""
+    more = [html.A(name, href=at(path)) for name, path in links]
     return html.Div(
         [
             dcc.Location(id="url", refresh=False),
             html.Header(
                 [
-                    dcc.Link("Elastiform", href="/", className="brand"),
-                    html.Nav([dcc.Link("Jobs", href="/"), dcc.Link("Devices", href="/devices")]),
+                    dcc.Link("Elastiform", href=at("/"), className="brand"),
+                    html.Nav(
+                        [dcc.Link("Jobs", href=at("/")), dcc.Link("Devices", href=at("/devices")), *more]
+                    ),
                 ]
             ),
             dcc.Store(id="store-identity"),
@@ -52,7 +61,7 @@ def job_link(job_id: int, name: str) -> str:
     """The address of a job's page; a name that browsers would resolve away, or that is another job's id, is
     replaced by the id.
     """
-    return f"/job/{job_id if name in ('.', '..') else quote(job_word(job_id, name), safe='')}"
+    return at(f"/job/{job_id if name in ('.', '..') else quote(job_word(job_id, name), safe='')}")
 
 
 def named(name: str, href: str | None = None) -> Component:
@@ -64,7 +73,7 @@ def named(name: str, href: str | None = None) -> Component:
 
 def device_link(device_id: int) -> str:
     """The address of a device's page; devices may share a name."""
-    return f"/device/{device_id}"
+    return at(f"/device/{device_id}")
 
 
 def query(*, subnet: str | None = None, device: int | None = None) -> str:
@@ -77,7 +86,7 @@ def query(*, subnet: str | None = None, device: int | None = None) -> str:
 
 def message_page(title: str, *sentences: str) -> list[Component]:
     """A page that only says something, with the way back."""
-    back = html.P(dcc.Link("All jobs", href="/"))
+    back = html.P(dcc.Link("All jobs", href=at("/")))
     return [html.H1(title), *(html.P(sentence) for sentence in sentences if sentence), back]
 
 
@@ -179,6 +188,8 @@ def job_head(
     device: int | None = None,
     progress: StageProgress | None = None,
     cautions: Sequence[str] = (),
+    note: str | None = None,
+    tags: Sequence[str] = (),
 ) -> list[Component]:
     """Name, state, progress and devices of a job; `row` is its row of `frames.jobs`.
 
@@ -194,9 +205,11 @@ def job_head(
         f"time {duration(row['seconds'])}",
         f"created {row['created_at']:%Y-%m-%d %H:%M} UTC",
     ]
+    facts += [f"tags {', '.join(tags)}"] if tags else []
     head: list[Component] = [
         html.H1([row["name"], badge(row["state"], live=row["live"])]),
         html.P(" · ".join(facts), className="facts"),
+        *([html.P(note, className="remark")] if note else []),
         *_devices_of(measured_on, device),
         *(html.P(caution, className="caution") for caution in cautions),
     ]

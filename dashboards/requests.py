@@ -25,8 +25,13 @@ LONGEST_TEXT = 4_096
 LARGEST_ID = 2**63 - 1
 
 
-def guard(app: Dash, server: Flask) -> None:
-    """Answers only to this machine's own names, and lets pages load nothing from elsewhere.
+def is_own_host(host: str) -> bool:
+    """Whether a Host header is one of this machine's own loop."""
+    return OWN_HOST.fullmatch(host) is not None
+
+
+def guard(app: Dash, server: Flask, is_allowed: Callable[[str], bool] = is_own_host) -> None:
+    """Answers only to hosts that are allowed, and lets pages load nothing from elsewhere.
 
     Call it when all callbacks are defined: the inline scripts that Dash writes are allowed by their hashes.
     """
@@ -48,13 +53,14 @@ def guard(app: Dash, server: Flask) -> None:
 
     @server.before_request
     def refuse_other_hosts() -> None:
-        if not OWN_HOST.fullmatch(request.headers.get("Host", "")):
-            abort(403, "This dashboard answers to localhost only.")
+        if not is_allowed(request.headers.get("Host", "")):
+            abort(403, "This server does not answer to this name.")
 
     @server.after_request
     def forbid_the_rest(response: Response) -> Response:
-        response.headers["Content-Security-Policy"] = policy
-        response.headers.update(HEADERS)
+        response.headers.setdefault("Content-Security-Policy", policy)
+        for name, value in HEADERS.items():
+            response.headers.setdefault(name, value)
         return response
 
 

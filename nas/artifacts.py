@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import signal
 import stat
 import uuid
 from collections.abc import Callable
@@ -18,6 +19,12 @@ NOT_REGULAR = {
     stat.S_IFBLK: "a device",
 }
 PARTIAL = ".partial-"
+# Where a process can be told to die, by NAS_CRASH_AT: the moments between which a result is half stored.
+CRASH_POINTS = (
+    *("file begun", "file written", "file synced", "file named", "file deleted"),
+    *("rows begun", "rows written", "rows committed"),
+)
+_passed: dict[str, int] = {}
 
 
 class Rooted(Protocol):
@@ -46,12 +53,30 @@ def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
     """
     partial = path.with_name(f"{PARTIAL}{uuid.uuid4().hex}{path.suffix}")
     try:
+        crash_point("file begun")
         write(partial)
+        crash_point("file written")
         _sync(partial)
+        crash_point("file synced")
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+    crash_point("file named")
     _sync(path.parent)
+
+
+def crash_point(name: str) -> None:
+    """Kills this process where NAS_CRASH_AT is `NAME:N` and the point NAME is passed for the Nth time.
+
+    For tests of what a crash leaves: without that variable it does nothing.
+    """
+    asked = os.environ.get("NAS_CRASH_AT")
+    if asked is None:
+        return
+    assert name in CRASH_POINTS, name
+    _passed[name] = _passed.get(name, 0) + 1
+    if asked == f"{name}:{_passed[name]}":
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def sha256(path: Path) -> str:

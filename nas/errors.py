@@ -2,9 +2,11 @@
 
 NASError (search_spaces.errors)
 ├── JobFailedError         1   the job ran and could not finish
+│   └── NoSpaceError           the disk is full: a worker tries the job again
 ├── DivergedError          1   the numbers of a training are none any more (supernet.training.trainer)
 ├── ReferenceFailedError   1   a device cannot even time its reference (predictors.measurement.session)
 ├── UsageError             2   an option, a file or a value is wrong (search_spaces.errors)
+│   └── NotHereError           data or weights that another machine may have (search_spaces.errors)
 ├── NotFoundError          3   no such job, subnet, device, space (search_spaces.errors)
 ├── ConflictError          4   the name is taken, the job is running elsewhere
 └── StoreError             5   the store cannot be read or written
@@ -19,6 +21,10 @@ class JobFailedError(NASError):
     """A job that started and could not finish."""
 
     exit_code = 1
+
+
+class NoSpaceError(JobFailedError):
+    """A file of the job has no space on the disk: no fault of the job, which may go on when there is some."""
 
 
 class ConflictError(NASError):

@@ -9,19 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas import checkpoints
-from nas.config import JobConfig
 from nas.config.components import stored_config
 from nas.config.quantities import limits_everywhere
 from nas.errors import ConflictError, JobFailedError
 from nas.generative.learner import Learner, make_learner
 from nas.limits import ACCURACY, KNOWN_BEFORE, QUALITIES, Limit, distance, kind_of, split
-from nas.measuring.latency import stored_latencies
 from nas.proposals.one_thread import one_thread
-from nas.results import job_devices
-from nas.search.objectives import Objectives, values_of
+from nas.search.objectives import Objectives, stored_objectives, values_of
 from nas.search.stage import problem
 from nas.searchers import generative
-from nas.spaces.job_space import exact_metrics, space_of
+from nas.spaces.job_space import exact_metrics
 from nas.store import Job, Store
 from predictors.accuracy import LEAST
 from search_spaces import Architecture
@@ -173,7 +170,7 @@ def _learned(store: Store, job: Job) -> tuple[Objectives, Learner, dict[Architec
             "be learned.",
             f"`nas front {job.id}` shows the best of everything.",
         )
-    objectives = _objectives(store, job, config)
+    objectives = stored_objectives(store, job, config)
     searched = problem(config, objectives)
     scheme, prototype = generative.planned(searched, **config.search.options)
     learned = generative.learned_objectives(searched)
@@ -194,14 +191,6 @@ def _learned(store: Store, job: Job) -> tuple[Objectives, Learner, dict[Architec
     learner.ask_inquisitor(objectives.space.encode(archs), values)
     qualities = [float(e.objectives[config.quality] or 0) for e in evaluations]
     return objectives, learner, dict(zip(archs, qualities, strict=True))
-
-
-def _objectives(store: Store, job: Job, config: JobConfig) -> Objectives:
-    space = space_of(store, job)
-    rows = {device.id: device for device in store.devices()}
-    devices = {name: rows[device_id] for name, device_id in job_devices.searched_for(store, job).items()}
-    first, *others = stored_latencies(store, job, config, space, devices)
-    return Objectives(config.objectives, space, first, tuple(others), config.quality)
 
 
 def _keeps(learner: Learner, codes: Codes, conditions: Sequence[Limit]) -> Any:

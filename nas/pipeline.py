@@ -20,6 +20,7 @@ from nas.job_data import MANIFEST, check_data, write_manifest
 from nas.job_run import Run, attempt
 from nas.measuring.baselines import baselines
 from nas.measuring.latency import latencies
+from nas.notifications import notify_of_end
 from nas.progress import Progress
 from nas.results.frames import INHERITED, SPECIALISED
 from nas.search.budget import divided
@@ -48,8 +49,16 @@ def run(
     Raises JobFailedError when it cannot be finished, ConflictError when it runs elsewhere, KeyboardInterrupt
     when it was asked to stop; in each case everything that was finished is in the store.
     end: ends the process when what the job is at hangs so that it cannot even be interrupted.
-    owner: of a worker's claim to the job, under which this process runs it.
+    owner: of a worker's claim to the job, under which this process runs it; the worker notifies of its end.
     """
+    try:
+        _run(store, job, progress=progress, end=end, owner=owner)
+    finally:
+        if owner is None:
+            notify_of_end(store, job, tell=progress.warn)
+
+
+def _run(store: Store, job: Job, *, progress: Progress, end: Leave | None, owner: str | None) -> None:
     config = located(stored_config(job))
     data = datasets.prepared(config.data.name, config.data.options, progress)
     with attempt(store, job, config, progress, end=end, owner=owner) as run:

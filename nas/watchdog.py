@@ -29,10 +29,15 @@ NOTE_SECONDS = 10.0  # the same where nobody waits for the end
 ASK_SECONDS = 1.0  # between two questions whether a stop was asked for
 TICK_SECONDS = 0.1
 JOIN_SECONDS = 1.0  # a thread that asks a store that does not answer is left behind
-STOPS = (signal.SIGINT, signal.SIGTERM)
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the last: the terminal was closed
 INTERRUPT = signal.SIGURG  # ours: nobody sends it, and by default it is ignored
 
 Leave = Callable[[NASError | None], None]
+
+
+def _ignores_hangup(number: signal.Signals) -> bool:
+    """Whether `nohup` has started this process, which then outlives its terminal."""
+    return number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN
 
 
 class OverdueError(KeyboardInterrupt):
@@ -86,7 +91,8 @@ class Watchdog:
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Its handlers and threads are there for as long as the context lasts."""
-        handlers = dict.fromkeys(STOPS, self._heard) | {INTERRUPT: self._overdue}
+        heard = [number for number in STOPS if not _ignores_hangup(number)]
+        handlers = dict.fromkeys(heard, self._heard) | {INTERRUPT: self._overdue}
         before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
         ears = signal.set_wakeup_fd(self._mouth, warn_on_full_buffer=False)
         for thread in self._threads:

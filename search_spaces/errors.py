@@ -24,6 +24,10 @@ class UsageError(NASError, ValueError):
     exit_code = 2
 
 
+class NotHereError(UsageError):
+    """Data or weights that this machine does not have; another one may."""
+
+
 class NotFoundError(NASError, LookupError):
     """Something that was named does not exist."""
 

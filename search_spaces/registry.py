@@ -17,6 +17,7 @@ from typing import Any, cast
 from search_spaces.bounds import short
 from search_spaces.errors import NotFoundError, UsageError, did_you_mean
 
+ONLY_OURS = "NAS_ONLY_BUILTIN"  # set: no module of somebody's own is imported
 ALLOWED = "NAS_COMPONENTS"  # names of modules, with commas between them, that stores may name
 
 
@@ -113,6 +114,13 @@ def trusted(name: object, *, where: str) -> str:
     return name
 
 
+def forbid_modules() -> None:
+    """From now on this process, and those that it starts, import no module of somebody's own, whoever names
+    it.
+    """
+    os.environ[ONLY_OURS] = "1"
+
+
 def _allowed() -> set[str]:
     return {name for name in os.environ.get(ALLOWED, "").split(",") if name}
 
@@ -122,6 +130,11 @@ def _own_module(name: str) -> ModuleType:
     if not all(part.isidentifier() for part in name.split(".")):
         raise UsageError(
             f"{short(name)} is no name of a module.", "A module is named such as package.module."
+        )
+    if os.environ.get(ONLY_OURS):
+        raise UsageError(
+            f"The module {short(name)} would run as code, and here only what ships with Elastiform may.",
+            "Name a component without a dot in its name.",
         )
     try:
         return importlib.import_module(name)

@@ -13,8 +13,7 @@ import pytest
 from hypothesis import settings
 
 if TYPE_CHECKING:
-    from postgresql import Server
-
+    from benchmarks.postgresql_server import Server
     from nas import JobHandle
 
 # Before anything imports torch, and inherited by the processes that tests start.
@@ -65,7 +64,7 @@ def store_url(tmp_path: Path) -> str:
 def postgresql() -> Iterator["Server"]:
     """A PostgreSQL server of this session's own; skips where none is installed."""
     pytest.importorskip("psycopg", reason="the extra 'postgres' is not installed")
-    from postgresql import binaries, new_server  # noqa: PLC0415 - imports psycopg
+    from benchmarks.postgresql_server import binaries, new_server  # noqa: PLC0415 - imports psycopg
 
     programs = binaries()
     if programs is None:
@@ -85,6 +84,47 @@ def postgresql_url(postgresql: "Server") -> Iterator[str]:
     name = f"test_{uuid.uuid4().hex}"
     yield postgresql.create(name)
     postgresql.drop(name)
+
+
+@pytest.fixture(scope="session")
+def empty_file(_session_home: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with nothing in it; only to be copied, which spares the migrations."""
+    from nas.store import Store  # noqa: PLC0415
+
+    file = tmp_path_factory.mktemp("empty") / "store.sqlite"
+    Store.open(f"sqlite:///{file}").close()
+    return file
+
+
+@pytest.fixture(scope="session")
+def postgresql_template(postgresql: "Server") -> str:
+    """The name of a PostgreSQL database with an empty store, to be copied."""
+    from nas.store import Store  # noqa: PLC0415
+
+    Store.open(postgresql.create("template_store")).close()
+    return "template_store"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def any_url(request: pytest.FixtureRequest, tmp_path: Path, empty_file: Path) -> Iterator[str]:
+    """The URL of an empty store of each kind of database."""
+    yield from _empty_store(request, tmp_path, empty_file)
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
+def any_url_slowly(request: pytest.FixtureRequest, tmp_path: Path, empty_file: Path) -> Iterator[str]:
+    """The same; with PostgreSQL the test is a slow one."""
+    yield from _empty_store(request, tmp_path, empty_file)
+
+
+def _empty_store(request: pytest.FixtureRequest, tmp_path: Path, empty_file: Path) -> Iterator[str]:
+    if request.param == "sqlite":
+        yield f"sqlite:///{shutil.copyfile(empty_file, tmp_path / 'nas.db')}"
+        return
+    server, template = map(request.getfixturevalue, ("postgresql", "postgresql_template"))
+    name = f"test_{uuid.uuid4().hex}"
+    yield server.create(name, template)
+    server.drop(name)
 
 
 @pytest.fixture(scope="session")

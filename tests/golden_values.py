@@ -152,6 +152,8 @@ QUICK = (
     Verb(("submit", "FOLDER/job.yaml", "--priority", "2", "--name", "waits"), kinds=True),
     Verb(("priority", "waits", "5"), kinds=True),
     *(Verb(words) for words in (("workers",), ("logs", "waits"))),
+    *(Verb(words) for words in (("note", "waits", "second try"), ("tag", "waits", "b", "a"))),
+    *(Verb(("watch",), kinds=True), Verb(("watch", "digit-pairs"))),
 )
 SLOW = (  # they train or measure
     Verb(("measure", "FOLDER/turbovit", "--batch", "2"), store=None, kinds=True),

@@ -15,6 +15,7 @@ COMMANDS = {
     "nas --help": [NAS, "--help"],
     "import nas.cli": [sys.executable, "-c", "import nas.cli"],
     "import dashboards.app": [sys.executable, "-c", "import dashboards.app"],
+    "import nas.cli.server.app": [sys.executable, "-c", "import nas.cli.server.app"],
 }
 
 

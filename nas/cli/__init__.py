@@ -21,8 +21,10 @@ from nas.cli.output import INTERRUPTED, emit, note_error
 from nas.cli.queue import turns
 from nas.cli.queue.logs import logs
 from nas.cli.queue.submit import submit
+from nas.cli.queue.watch import watch
 from nas.cli.queue.work import worker, workers
-from nas.cli.stored import database, supernets
+from nas.cli.server.serve import serve
+from nas.cli.stored import database, remarks, supernets
 
 EVERYWHERE = ("--quiet", "--debug")
 INTERNAL = 1
@@ -46,8 +48,11 @@ app.command("submit")(submit)
 app.command("worker")(worker)
 app.command("workers")(workers)
 app.command("logs")(logs)
+app.command("watch")(watch)
 app.command("pause")(turns.pause)
 app.command("priority")(turns.priority)
+app.command("note")(remarks.note_job)
+app.command("tag")(remarks.tag_job)
 app.command("ls")(jobs.ls)
 app.command("show")(jobs.show)
 app.command("front")(fronts.front)
@@ -63,6 +68,7 @@ app.command("predict")(subnets.predict)
 app.command("measure")(subnets.measure)
 app.command("device-agent")(devices.device_agent)
 app.command("dashboard")(dashboard.dashboard)
+app.command("serve")(serve)
 app.command("doctor")(database.doctor)
 app.add_typer(spaces.app, name="spaces")
 app.add_typer(supernets.app, name="supernets")

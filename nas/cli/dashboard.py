@@ -21,7 +21,7 @@ def dashboard(
     if not _is_loopback(host):
         raise UsageError(
             f"The dashboard does not listen on '{host}': it has no log-in.",
-            f"Use 127.0.0.1; from afar: ssh -L {port}:127.0.0.1:{port} HOST",
+            f"Use 127.0.0.1; from afar: ssh -L {port}:127.0.0.1:{port} HOST; for a team: `nas serve`",
         )
     from dashboards import app
 

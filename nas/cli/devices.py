@@ -23,6 +23,7 @@ from nas.cli.progress import shown_progress
 
 if TYPE_CHECKING:
     from nas.store import Device as DeviceRow
+    from nas.store import Store
     from predictors.devices import Device
 
 
@@ -228,19 +229,25 @@ def _device_to_check(
 
 def _stored(url: str, *, quiet: bool) -> dict[str, Any]:
     from nas.errors import StoreError
-    from nas.results import frames
     from nas.store import Store
 
     try:
         with Store.open(url, read_only=True) as opened:
-            devices, agents = frames.devices(opened).to_dict("records"), opened.agents()
+            return stored_devices(opened)
     except StoreError as error:
         note(f"No devices from the store: {error.message}", quiet=quiet)
         return {"devices": [], "agents": []}
-    agent_rows = [
-        {"agent": a.name, "device": a.device.name, "live": a.live, "last_seen": a.last_seen} for a in agents
+
+
+def stored_devices(opened: "Store") -> dict[str, Any]:
+    """The devices and agents that a store knows, as plain data: those of the JSON of `nas devices`."""
+    from nas.results import frames
+
+    agents = [
+        {"agent": a.name, "device": a.device.name, "live": a.live, "last_seen": a.last_seen}
+        for a in opened.agents()
     ]
-    return {"devices": devices, "agents": agent_rows}
+    return {"devices": frames.devices(opened).to_dict("records"), "agents": agents}
 
 
 def _cell(name: str, value: Any) -> object:

@@ -113,7 +113,7 @@ def extract(
         from nas.spaces.job_space import space_of
 
         if architecture is None:
-            key = _chosen(opened, stored, subnet=subnet, where=where, knee=knee)
+            key = chosen_key(opened, stored, subnet=subnet, where=where, knee=knee)
         else:
             key = space_of(opened, stored).architecture(architecture).key
         chosen = key if architecture is None else architecture
@@ -349,7 +349,10 @@ def _single_choice(pareto: "ParetoFront") -> str | None:
     return next(iter(names)) if single else None
 
 
-def _chosen(opened: "Store", job: "Job", *, subnet: str | None, where: list[str] | None, knee: bool) -> str:
+def chosen_key(
+    opened: "Store", job: "Job", *, subnet: str | None, where: list[str] | None, knee: bool
+) -> str:
+    """The key of the subnet that is asked for: by the beginning of its key, by limits, or the knee."""
     from nas.limits import Limit
     from nas.results.front import front as read_front
 

@@ -13,23 +13,25 @@ if TYPE_CHECKING:
     from nas.store import Job, Stage, Store, SupernetUse
 
 
-def ls(store: StoreURL = None, as_json: AsJSON = False) -> None:
+def ls(
+    tag: Annotated[
+        str | None, typer.Option("--tag", metavar="TAG", help="Only those that `nas tag` has marked so.")
+    ] = None,
+    store: StoreURL = None,
+    as_json: AsJSON = False,
+) -> None:
     """List the jobs, the newest first."""
-    from nas.results import frames
-    from nas.results.running.time_left import time_left
     from nas.store import Store
 
     with Store.open(store_url(store), read_only=True) as opened:
-        rows = [_plain(row) for row in frames.jobs(opened).to_dict("records")]
-        for row in rows:
-            row["seconds_left"] = time_left(opened, opened.job(row["id"])) if row["live"] else None
-        jobs, turns = {job.id: job for job in opened.jobs()}, Turns.of(opened)
-        for row in rows:
-            row |= _in_queue(jobs[row["id"]], turns)
+        rows = job_rows(opened)
+    if tag is not None:
+        rows = [row for row in rows if tag in row["tags"]]
     if as_json:
         emit_json(rows)
         return
-    submitted = any("queue" in row for row in rows)
+    submitted, tagged = any("queue" in row for row in rows), any(row["tags"] for row in rows)
+    waits = any(row["reason"] for row in rows)
     cells = [
         (
             row["id"],
@@ -41,13 +43,31 @@ def ls(store: StoreURL = None, as_json: AsJSON = False) -> None:
             f"{row['created_at']:%Y-%m-%d %H:%M}",
             seconds(row["seconds"]),
             _left_words(row),
+            *((", ".join(row["tags"]) or None,) if tagged else ()),
+            *((row["reason"],) if waits else ()),
             row["error"],
         )
         for row in rows
     ]
     queue = ("POSITION", "PRIORITY", "ATTEMPT", "WORKER") if submitted else ()
-    columns = ("ID", "JOB", "STATE", *queue, "STAGE", "EVALUATIONS", "CREATED (UTC)", "TIME", "LEFT", "ERROR")
+    columns = ("ID", "JOB", "STATE", *queue, "STAGE", "EVALUATIONS", "CREATED (UTC)", "TIME", "LEFT")
+    columns = (*columns, *(("TAGS",) if tagged else ()), *(("WAITS",) if waits else ()), "ERROR")
     emit_table(columns, cells, right=("ID", "EVALUATIONS", "TIME", "LEFT", *queue[:3]))
+
+
+def job_rows(opened: "Store") -> list[dict[str, Any]]:
+    """All jobs as plain data: the JSON of `nas ls`."""
+    from nas.results import frames
+    from nas.results.running.time_left import time_left
+
+    rows = [_plain(row) for row in frames.jobs(opened).to_dict("records")]
+    for row in rows:
+        row["seconds_left"] = time_left(opened, opened.job(row["id"])) if row["live"] else None
+    jobs, turns = {job.id: job for job in opened.jobs()}, Turns.of(opened)
+    for row in rows:
+        row |= {"reason": turns.reasons.get(row["id"])} | _in_queue(jobs[row["id"]], turns)
+        row["tags"] = jobs[row["id"]].tags or []
+    return rows
 
 
 def _in_queue(job: "Job", turns: Turns) -> dict[str, Any]:
@@ -109,10 +129,10 @@ def summary(opened: "Store", job: "Job") -> dict[str, Any]:
     from nas.results.running.stage_progress import stage_progress
     from nas.results.running.time_left import time_left
 
-    now = stage_progress(opened, job)
+    now, turns = stage_progress(opened, job), Turns.of(opened)
     rows = frames.jobs(opened).to_dict("records")
     row = next(_plain(row) for row in rows if row["id"] == job.id)
-    curve = opened.events(job, "hypervolume")
+    hypervolume = [event.data.get("hypervolume") for event in opened.events(job, "hypervolume")]
     searched, measured = job_devices.searched_for(opened, job), opened.measurements(job)
     predictor = opened.predictor(job)
     used = dict.fromkeys([m.device_id for m in measured] + ([predictor.device_id] if predictor else []))
@@ -121,7 +141,8 @@ def summary(opened: "Store", job: "Job") -> dict[str, Any]:
     return {
         "job": job.name,
         **{name: row[name] for name in ("id", "state", "live", "stage", "created_at", "seconds", "error")},
-        **_in_queue(job, Turns.of(opened)),
+        "reason": turns.reasons.get(job.id),
+        **_in_queue(job, turns),
         "progress": {"evaluations": row["evaluations"], "of": planned, **_ended(search)},
         "data": ((space and space.result) or {}).get("data"),
         "data_changes": [event.data.get("message", "") for event in opened.events(job, "data")],
@@ -133,14 +154,40 @@ def summary(opened: "Store", job: "Job") -> dict[str, Any]:
         "predictor": predictor and {"kind": predictor.kind, "score": predictor.score},
         "predictors": _fitted(opened, job, searched),
         **_devices(opened, job, used),
-        "hypervolume": curve[-1].data.get("hypervolume") if curve else None,
+        "hypervolume": hypervolume[-1] if hypervolume else None,
         "reproducibility": ((search and search.result) or {}).get("reproducibility"),
         "best": _best(opened, job),
         "baseline": baseline(opened, job),
         "cautions": list(cautions(opened, job)),
         "config": job.config,
         "provenance": job.provenance,
+        **_remarks(job),
     }
+
+
+def progress(opened: "Store", job: "Job") -> dict[str, Any]:
+    """How far a job is, as plain data: what of `nas show` may change from one second to the next."""
+    from nas.results.frames import evaluation_counts
+    from nas.results.running.stage_progress import stage_progress
+    from nas.results.running.time_left import time_left
+
+    now = stage_progress(opened, job)
+    evaluations = evaluation_counts(opened, job).get(job.id, 0)
+    return {
+        "id": job.id,
+        "job": job.name,
+        "state": job.state,
+        "live": opened.is_live(job),
+        "error": job.error,
+        **_in_queue(job, Turns.of(opened)),
+        "progress": {"evaluations": evaluations, "of": job.config.get("search", {}).get("evaluations")},
+        "seconds_left": time_left(opened, job),
+        "now": now and now.to_dict() | {"words": now.words},
+    }
+
+
+def _remarks(job: "Job") -> dict[str, Any]:
+    return {"note": job.note, "tags": job.tags or []}
 
 
 def _ended(search: "Stage | None") -> dict[str, str]:
@@ -233,7 +280,7 @@ def _emit_summary(data: dict[str, Any]) -> None:
             "job": f"{data['job']} ({data['id']})",
             "state": _state(data),
             **_queue_words(data.get("queue")),
-            **({"error": data["error"]} if data["error"] else {}),
+            **_remarks(data),
             **_data_words(data),
             "created": f"{data['created_at']:%Y-%m-%d %H:%M:%S} UTC",
             "time": seconds(data["seconds"]),
@@ -263,6 +310,13 @@ def _emit_summary(data: dict[str, Any]) -> None:
         emit("")
         rows = [(stage["name"], stage["state"], seconds(stage["seconds"])) for stage in data["stages"]]
         emit_table(("STAGE", "STATE", "TIME"), rows, right=("TIME",))
+
+
+def _remarks(data: dict[str, Any]) -> dict[str, str]:
+    """What the job waits for, why it failed, and what people say about it, as far as there is something."""
+    tags = ", ".join(data["tags"] or ())
+    words = {"waits": data["reason"], "error": data["error"], "tags": tags, "note": data["note"]}
+    return {name: text for name, text in words.items() if text}
 
 
 def _waiting(data: dict[str, Any]) -> dict[str, str]:

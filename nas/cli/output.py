@@ -32,7 +32,12 @@ def emit(text: str) -> None:
 
 def emit_json(data: object) -> None:
     """One JSON document on stdout; moments become ISO 8601."""
-    emit(json.dumps(data, indent=2, allow_nan=False, default=_moment))
+    emit(json_text(data))
+
+
+def json_text(data: object) -> str:
+    """A JSON document as verbs print it and the server answers."""
+    return json.dumps(data, indent=2, allow_nan=False, default=_moment)
 
 
 def note(text: str, *, quiet: bool = False) -> None:

@@ -11,7 +11,7 @@ from nas.cli.fronts import check_figure, default_figure, show_front
 from nas.cli.options import AsJSON, Figure, JobFile, JobName, Overrides, StoreURL, store_url
 from nas.cli.output import INTERRUPTED, amount, emit, emit_json, end_process, note
 from nas.cli.progress import shown_progress
-from nas.cli.queue.turns import cancelled, queue_again
+from nas.cli.queue.turns import queue_again, stop_job
 from nas.cli.stored.supernets import show_supernet
 
 if TYPE_CHECKING:
@@ -127,23 +127,14 @@ def resume(
 
 def stop(ctx: typer.Context, job: JobName, store: StoreURL = None) -> None:
     """Stop a running job after its current batch, or within 10 seconds; a queued one at once."""
-    from nas.errors import ConflictError
     from nas.store import Store
 
     url = store_url(store)
     with Store.open(url, read_only=True) as opened:
         stored = opened.job(job)
-        is_live = opened.is_live(stored)
-    if not is_live and cancelled(url, stored):
-        note(f"Job '{stored.name}' has stopped: it is out of the queue.", quiet=ctx.obj.quiet)
-        return
-    if not is_live:
-        state = "interrupted" if stored.state == "running" else stored.state
-        hint = f"`nas front {stored.id}` prints what it found; `nas resume {stored.id}` goes on with it."
-        raise ConflictError(f"No process runs job '{stored.name}' (state: {state}).", hint)
     with Store.open(url) as opened:
-        opened.request_stop(stored)
-    note(f"Job '{stored.name}' stops after its current batch, or within 10 seconds.", quiet=ctx.obj.quiet)
+        words = stop_job(opened, stored)
+    note(words, quiet=ctx.obj.quiet)
 
 
 def rm(

@@ -4,6 +4,7 @@ A job file is code that its author runs. The same job read back from a store is 
 store has written it. See docs/security.md.
 """
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +14,10 @@ from nas.config import JobConfig
 from nas.config.strict import STORED_JOB
 from nas.errors import StoreError
 from nas.store import Job
+from search_spaces.errors import UsageError
 from search_spaces.registry import allow, trusted
+
+COMMANDS = "NAS_COMMANDS"  # programs that may be run although a store names them, with commas between them
 
 
 def named(config: JobConfig) -> dict[str, str]:
@@ -34,8 +38,27 @@ def _families(config: JobConfig) -> dict[str, str]:
 
 
 def allow_named(config: JobConfig) -> None:
-    """What the author of a job names may be imported by this process, and by those that it starts."""
+    """What the author of a job names may be imported by this process, and by those that it starts; the
+    program of `notify.command` may be run.
+    """
     allow(named(config).values())
+    if config.notify is not None and config.notify.command is not None:
+        program = config.notify.command[0]
+        if "," not in program:
+            os.environ[COMMANDS] = ",".join(sorted({program, *_allowed_programs()}))
+
+
+def check_program(program: str) -> None:
+    """Raises UsageError for a program of a stored `notify.command` that nobody here has allowed."""
+    if program not in _allowed_programs():
+        raise UsageError(
+            f"notify.command names the program {program[:60]!r}, which was not allowed here.",
+            f"If you trust it, set {COMMANDS}={program[:60]} (several: with commas between them).",
+        )
+
+
+def _allowed_programs() -> set[str]:
+    return {name for name in os.environ.get(COMMANDS, "").split(",") if name}
 
 
 def stored_config(job: Job) -> JobConfig:

@@ -40,6 +40,7 @@ from nas.config.sections import (
     DataConfig,
     ExecutionConfig,
     FinalistsConfig,
+    NotifyConfig,
     SearchConfig,
     Seed,
     StoreConfig,
@@ -154,6 +155,7 @@ class JobConfig(Section):
     reuse: whether supernets, evaluations and measurements that other jobs have paid for are taken.
     budget: seconds that the job may take, written as `30min`; what it divides (BUDGETED) is then not given.
     baselines: reference networks that are told beside the front, measured on all devices.
+    notify: who is told when the job has ended.
     """
 
     name: Name | None = None
@@ -178,6 +180,7 @@ class JobConfig(Section):
     finalists: FinalistsConfig = FinalistsConfig()
     execution: ExecutionConfig = ExecutionConfig()
     store: StoreConfig = StoreConfig()
+    notify: NotifyConfig | None = None
 
     @model_validator(mode="before")
     @classmethod

@@ -1,6 +1,6 @@
 """The paths in a job: absolute from the time when it is made, so that it goes on from anywhere."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,8 @@ PATH_OPTIONS = ("root", "folder", "path", "file", "files", "tokenizer")
 NO_PATHS = {"tokenizer": ("bytes", "init")}  # words that are none
 WEIGHTS = ("checkpoint", "hf", "gguf")  # where weights may begin, as a path
 LOCAL = "local-dir:"  # how timm names a folder
-ELSEWHERE = (LOCAL, "hf-hub:", "package:")  # what begins so is no path from here
+PACKAGE = "package:"  # what begins so is the file of an installed package
+ELSEWHERE = (LOCAL, "hf-hub:", PACKAGE)  # what begins so is no path from here
 
 
 def with_absolute_paths(tree: Mapping[str, Any], base: Path) -> dict[str, Any]:
@@ -69,6 +70,51 @@ def located(config: "JobConfig") -> "JobConfig":
     """
     options = absolute_options(config.data.options, Path.cwd())
     return config.model_copy(update={"data": type(config.data)(name=config.data.name, **options)})
+
+
+def named_paths(tree: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The paths in a job's settings with the fields that name them, as of `with_absolute_paths`; also
+    `package:NAME`, of weights.
+    """
+    for key, item in _mapping(tree, "data").items():
+        if _is_path(key) and item not in NO_PATHS.get(key, ()):
+            for one in item if isinstance(item, list | tuple) else (item,):
+                if isinstance(one, str) and one:
+                    yield f"data.{key}", one
+    supernets = {"supernet": _mapping(tree, "supernet")}
+    supernets |= {f"supernets.{place}": entry for place, entry in _listed(tree, "supernets")}
+    sections = {f"{name}.init": _mapping(entry, "init") for name, entry in supernets.items()}
+    for name, init in list(sections.items()):
+        sections |= {f"{name}.anchors.{place}": anchor for place, anchor in _listed(init, "anchors")}
+    taught = {"train": tree} | supernets
+    sections |= {
+        f"{'' if name == 'train' else name + '.'}train.teacher": _mapping(_mapping(entry, "train"), "teacher")
+        for name, entry in taught.items()
+    }
+    sections |= {f"baselines.{place}": one for place, one in _listed(tree, "baselines")}
+    for name, section in sections.items():
+        yield from ((f"{name}.{key}", path) for key, path in _weights_of(section))
+
+
+def _weights_of(section: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Where the weights of a model lie, by the key that says so."""
+    for key in WEIGHTS:
+        if isinstance(path := section.get(key), str) and path and not path.startswith("hf-hub:"):
+            yield key, path.removeprefix(LOCAL)
+    if isinstance(name := section.get("timm"), str) and name.startswith(LOCAL):
+        yield "timm", name.removeprefix(LOCAL)
+
+
+def _mapping(tree: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    return inside if isinstance(inside := tree.get(key), dict) else {}
+
+
+def _listed(tree: Mapping[str, Any], key: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """The sections in a list, with their places."""
+    inside = tree.get(key)
+    for place, one in enumerate(inside if isinstance(inside, list | tuple) else ()):
+        if isinstance(one, dict):
+            yield place, one
 
 
 def _is_path(key: object) -> bool:

@@ -3,7 +3,9 @@
 import re
 from collections.abc import Sequence
 from functools import partial
+from ipaddress import ip_address
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -19,7 +21,7 @@ from nas.config.init import Init
 from nas.config.ray_address import is_cluster
 from nas.config.strict import Options, by_author, check_option_names, known_component
 from supernet.training.recipe import Recipe
-from supernet.training.sections import Count, NotNegative, Positive, Section, Share, Text, Threads
+from supernet.training.sections import AList, Count, NotNegative, Positive, Section, Share, Text, Threads
 
 MOST_OF_AN_OPTION = 1_000_000_000  # a number of a searcher's
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
@@ -305,3 +307,46 @@ class StoreConfig(Section):
     """
 
     patience: Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)] = 600.0
+
+
+LONGEST_URL = 2_000
+
+
+def _checked_url(value: str) -> str:
+    """Raises ValueError unless it is https, or http to this machine, and holds no user and no password."""
+    try:
+        parts = urlsplit(value)
+        host, _ = parts.hostname or "", parts.port
+    except ValueError:
+        parts, host = urlsplit(""), ""
+    if len(value) > LONGEST_URL or not value.isascii() or not value.isprintable() or " " in value or not host:
+        raise ValueError("must be a URL, such as https://example.org/hook or http://127.0.0.1:8000/hook")
+    if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(host)):
+        raise ValueError("must begin with https://, or with http:// and an address of this machine")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("must not hold a user or a password: they would stand in the store")
+    return value
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine, by its name or address alone."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class NotifyConfig(Section):
+    """Who is told when the job has succeeded, failed or stopped: a JSON object is sent, and nothing secret.
+
+    url: gets it as a POST.  command: a program and its arguments, which gets it on its standard input.
+    """
+
+    url: Annotated[Text, AfterValidator(_checked_url)] | None = None
+    command: Annotated[tuple[Text, ...], AList, Field(min_length=1, max_length=100)] | None = None
+
+    @model_validator(mode="after")
+    def _tells_somebody(self) -> Self:
+        if self.url is None and self.command is None:
+            raise ValueError("notify names nobody: give url or command")
+        return self

@@ -22,7 +22,7 @@ from nas.images.digits import digest
 from nas.images.preprocessing import Preprocessing
 from nas.images.seeds import mixed_seed
 from search_spaces.bounds import positive, short
-from search_spaces.errors import UsageError
+from search_spaces.errors import NotHereError, UsageError
 
 ROOT = "/usr/share/datasets/fashion-mnist"
 CLASSES = (
@@ -155,7 +155,7 @@ def _idx(folder: Path, name: str, *, dims: int) -> Tensor:
     """The numbers of an IDX file of unsigned bytes, packed or not. Raises UsageError."""
     path = next((path for path in (folder / f"{name}.gz", folder / name) if path.exists()), None)
     if path is None:
-        raise UsageError(f"There is no '{name}' or '{name}.gz' in '{folder}'.", HINT)
+        raise NotHereError(f"There is no '{name}' or '{name}.gz' in '{folder}'.", HINT)
     try:
         with open_regular(path) as raw, gzip.open(raw) if path.suffix == ".gz" else raw as file:
             head = file.read(4 + 4 * dims)

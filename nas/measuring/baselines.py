@@ -7,17 +7,23 @@ from typing import Any
 import torch
 
 from nas.datasets import DataSet, task_of
+from nas.errors import JobFailedError
 from nas.evaluation.qualities import qualities_of
 from nas.evaluation.tasks import batch_of
 from nas.job_run import Run
+from nas.measuring import remote
 from nas.measuring.remote import RemoteDevice
+from nas.measuring.requests import NetworkPlan, request_for
 from nas.measuring.subnets import build_device, progress
 from nas.results.baselines import BASELINES
 from nas.spaces.baselines import Baseline, costs, load_baselines
 from nas.spaces.preprocessing import prepared
 from nas.watchdog import within
 from predictors.devices import Device
+from predictors.measurement.plausibility import plausible
 from predictors.measurement.rounds import Failure, Measurement, measure
+
+UNTOLD = "it is no model by a name of timm's own and no network of ours, so another host cannot build it"
 
 
 def baselines(run: Run, data: DataSet) -> None:
@@ -43,7 +49,7 @@ def _told(run: Run, data: DataSet) -> list[dict[str, Any]]:
             | {"quality": None if network.unfit else _qualities(run, network, data), "latencies": []}
         )
     for name in run.config.devices:
-        for row, latency in zip(rows, _measured(run, name, networks, data), strict=True):
+        for row, latency in zip(rows, measured_on(run, name, networks, data), strict=True):
             row["latencies"].append(latency)
     return rows
 
@@ -62,25 +68,24 @@ def _qualities(run: Run, network: Baseline, data: DataSet) -> dict[str, dict[str
     }
 
 
-def _measured(run: Run, name: str, networks: list[Baseline], data: DataSet) -> list[dict[str, Any]]:
+def measured_on(run: Run, name: str, networks: list[Baseline], data: DataSet) -> list[dict[str, Any]]:
     """What measuring each of them on the device of this name came to."""
     device = build_device(run, name)
     if isinstance(device, RemoteDevice):
-        reason = "the device is another host's, which has only the networks of spaces"
-        run.warn(f"Baselines are not measured on '{name}': {reason}.")
-        return [{"device": name, "reason": reason} for _ in networks]
-    row = run.store.register_device(device.name, device.fingerprint())
-    results = _timed(run, device, row.id, networks, data)
+        row_id, results = device.row.id, _timed_elsewhere(run, device, networks, data)
+    else:
+        row_id = run.store.register_device(device.name, device.fingerprint()).id
+        results = _timed(run, device, row_id, networks, data)
     rows: list[dict[str, Any]] = []
     for place, network in enumerate(networks):
         result = results[str(place)]
         if isinstance(result, Failure):
             run.warn(f"Baseline '{network.name}' could not be measured on '{name}': {result.reason}")
-            rows.append({"device": name, "device_id": row.id, "reason": result.reason})
+            rows.append({"device": name, "device_id": row_id, "reason": result.reason})
         else:
             times = {"measured_ms": result.latency_ms, "spread_ms": result.spread_ms}
             times |= {"peak_memory_bytes": result.peak_memory_bytes, "energy_mj": result.energy_mj}
-            rows.append({"device": name, "device_id": row.id, **times})
+            rows.append({"device": name, "device_id": row_id, **times})
     return rows
 
 
@@ -99,6 +104,37 @@ def _timed(
         progress=partial(progress, run),
         within=partial(within, device_id=row_id),
     )
+
+
+def _timed_elsewhere(
+    run: Run, device: RemoteDevice, networks: list[Baseline], data: DataSet
+) -> Mapping[str, Measurement | Failure]:
+    """By the device's agent, which builds each from what it is, without its weights."""
+    results: dict[str, Measurement | Failure] = {
+        str(place): Failure(UNTOLD) for place, network in enumerate(networks) if network.described is None
+    }
+    plan = NetworkPlan(
+        {str(place): one.described for place, one in enumerate(networks) if one.described is not None},
+        tuple(data.input_shape),
+        seed=run.config.seed,
+        rounds=run.config.predictor.rounds,
+        max_rounds=run.config.predictor.max_rounds,
+        reference_ms=run.store.reference(device.row.id),
+    )
+    if not plan.networks:
+        return results
+    request = request_for(plan)
+    try:
+        answer = remote.measure(
+            run.store, run.lease, device, request, warn=run.warn, check_stop=run.check_stop
+        )
+    except JobFailedError as error:  # a front is worth more than its reference networks
+        return results | {key: Failure(error.message) for key in plan.networks}
+    reference_ms = run.store.reference(device.row.id)
+    return results | {
+        key: plausible(one.under(reference_ms)) if isinstance(one, Measurement) and reference_ms else one
+        for key, one in answer.items()
+    }
 
 
 def _module(network: Baseline) -> torch.nn.Module:

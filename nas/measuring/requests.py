@@ -24,6 +24,7 @@ from search_spaces.workloads import Workload, tokens_of
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+MOST_OF_SHAPE = (1_024, 8_192, 8_192)  # channels, height, width
 TRIES = 3  # processes that may hang over a subnet so that they have to be ended
 WORN_OUT = f"{TRIES} processes that measured it did not come back and could not be interrupted"
 
@@ -36,6 +37,20 @@ class Plan:
 
     space: SearchSpace
     archs: Mapping[str, Architecture]
+    seed: int
+    rounds: int
+    max_rounds: int
+    reference_ms: float | None
+
+
+@dataclass(frozen=True)
+class NetworkPlan:
+    """Networks of no space to be measured, by their keys, each as `nas.spaces.described_networks` tells one;
+    how they are timed is said as in a `Plan`.
+    """
+
+    networks: Mapping[str, Mapping[str, Any]]
+    input_shape: tuple[int, ...]
     seed: int
     rounds: int
     max_rounds: int
@@ -119,20 +134,19 @@ def running(module: Any, device: Device) -> "tuple[nn.Module, Tensor]":
 
 def measured(
     device: Device,
-    plan: Plan,
+    plan: Plan | NetworkPlan,
     progress: Callable[[int, int], None] | None = None,
     within: Within = unlimited,
 ) -> Results:
-    """The latencies of a plan's subnets on a device of this host, or why they have none, by their keys.
+    """The latencies of a plan's networks on a device of this host, or why they have none, by their keys.
 
     progress, within: as `measure` calls them. Raises what `measure` raises.
     """
-    net = supernet.build(plan.space, seed=plan.seed)
-    workload = device.workload if isinstance(device, WorkingDevice) else None
+    modules, example = _networks(plan, device) if isinstance(plan, NetworkPlan) else _subnets(plan, device)
     return measure(
         device,
-        {key: partial(net.as_run, arch, workload, device.batch) for key, arch in plan.archs.items()},
-        net.run_input(workload, device.batch),
+        modules,
+        example,
         seed=plan.seed,
         rounds=plan.rounds,
         max_rounds=plan.max_rounds,
@@ -142,29 +156,65 @@ def measured(
     )
 
 
-def request_for(plan: Plan) -> dict[str, Any]:
+def _subnets(plan: Plan, device: Device) -> "tuple[dict[str, Callable[[], nn.Module]], Tensor]":
+    net = supernet.build(plan.space, seed=plan.seed)
+    workload = device.workload if isinstance(device, WorkingDevice) else None
+    modules: dict[str, Callable[[], nn.Module]] = {
+        key: partial(net.as_run, arch, workload, device.batch) for key, arch in plan.archs.items()
+    }
+    return modules, net.run_input(workload, device.batch)
+
+
+def _networks(plan: NetworkPlan, device: Device) -> "tuple[dict[str, Callable[[], nn.Module]], Tensor]":
+    """Raises UsageError where the device runs texts: networks of no space are for images."""
+    import torch  # noqa: PLC0415 - takes seconds, and who only asks needs none
+
+    from nas.spaces.described_networks import build_network  # noqa: PLC0415 - imports torch
+
+    if isinstance(device, WorkingDevice):
+        raise UsageError("A device's workload is for language models, and these networks take images.")
+    modules: dict[str, Callable[[], nn.Module]] = {
+        key: partial(build_network, network, plan.input_shape) for key, network in plan.networks.items()
+    }
+    return modules, torch.zeros(device.batch, *plan.input_shape)
+
+
+def request_for(plan: Plan | NetworkPlan) -> dict[str, Any]:
     """The plan as plain data, for an agent of another host."""
-    return {
-        "space": {"family": plan.space.family, "options": dict(plan.space.options)},
+    if isinstance(plan, NetworkPlan):
+        what: dict[str, Any] = {"input_shape": list(plan.input_shape)}
+        archs = {key: dict(network) for key, network in plan.networks.items()}
+    else:
+        what = {"space": {"family": plan.space.family, "options": dict(plan.space.options)}}
+        archs = {key: arch.to_dict() for key, arch in plan.archs.items()}
+    return what | {
         "seed": plan.seed,
-        "archs": {key: arch.to_dict() for key, arch in plan.archs.items()},
+        "archs": archs,
         "rounds": plan.rounds,
         "max_rounds": plan.max_rounds,
         "reference_ms": plan.reference_ms,
     }
 
 
-def plan_of(request: Mapping[str, Any]) -> Plan:
-    """The plan that was turned into this request. Raises NASError for an impossible space or architecture."""
+def plan_of(request: Mapping[str, Any]) -> Plan | NetworkPlan:
+    """The plan that was turned into this request. Raises NASError for an impossible space, architecture or
+    shape.
+    """
+    how = (request["seed"], request["rounds"], request["max_rounds"], request["reference_ms"])
+    if "space" not in request:
+        return NetworkPlan(request["archs"], checked_shape(request["input_shape"]), *how)
     space = search_spaces.described(request["space"])
-    return Plan(
-        space,
-        {key: space.architecture(values) for key, values in request["archs"].items()},
-        request["seed"],
-        request["rounds"],
-        request["max_rounds"],
-        request["reference_ms"],
-    )
+    archs = {key: space.architecture(values) for key, values in request["archs"].items()}
+    return Plan(space, archs, *how)
+
+
+def checked_shape(shape: object) -> tuple[int, ...]:
+    """The shape (channels, height, width) of images in a request. Raises UsageError."""
+    numbers = shape if isinstance(shape, list) and len(shape) == len(MOST_OF_SHAPE) else [None] * 3
+    pairs = zip(numbers, MOST_OF_SHAPE, strict=True)
+    if not all(type(number) is int and 1 <= number <= most for number, most in pairs):
+        raise UsageError("The request cannot be read: it tells no shape of images.")
+    return tuple(numbers)
 
 
 def subnets_of(payload: object) -> Mapping[str, Any]:

@@ -6,14 +6,16 @@ import signal
 import subprocess
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from types import MappingProxyType
 
 from nas.errors import StoreError
 from nas.store import JobClaim, Store
 
 LONGEST_LINE = 500
 MOST_UNKEPT = 2_000  # lines that wait for the store
+LACKS_SOMETHING = 75  # exit code of a process whose machine lacks data or weights that another may have
 READER_SECONDS = 2.0  # for the last words of a process that is gone
 
 
@@ -21,13 +23,22 @@ class JobProcess:
     """The process that runs a claimed job.
 
     command: reads one line of JSON from its standard input (store, job, owner), and ends when that is closed,
-    as it is when the worker dies.  tell: told every line of its standard error.
+    as it is when the worker dies.  environment: what it has besides the worker's.
+    tell: told every line of its standard error.
+    lacks_something: once it has ended, whether it gave the job back because this machine lacks something.
     """
 
     def __init__(
-        self, command: Sequence[str], claim: JobClaim, *, url: str, tell: Callable[[str], None]
+        self,
+        command: Sequence[str],
+        claim: JobClaim,
+        *,
+        url: str,
+        environment: Mapping[str, str] = MappingProxyType({}),
+        tell: Callable[[str], None],
     ) -> None:
         self.claim = claim
+        self.lacks_something = False
         self._tell = tell
         self._last = ""
         self._unkept: deque[str] = deque(maxlen=MOST_UNKEPT)
@@ -37,6 +48,7 @@ class JobProcess:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             start_new_session=True,
+            env={**os.environ, **environment},
             text=True,
             errors="backslashreplace",
         )
@@ -72,6 +84,7 @@ class JobProcess:
         os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
         self.kill()
         code = self._process.wait()
+        self.lacks_something = code == LACKS_SOMETHING
         self._reader.join(READER_SECONDS)
         for pipe in (self._process.stdin, self._process.stderr):
             with suppress(OSError, ValueError):

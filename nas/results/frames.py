@@ -57,11 +57,13 @@ DEVICES += ["measurements", "failed", "repeatability", "fingerprint", "options",
 
 
 @again
-def evaluation_counts(store: Store) -> dict[int, int]:
-    """How many subnets each job has evaluated on the search split, by the job's id."""
+def evaluation_counts(store: Store, job: Job | None = None) -> dict[int, int]:
+    """How many subnets each job has evaluated on the search split, by the job's id; or of one job alone."""
     search = sa.select(t.evaluations.c.job_id, sa.func.count()).where(
         (t.evaluations.c.split == "search") & (t.evaluations.c.weights == "inherited")
     )
+    if job is not None:
+        search = search.where(t.evaluations.c.job_id == job.id)
     with store.read() as connection:
         return {row[0]: row[1] for row in connection.execute(search.group_by(t.evaluations.c.job_id))}
 

@@ -11,6 +11,7 @@ import moocore
 import numpy as np
 from numpy.typing import NDArray
 
+from nas.config import JobConfig
 from nas.datasets import DataSet
 from nas.errors import JobFailedError
 from nas.evaluation import Evaluator, Failed, Scores
@@ -102,6 +103,16 @@ def choose(objectives: Objectives, evaluations: Sequence[Evaluation], count: int
     return [done[i] for i in chosen]
 
 
+def chosen_of(
+    config: JobConfig, objectives: Objectives, evaluations: Sequence[Evaluation], count: int
+) -> list[Evaluation]:
+    """The finalists of a search: of its evaluations those that `choose` takes, without such as were measured
+    and break a limit.
+    """
+    keeping = [one for one in evaluations if _keeps_when_measured(config, objectives, one)]
+    return choose(objectives, keeping, count)
+
+
 def show_more(
     run: Run,
     objectives: Objectives,
@@ -145,8 +156,7 @@ def _chosen(run: Run, objectives: Objectives, data: DataSet, pool: Evaluator) ->
 
     def chosen() -> list[Evaluation]:
         evaluations = run.store.evaluations(run.lease.job, "search")
-        keeping = [e for e in evaluations if _keeps_when_measured(run, objectives, e)]
-        return choose(objectives, keeping, run.config.search.finalists)
+        return chosen_of(run.config, objectives, evaluations, run.config.search.finalists)
 
     if run.config.search.racing is not None:
         show_more(run, objectives, data, pool, chosen)
@@ -199,12 +209,12 @@ def _row(
     )
 
 
-def _keeps_when_measured(run: Run, objectives: Objectives, evaluation: Evaluation) -> bool:
+def _keeps_when_measured(config: JobConfig, objectives: Objectives, evaluation: Evaluation) -> bool:
     """Whether a subnet that was measured during the search keeps the limits on latency, as all others do."""
     values = evaluation.objectives
     for latency in objectives.latencies:
         name = latency.named("latency_ms")
-        limits = [limit for limit in run.config.limits if limit.name == name]
+        limits = [limit for limit in config.limits if limit.name == name]
         if was_measured(evaluation, latency) and not all(limit.holds(values) for limit in limits):
             return False
     return True

@@ -8,10 +8,12 @@ import moocore
 import numpy as np
 from numpy.typing import NDArray
 
+from nas.config import JobConfig
 from nas.limits import ACCURACY, kind_of
-from nas.measuring.latency import Latency
-from nas.spaces.job_space import exact_metrics
-from nas.store import Evaluation, NewEvaluation
+from nas.measuring.latency import Latency, stored_latencies
+from nas.results import job_devices
+from nas.spaces.job_space import exact_metrics, space_of
+from nas.store import Evaluation, Job, NewEvaluation, Store
 from search_spaces import SearchSpace
 from search_spaces.space import Codes
 from supernet.tasks import QualityKind
@@ -82,6 +84,15 @@ class Objectives:
         for predictions in predicted:
             costs |= predictions
         return costs
+
+
+def stored_objectives(store: Store, job: Job, config: JobConfig) -> Objectives:
+    """Those that a job has searched with, out of the store; its latency stages are done."""
+    space = space_of(store, job)
+    rows = {device.id: device for device in store.devices()}
+    devices = {name: rows[device_id] for name, device_id in job_devices.searched_for(store, job).items()}
+    first, *others = stored_latencies(store, job, config, space, devices)
+    return Objectives(config.objectives, space, first, tuple(others), config.quality)
 
 
 def hypervolume(points: NDArray[np.float64]) -> float:

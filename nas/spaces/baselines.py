@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from nas.config import BaselineInit, CheckpointInit, JobConfig
 from nas.datasets import DataSet
 from nas.images.preprocessing import from_mapping
+from nas.spaces.described_networks import described
 from nas.spaces.job_space import data_sizes
 from nas.spaces.preprocessing import as_timm, given_normalisation
 from search_spaces.errors import UsageError
@@ -27,13 +28,14 @@ class Baseline:
     """A reference network, ready for the images of a job.
 
     module: as it is measured.  classifier: the same, given images as the job normalises them.
-    unfit: why it is not evaluated; None: it is.
+    unfit: why it is not evaluated; None: it is.  described: as another host can build it, if it can.
     """
 
     name: str
     module: nn.Module
     classifier: nn.Module
     unfit: str | None = None
+    described: dict[str, Any] | None = None
 
 
 def load_baselines(config: JobConfig, data: DataSet) -> list[Baseline]:
@@ -45,12 +47,12 @@ def load_baselines(config: JobConfig, data: DataSet) -> list[Baseline]:
     loaded: list[Baseline] = []
     for place, section in enumerate(config.baselines):
         try:
-            module, images = _loaded(section, data)
+            module, images, network = _loaded(section, data)
             unfit = _unfit(section, module, data)
         except UsageError as error:
             raise UsageError(f"baselines.{place}: {error.message}", error.hint) from error
         name = _name(section, {one.name for one in loaded})
-        loaded.append(Baseline(name, module, _seeing(module, images, config, data), unfit))
+        loaded.append(Baseline(name, module, _seeing(module, images, config, data), unfit, network))
     return loaded
 
 
@@ -62,8 +64,12 @@ def costs(module: nn.Module, shape: tuple[int, ...]) -> dict[str, int]:
     return {"params": parameters, "macs": counter.get_total_flops() // 2}
 
 
-def _loaded(section: BaselineInit, data: DataSet) -> tuple[nn.Module, Normalisation | None]:
-    """The network, and how the images were normalised that it knows; None where that is not said."""
+def _loaded(
+    section: BaselineInit, data: DataSet
+) -> tuple[nn.Module, Normalisation | None, dict[str, Any] | None]:
+    """The network, how the images were normalised that it knows (None where that is not said), and the
+    network as plain data.
+    """
     sizes, timm = data_sizes(data), as_timm(section)
     channels = sizes["in_chans"]
     if timm is None:
@@ -76,14 +82,16 @@ def _loaded(section: BaselineInit, data: DataSet) -> tuple[nn.Module, Normalisat
                 f"{tuple(data.input_shape)} (channels, height, width)."
             )
         images = folder_preprocessing(section.folder)
-        return module, None if images is None else _normalisation(images, channels)
+        learnt = None if images is None else _normalisation(images, channels)
+        return module, learnt, described(module, None, {})
     with torch.device("meta"):
         model, given = sketch(timm.timm, channels, sizes["image_size"])
         check_runs(timm.timm, model.eval(), tuple(data.input_shape))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         made = create(timm.timm, pretrained=timm.pretrained, **given).eval()
-    return made, _normalisation(preprocessing(timm.timm), channels)
+    learnt = _normalisation(preprocessing(timm.timm), channels)
+    return made, learnt, described(made, timm.timm, given)
 
 
 def _normalisation(values: dict[str, Any], channels: int) -> Normalisation:

@@ -12,6 +12,7 @@ from nas.store.connection.schema import backup, database_problems, prepare
 from nas.store.connection.schema import upgrade as upgrade_schema
 from nas.store.devices import AgentLease, Devices
 from nas.store.files.artifacts import Artifacts
+from nas.store.files.move import move
 from nas.store.files.places import Places
 from nas.store.files.removal import (
     Orphans,
@@ -27,6 +28,7 @@ from nas.store.measurements import Measurements
 from nas.store.queue.claims import JobClaim, QueuedLease
 from nas.store.queue.logs import Logs
 from nas.store.queue.waiting import Queue
+from nas.store.queue.workers import Workers
 from nas.store.records import (
     Agent,
     Artifact,
@@ -44,6 +46,7 @@ from nas.store.records import (
     NewSupernet,
     Predictor,
     Request,
+    RunningWorker,
     SearchedSubnets,
     Stage,
     StoredMeasurement,
@@ -84,6 +87,7 @@ __all__ = [
     "ReplacedError",
     "Request",
     "RequestLease",
+    "RunningWorker",
     "SearchedSubnets",
     "Stage",
     "Store",
@@ -102,6 +106,7 @@ __all__ = [
     "foreign_files",
     "hung",
     "is_same",
+    "move",
     "orphans_of_both_kinds",
     "remove",
     "remove_orphans_of_both_kinds",
@@ -110,7 +115,19 @@ __all__ = [
 ]
 
 
-class Store(Queue, Logs, Devices, Requests, Results, Measurements, Supernets, Artifacts, DataChanges, Places):
+class Store(
+    Queue,
+    Logs,
+    Workers,
+    Devices,
+    Requests,
+    Results,
+    Measurements,
+    Supernets,
+    Artifacts,
+    DataChanges,
+    Places,
+):
     """An open store; a context manager that closes it."""
 
     @classmethod

@@ -5,7 +5,7 @@ What is not there is not checked: readers say themselves what they cannot do wit
 
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationError, model_validator
 
 Count = Annotated[int, Field(ge=0)]
 Place = Annotated[int, Field(ge=0, lt=2**63)]  # the id of a row
@@ -149,6 +149,12 @@ class Numbers(_Form):
 
     model_config = ConfigDict(extra="allow", strict=True)
     __pydantic_extra__: dict[str, float | None]
+
+
+class Tags(RootModel[list[str]]):
+    """What people have marked a job with."""
+
+    model_config = ConfigDict(strict=True)
 
 
 def fault(form: type[BaseModel], value: object) -> str | None:

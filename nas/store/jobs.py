@@ -18,10 +18,19 @@ from nas.store.files.places import Places
 from nas.store.leases import LEASE_SECONDS, Lease, held, new_owner, unheld, whose
 from nas.store.records import Job, Stage, Supernet
 from nas.store.supernets import link
-from nas.store.values import LONGEST_NAME, checked_name, is_id, is_name, now
-from search_spaces.errors import NotFoundError, did_you_mean
+from nas.store.values import (
+    LONGEST_NAME,
+    checked_name,
+    checked_note,
+    checked_tag,
+    is_id,
+    is_name,
+    now,
+)
+from search_spaces.errors import NotFoundError, UsageError, did_you_mean
 
 NAME_TRIES = 100
+MOST_TAGS = 20
 ENDED = ("succeeded", "failed", "stopped")
 DATA_EVENT = "data"  # kind of the events that tell that a job's data have changed
 # By the split that they look at, or that what they are made of looks at.
@@ -117,6 +126,25 @@ class Jobs(Places):
         return after
 
     @again
+    def set_note(self, job: Job, note: str | None) -> Job:
+        """Another note, or none. Raises UsageError for one that cannot be kept."""
+        checked = None if note is None else checked_note(note)
+        return self._remark(job, {"note": checked or None})
+
+    @again
+    def set_tags(self, job: Job, tags: Collection[str]) -> Job:
+        """Other tags, each once and in order. Raises UsageError for what cannot be one."""
+        checked = sorted({checked_tag(tag) for tag in tags})
+        if len(checked) > MOST_TAGS:
+            raise UsageError(f"A job has at most {MOST_TAGS} tags, not {len(checked)}.")
+        return self._remark(job, {"tags": checked or None})
+
+    def _remark(self, job: Job, values: Mapping[str, Any]) -> Job:
+        with self.write() as connection:
+            connection.execute(sa.update(t.jobs).where(t.jobs.c.id == job.id).values(values))
+            return _job(connection, job.id)
+
+    @again
     def is_live(self, job: Job) -> bool:
         """Whether a process holds the job now: a running job that is not live was interrupted."""
         columns = (t.jobs.c.owner, t.jobs.c.lease_until, database_seconds())
@@ -143,6 +171,7 @@ class Jobs(Places):
                 "started_at": sa.func.coalesce(jobs.c.started_at, now()),
                 "finished_at": None,
                 "error": None,
+                "refusal": None,
                 "submitted_at": None,
                 "paused": False,
             }

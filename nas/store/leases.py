@@ -63,6 +63,11 @@ def whose(owner: str | None) -> str:
     return f"pid {pid} on {host}"
 
 
+def same_process(owner: str | None, other: str) -> bool:
+    """Whether two owners are of one process, which has a new one for every claim."""
+    return str(owner).rpartition(":")[0] == other.rpartition(":")[0]
+
+
 def unheld(table: sa.Table, holder: str | None) -> sa.ColumnElement[bool]:
     """Whether a row with a lease is free: nobody's, or its lease has run out, or its `holder` is dead."""
     free = table.c.owner.is_(None) | (table.c.lease_until < database_seconds())

@@ -25,7 +25,8 @@ class Job:
     have.  after_id: the job that has to succeed first.  last_attempt: after which no worker takes it again.
     paused: stopped for a while, so that jobs that wait for it go on waiting.
     sweep: what the jobs of one `nas submit --sweep` are called together.  key: by which a submission that
-    comes once more is known.
+    comes once more is known.  refusal: what the last worker that looked at it lacked.
+    note, tags: what people say about it; nothing goes by them.
     """
 
     id: int
@@ -51,6 +52,25 @@ class Job:
     paused: bool = False
     sweep: str | None = None
     key: str | None = None
+    note: str | None = None
+    tags: list[str] | None = None
+    refusal: str | None = None
+
+
+@dataclass(frozen=True)
+class RunningWorker:
+    """A worker that was there less than a lease ago, as it told itself.
+
+    offers: the needs of jobs that it meets.  gpus: numbers, of one that gives each job one of them.
+    """
+
+    id: int
+    owner: str
+    offers: list[str]
+    gpus: list[int]
+    slots: int
+    started_at: datetime
+    lease_until: float
 
 
 @dataclass(frozen=True)

@@ -252,6 +252,23 @@ jobs = sa.Table(
     sa.Column("paused", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("sweep", Text),
     sa.Column("key", Text, unique=True, index=True),
+    sa.Column("refusal", AnyText),
+    # What people say about a job; nothing goes by it.
+    sa.Column("note", Text),
+    sa.Column("tags", PlainJSON("tags in jobs", (list, type(None)), form=forms.Tags)),
+)
+
+# For display only: who holds a job says the lease on its row, and nobody asks this table.
+workers = sa.Table(
+    "workers",
+    metadata,
+    _id(),
+    sa.Column("owner", Text, nullable=False, unique=True),
+    sa.Column("offers", PlainJSON("offers in workers", (list,)), nullable=False),
+    sa.Column("gpus", PlainJSON("gpus in workers", (list,)), nullable=False),
+    sa.Column("slots", Whole, nullable=False),
+    sa.Column("started_at", UTCDateTime, nullable=False),
+    sa.Column("lease_until", Real, nullable=False),
 )
 
 # What the processes of submitted jobs say, the last lines of each job.

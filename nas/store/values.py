@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from search_spaces.errors import UsageError
 
 LONGEST_NAME = 200
+LONGEST_TAG = 40
+LONGEST_NOTE = 4_000
 LONGEST = 40  # characters of a name in a table
 TELLING = frozenset({"workload"})  # fields of a fingerprint that are missing where there is nothing to tell
 
@@ -128,6 +130,28 @@ def checked_name(name: str, *, what: str) -> str:
         f"{name[:40]!a} cannot be the name of a {what}.",
         f"Use 1 to {LONGEST_NAME} characters, no control characters, no spaces around them.",
     )
+
+
+def checked_tag(tag: str) -> str:
+    """The tag itself. Raises UsageError unless it has 1 to 40 characters, none of them a space or a comma."""
+    wrong = any(character.isspace() or character == "," for character in tag)
+    if is_name(tag) and not wrong and len(tag) <= LONGEST_TAG:
+        return tag
+    raise UsageError(
+        f"{tag[:40]!a} cannot be a tag.",
+        f"Use 1 to {LONGEST_TAG} characters, no spaces, commas or control characters.",
+    )
+
+
+def checked_note(note: str) -> str:
+    """The note without spaces around it. Raises UsageError for a long one, and for control characters."""
+    note = note.replace("\r\n", "\n").strip()
+    if len(note) > LONGEST_NOTE:
+        raise UsageError(f"The note has {len(note):,} characters; at most {LONGEST_NOTE:,} are kept.")
+    odd = next((c for c in note if unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\t"), None)
+    if odd is not None:
+        raise UsageError(f"The character {odd!a} may not stand in a note.", "Write plain text.")
+    return note
 
 
 def shortened(text: str, longest: int = LONGEST) -> str:

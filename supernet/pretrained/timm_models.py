@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from search_spaces.errors import UsageError
+from search_spaces.errors import NotHereError, UsageError
 from supernet.pretrained.weight_files import FAILURES, check_finite, check_timm_folder
 from supernet.supernet import Supernet
 
@@ -126,4 +126,6 @@ def _failed(name: str, error: Exception, *, pretrained: bool) -> UsageError:
     hint = "Set pretrained: false, or fetch them once online; timm keeps them below HF_HOME and TORCH_HOME."
     if name.startswith(FOLDER):
         hint = "The config.json and the weights in the folder must belong together."
-    return UsageError(f"timm cannot load the pretrained weights of '{shown(name)}': {reason}.", hint)
+    # What can neither be fetched nor was fetched before.
+    kind = NotHereError if isinstance(error, OSError) and not name.startswith(FOLDER) else UsageError
+    return kind(f"timm cannot load the pretrained weights of '{shown(name)}': {reason}.", hint)

@@ -4,15 +4,29 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from nas_process import Here, Place, Ran, end_what_was_started, make_place
+from nas_process import Here, Place, Ran, broken_stores, end_what_was_started, make_place
 
 from nas.cli import main
 
 
 @pytest.fixture(autouse=True)
-def _nothing_outlives_a_test() -> Iterator[None]:
+def _nothing_outlives_a_test_and_no_store_is_broken(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Whatever a test kills: the invariant checker finds nothing. A test that damages a store says so."""
     yield
     end_what_was_started()
+    broken = broken_stores()
+    if request.node.get_closest_marker("spoils") is None:
+        assert broken == []
+    else:
+        assert broken != [], "the test is marked as one that damages a store"
+
+
+@pytest.fixture
+def postgresql_url(postgresql_url: str) -> Iterator[str]:
+    """As everywhere, and at the end the invariant checker finds nothing in it."""
+    yield postgresql_url
+    end_what_was_started()
+    assert broken_stores(postgresql_url) == []
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ from typing import Any
 
 import psutil
 
+from nas.analysis.invariants import problems
 from nas.store import Store
 
 NAS = Path(sys.executable).with_name("nas")
@@ -32,6 +33,7 @@ execution: {{workers: 1}}
 """
 SPACE_SIZE = 24
 STARTED: list["subprocess.Popen[str]"] = []  # by the test that runs
+PLACES: list["Place"] = []  # that it has made
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,8 @@ class Place:
     def copied_to(self, folder: Path) -> "Place":
         """The same state once more; only of a store that nobody has open."""
         shutil.copytree(self.folder, folder, dirs_exist_ok=True)
-        return Place(folder)
+        PLACES.append(Place(folder))
+        return PLACES[-1]
 
     def start(self, *words: object, **options: Any) -> "subprocess.Popen[str]":
         """`nas` with these words, on this store."""
@@ -125,7 +128,8 @@ def make_place(folder: Path, job: str = JOB) -> Place:
     """A folder with `job.yaml` and no store yet."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "job.yaml").write_text(job)
-    return Place(folder)
+    PLACES.append(Place(folder))
+    return PLACES[-1]
 
 
 def ended(process: "subprocess.Popen[str]") -> Ran:
@@ -159,6 +163,17 @@ def end_what_was_started() -> None:
         for pipe in (process.stdout, process.stderr):
             if pipe is not None:
                 pipe.close()
+
+
+def broken_stores(*others: str) -> list[str]:
+    """What the invariant checker finds in the stores that the test has made, which are then forgotten.
+
+    others: URLs of further ones. A file that no row names is what a kill may leave.
+    """
+    urls = [*others, *(place.url for place in dict.fromkeys(PLACES) if place.file.exists())]
+    PLACES.clear()
+    broken = [(url, problem) for url in urls for problem in problems(url)]
+    return [f"{url}: {problem}" for url, problem in broken if not problem.startswith("no row names")]
 
 
 def signal_group(process: "subprocess.Popen[str]", number: int) -> None:

@@ -19,6 +19,7 @@ def _no_space() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (FILE_BYTES, FILE_BYTES))
 
 
+@pytest.mark.spoils
 def test_a_damaged_or_missing_supernet_leaves_no_folder(finished: Place, tmp_path: Path) -> None:
     places = [finished.copied_to(tmp_path / name) for name in ("damaged", "missing")]
     weights = [next(place.artifacts.glob("supernet-*")) for place in places]
@@ -101,6 +102,7 @@ def _not_sqlite(place: Place) -> None:
     place.file.write_text("this is not a database, whatever its name says\n" * 50)
 
 
+@pytest.mark.spoils
 @pytest.mark.parametrize(
     ("spoil", "sentence"), [(_newer, "newer version"), (_corrupt, "damaged"), (_not_sqlite, "is not a store")]
 )

@@ -57,6 +57,7 @@ def test_killed_in_training_and_search_and_a_worker_alone(
     assert outcome(place) == outcome(finished)
 
 
+@pytest.mark.spoils
 def test_damaged_checkpoints_are_told_and_left_out(killed_in_training: Place, tmp_path: Path) -> None:
     place = killed_in_training.copied_to(tmp_path / "copy")
     *others, newest = sorted(place.artifacts.glob("checkpoint-*"))

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from nas.store import Store, check, upgrade
+from nas.store.connection import schema
 
 STORES = Path(__file__).parents[1] / "released_stores"
 SCHEMAS = ("0001", "0002", "0003", "0004")
-NEWEST = "0007"
+NEWEST = max(path.stem for path in (schema.MIGRATIONS / "versions").glob("rev_*.py")).removeprefix("rev_")
 # Ends the process before the database sees the statement with these words for the n-th time.
 DIES = """
 import os, signal, sys

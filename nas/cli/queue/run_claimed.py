@@ -15,9 +15,11 @@ from functools import partial
 from nas.cli.output import INTERRUPTED, end_process, note_error
 from nas.cli.progress import shown_progress
 from nas.errors import ConflictError, StoreError
+from nas.queue.job_process import LACKS_SOMETHING
 from nas.store import JobClaim, Store
 from nas.store.leases import reason
-from search_spaces.errors import NASError
+from nas.store.queue.claims import refusal_of
+from search_spaces.errors import NASError, NotHereError
 
 COMMAND = (sys.executable, "-P", "-m", "nas.cli.queue.run_claimed")
 STOPPED = "The job was told to stop; its state is saved."
@@ -36,6 +38,11 @@ def main() -> int:
                 pipeline.run(store, job, progress=progress, end=partial(end_process, STOPPED), owner=owner)
         except KeyboardInterrupt:
             return INTERRUPTED
+        except NotHereError as error:
+            with suppress(ConflictError):  # the lease has given it back, if it came so far
+                JobClaim(store, job, owner).refuse(refusal_of(error))
+            _said(error)
+            return LACKS_SOMETHING
         except Exception as error:
             if not isinstance(error, ConflictError | StoreError):
                 with suppress(ConflictError):  # the pipeline has written it, if it came so far

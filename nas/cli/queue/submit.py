@@ -1,6 +1,7 @@
 """`nas submit`: job files are checked, and queued for workers."""
 
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,11 +14,25 @@ from nas.cli.queue.turns import emit_places
 
 if TYPE_CHECKING:
     from nas.config import JobConfig
-    from nas.store import Job, Store, Submission
+    from nas.store import Job, Store
 
 ASK_SECONDS = 1.0
 ENDED = ("succeeded", "failed", "stopped")
 JobFiles = Annotated[list[Path], typer.Argument(metavar="FILE...", help="Job files (YAML).")]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is to be queued, and how: the arguments and options of `nas submit`."""
+
+    files: Sequence[Path]
+    overrides: Sequence[str] = ()
+    sweep: Sequence[str] = ()
+    name: str | None = None
+    priority: int = 0
+    after: str | None = None
+    needs: str | None = None
+    key: str | None = None
 
 
 @dataclass(frozen=True)
@@ -27,6 +42,14 @@ class _Wanted:
     file: Path
     settings: tuple[str, ...]
     config: "JobConfig"
+
+
+@dataclass(frozen=True)
+class Passed:
+    """Jobs that have passed every check, and the id of the one for which they wait."""
+
+    wanted: "list[_Wanted]"
+    after_id: int | None
 
 
 def submit(
@@ -63,16 +86,13 @@ def submit(
     as_json: AsJSON = False,
 ) -> None:
     """Check job files and queue them for `nas worker`. One bad file, and nothing is queued."""
-    from nas.store import Store, Submission
+    from nas.store import Store
 
+    asked = Asked(files, overrides or (), sweep or (), name, priority, after, needs, key)
     url = store_url(store)
-    wanted = _wanted(files, overrides or (), sweep or ())
-    _check_names(len(wanted), swept=bool(sweep), name=name, key=key)
-    after_id = None if after is None else _waited_for(url, after)
-    wanted = _checked(wanted, store, quiet=ctx.obj.quiet)
+    passed = checked_files(url, asked, quiet=ctx.obj.quiet)
     with Store.open(url) as opened:
-        submission = Submission(priority=priority, needs=needs, after_id=after_id, key=key)
-        jobs = _queued(opened, wanted, submission, name=name, swept=bool(sweep))
+        jobs = queued(opened, passed, asked)
         emit_places(opened, jobs, as_json=as_json)
         if not wait:
             note("`nas worker` runs what is queued; `nas ls` shows how far it is.", quiet=ctx.obj.quiet)
@@ -80,28 +100,47 @@ def submit(
         _wait(opened, jobs, as_json=as_json)
 
 
-def _wanted(
-    files: list[Path], overrides: "list[str] | tuple[()]", sweep: "list[str] | tuple[()]"
-) -> list[_Wanted]:
+def checked_files(
+    url: str, asked: Asked, *, quiet: bool, accept: "Callable[[JobConfig], None] | None" = None
+) -> Passed:
+    """The jobs of the files, each of which has passed every check. Creates nothing.
+
+    accept: raises for what may not be submitted here, before anything that a job names is looked at.
+    """
+    wanted = _wanted(asked)
+    _check_names(len(wanted), asked)
+    if accept is not None:
+        for one in wanted:
+            accept(one.config)
+    after_id = None if asked.after is None else _waited_for(url, asked.after)
+    return Passed(_checked(wanted, url, quiet=quiet), after_id)
+
+
+def _wanted(asked: Asked) -> list[_Wanted]:
     from nas.config import load_config
     from nas.queue.sweeps import settings_of
 
     return [
-        _Wanted(file, settings, load_config(file, [*overrides, *settings]))
-        for file in files
-        for settings in settings_of(sweep)
+        _Wanted(file, settings, load_config(file, [*asked.overrides, *settings]))
+        for file in asked.files
+        for settings in settings_of(asked.sweep)
     ]
 
 
-def _check_names(count: int, *, swept: bool, name: str | None, key: str | None) -> None:
-    """Raises UsageError where one name, or one key, would have to stand for several jobs."""
+def _check_names(count: int, asked: Asked) -> None:
+    """Raises UsageError for what is no name, and where one name, or one key, would stand for several jobs."""
+    from nas.store.values import checked_name
     from search_spaces.errors import UsageError
 
-    if count > 1 and key is not None:
+    for text, what in ((asked.name or None, "job"), (asked.needs, "need"), (asked.key, "key")):
+        if text is not None:
+            checked_name(text, what=what)
+
+    if count > 1 and asked.key is not None:
         raise UsageError(
             f"--key stands for one job, and {count} are to be queued.", "Submit them one by one."
         )
-    if count > 1 and name is not None and not swept:
+    if count > 1 and asked.name is not None and not asked.sweep:
         raise UsageError(
             f"--name stands for one job, and {count} are to be queued.", "Give `name:` in the job files."
         )
@@ -122,7 +161,7 @@ def _waited_for(url: str, after: str) -> int:
     return job.id
 
 
-def _checked(wanted: list[_Wanted], store: str | None, *, quiet: bool) -> list[_Wanted]:
+def _checked(wanted: list[_Wanted], url: str, *, quiet: bool) -> list[_Wanted]:
     """The same with configs that have passed every check; of several the error names the file."""
     from nas.cli.runs import checked
     from search_spaces.errors import NASError
@@ -130,7 +169,7 @@ def _checked(wanted: list[_Wanted], store: str | None, *, quiet: bool) -> list[_
     passed = []
     for one in wanted:
         try:
-            passed.append(_Wanted(one.file, one.settings, checked(one.config, store, quiet=quiet)))
+            passed.append(_Wanted(one.file, one.settings, checked(one.config, url, quiet=quiet)))
         except NASError as error:
             if len(wanted) > 1:
                 where = " with ".join([f"'{one.file}'", *one.settings])
@@ -139,35 +178,37 @@ def _checked(wanted: list[_Wanted], store: str | None, *, quiet: bool) -> list[_
     return passed
 
 
-def _queued(
-    opened: "Store", wanted: list[_Wanted], submission: "Submission", *, name: str | None, swept: bool
-) -> "list[Job]":
+def queued(opened: "Store", passed: Passed, asked: Asked) -> "list[Job]":
     """The jobs, queued all at once. Raises ConflictError where the key stands for another job."""
-    from dataclasses import replace
-
     from nas import jobs
     from nas.cli.runs import base_name
     from nas.errors import ConflictError
-    from nas.store import NewJob, digest
+    from nas.store import NewJob, Submission, digest
 
-    if swept:
-        submission = replace(submission, sweep=name or base_name(wanted[0].file))
-    new, asked = [], ""
-    for one in wanted:
+    swept, name = bool(asked.sweep), asked.name
+    submission = Submission(
+        priority=asked.priority,
+        needs=asked.needs,
+        after_id=passed.after_id,
+        sweep=(name or base_name(passed.wanted[0].file)) if swept else None,
+        key=asked.key,
+    )
+    new, config = [], ""
+    for one in passed.wanted:
         values = jobs.new_values(opened, one.config)
-        asked = digest(values["config"])
-        values["provenance"] |= {"submission": {"config": asked, "settings": list(one.settings)}}
+        config = digest(values["config"])
+        values["provenance"] |= {"submission": {"config": config, "settings": list(one.settings)}}
         base = (name if swept else None) or one.config.name or base_name(one.file)
         new.append(NewJob(base, None if swept else name, values, submission))
-    queued = opened.submit(new)
+    submitted = opened.submit(new)
     if submission.key is not None:
-        (job,) = queued
-        if job.provenance.get("submission", {}).get("config") != asked:
+        (job,) = submitted
+        if job.provenance.get("submission", {}).get("config") != config:
             raise ConflictError(
                 f"Key {submission.key!r} stands for job '{job.name}' ({job.id}), which has other settings.",
                 "Give another --key.",
             )
-    return queued
+    return submitted
 
 
 def _wait(opened: "Store", jobs: "list[Job]", *, as_json: bool) -> None:

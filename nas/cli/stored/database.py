@@ -15,7 +15,7 @@ from nas.cli.output import emit, emit_json, emit_table, note
 NEEDED = (
     *("torch", "torchvision", "timm", "numpy", "scipy", "scikit-learn", "pandas", "safetensors", "optuna"),
     *("moocore", "ray", "sqlalchemy", "alembic", "dash", "plotly", "pydantic", "pyyaml", "typer", "rich"),
-    *("platformdirs", "psutil"),
+    *("platformdirs", "psutil", "waitress"),
 )
 OLDEST_PYTHON = (3, 11)
 LEAST_MEMORY = 2 * 2**30
@@ -58,13 +58,20 @@ def adopt(ctx: typer.Context, store: StoreURL = None) -> None:
 
 
 @app.command("check")
-def check(ctx: typer.Context, store: StoreURL = None, as_json: AsJSON = False) -> None:
+def check(
+    ctx: typer.Context,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Also what rows say of each other, and each front made again.")
+    ] = False,
+    store: StoreURL = None,
+    as_json: AsJSON = False,
+) -> None:
     """Look for damage in the store and its files. Prints every problem."""
     from nas.errors import StoreError
     from nas.store import check as check_store
     from nas.store import foreign_files
 
-    problems = check_store(store_url(store))
+    problems = _deep_problems(store_url(store)) if deep else check_store(store_url(store))
     foreign = [] if problems else foreign_files(store_url(store))
     if as_json:
         more = {"foreign_files": foreign} if foreign else {}
@@ -77,6 +84,12 @@ def check(ctx: typer.Context, store: StoreURL = None, as_json: AsJSON = False) -
             note(f"'{path}' in its folder may be another store's and is left alone.", quiet=ctx.obj.quiet)
     if problems:
         raise typer.Exit(StoreError.exit_code)
+
+
+def _deep_problems(url: str) -> list[str]:
+    from nas.analysis.invariants import problems
+
+    return problems(url)
 
 
 @app.command("gc")
@@ -111,11 +124,25 @@ def backup(
     target: Annotated[Path, typer.Argument(metavar="FILE", help="A file that does not exist yet.")],
     store: StoreURL = None,
 ) -> None:
-    """Copy a SQLite store, also while jobs run. Its artifact files are not part of it."""
+    """Copy a store into a SQLite file, also while jobs run. Its artifact files are not part of it."""
     from nas.store import backup as backup_store
 
     backup_store(store_url(store), target)
     note(f"The backup is in {target}", quiet=ctx.obj.quiet)
+
+
+@app.command("move")
+def move(
+    ctx: typer.Context,
+    source: Annotated[str, typer.Argument(metavar="FROM", help="The URL of a store.")],
+    target: Annotated[str, typer.Argument(metavar="TO", help="The URL of a new file or an empty database.")],
+) -> None:
+    """Copy a whole store, files included, to another database: SQLite or PostgreSQL. The old one stays."""
+    from nas.store import move as move_store
+    from nas.store.connection.engine import shown
+
+    root = move_store(source, target)
+    note(f"The store is in {shown(target)}, its files are in {root}", quiet=ctx.obj.quiet)
 
 
 def doctor(

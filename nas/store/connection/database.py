@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
+from nas.artifacts import crash_point
 from nas.errors import StoreError
 from nas.store import tables as t
 from nas.store.connection.engine import WRITES, identity_in_file, make_engine, shown, sqlite_file
@@ -109,12 +110,20 @@ class Database:
             with self._begun(writes) as (connection, transaction):
                 self._check_same(connection)
                 number = self._number(connection) if writes else None
+                self._may_crash("rows begun", writes)
                 yield connection
+                self._may_crash("rows written", writes)
                 self._commit(transaction, number)
+                self._may_crash("rows committed", writes)
         except IntegrityError:
             raise
         except (DBAPIError, sqlite3.Error) as error:
             raise store_error(error, shown(self.url)) from error
+
+    @staticmethod
+    def _may_crash(point: str, writes: bool) -> None:
+        if writes:
+            crash_point(point)
 
     @contextmanager
     def _begun(self, writes: bool) -> Iterator[tuple[Connection, sa.RootTransaction]]:

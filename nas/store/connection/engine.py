@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import platformdirs
+import psutil
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, Connection, Engine, make_url
@@ -30,6 +31,11 @@ SERVER_ALIVE: Mapping[str, int] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 60_000,
 }
+# As the kernel calls them.
+NETWORKS = frozenset(
+    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "ncpfs", "afs", "ceph", "lustre", "gpfs", "beegfs", "orangefs"}
+    | {"glusterfs", "fuse.glusterfs", "fuse.sshfs", "fuse.ceph", "fuse.s3fs", "fuse.rclone", "fuse.gcsfuse"}
+)
 WRITES = "nas_writes"  # execution option of a connection that is going to write
 
 
@@ -87,6 +93,21 @@ def sqlite_file(url: str) -> Path | None:
     if parsed.get_backend_name() != "sqlite":
         return None
     return Path(str(parsed.database)).expanduser().absolute()
+
+
+def check_local(file: Path) -> None:
+    """Raises StoreError for a SQLite file on a network's file system: its locks do not hold there, and two
+    machines that write at once destroy it.
+    """
+    place = file.resolve()
+    mounts = [one for one in psutil.disk_partitions(all=True) if place.is_relative_to(one.mountpoint)]
+    mounts.sort(key=lambda one: len(Path(one.mountpoint).parts))  # of two at one place the last one is seen
+    kind = mounts[-1].fstype if mounts else ""
+    if kind in NETWORKS:
+        raise StoreError(
+            f"The store '{file}' is on a network's file system, {kind}: SQLite cannot lock it there.",
+            "Use a disk of this machine, or PostgreSQL: copied to one, `nas db move` takes it to the other.",
+        )
 
 
 def shown(url: str) -> str:

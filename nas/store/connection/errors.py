@@ -28,6 +28,7 @@ _STATES = {
     "53100": FULL,
     "25006": ("cannot be written: the server is read-only", "Name the primary server."),
 }
+FULL_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # or the user's share of the disk is
 UNREACHABLE = "Check the address and the password, and that the server runs."
 # The server or the way to it is gone, or has no place left; or two transactions were in each other's way.
 _LOST_STATES = ("08", "57P01", "57P02", "57P03", "53300", "40001", "40P01")
@@ -69,7 +70,7 @@ def store_error(error: DBAPIError | sqlite3.Error, where: str) -> StoreError:
 def no_space(error: sqlite3.Error | OSError) -> bool:
     """Whether the disk, or the user's share of it, is full."""
     if isinstance(error, OSError):
-        return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        return error.errno in FULL_ERRORS
     return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
 
 

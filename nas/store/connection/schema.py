@@ -2,6 +2,7 @@
 
 import sqlite3
 import threading
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -11,8 +12,9 @@ from sqlalchemy.engine import Connection
 from nas.artifacts import write_atomic
 from nas.errors import ConflictError, StoreError
 from nas.store.connection.database import Database
-from nas.store.connection.engine import connect_sqlite, shown, sqlite_file
+from nas.store.connection.engine import check_local, connect_sqlite, shown, sqlite_file
 from nas.store.connection.errors import os_words, store_error
+from nas.store.connection.rows import copy_rows
 from nas.store.values import now
 
 MIGRATIONS = Path(__file__).parents[1] / "migrations"
@@ -61,6 +63,8 @@ def refusal(revision: str | None, url: str) -> StoreError | None:
 
 def prepare(url: str, *, read_only: bool) -> None:
     """Makes a store where there is none; raises StoreError when the one that is there cannot be used."""
+    if (file := sqlite_file(url)) is not None:
+        check_local(file)
     if read_only or _exists(url):
         revision = _revision(url)
         if revision is not None or read_only:
@@ -84,25 +88,38 @@ def upgrade(url: str) -> tuple[str | None, str]:
 
 
 def backup(url: str, target: Path) -> None:
-    """A consistent copy of a SQLite store, also while it is written to, without its artifact files.
+    """A consistent copy of a store as a SQLite file, also while it is written to, without its artifact files.
 
-    Raises ConflictError when the target exists, StoreError for a server or a store that cannot be read.
+    Raises ConflictError when the target exists, StoreError for a store that cannot be read.
     """
     file = sqlite_file(url)
-    if file is None:
-        raise StoreError(f"{shown(url)} is no SQLite file.", "Back it up with `pg_dump`.")
     if target.exists():
         raise ConflictError(f"The file '{target}' exists already.", "Name another one for the backup.")
-    if not file.is_file():
+    if file is None:
+        prepare(url, read_only=True)
+    elif not file.is_file():
         raise StoreError(f"There is no store {shown(url)}.")
     if not target.parent.is_dir():
         raise StoreError(f"The backup '{target}' cannot be written: there is no such folder.")
     try:
-        write_atomic(target, lambda partial: _copy(file, partial, url))
+        if file is None:
+            write_atomic(target, lambda partial: copy_store(url, f"sqlite:///{partial.absolute()}"))
+        else:
+            write_atomic(target, lambda partial: _copy(file, partial, url))
     except OSError as error:
         raise _no_backup(target, os_words(error)) from error
     except sqlite3.Error as error:
         raise _no_backup(target, str(error)) from error
+
+
+def copy_store(source: str, target: str, *, identity: str | None = None) -> None:
+    """Makes a store of an empty database, with all rows of another: one transaction.
+
+    identity: of the new one; None: it is the same store.
+    Raises ConflictError for a database that is not empty.
+    """
+    with Database(source, read_only=True) as database, database.read() as rows:
+        _migrate(target, fill=lambda connection: copy_rows(rows, connection, identity))
 
 
 def _copy(file: Path, partial: Path, url: str) -> None:
@@ -148,6 +165,11 @@ def database_problems(url: str) -> list[str]:
     return problems
 
 
+def is_empty(url: str) -> bool:
+    """Whether there is no file, or nothing in the database. Raises StoreError for what is somebody else's."""
+    return not _exists(url) or _revision(url) is None
+
+
 def _exists(url: str) -> bool:
     file = sqlite_file(url)
     return file is None or file.exists()
@@ -163,8 +185,11 @@ def _revision(url: str) -> str | None:
         return stored_revision(connection, shown(url))
 
 
-def _migrate(url: str) -> str | None:
-    """Brings a store, or an empty database, to the newest revision; returns the one that it had."""
+def _migrate(url: str, *, fill: Callable[[Connection], None] | None = None) -> str | None:
+    """Brings a store, or an empty database, to the newest revision; returns the one that it had.
+
+    fill: puts rows into it, in the same transaction. Raises ConflictError then for one that is not empty.
+    """
     from alembic import command  # noqa: PLC0415 - alembic is only needed when the schema changes
     from alembic.config import Config  # noqa: PLC0415
 
@@ -181,6 +206,8 @@ def _migrate(url: str) -> str | None:
         if connection.dialect.name == "postgresql":
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(MIGRATION_LOCK)))
         old = stored_revision(connection, shown(url))
+        if fill is not None and old is not None:
+            raise not_empty(url)
         if old == revisions()[-1]:
             return old
         if file is not None and old is not None:
@@ -188,4 +215,11 @@ def _migrate(url: str) -> str | None:
             backup(url, file.with_name(f"{file.stem}.schema-{old}.{now():%Y%m%dT%H%M%S%f}{file.suffix}"))
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+        if fill is not None:
+            fill(connection)
     return old
+
+
+def not_empty(url: str) -> ConflictError:
+    """The error of a database that a store cannot be copied into."""
+    return ConflictError(f"{shown(url)} is not empty: it holds a store.", "Name a new file or database.")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from nas.artifacts import is_inside, sha256
+from nas.artifacts import crash_point, is_inside, sha256
 from nas.store import tables as t
 from nas.store.connection.database import fetch
 from nas.store.connection.patience import again
@@ -85,6 +85,7 @@ class Artifacts(Places):
         may_be_its = artifact.supernet_id is not None or path.is_relative_to(self._folder_of(lease))
         if may_be_its and self.removable(path):
             path.unlink(missing_ok=True)
+            crash_point("file deleted")
 
     @again
     def _forget(self, lease: RowLease, artifact: Artifact) -> None:

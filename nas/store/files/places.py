@@ -1,7 +1,9 @@
 """Where the files of a store lie, and that they are its own: found when asked for, claimed before a write."""
 
+import hashlib
 import os
 import sqlite3
+import uuid
 from contextlib import closing
 from pathlib import Path
 
@@ -9,16 +11,18 @@ import platformdirs
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
-from nas.artifacts import is_inside
+from nas.artifacts import damage, is_inside, sha256, write_atomic
 from nas.errors import StoreError
 from nas.store import tables as t
 from nas.store.connection.database import Database, fetch
-from nas.store.connection.engine import connect_sqlite, shown
+from nas.store.connection.engine import connect_sqlite, shown, sqlite_file
 from nas.store.connection.errors import is_lost, store_error
 from nas.store.connection.patience import again
+from nas.store.connection.rows import ROOT
 from nas.store.files import folder
 from nas.store.files.folder import Claim
 from nas.store.records import Artifact
+from nas.store.values import now
 
 
 class Places(Database):
@@ -32,10 +36,16 @@ class Places(Database):
         return self._root_and_claim()[0]
 
     def check_root(self) -> None:
-        """Raises StoreError when the folder is another store's: a job could not write to it."""
+        """Raises StoreError when the folder is another store's, or not the one that other machines see: a job
+        could not write to it, or what it writes would be nowhere for them.
+
+        A server's store gets its token here, before its first job.
+        """
         root, claim = self._root_and_claim()
         if claim is not None and not self._is_own(root, claim) and root == self._new_root():
             raise self._not_own(root, claim)
+        if self._file is None and not self._sees_token(root) and not self.read_only:
+            self._put_token()
 
     def own_root(self) -> Path:
         """The folder, which is this store's from now on. Raises StoreError when it is another's."""
@@ -70,6 +80,58 @@ class Places(Database):
             )
         folder.renew(root, claim, self._database(root))
         return root
+
+    def _sees_token(self, root: Path) -> bool:
+        """Whether the store has a token, and the folder holds it. Raises StoreError where it does not."""
+        token = self._token()
+        if token is None:
+            return False
+        if damage(folder.Rooted(root), token) is None:
+            return True
+        raise StoreError(
+            f"The folder '{root}' is not the one that holds the files of {shown(self.url)}: "
+            f"its '{token.path}' is not there.",
+            "Set NAS_ARTIFACTS to the folder that all machines of the store share; is it mounted?",
+        )
+
+    @again
+    def _token(self) -> Artifact | None:
+        """The file by which this database's folder is known; that of a database which this one is a copy of
+        is none.
+        """
+        c = t.artifacts.c
+        of_this = (c.kind == ROOT) & c.path.startswith(self._token_name())
+        with self.read() as connection:
+            tokens = fetch(connection, Artifact, sa.select(t.artifacts).where(of_this))
+        return next(iter(tokens), None)
+
+    def _token_name(self) -> str:
+        return f"token-{hashlib.sha256(self.place_on_server().encode()).hexdigest()[:8]}-"
+
+    def _put_token(self) -> None:
+        """Writes a token and then its row, unless another process is faster: then it must see the same."""
+        root, name = self.own_root(), f"{self._token_name()}{uuid.uuid4().hex}"
+        try:
+            write_atomic(root / name, lambda partial: _write_text(partial, f"{uuid.uuid4().hex}\n"))
+        except OSError as error:
+            raise folder.unusable(root, error) from error
+        if not self._record_token(root / name):
+            (root / name).unlink(missing_ok=True)
+            self._sees_token(root)
+
+    @again
+    def _record_token(self, file: Path) -> bool:
+        """Whether the token is the store's from now on; False where it has one."""
+        c, values = t.artifacts.c, {"kind": ROOT, "path": file.name, "created_at": now()}
+        values |= {"sha256": sha256(file), "size": file.stat().st_size}
+        with self.write() as connection:
+            connection.execute(sa.select(t.store.c.id).with_for_update())  # one at a time
+            ours = (c.kind == ROOT) & c.path.startswith(self._token_name())
+            if connection.scalar(sa.select(c.id).where(ours)) is not None:
+                return False
+            connection.execute(sa.delete(t.artifacts).where(c.kind == ROOT))  # of a database it is a copy of
+            connection.execute(sa.insert(t.artifacts).values(values))
+            return True
 
     @again
     def all_artifacts(self) -> list[Artifact]:
@@ -114,10 +176,15 @@ class Places(Database):
         return new, claims[0]
 
     def _new_root(self) -> Path:
-        if self._file is not None:
-            file = self._file.resolve()
+        return self.root_of(self.url, None if self._file is not None else self.identity)
+
+    @classmethod
+    def root_of(cls, url: str, identity: str | None) -> Path:
+        """Where the files of a store lie. identity: of one on a server."""
+        if (file := sqlite_file(url)) is not None:
+            file = file.resolve()
             return file.with_name(f"{file.name}.artifacts")
-        return self._shared_root() / f"store-{self.identity}"
+        return cls._shared_root() / f"store-{identity}"
 
     def _old_roots(self) -> list[Path]:
         """Where stores of schemas 0001 to 0003 have their files."""
@@ -134,11 +201,11 @@ class Places(Database):
 
     def _database(self, root: Path) -> str:
         if self._file is None:
-            return self._server()
+            return self.place_on_server()
         return f"file:{os.path.relpath(self._file.resolve(), root.resolve().parent)}"
 
     @again
-    def _server(self) -> str:
+    def place_on_server(self) -> str:
         """The database on its server, other than by its address: a restored or copied one differs."""
         if self._home is None:
             query = sa.text("SELECT oid FROM pg_database WHERE datname = current_database()")
@@ -175,6 +242,10 @@ class Places(Database):
         if self._file is not None:
             return StoreError(sentence, "Move it away if that store is gone, or name the store otherwise.")
         return StoreError(sentence, "Set NAS_ARTIFACTS to another folder.")
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
 
 
 def _identity_of(file: Path) -> str | None:

@@ -5,12 +5,13 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from nas.errors import ConflictError, StoreError
+from nas.errors import ConflictError, NoSpaceError, StoreError
 from nas.store import tables as t
 from nas.store.connection.database import Database
-from nas.store.leases import Lease, RowLease, reason
+from nas.store.leases import Lease, RowLease, new_owner, reason, whose
 from nas.store.records import Job
 from nas.store.values import now
+from search_spaces.errors import NotHereError
 
 STOP_ASKED = t.jobs.c.stop_requested.is_(sa.true())
 WORN_OUT = t.jobs.c.attempt >= t.jobs.c.last_attempt
@@ -35,6 +36,10 @@ class JobClaim(RowLease):
     def give_back(self) -> None:
         """Queues the job again, as if nobody had begun with it; one that was told to stop has stopped."""
         self._release(**given_back())
+
+    def refuse(self, refusal: str | None) -> None:
+        """Queues the job again, as if nobody had begun with it, with what it lacks here."""
+        self._release(**given_back(), refusal=refusal)
 
     def fail(self, error: str) -> None:
         """Writes why the job cannot be run, whoever would try."""
@@ -66,10 +71,17 @@ class QueuedLease(Lease):
             super().finish(state, error)
 
     def _end_after(self, error: BaseException) -> None:
-        if isinstance(error, StoreError):  # of the store, not of the job: another attempt may do
+        if isinstance(error, NotHereError):
+            self._release(**given_back(), refusal=refusal_of(error))
+        elif isinstance(error, StoreError | NoSpaceError):  # no fault of the job: another attempt may do
             self._release(**_cut_off(reason(error)))
         else:
             super()._end_after(error)
+
+
+def refusal_of(error: NotHereError) -> str:
+    """What a machine lacks, as a row keeps it."""
+    return f"{whose(new_owner())}: {error.message.rstrip('.')}"
 
 
 def given_back() -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Which submitted job is next, what one waits for, and what becomes of those that nobody may take."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -45,6 +45,8 @@ class Queue(Jobs):
             taken = set(connection.scalars(sa.select(t.jobs.c.name)))
             jobs: list[Job] = []
             for one in new:
+                if one.submission.key is not None:
+                    checked_name(one.submission.key, what="key")  # not every text can even be looked up
                 same = None if one.submission.key is None else _of_key(connection, one.submission.key)
                 if same is None:
                     same = _insert(connection, one, taken)
@@ -80,23 +82,35 @@ class Queue(Jobs):
         return list(zip((Job(**row) for row in rows), lasts, strict=True))
 
     @again
-    def take_job(self, offers: Collection[str] = ()) -> JobClaim | None:
+    def take_job(
+        self,
+        offers: Collection[str] = (),
+        *,
+        but: Collection[int] = (),
+        ended: Callable[[Job], None] = lambda job: None,
+    ) -> JobClaim | None:
         """The next job, taken by this process; None where there is none.
 
         It is the one of highest priority, of these the oldest, whose need is among the offers, that waits
         for no other, and that nobody holds: whether somebody does says the lease on its row, nothing else.
+        but: ids of jobs that are left to others.  ended: told of the jobs that nobody may take any more.
         Raises StoreError when the folder for files is another store's.
         """
         self.check_root()
+        left = t.jobs.c.id.not_in(sorted(but))
         with self.read() as connection:
-            anything = sa.or_(_ready(t.jobs.c, offers), _over(t.jobs.c), _waits_in_vain(t.jobs.c))
+            ready = sa.and_(_ready(t.jobs.c, offers), left)
+            anything = sa.or_(ready, _over(t.jobs.c), _waits_in_vain(t.jobs.c))
             if connection.scalar(sa.select(t.jobs.c.id).where(anything).limit(1)) is None:
                 return None
         with self.write() as connection:
-            _end_abandoned(connection)
-            _end_vain(connection)
+            over = [*_end_abandoned(connection), *_end_vain(connection)]
+            jobs = fetch(connection, Job, sa.select(t.jobs).where(t.jobs.c.id.in_(over))) if over else []
+        for job in jobs:
+            ended(job)
         owner, one = new_owner(), t.jobs.alias()
-        turn = sa.select(one.c.id).where(_ready(one.c, offers)).order_by(*_turns(one.c)).limit(1)
+        may_be = sa.and_(_ready(one.c, offers), one.c.id.not_in(sorted(but)))
+        turn = sa.select(one.c.id).where(may_be).order_by(*_turns(one.c)).limit(1)
         this = t.jobs.c.id == turn.with_for_update(skip_locked=True).scalar_subquery()
         values: dict[str, Any] = {"owner": owner, "state": "running", "attempt": t.jobs.c.attempt + 1}
         values |= {"lease_until": database_seconds() + LEASE_SECONDS, "finished_at": None}
@@ -116,8 +130,9 @@ class Queue(Jobs):
         self.check_root()
         lease = QueuedLease(self, job, owner)
         with lease.write() as connection:
-            query = sa.select(t.jobs).where(t.jobs.c.id == job.id)
-            return QueuedLease(self, fetch(connection, Job, query)[0], owner)
+            this = t.jobs.c.id == job.id
+            connection.execute(sa.update(t.jobs).where(this).values(refusal=None))
+            return QueuedLease(self, fetch(connection, Job, sa.select(t.jobs).where(this))[0], owner)
 
     @again
     def cancel(self, job: Job, *, pause: bool = False) -> bool:
@@ -155,6 +170,7 @@ class Queue(Jobs):
             "state": "queued",
             "submitted_at": now(),
             "error": None,
+            "refusal": None,
             "finished_at": None,
         }
         values |= {"stop_requested": False, "paused": False, "last_attempt": c.attempt + MAX_ATTEMPTS}
@@ -225,19 +241,19 @@ def _waits_in_vain(c: Columns) -> sa.ColumnElement[bool]:
     )
 
 
-def _end_abandoned(connection: Connection) -> None:
-    """Ends the jobs whose workers are gone, where they were told to stop or have no attempt left."""
+def _end_abandoned(connection: Connection) -> list[int]:
+    """Ends jobs whose workers are gone, where they were told to stop or have no attempt left; their ids."""
     c = t.jobs.c
     values: dict[str, Any] = {"owner": None, "lease_until": None, "finished_at": now()}
     values |= {"state": sa.case((STOP_ASKED, "stopped"), else_="failed")}
     values |= {"error": sa.case((STOP_ASKED, c.error), else_=sa.func.coalesce(c.error, GONE))}
     this = c.id.in_(_locked(connection, _over(c))) & _over(c)
-    connection.execute(sa.update(t.jobs).where(this).values(values))
+    return list(connection.scalars(sa.update(t.jobs).where(this).values(values).returning(c.id)))
 
 
-def _end_vain(connection: Connection) -> None:
-    """Stops the jobs that wait for one that will not succeed, with the reason."""
-    c, first = t.jobs.c, t.jobs.alias()
+def _end_vain(connection: Connection) -> list[int]:
+    """Stops the jobs that wait for one that will not succeed, with the reason; their ids."""
+    c, first, ids = t.jobs.c, t.jobs.alias(), list[int]()
     for job_id in _locked(connection, _waits_in_vain(c)):
         after_id = connection.scalar(sa.select(c.after_id).where(c.id == job_id))
         query = sa.select(first.c.name, first.c.state).where(first.c.id == after_id)
@@ -254,7 +270,9 @@ def _end_vain(connection: Connection) -> None:
             "owner": None,
             "lease_until": None,
         }
-        connection.execute(sa.update(t.jobs).where((c.id == job_id) & _waits_in_vain(c)).values(values))
+        this = (c.id == job_id) & _waits_in_vain(c)
+        ids += connection.scalars(sa.update(t.jobs).where(this).values(values).returning(c.id))
+    return ids
 
 
 def _locked(connection: Connection, which: sa.ColumnElement[bool]) -> list[int]:
@@ -278,7 +296,7 @@ def _insert(connection: Connection, new: NewJob, taken: Collection[str]) -> Job:
         "after_id": submission.after_id,
         "last_attempt": MAX_ATTEMPTS,
         "sweep": submission.sweep,
-        "key": None if submission.key is None else checked_name(submission.key, what="key"),
+        "key": submission.key,
     }
     name = new.name or free_name(checked_name(new.base, what="job"), taken)
     return insert_job(connection, name, new.values, queued)

@@ -257,3 +257,131 @@ def test_logs(queue: Queue, store: Store, monkeypatch: pytest.MonkeyPatch) -> No
     ran = queue("logs", "a", "-f")
     assert [line.split()[3] for line in ran.out.splitlines()] == ["one", "two", "three"]
     assert queue("logs", "none").code == 3
+
+
+def test_ls_and_show_tell_what_a_job_waits_for(queue: Queue, store: Store) -> None:
+    queue("submit", "a.yaml", "--needs", "gpu")
+    queue("submit", "b.yaml", "--after", "a")
+    assert "no worker runs" in queue("ls").out
+    store.note_worker("elsewhere:7:0.0:x", offers=["tpu"], gpus=[0], slots=2)
+    rows = {row["name"]: row for row in json.loads(queue("ls", "--json").out)}
+    assert rows["a"]["reason"] == rows["a"]["queue"]["reason"] == "no worker that runs has 'gpu'"
+    assert rows["b"]["reason"] == "waits for job 'a' (1)"
+    assert json.loads(queue("show", "a", "--json").out)["reason"] == "no worker that runs has 'gpu'"
+    assert "waits:       no worker that runs has 'gpu'" in queue("show", "a").out
+    assert "WAITS" in queue("ls").out.splitlines()[0]
+    (idle,) = json.loads(queue("workers", "--json").out)
+    assert (idle["worker"], idle["job"], idle["offers"], idle["gpus"], idle["slots"]) == (
+        "pid 7 on elsewhere",
+        None,
+        ["tpu"],
+        [0],
+        2,
+    )
+    finish_claim(store, store.take_job(["gpu"]))
+    assert {row["name"]: row["reason"] for row in json.loads(queue("ls", "--json").out)} == {
+        "a": None,
+        "b": None,
+    }
+    assert "WAITS" not in queue("ls").out
+
+
+def test_gpus_that_are_none_are_refused(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nas.queue.gpus.gpu_count", lambda: 1)
+    ran = queue("worker", "--once", "--gpus", "1")
+    assert (ran.code, ran.out) == (2, "")
+    assert "there is no GPU 1" in ran.err
+    assert queue("worker", "--once", "--gpus", "0").code == 0
+
+
+def test_a_queued_job_that_is_stopped_is_told_of(
+    queue: Queue, store: Store, stand_in: Callable[..., Any]
+) -> None:
+    told: list[str] = []
+    queue("submit", "a.yaml", "--set", "notify.url=https://example.org/hook")
+    stand_in("notifications", notify_of_end=lambda opened, job, tell: told.append(opened.job(job.id).state))
+    assert queue("stop", "a").code == 0
+    assert told == ["stopped"]
+    queue("submit", "b.yaml")
+    assert queue("stop", "b").code == 0
+    assert told == ["stopped"]
+
+
+CONTROLS = ["a\x1b[2Jb", "a\x00b", "a\nb", "\ud800", " a", "", "x" * 10_000]
+VERBS = [
+    ("show",),
+    ("logs",),
+    ("logs", "-f"),
+    ("watch",),
+    ("stop",),
+    ("pause",),
+    ("resume",),
+    ("rm",),
+    ("submit", "a.yaml", "--after"),
+]
+
+
+@pytest.mark.parametrize("word", [*CONTROLS, "[red]<script>", "9" * 30], ids=ascii)
+def test_no_verb_of_the_queue_trips_over_a_word_that_names_no_job(
+    queue: Queue, store: Store, word: str
+) -> None:
+    for verb in [*VERBS, ("priority",)]:
+        words = [*verb, word, "3"] if verb == ("priority",) else [*verb, word]
+        ran = queue(*words)
+        assert (ran.code, ran.out) == (3, ""), words
+        assert ran.err.startswith("Error: There is no job "), words
+        assert not set("\x1b\x00") & set(ran.err), words
+        assert len(ran.err) < 1_000, words
+    assert store.jobs() == []
+
+
+@pytest.mark.parametrize("word", CONTROLS, ids=ascii)
+def test_no_name_need_or_key_is_taken_that_a_table_cannot_show(queue: Queue, store: Store, word: str) -> None:
+    for option in ("--name", "--needs", "--key"):
+        ran = queue("submit", "a.yaml", option, word)
+        if option == "--name" and word == "":
+            continue  # as if it were not given
+        assert (ran.code, ran.out) == (2, ""), option
+        assert "cannot be the name of a" in ran.err
+    ran = queue("submit", "a.yaml", "--sweep", "seed=1,2", "--name", word)
+    assert ran.code == 2 or word == ""
+    ran = queue("worker", "--once", "--needs", word)
+    assert (ran.code, ran.out) == (2, "")
+    assert "cannot be the name of a need" in ran.err
+    assert not [job for job in store.jobs() if job.name == word or job.needs or job.key]
+
+
+MARKUP = "[bold red]<img src=x>%{x}</b> 'co' \u202e\U0001f600"
+
+
+def test_markup_in_names_is_shown_as_it_is(queue: Queue, store: Store) -> None:
+    assert queue("submit", "a.yaml", "--name", MARKUP, "--needs", MARKUP, "--key", MARKUP).code == 0
+    job = store.job(MARKUP)
+    assert (job.needs, job.key) == (MARKUP, MARKUP)
+    (row,) = json.loads(queue("ls", "--json").out)
+    assert (row["name"], row["queue"]["needs"]) == (MARKUP, MARKUP)
+    claim = store.take_job([MARKUP])
+    assert claim is not None
+    store.add_log(job, [MARKUP])
+    store.note_worker(claim.owner, offers=[MARKUP])
+    for words in (("ls",), ("workers",), ("watch", "--json"), ("show", MARKUP), ("logs", MARKUP)):
+        assert "[bold red]<img" in queue(*words).out, words
+    assert json.loads(queue("watch", MARKUP, "--json").out)["log"][0]["text"] == MARKUP
+    assert queue("stop", MARKUP).code == 0
+
+
+def test_the_same_key_says_where_the_job_is_whatever_became_of_it(queue: Queue, store: Store) -> None:
+    first = json.loads(queue("submit", "a.yaml", "--key", "k", "--json").out)
+    claim = store.take_job()
+    running = json.loads(queue("submit", "a.yaml", "--key", "k", "--json").out)
+    finish_claim(store, claim, "failed", "boom")
+    failed = json.loads(queue("submit", "a.yaml", "--key", "k", "--json").out)
+    assert [row["id"] for row in (*first, *running, *failed)] == [1, 1, 1]
+    assert [row["state"] for row in (*first, *running, *failed)] == ["queued", "running", "failed"]
+    assert queue("submit", "a.yaml", "--key", "k", "--wait").code == 1
+    other = queue("submit", "a.yaml", "--key", "k", "--set", "seed=3")
+    assert (other.code, other.out) == (4, "")
+    assert queue("rm", "a").code == 0
+    (again,) = json.loads(queue("submit", "a.yaml", "--key", "k", "--json").out)
+    assert (again["state"], again["attempt"]) == ("queued", 0)
+    assert len(store.jobs()) == 1

@@ -3,7 +3,15 @@
 import csv
 import io
 import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -19,6 +27,9 @@ from nas import datasets, jobs
 from nas.cli.fronts import emit_front
 from nas.config import checked_config
 from nas.datasets import DataSet
+from nas.errors import JobFailedError
+from nas.measuring import baselines as measuring
+from nas.measuring.remote import RemoteDevice
 from nas.results import extraction, frames
 from nas.results.baselines import frame
 from nas.results.front import front
@@ -199,3 +210,69 @@ def test_a_subnet_of_other_images_is_refused(tmp_path: Path) -> None:
 def test_what_names_no_network_is_refused(baselines: list[Any], words: str) -> None:
     with pytest.raises(UsageError, match=words):
         checked_config({"data": "digits", "baselines": baselines}, where="here")
+
+
+AGENT = "import sys; from nas.cli import main; sys.exit(main(sys.argv[1:]))"
+
+
+@contextmanager
+def agent_process(url: str) -> Iterator[None]:
+    """An agent `pi`, in a process of its own."""
+    words = ["device-agent", "pi", "--backend", "torch_cpu", "--batch", "8", "--store", url]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.Popen([sys.executable, "-c", AGENT, *words], env=environment)
+    try:
+        with Store.open(url) as store:
+            while (agent := store.agent("pi")) is None or not agent.live:
+                assert process.poll() is None, "the agent has ended"
+                time.sleep(0.1)
+        yield
+    finally:
+        process.terminate()
+        assert process.wait(60) == 0
+
+
+@pytest.mark.slow
+def test_reference_networks_are_measured_on_a_device_of_another_host(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'nas.db'}"
+    Store.open(url).close()
+    networks = [{"timm": timm_folder(tmp_path / "ten")}, {"checkpoint": str(extracted(tmp_path))}]
+    networks += [{"timm": "resnet10t", "pretrained": False}]
+    config = CONFIG | {"devices": {"pi": {"backend": "remote"}}, "baselines": networks}
+    with agent_process(url):
+        job = nas.run(config, store=url)
+    for one in job.front().baselines:
+        assert one.device == "pi", one
+        assert one.unmeasured is None
+        assert one.measured_ms is not None
+        assert 0 < one.measured_ms < 1e5
+    (asked,) = [request for request in job.store.requests(job.job) if "space" not in request.payload]
+    assert asked.state == "done"
+    assert len(asked.payload["archs"]) == 3
+    assert str(tmp_path) not in json.dumps(asked.payload)  # a path of this host says nothing to another
+
+
+def test_an_agent_that_cannot_measure_them_leaves_the_job_its_front(
+    finished: nas.JobHandle, digits: DataSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Away:
+        def measure(self, *_: Any, **__: Any) -> None:
+            raise JobFailedError("Device 'pi' could not measure: KeyError: 'space'.")
+
+    told: list[str] = []
+    row = finished.store.devices()[0]
+    run = SimpleNamespace(
+        config=checked_config(CONFIG, where="here"),
+        store=finished.store,
+        lease=None,
+        warn=told.append,
+        check_stop=lambda: None,
+    )
+    monkeypatch.setattr(measuring, "build_device", lambda *_: RemoteDevice("pi", "pi", row))
+    monkeypatch.setattr(measuring, "remote", Away())
+    networks = loaded(digits, *finished.job.config["baselines"])
+    undescribed = replace(networks[0], described=None)
+    rows = measuring.measured_on(run, "pi", [undescribed, *networks[1:]], digits)
+    assert rows[0]["reason"] == measuring.UNTOLD
+    assert rows[1]["reason"] == "Device 'pi' could not measure: KeyError: 'space'."
+    assert len(told) == len(networks)

@@ -35,6 +35,12 @@ def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(agent, "CHECK_SECONDS", 0.0)
 
 
+@pytest.fixture
+def store(any_url_slowly: str) -> Iterator[Store]:
+    with Store.open(any_url_slowly) as opened:
+        yield opened
+
+
 @pytest.fixture(scope="module")
 def space() -> SearchSpace:
     return search_spaces.get("matformer", patch_size=4, head_dim=8, num_heads=(1, 2), **SPACE)

@@ -23,8 +23,8 @@ write_atomic(Path(sys.argv[1]), write)
 
 
 @pytest.fixture
-def url(tmp_path):
-    return f"sqlite:///{tmp_path / 'nas.db'}"
+def url(any_url):
+    return any_url
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Deleting a job: everything that is its own goes, everything else stays, and what is used is refused."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,12 @@ from nas.store import Removed, Store, check, remove
 from nas.store import tables as t
 from nas.store.files import removal
 from search_spaces.errors import NotFoundError
+
+
+@pytest.fixture
+def store(any_url: str) -> Iterator[Store]:
+    with Store.open(any_url) as opened:
+        yield opened
 
 
 def add_file(store: Store, name: str, text: str) -> Path:

@@ -1,5 +1,6 @@
 """What only a database server can do: vanish, come back, lose the answer to a COMMIT."""
 
+import shutil
 import threading
 import time
 
@@ -8,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from nas.errors import ConflictError, StoreError
-from nas.store import NewEvent, Patience, Store, backup, check, leases, upgrade
+from nas.store import NewEvent, NewJob, Patience, Store, Submission, backup, check, leases, upgrade
 from nas.store import tables as t
 from nas.store.connection import schema
 
@@ -208,16 +209,17 @@ def test_a_copied_database_leaves_the_originals_files(postgresql, postgresql_url
 
 
 AS_IN_0003 = """
+DELETE FROM artifacts WHERE kind = 'root';
 ALTER TABLE hits DROP COLUMN supernet_id, DROP COLUMN data, DROP COLUMN precision;
 ALTER TABLE artifacts DROP COLUMN supernet_id;
 ALTER TABLE jobs DROP COLUMN goal, DROP COLUMN submitted_at, DROP COLUMN priority, DROP COLUMN needs;
 ALTER TABLE jobs DROP COLUMN after_id, DROP COLUMN last_attempt, DROP COLUMN paused, DROP COLUMN sweep;
-ALTER TABLE jobs DROP COLUMN key;
+ALTER TABLE jobs DROP COLUMN key, DROP COLUMN note, DROP COLUMN tags, DROP COLUMN refusal;
 ALTER TABLE evaluations DROP COLUMN reused;
 ALTER TABLE measurements DROP COLUMN reused, DROP COLUMN network;
 DROP INDEX ix_subnets_key;
 ALTER TABLE subnets DROP COLUMN own_key;
-DROP TABLE job_supernets, supernets, store, log_lines;
+DROP TABLE job_supernets, supernets, store, log_lines, workers;
 UPDATE alembic_version SET version_num = '0003';
 """
 
@@ -230,9 +232,7 @@ def test_an_old_database_keeps_the_shared_folder_if_its_files_are_there(
     shared = tmp_path / "job-1" / file.name
     shared.parent.mkdir()
     file.rename(shared)
-    (file.parent.parent / "store.json").unlink()
-    file.parent.rmdir()
-    file.parent.parent.rmdir()
+    shutil.rmtree(file.parent.parent)
     with psycopg.connect(postgresql_url, autocommit=True) as connection:
         connection.execute(AS_IN_0003)
     with pytest.raises(StoreError, match="older schema") as caught:
@@ -244,8 +244,9 @@ def test_an_old_database_keeps_the_shared_folder_if_its_files_are_there(
     assert shared.exists()
     assert (tmp_path / "store.json").exists()
     assert check(postgresql_url) == []
-    with pytest.raises(StoreError, match="no SQLite file"):
-        backup(postgresql_url, tmp_path / "copy.db")
+    backup(postgresql_url, tmp_path / "copy.db")
+    with Store.open(f"sqlite:///{tmp_path / 'copy.db'}", read_only=True) as copy:
+        assert [job.name for job in copy.jobs()] == ["job"]
 
 
 def test_what_the_server_refuses_is_one_sentence(postgresql, postgresql_url):
@@ -258,3 +259,62 @@ def test_what_the_server_refuses_is_one_sentence(postgresql, postgresql_url):
             Store.open(url)
         assert "\n" not in caught.value.message
         assert caught.value.hint
+
+
+def submit(url):
+    with Store.open(url) as store:
+        return store.submit([NewJob("job", None, {"config": {}, "seed": 0, "provenance": {}}, Submission())])
+
+
+def test_who_sees_another_folder_than_the_others_is_refused(postgresql_url, tmp_path, monkeypatch):
+    """Two machines: the second one's folder is not the first one's, until it is mounted there, too."""
+    monkeypatch.setenv("NAS_ARTIFACTS", str(tmp_path / "one"))
+    (job,) = submit(postgresql_url)
+    with Store.open(postgresql_url) as store:
+        store.take_job().give_back()
+    assert check(postgresql_url) == []
+    monkeypatch.setenv("NAS_ARTIFACTS", str(tmp_path / "two"))
+    with Store.open(postgresql_url) as store:
+        for act in (
+            store.take_job,
+            lambda: submit(postgresql_url),
+            lambda: store.acquire(job),
+            lambda: new_job(store, "second"),
+        ):
+            with pytest.raises(StoreError, match="is not the one that holds the files of") as caught:
+                act()
+            assert "NAS_ARTIFACTS" in caught.value.hint
+    assert not (tmp_path / "two").exists()
+    missing, reason = check(postgresql_url)
+    assert missing.endswith("is missing")
+    assert "is not the one that holds" in reason
+    (tmp_path / "two").symlink_to(tmp_path / "one")
+    with Store.open(postgresql_url) as store:
+        assert store.take_job() is not None
+
+
+def test_two_machines_that_begin_at_once_agree_on_one_folder(postgresql_url, tmp_path, monkeypatch):
+    monkeypatch.setenv("NAS_ARTIFACTS", str(tmp_path / "one"))
+    with Store.open(postgresql_url) as first, Store.open(postgresql_url) as second:
+        real = first._put_token
+
+        def late():
+            with monkeypatch.context() as patch:
+                patch.setenv("NAS_ARTIFACTS", str(tmp_path / "two"))
+                second.check_root()
+            real()
+
+        monkeypatch.setattr(first, "_put_token", late)
+        with pytest.raises(StoreError, match="is not the one that holds the files of"):
+            first.check_root()
+        assert not list((tmp_path / "one").glob("*/token-*"))
+        second_root = tmp_path / "two" / f"store-{second.identity}"
+        assert len(list(second_root.glob("token-*"))) == 1
+
+
+def test_a_token_that_was_changed_is_another_folders(store):
+    store.check_root()
+    (token,) = store.artifact_root.glob("token-*")
+    token.write_text("another one of the same length..\n")
+    with pytest.raises(StoreError, match="is not the one that holds"):
+        store.check_root()

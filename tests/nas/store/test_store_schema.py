@@ -21,13 +21,15 @@ from nas.store.connection import schema
 from nas.store.connection.engine import database_seconds
 from search_spaces.errors import NASError
 
-NEXT = """
+NEWEST = max(path.stem for path in (schema.MIGRATIONS / "versions").glob("rev_*.py")).removeprefix("rev_")
+LATER = f"{int(NEWEST) + 1:04d}"
+NEXT = f"""
 import sqlalchemy as sa
 from alembic import op
-revision = "0008"
-down_revision = "0007"
+revision = "{LATER}"
+down_revision = "{NEWEST}"
 def upgrade():
-    op.add_column("jobs", sa.Column("note", sa.Text()))
+    op.add_column("jobs", sa.Column("later", sa.Text()))
 """
 BREAKS = NEXT + "    raise RuntimeError('half way')\n"
 DIES = NEXT + "    import os, signal; os.kill(os.getpid(), signal.SIGKILL)\n"
@@ -55,7 +57,7 @@ def ahead(monkeypatch, tmp_path, text):
     """The code as it will be one revision later."""
     folder = tmp_path / "migrations"
     shutil.copytree(schema.MIGRATIONS, folder, ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "versions" / "rev_0008.py").write_text(text)
+    (folder / "versions" / f"rev_{LATER}.py").write_text(text)
     monkeypatch.setattr(schema, "MIGRATIONS", folder)
     return folder
 
@@ -151,13 +153,13 @@ def test_an_older_store_asks_for_the_upgrade_which_keeps_its_rows(filled, file, 
             Store.open(filled, read_only=read_only)
         assert "nas db upgrade" in caught.value.hint
     assert "older schema" in check(filled)[0]
-    assert upgrade(filled) == ("0007", "0008")
-    assert upgrade(filled) == ("0008", "0008")
+    assert upgrade(filled) == (NEWEST, LATER)
+    assert upgrade(filled) == (LATER, LATER)
     with closing(sqlite3.connect(file)) as connection, connection:
-        assert connection.execute("SELECT name, note FROM jobs").fetchall() == [("job", None)]
+        assert connection.execute("SELECT name, later FROM jobs").fetchall() == [("job", None)]
     connection.close()
-    (copy,) = tmp_path.glob("nas.schema-0007.*.db")
-    assert revision(copy) == "0007"
+    (copy,) = tmp_path.glob(f"nas.schema-{NEWEST}.*.db")
+    assert revision(copy) == NEWEST
 
 
 def test_a_filled_store_of_the_first_schema_is_upgraded(url, file, tmp_path, monkeypatch):
@@ -166,7 +168,7 @@ def test_a_filled_store_of_the_first_schema_is_upgraded(url, file, tmp_path, mon
     fill_first_schema(file)
     monkeypatch.undo()
     assert "older schema" in check(url)[0]
-    assert upgrade(url) == ("0001", "0007")
+    assert upgrade(url) == ("0001", NEWEST)
     assert check(url) == []
     (copy,) = tmp_path.glob("nas.schema-0001.*.db")
     assert revision(copy) == "0001"
@@ -215,7 +217,7 @@ def test_an_upgrade_that_fails_half_way_leaves_the_old_schema(filled, file, tmp_
     with pytest.raises(RuntimeError, match="half way"):
         upgrade(filled)
     monkeypatch.undo()
-    assert revision(file) == "0007"
+    assert revision(file) == NEWEST
     assert check(filled) == []
 
 
@@ -230,7 +232,7 @@ def test_an_upgrade_that_is_killed_leaves_the_old_schema(filled, file, tmp_path,
     assert killed.returncode == -signal.SIGKILL
     monkeypatch.undo()
     assert check(filled) == []
-    assert revision(file) == "0007"
+    assert revision(file) == NEWEST
 
 
 def test_what_is_no_store_is_refused_and_left_alone(file, url):

@@ -164,6 +164,8 @@ FIELDS: dict[str, tuple[dict[str, Any], bool]] = {
     "execution.engine": ({"execution.engine": "ray"}, SAME),
     "execution.address": ({"execution.engine": "ray", "execution.address": "auto"}, SAME),
     "store.patience": ({"store.patience": 1.0}, SAME),
+    "notify.url": ({"notify": {"url": "https://example.org/hook"}}, SAME),
+    "notify.command": ({"notify": {"command": ["true"]}}, SAME),
 }
 
 

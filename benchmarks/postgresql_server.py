@@ -1,4 +1,4 @@
-"""A PostgreSQL server of the tests' own: in a temporary folder, on loopback, as a user who is not root."""
+"""A PostgreSQL server of one's own: in a temporary folder, on loopback, as a user who is not root."""
 
 import os
 import pwd
@@ -68,6 +68,14 @@ class Server:
             while True:
                 os.kill(postmaster, 0)
                 time.sleep(0.02)
+
+    def cut_connections(self, url: str) -> None:
+        """Ends every connection to a database, as an administrator does it, or a proxy."""
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
 
     @property
     def _data(self) -> str:

@@ -1,0 +1,87 @@
+"""What the server starts for what needs torch. Not a verb: nobody types it.
+
+It reads one line of JSON from its standard input, and prints one document on its standard output.
+"""
+
+import json
+import os
+import re
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from nas.cli.fronts import chosen_key
+from nas.cli.output import json_text
+from nas.cli.queue.submit import Asked, checked_files, queued
+from nas.cli.queue.turns import places
+from nas.store import Store
+from search_spaces.errors import NASError
+from search_spaces.registry import forbid_modules
+
+FILE = re.compile(r"/\S*/nas-submit-[^/\s]+/job\.yaml")  # which nobody knows who has sent it
+
+
+def main() -> int:
+    """Does what is asked; the exit code, which is 0 also for an error that can be told."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # whatever a library prints is no part of the answer
+    request = json.loads(sys.stdin.readline())
+    threading.Thread(target=_end_with_server, daemon=True).start()
+    if request["folders"] is not None:
+        forbid_modules()
+    try:
+        document: dict[str, Any] = {"answer": VERBS[request["verb"]](request)}
+    except NASError as error:
+        document = {"error": FILE.sub("job.yaml", error.message), "hint": error.hint}
+        document["exit_code"] = error.exit_code
+    answers.write(json_text(document))
+    answers.close()
+    return 0
+
+
+def _submit(request: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Checks a job file and queues it; the document of `nas submit`."""
+    from nas.queue.job_files import check_accepted
+
+    folders = request["folders"]
+    with tempfile.TemporaryDirectory(prefix="nas-submit-") as folder:
+        file = Path(folder) / "job.yaml"
+        file.write_text(request["file"], encoding="utf-8")
+        asked = Asked([file], **request["options"])
+        passed = checked_files(
+            request["store"],
+            asked,
+            quiet=True,
+            accept=None if folders is None else lambda config: check_accepted(config, folders),
+        )
+        with Store.open(request["store"]) as opened:
+            return places(opened, queued(opened, passed, asked))
+
+
+def _extract(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Writes a subnet into a folder; the document of `nas extract`."""
+    from nas.results import extraction
+
+    with Store.open(request["store"], read_only=True) as opened:
+        job = opened.job(int(request["job"]))
+        key = chosen_key(opened, job, **request["choice"])
+        files = extraction.export(opened, job, key, Path(request["folder"]), weights=request["weights"])
+        return {"job": job.name, "subnet": key, "files": [str(file) for file in files]}
+
+
+VERBS = {"submit": _submit, "extract": _extract}
+
+
+def _end_with_server() -> None:
+    """Ends the group when the server is gone, which alone holds the other end of the standard input."""
+    while os.read(0, 1):
+        pass
+    os.killpg(os.getpgid(0), signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

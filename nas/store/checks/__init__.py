@@ -1,0 +1,1 @@
+"""What must hold of every row of a store, at every moment."""

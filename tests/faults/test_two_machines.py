@@ -1,0 +1,114 @@
+"""Two folders that play two machines, with homes of their own, one PostgreSQL and one folder for artifacts.
+
+What docs/team.md tells a new user to type: submitted on one, run on the other, watched and extracted on the
+first.
+"""
+
+import json
+import os
+import subprocess
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nas_process import JOB, NAS, STARTED, Ran, ended
+
+from supernet.pretrained.subnet_folders import load_folder
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A folder with a home in it, from which the store is reached."""
+
+    folder: Path
+    store: str
+    artifacts: Path
+
+    def start(self, *words: object) -> "subprocess.Popen[str]":
+        """`nas` as it is typed there."""
+        self.folder.mkdir(exist_ok=True)
+        kinds = ("CACHE", "CONFIG", "DATA", "STATE")
+        names = ["HOME", "TMPDIR", *(f"XDG_{kind}_HOME" for kind in kinds)]
+        homes = {name: str(self.folder / name.lower()) for name in names}
+        for home in homes.values():
+            Path(home).mkdir(exist_ok=True)
+        process = subprocess.Popen(
+            [str(NAS), *map(str, words)],
+            cwd=self.folder,
+            env=os.environ | homes | {"NAS_STORE": self.store, "NAS_ARTIFACTS": str(self.artifacts)},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        STARTED.append(process)
+        return process
+
+    def nas(self, *words: object) -> Ran:
+        """The same, until it ends."""
+        return ended(self.start(*words))
+
+
+@pytest.fixture
+def hook() -> Iterator[tuple[str, list[Any]]]:
+    """A URL of this machine, and what is sent there."""
+    got: list[Any] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            got.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}/hook", got
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_job_goes_from_one_machine_to_the_other_and_comes_back_as_a_subnet(
+    postgresql_url: str, tmp_path: Path, hook: tuple[str, list[Any]]
+) -> None:
+    url, got = hook
+    mine = Machine(tmp_path / "mine", postgresql_url, tmp_path / "shared")
+    other = Machine(tmp_path / "other", postgresql_url, tmp_path / "shared")
+    mine.folder.mkdir()
+    (mine.folder / "job.yaml").write_text(f"{JOB}notify: {{url: '{url}'}}\n")
+
+    submitted = mine.nas("submit", "job.yaml", "--needs", "lab")
+    assert submitted.out == "Job 'job' (1) is queued at position 1, for a worker with 'lab'.\n"
+    assert json.loads(mine.nas("ls", "--json").out)[0]["reason"] == "no worker runs"
+
+    assert "No job waits that this worker may take." in other.nas("worker", "--once").err
+    worker = other.start("worker", "--needs", "lab", "--once")
+    watched = mine.nas("watch", "job")
+    assert (watched.code, watched.errors) == (0, [])
+    lines = watched.out.splitlines()
+    assert lines[0].startswith("Job 'job' (1)")
+    assert any(": search, " in line for line in lines)
+    assert lines[-1] == "Job 'job' (1) has succeeded."
+    assert ended(worker).code == 0
+    assert [(body["job"], body["state"], body["error"]) for body in got] == [("job", "succeeded", None)]
+    assert got[0]["best"]["metric"] == "accuracy"
+    assert postgresql_url not in json.dumps(got)
+
+    members = json.loads(mine.nas("front", "job", "--json").out)["front"]
+    extracted = mine.nas("extract", "job", "--knee", "-o", "subnet")
+    assert (extracted.code, extracted.errors) == (0, [])
+    config = json.loads((mine.folder / "subnet" / "config.json").read_text())
+    assert load_folder(mine.folder / "subnet") is not None
+    assert members
+    assert config["elastiform"]
+    assert not list(other.folder.rglob("*.safetensors"))
+    assert mine.nas("db", "check").code == other.nas("db", "check").code == 0
