@@ -78,9 +78,10 @@ def hook() -> Iterator[tuple[str, list[Any]]]:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_job_goes_from_one_machine_to_the_other_and_comes_back_as_a_subnet(
-    postgresql_url: str, tmp_path: Path, hook: tuple[str, list[Any]]
+    postgresql_url: str, tmp_path: Path, hook: tuple[str, list[Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url, got = hook
+    monkeypatch.setenv("NAS_ARTIFACTS", str(tmp_path / "shared"))  # for who looks at the store afterwards
     mine = Machine(tmp_path / "mine", postgresql_url, tmp_path / "shared")
     other = Machine(tmp_path / "other", postgresql_url, tmp_path / "shared")
     mine.folder.mkdir()
