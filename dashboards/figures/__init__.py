@@ -123,7 +123,7 @@ def training_figure(events: pd.DataFrame) -> go.Figure:
     """
     title = "Training of the supernet" + ("s" if "supernet" in events else "")
     if events.empty:
-        return empty(title, "The training has not started yet.")
+        return empty(title, "There has been no training step.")
     figure = make_subplots(rows=2, cols=1, shared_xaxes=True, row_heights=[0.75, 0.25], vertical_spacing=0.06)
     if "supernet" in events:
         for i, (name, of_one) in enumerate(events.groupby("supernet", sort=False)):

@@ -280,7 +280,7 @@ def _emit_summary(data: dict[str, Any]) -> None:
             "job": f"{data['job']} ({data['id']})",
             "state": _state(data),
             **_queue_words(data.get("queue")),
-            **_remarks(data),
+            **_remark_words(data),
             **_data_words(data),
             "created": f"{data['created_at']:%Y-%m-%d %H:%M:%S} UTC",
             "time": seconds(data["seconds"]),
@@ -312,7 +312,7 @@ def _emit_summary(data: dict[str, Any]) -> None:
         emit_table(("STAGE", "STATE", "TIME"), rows, right=("TIME",))
 
 
-def _remarks(data: dict[str, Any]) -> dict[str, str]:
+def _remark_words(data: dict[str, Any]) -> dict[str, str]:
     """What the job waits for, why it failed, and what people say about it, as far as there is something."""
     tags = ", ".join(data["tags"] or ())
     words = {"waits": data["reason"], "error": data["error"], "tags": tags, "note": data["note"]}

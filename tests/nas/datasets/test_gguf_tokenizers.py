@@ -180,6 +180,16 @@ def test_a_tokenizer_that_is_wrong_is_one_sentence(
     assert "tokenizer.json" in caught.value.hint
 
 
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9])
+def test_a_file_that_is_cut_off_is_one_sentence(share: float, tmp_path: Path) -> None:
+    file = tmp_path / "model.gguf"
+    gguf_file("Llama", file, tokenizer=made_tokenizer("smollm"))
+    file.write_bytes(file.read_bytes()[: int(share * file.stat().st_size)])
+    with pytest.raises(UsageError, match="cannot be read") as caught:
+        tokenizer_of(str(file))
+    assert "\n" not in caught.value.message
+
+
 def test_a_folder_without_a_tokenizer(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"tokenizer\.json' cannot be read: No such file"):
         tokenizer_of(str(tmp_path))
