@@ -92,9 +92,8 @@ class Sliced:
 
     def nats(self, arch: Architecture, split: str) -> float:
         """Nats a token on the first blocks of a split."""
-        (row,) = kept(
-            self._path, [{"subnet": arch.key, "split": split}], lambda **_: self._evaluated(arch, split)
-        )
+        which = {"subnet": arch.key, "split": split, "blocks": BLOCKS[split]}
+        (row,) = kept(self._path, [which], lambda **_: self._evaluated(arch, split))
         return float(row["nats"])
 
     def _evaluated(self, arch: Architecture, split: str) -> Row:
