@@ -1,9 +1,9 @@
 """Nested training of a small decoder for bytes, for `matlm.py`.
 
-Part a: three objectives of the paper (Devvrit et al., arXiv 2310.07707) and this program's default, on a
-decoder of which only the FFNs have widths: S, M, L and XL of all layers. The sum over the granularities has
-four passes in each of its steps; the others have one, and four times the steps, so that every nested training
-computes about what S, M, L and XL trained alone for the sum's steps compute together.
+Part a: objectives of the paper (Devvrit et al., arXiv 2310.07707) on a decoder of which only the FFNs have
+widths: S, M, L and XL of all layers. The sum over the granularities has four passes in each of its steps; the
+others have one, and four times the steps, so that every nested training computes about what S, M, L and XL
+trained alone for the sum's steps compute together.
 
 Part recipes: optimisers and learning rates for the same supernet, by single paths.
 """
@@ -63,7 +63,6 @@ NESTED: Mapping[str, Way] = {
     "sum over granularities": Way({"sampling": {"strategy": "joint"}, "largest_first": 0}, steps=1),
     "sampled, .25 each": sampled(EVEN),
     "sampled, .20/.22/.24/.34": sampled(SKEWED),
-    "single path, the default": Way({}),
 }
 RECIPES: Mapping[str, Mapping[str, Any]] = {
     f"{title}, lr {lr:g}": {"optimizer": name} | ({"lr": lr} if name == "adamw" else {"muon": {"lr": lr}})

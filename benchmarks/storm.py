@@ -140,6 +140,7 @@ def main() -> None:
     if asked.work:
         work(asked.work)
         return
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # not without its server
     with tempfile.TemporaryDirectory(prefix="nas-storm-") as name, server_of(asked.postgresql) as server:
         folder = Path(name)
         os.environ["NAS_ARTIFACTS"] = str(folder / "artifacts")

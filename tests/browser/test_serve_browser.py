@@ -34,14 +34,19 @@ def team_url(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def team(team_url: str) -> Iterator[str]:
-    """The address of a server with both tokens, below a prefix."""
+def team(team_url: str, browser: Chrome) -> Iterator[str]:
+    """The address of a server with both tokens, below a prefix; the browser forgets it afterwards."""
     service = Service(team_url, OpenedStore(team_url))
     app = application(service, Tokens(READ, WRITE), is_allowed=host_check("127.0.0.1", []), prefix="/nas")
     server = Server(app, "127.0.0.1", 0, "/nas")
     thread = threading.Thread(target=server.run, args=[service.end])
     thread.start()
-    yield f"http://127.0.0.1:{server.port}/nas"
+    address = f"http://127.0.0.1:{server.port}/nas"
+    yield address
+    browser.get(f"{address}/login")
+    browser.delete_all_cookies()
+    browser.get("about:blank")
+    browser.get_log("browser")  # what was refused is told there, and other tests look
     server.stop()
     thread.join()
 
@@ -74,7 +79,6 @@ def test_signing_in_leads_to_the_page_that_was_asked_for(browser: Chrome, team: 
 
 
 def test_a_form_changes_what_it_says(browser: Chrome, team: str, team_url: str) -> None:
-    browser.delete_all_cookies()
     browser.get(f"{team}/login?next=/api")
     sign_in(browser, WRITE)
     shown(browser, "Change", inside="main")
@@ -99,7 +103,6 @@ def test_a_form_changes_what_it_says(browser: Chrome, team: str, team_url: str) 
 def test_a_page_of_another_server_changes_nothing(
     browser: Chrome, team: str, team_url: str, tmp_path: Path
 ) -> None:
-    browser.delete_all_cookies()
     browser.get(f"{team}/login?next=/api")
     sign_in(browser, WRITE)
     shown(browser, "Change", inside="main")

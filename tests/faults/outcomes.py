@@ -35,7 +35,9 @@ def outcome(place: Place) -> Outcome:
             f"SELECT e.batch, e.position, {columns} {joined} WHERE split = 'search' ORDER BY position"
         ),
         place.query(f"SELECT {columns} {joined} WHERE split = 'report' ORDER BY s.key"),
-        place.query("SELECT step, data FROM events WHERE kind = 'train' ORDER BY step"),
+        place.query(  # what was waited for a batch is a clock's
+            "SELECT step, json_remove(data, '$.waited') FROM events WHERE kind = 'train' ORDER BY step"
+        ),
         place.query("SELECT step, data FROM events WHERE kind = 'hypervolume' ORDER BY step"),
         place.query("SELECT kind, sha256, step FROM artifacts"),
     )

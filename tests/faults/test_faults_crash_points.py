@@ -52,6 +52,7 @@ for line in sys.stdin:
     print(os.waitpid(child, 0)[1], flush=True)
 """
 KILLED = 9
+pytestmark = pytest.mark.timeout(1800)  # some 30 kills in one test
 # A job has some 30 transactions.
 POINTS = [
     pytest.param(point, marks=[pytest.mark.slow] if point.startswith("rows") else [])

@@ -17,7 +17,8 @@ from search_spaces.errors import NASError
 
 COOKIE = "nas_session"
 STYLE = "/assets/elastiform.css"
-OPEN_PATHS = ("/healthz", "/login", STYLE)
+ICON = "/favicon.ico"  # which browsers ask for beside a document that is no page
+OPEN_PATHS = ("/healthz", "/login", STYLE, ICON)
 NAMED_HOST = re.compile(r"([\w.-]+|\[[0-9a-f:.]+\])(?::\d{1,5})?", re.ASCII | re.IGNORECASE)
 READING = ("GET", "HEAD", "OPTIONS")
 TOKEN_FIELDS = frozenset({"access_token", "api_key", "apikey", "auth", "authorization", "token"})
@@ -72,6 +73,7 @@ class Access:
     def mount(self, server: Flask) -> None:
         """Checks every request of the server, and gives it the pages for signing in and out."""
         server.before_request(self._check)
+        server.add_url_rule(ICON, "serve-icon", lambda: Response(status=204))
         server.add_url_rule("/login", "serve-login", self._login_page)
         server.add_url_rule("/login", "serve-sign_in", self._sign_in, methods=["POST"])
         server.add_url_rule("/logout", "serve-sign_out", self._sign_out, methods=["POST"])

@@ -2,6 +2,7 @@
 
 import sqlalchemy as sa
 
+from nas.cli.queue.work import worker_rows
 from nas.store import Store
 from nas.store import tables as t
 from nas.store.leases import LEASE_SECONDS, whose
@@ -14,7 +15,7 @@ HELP = {
     "elastiform_queue_age_seconds": "Age of the oldest submission that waits in the queue; 0 without one.",
     "elastiform_queue_jobs_held_up": "Queued jobs that wait for another job.",
     "elastiform_lease_age_seconds": "Seconds since a worker has renewed the lease of a job.",
-    "elastiform_workers": "Workers that run a job now.",
+    "elastiform_workers": "Workers that are there, by whether they run a job.",
     "elastiform_agents": "Device agents, by whether they are live.",
     "elastiform_evaluations": "Evaluations in the store.",
     "elastiform_measurements": "Measurements in the store.",
@@ -46,6 +47,11 @@ def _samples(store: Store) -> list[Sample]:
         )
         for job, lasts in taken
     ]
+    rows = worker_rows(store)
+    everybody, busy = (
+        {row["worker"] for row in rows},
+        {row["worker"] for row in rows if row["id"] is not None},
+    )
     agents = [agent.live for agent in store.agents()]
     counted = {
         "elastiform_evaluations": t.evaluations,
@@ -57,7 +63,8 @@ def _samples(store: Store) -> list[Sample]:
         ("elastiform_queue_age_seconds", {}, age),
         ("elastiform_queue_jobs_held_up", {}, float(len(store.held_up()))),
         *leases,
-        ("elastiform_workers", {}, float(len({whose(job.owner) for job, _ in taken}))),
+        ("elastiform_workers", {"state": "busy"}, float(len(busy))),
+        ("elastiform_workers", {"state": "idle"}, float(len(everybody - busy))),
         *(
             ("elastiform_agents", {"live": str(is_live).lower()}, agents.count(is_live))
             for is_live in (True, False)

@@ -93,6 +93,8 @@ def test_what_may_be_sent(text: str, files: Path, tmp_path: Path) -> None:
             "{family: vit_resnas, train: {teacher: {timm: 'local-dir:/x'}}}]",
             "supernets.1.train.teacher.timm",
         ),
+        ("notify: {url: 'https://evil.example/x'}", "notify cannot be set"),
+        ("notify: {command: [touch, here]}", "notify cannot be set"),
         ("execution: {engine: ray, address: 'evil.example:6379'}", "execution.address names a Ray cluster"),
     ],
 )

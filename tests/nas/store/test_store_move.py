@@ -129,6 +129,7 @@ def test_a_kill_leaves_nothing_that_is_taken_for_a_store(
     assert check(f"sqlite:///{new}") == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("point", ["rows begun:1", "rows written:1"])
 def test_a_kill_leaves_a_servers_database_empty(
     url: str, postgresql_url: str, monkeypatch: pytest.MonkeyPatch, point: str

@@ -115,6 +115,7 @@ def test_every_page_needs_a_token(path: str, quiet_team: Served) -> None:
 def test_what_is_open_to_everybody(quiet_team: Served) -> None:
     assert quiet_team.ask("/healthz").document == {"ok": True}
     assert quiet_team.ask("/login").status == 200
+    assert quiet_team.ask("/favicon.ico").status == 204
     assert quiet_team.ask("/assets/elastiform.css").status == 200
 
 
@@ -253,6 +254,7 @@ def test_metrics(team: Served) -> None:
     with Store.open(team.url) as store:
         claim = store.take_job()
         assert claim is not None
+        store.note_worker(f"elsewhere:7:1.00:{'0' * 32}")
         text = team.ask("/metrics", token=READ).text
         lines = [line for line in text.splitlines() if not line.startswith("#")]
         values = dict(line.rsplit(" ", 1) for line in lines)
@@ -261,7 +263,10 @@ def test_metrics(team: Served) -> None:
             assert int(values[f'elastiform_jobs{{state="{state}"}}']) == states.count(state)
         assert states.count("running") == 1
         assert float(values["elastiform_queue_age_seconds"]) >= 0
-        assert values["elastiform_workers"] == "1"
+        states_of_workers = {
+            state: values[f'elastiform_workers{{state="{state}"}}'] for state in ("busy", "idle")
+        }
+        assert states_of_workers == {"busy": "1", "idle": "1"}
         (lease,) = [value for name, value in values.items() if name.startswith("elastiform_lease_age")]
         assert 0 <= float(lease) <= 30
         assert int(values["elastiform_evaluations"]) == sum(
