@@ -13,7 +13,7 @@ from nas.search.finalists import chosen_of
 from nas.search.objectives import stored_objectives
 from nas.store import Job, Store, check
 from nas.store.checks.invariants import broken_rules
-from search_spaces.errors import NASError
+from search_spaces.errors import NASError, UsageError
 
 MOST_NAMED = 5  # subnets
 
@@ -57,11 +57,16 @@ def _front_problems(store: Store, job: Job) -> list[str]:
 def _chosen_again(store: Store, job: Job, stored: set[str]) -> set[str]:
     """The keys of the subnets that the job's evaluations on the search split make finalists.
 
-    What another version, or another machine, has believed of them cannot be made again to the last bit: its
-    finalists need only have been evaluated with success.
+    What another version, or another machine, has believed of them cannot be made again to the last bit, and
+    modules of somebody's own may not be run for a look: then they need only have been evaluated with success.
     """
-    config, evaluations = stored_config(job), store.evaluations(job, "search")
-    if any(job.provenance.get(name) != value for name, value in provenance().items()):
+    evaluations = store.evaluations(job, "search")
+    is_ours = all(job.provenance.get(name) == value for name, value in provenance().items())
+    try:
+        config = stored_config(job) if is_ours else None
+    except UsageError:
+        config = None
+    if config is None:
         return stored & {one.subnet.key for one in evaluations if one.state == "ok"}
     objectives, count = stored_objectives(store, job, config), config.search.finalists
     return {one.subnet.key for one in chosen_of(config, objectives, evaluations, count)}
