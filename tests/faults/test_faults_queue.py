@@ -1,5 +1,6 @@
 """Workers over real jobs: kill -9, SIGTERM, two at once; nothing is lost, nothing is done twice."""
 
+import json
 import signal
 
 import psutil
@@ -136,16 +137,18 @@ def test_a_bad_file_among_good_ones_and_nothing_is_queued(place: Place) -> None:
     assert not place.file.exists()
 
 
-def test_data_that_the_workers_machine_lacks_fail_the_job_with_that_as_its_error(place: Place) -> None:
+def test_a_job_whose_data_the_workers_machine_lacks_waits_and_says_so(place: Place) -> None:
     place.nas("submit", "job.yaml")
     gone = place.folder / "images"
     data = f'{{"name": "image_folder", "root": "{gone}"}}'
     place.change(f"UPDATE jobs SET config = json_set(config, '$.data', json('{data}'))")
     assert place.nas("worker", "--once").code == 0
-    state, error = place.state()
-    assert (state, str(gone) in str(error)) == ("failed", True), error
-    assert place.query("SELECT attempt, owner FROM jobs") == [(1, None)]
-    assert str(gone) in place.nas("logs", "job").out
+    assert place.state() == ("queued", None)
+    assert place.query("SELECT last_attempt - attempt, owner FROM jobs") == [(3, None)]
+    (row,) = json.loads(place.nas("ls", "--json").out)
+    assert row["reason"] == "no worker runs"
+    ((refusal,),) = place.query("SELECT refusal FROM jobs")
+    assert str(gone) in refusal
 
 
 @pytest.mark.slow
