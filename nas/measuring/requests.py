@@ -200,10 +200,10 @@ def plan_of(request: Mapping[str, Any]) -> Plan | NetworkPlan:
     """The plan that was turned into this request. Raises NASError for an impossible space, architecture or
     shape.
     """
+    space = search_spaces.described(request["space"]) if "space" in request else None
     how = (request["seed"], request["rounds"], request["max_rounds"], request["reference_ms"])
-    if "space" not in request:
+    if space is None:
         return NetworkPlan(request["archs"], checked_shape(request["input_shape"]), *how)
-    space = search_spaces.described(request["space"])
     archs = {key: space.architecture(values) for key, values in request["archs"].items()}
     return Plan(space, archs, *how)
 
