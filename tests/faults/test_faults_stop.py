@@ -1,6 +1,7 @@
 """Ctrl-C, SIGTERM and `nas stop`: the state is saved, nothing is left behind, `nas resume` goes on."""
 
 import signal
+from functools import partial
 from pathlib import Path
 from subprocess import Popen
 
@@ -39,10 +40,14 @@ def test_ctrl_c_in_training(place: Place) -> None:
 
 
 def test_a_terminal_that_is_closed_stops_a_job_unless_nohup_has_started_it(place: Place) -> None:
-    process = place.start("run", "job.yaml", "--set", "train.steps=1000000")
+    closing, nohup = (
+        {"preexec_fn": partial(signal.signal, signal.SIGHUP, action)}
+        for action in (signal.SIG_DFL, signal.SIG_IGN)
+    )
+    process = place.start("run", "job.yaml", "--set", "train.steps=1000000", **closing)
     wait_for(process, trained_to(place, 20))
     interrupted(place, process, signal.SIGHUP)
-    process = place.start("resume", "job", preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    process = place.start("resume", "job", **nohup)
     wait_for(process, lambda: place.query("SELECT 1 FROM jobs WHERE state = 'running' AND attempt = 2"))
     signal_group(process, signal.SIGHUP)
     ((last,),) = place.query("SELECT max(step) FROM artifacts")

@@ -162,6 +162,11 @@ def test_the_front_of_a_finished_job_is_that_of_nas_front(run_nas: Nas, filled: 
     assert view["ended"]
 
 
+def _hears_ctrl_c() -> None:
+    """Also where the tests run in the background of a shell, which has its processes ignore it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 class Terminal:
     """`nas` in a terminal of its own."""
 
@@ -180,6 +185,7 @@ class Terminal:
             stderr=inner,
             env=environment,
             start_new_session=True,
+            preexec_fn=_hears_ctrl_c,
         )
         os.close(inner)
         self.seen = ""
