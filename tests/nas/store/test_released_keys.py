@@ -28,7 +28,11 @@ ANCHORS = [
     {"timm": "vit_tiny_patch16_224"},
     {"checkpoint": '/tmp/ü"'},
 ]
-SINCE = ("optimizer", "muon", "schedule")  # of section `train`: no job of their time has them
+# Of section `train`: no job of their time has them.
+SINCE = (
+    *("optimizer", "muon", "schedule", "lr_floor", "layer_decay", "accumulate", "drop_path"),
+    *("mixup", "cutmix", "loaders"),
+)
 TEACHER = {"timm": "some", "weight": 0.25, "hard": False}
 
 
