@@ -196,7 +196,7 @@ class SearchSpace:
     def sample_choices(self, rng: np.random.Generator, count: int) -> Codes:
         """Codes `(count, choices)`, each choice drawn uniformly: shallow nets are as likely as deep ones."""
         counts = np.array([len(choice.options) for choice in self.choices])
-        return self.canonical(rng.integers(0, counts, size=(count, len(self.choices))))
+        return self._made_canonical(rng.integers(0, counts, size=(count, len(self.choices))))
 
     @cached_property
     def listable(self) -> bool:
@@ -256,7 +256,10 @@ class SearchSpace:
 
     def canonical(self, codes: Codes) -> Codes:
         """`codes` with every choice that does not exist under the others set to INACTIVE; idempotent."""
-        codes = np.array(codes, dtype=np.int64)
+        return self._made_canonical(np.array(codes, dtype=np.int64))
+
+    def _made_canonical(self, codes: Codes) -> Codes:
+        """The same, in place."""
         for i, (parent, enabled) in self.conditions.items():
             codes[~enabled[codes[:, parent]], i] = INACTIVE
         return codes

@@ -153,7 +153,10 @@ def _within(searched: SearchProblem, evaluated: Codes, drawn: Codes) -> tuple[Co
         chunks = [first[start : start + CHUNK] for start in range(0, len(first), CHUNK)]
         within = [some[searched.within_limits(codes[some])] for some in chunks]
         places.append(np.concatenate([np.empty(0, dtype=np.int64), *within]))
-    kept = np.concatenate([evaluated[places[0]], drawn[places[1]]])
+    # There may be 200,000: memory that is asked for once more costs more than what is computed in it.
+    kept = np.empty((sum(map(len, places)), drawn.shape[1]), dtype=np.int64)
+    kept[: len(places[0])] = evaluated[places[0]]
+    np.take(drawn, places[1], axis=0, out=kept[len(places[0]) :], mode="clip")
     return kept, np.concatenate([places[0], np.full(len(places[1]), -1)])
 
 
@@ -172,7 +175,7 @@ def _as_integers(space: SearchSpace, codes: Codes) -> NDArray[np.int64]:
         factors[-1] *= options
         factors[-1][i] = 1
         room //= options
-    columns = [(codes - INACTIVE) @ factor for factor in factors]
+    columns = [codes @ factor - INACTIVE * factor.sum() for factor in factors]
     return np.column_stack([np.empty((len(codes), 0), dtype=np.int64), *columns])
 
 
