@@ -1,5 +1,8 @@
 """`nas what-if`: what another question would find."""
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -41,14 +44,14 @@ def what_if(
     as_json: AsJSON = False,
 ) -> None:
     """Foretell the front of another question from what is stored. Evaluates nothing, unless --go says so."""
-    from nas.store import Store
+    with _blas_of_one_thread() if more is None else nullcontext():
+        from nas.analysis import what_if as asking
+        from nas.store import Store
 
     given = None if limits is None else [one for text in limits for one in _listed(text)]
     names = None if objectives is None else _listed(objectives)
     url = store_url(store)
     with Store.open(url, read_only=True) as opened:
-        from nas.analysis import what_if as asking
-
         stored = opened.job(job)
         foretold = asking.what_if(opened, stored, limits=given, objectives=names, device=device)
         if more is not None:
@@ -59,6 +62,19 @@ def what_if(
         return
     note(_gains(foretold), quiet=ctx.obj.quiet)
     run_config(config, base=f"{stored.name}-what-if", store=store, as_json=as_json, quiet=ctx.obj.quiet)
+
+
+@contextmanager
+def _blas_of_one_thread() -> Iterator[None]:
+    """What is loaded inside starts no threads of OpenBLAS: none is used here, and each spins for a while."""
+    name = "OPENBLAS_NUM_THREADS"
+    before = os.environ.get(name)
+    os.environ.setdefault(name, "1")
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
 
 
 def _listed(text: str) -> list[str]:
