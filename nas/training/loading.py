@@ -36,9 +36,10 @@ class Loading:
     waited: the seconds in which whoever asked had to wait.  warnings: sentences that nobody has told yet.
     """
 
-    def __init__(self, make: Batches, device: torch.device, *, patience: float | None) -> None:
-        self.waited = 0.0
-        self.warnings: list[str] = []
+    def __init__(
+        self, make: Batches, device: torch.device, warnings: list[str], *, patience: float | None
+    ) -> None:
+        self.waited, self.warnings = 0.0, warnings
         self._make, self._device, self._patience = make, device, patience
         self._asked: SimpleQueue[tuple[int, Future[Batch]] | None] = SimpleQueue()
         self._waiting: dict[int, Future[Batch]] = {}
@@ -92,11 +93,10 @@ def loading(
     The thread is one for which the process does not wait in the end: data may hang.
     """
     numbered = Numbered(data, seed, size)
-    made = _FromProcesses(numbered, processes) if processes else None
+    warnings: list[str] = []
+    made = _FromProcesses(numbered, processes, warnings.append) if processes else None
     patience = LONGEST if processes else None
-    batches = Loading(numbered.batch if made is None else made, device, patience=patience)
-    if made is not None:
-        made.tell = batches.warnings.append
+    batches = Loading(numbered.batch if made is None else made, device, warnings, patience=patience)
     thread = threading.Thread(target=batches.prepare, daemon=True)
     thread.start()
     try:
@@ -133,9 +133,8 @@ class _FromProcesses:
     tell: hears that a process was started anew.
     """
 
-    def __init__(self, numbered: Numbered, processes: int) -> None:
-        self.tell: Callable[[str], None] = lambda _: None
-        self._numbered, self._processes = numbered, processes
+    def __init__(self, numbered: Numbered, processes: int, tell: Callable[[str], None]) -> None:
+        self._numbered, self._processes, self._tell = numbered, processes, tell
         self._next = -1  # the number that the iterator gives next
         self._iterator: Iterator[Any] | None = None
         self._deaths = 0
@@ -181,7 +180,7 @@ class _FromProcesses:
                 "They may lack memory: lower train.loaders or train.batch_size, and go on with "
                 "`nas resume JOB`.",
             ) from error
-        self.tell("A process that prepares training batches died: others are started.")
+        self._tell("A process that prepares training batches died: others are started.")
         self._begin(number)
 
     def end(self) -> None:
