@@ -39,7 +39,7 @@ from nas.spaces.pretrained import load_anchors
 from nas.store import Device, Job, Store, Supernet
 from nas.training.anchors import check_trained_anchors
 from nas.training.keys import supernet_key
-from nas.training.supernets import strategy, torch_device
+from nas.training.supernets import check_workers, strategy, torch_device
 from nas.watchdog import within
 from predictors.measurement.rounds import Failure
 from predictors.measurement.rounds import measure as measure_latency
@@ -204,7 +204,9 @@ def _check_training(config: JobConfig, space: SearchSpace, data: DataSet) -> Non
         load_anchors(net, init, data_sizes(data), {}, seed=config.seed, given=given_normalisation(config))
     else:
         initialise(net, config.supernet, seed=config.seed)
-    Training(net, how, config.train, seed=config.seed, task=task_of(data))
+    training = Training(net, how, config.train, seed=config.seed, task=task_of(data))
+    check_workers(config)
+    training.check_ranks(config.train.workers)
 
 
 def create(

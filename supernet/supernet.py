@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 from search_spaces import Architecture, SearchSpace
 from search_spaces.errors import UsageError
 from search_spaces.workloads import Workload
-from supernet.stochastic_depth import branches_dropped
+from supernet.stochastic_depth import branches_dropped, rows_drawn
 
 Stage = Callable[[Tensor], Tensor]
 SKELETONS = 64
@@ -111,10 +111,19 @@ class Supernet(nn.Module, ABC):
         return output
 
     def branches_dropped(
-        self, arch: Architecture, rate: float, generator: torch.Generator
+        self, arch: Architecture, rate: float, draw: Callable[[int], Tensor]
     ) -> AbstractContextManager[None]:
-        """Stochastic depth of the architecture for as long as the context lasts."""
-        return branches_dropped(self._skeleton(arch), rate, generator)
+        """Stochastic depth of the architecture for as long as the context lasts.
+
+        draw: so many numbers between 0 and 1.
+        """
+        return branches_dropped(self._skeleton(arch), rate, draw)
+
+    def rows_drawn(self, arch: Architecture, rate: float, x: Tensor) -> list[int]:
+        """How many numbers `branches_dropped` draws for an example like those in x, draw by draw."""
+        example = x[:1].to("meta")
+        example = example.float() if example.is_floating_point() else example  # as skeletons are
+        return rows_drawn(self._skeleton(arch), rate, example)
 
     def with_patches(self, x: Tensor, arch: Architecture) -> tuple[Tensor, Tensor]:
         """What the plain module's `with_patches` gives: logits, and patches (B, P, D) that can be classified.

@@ -1,6 +1,8 @@
 """`nas run`, `nas train`, `nas validate`, `nas resume`, `nas stop`, `nas rm`: what changes a job."""
 
+import os
 import re
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,6 +15,9 @@ from nas.cli.output import INTERRUPTED, amount, emit, emit_json, end_process, no
 from nas.cli.progress import shown_progress
 from nas.cli.queue.turns import queue_again, stop_job
 from nas.cli.stored.supernets import show_supernet
+from search_spaces.errors import UsageError
+
+TORCHRUN = "TORCHELASTIC_RUN_ID"  # a variable of the processes that it starts
 
 if TYPE_CHECKING:
     from nas.config import JobConfig
@@ -33,6 +38,7 @@ def run(
     """Run a job from its file to its Pareto front. Prints the front."""
     from nas.config import load_config
 
+    check_alone()
     config = load_config(file, overrides or ())
     check_figure(figure)
     base, quiet = base_name(file), ctx.obj.quiet
@@ -72,6 +78,9 @@ def train(
     """Train the supernet of a job file and search nothing. Jobs that need the same find it trained."""
     from nas.config import load_config
 
+    if TORCHRUN in os.environ:
+        _train_together(ctx, file, overrides or (), name=name, store=store, as_json=as_json)
+        return
     config = load_config(file, overrides or ())
     from nas import jobs
     from nas.pipeline import TRAINED
@@ -81,6 +90,50 @@ def train(
     with Store.open(store_url(store)) as opened:
         job = jobs.create(opened, config, name=name, base=base_name(file), goal=TRAINED)
         _run_to_front(opened, job, figure=None, as_json=as_json, quiet=ctx.obj.quiet)
+
+
+def _train_together(
+    ctx: typer.Context,
+    file: Path,
+    overrides: Sequence[str],
+    *,
+    name: str | None,
+    store: str | None,
+    as_json: bool,
+) -> None:
+    """The same as one of the processes that `torchrun` has started."""
+    from nas.config import load_config
+    from nas.training.ranks import torchrun
+
+    here = torchrun.place()
+    assert here is not None, "only torchrun sets that variable"
+    config = load_config(file, [*overrides, f"train.workers={here.workers}"])
+    if here.rank:
+        torchrun.follow(here)
+        return
+    from nas import jobs
+    from nas.pipeline import TRAINED
+    from nas.store import Store
+
+    number = torchrun.job_begun(here)
+    if number is None:
+        config = checked(config, store, quiet=ctx.obj.quiet)
+    with Store.open(store_url(store)) as opened, torchrun.leading(here):
+        if number is None:
+            job = jobs.create(opened, config, name=name, base=base_name(file), goal=TRAINED)
+            torchrun.note_job(here, job.id)
+        else:
+            job = opened.job(number)
+        _run_to_front(opened, job, figure=None, as_json=as_json, quiet=ctx.obj.quiet)
+
+
+def check_alone() -> None:
+    """Raises UsageError in a process that `torchrun` has started beside others."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and TORCHRUN in os.environ:
+        raise UsageError(
+            "torchrun starts several processes, and each would run the job.",
+            "`torchrun --no-python ... nas train FILE` trains its supernet; `nas run FILE` finds it then.",
+        )
 
 
 def resume(
@@ -105,6 +158,7 @@ def resume(
     """Go on with a job where it stopped; a submitted one is queued again. Nothing finished is done again."""
     from nas.store import Store
 
+    check_alone()
     url = store_url(store)
     check_figure(figure)
     if data_root is not None or accept_data:

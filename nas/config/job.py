@@ -137,7 +137,7 @@ def _under(defaults: Mapping[str, Any], given: Any) -> Any:
 
 
 WHERE = frozenset(
-    {"device", "threads", "loaders", "checkpoint_every"}
+    {"device", "threads", "loaders", "workers", "checkpoint_every"}
 )  # what `train` says of more than a training
 BUDGETED = (("train", "steps"), ("search", "evaluations"))  # what a budget in time becomes
 Name = Annotated[str, AfterValidator(_checked_name)]
@@ -248,6 +248,15 @@ class JobConfig(Section):
         if self.finalists.train is not None:
             raise ValueError(
                 "finalists.train trains the finalists of one supernet: leave it out, or name one supernet"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _one_process_is_timed(self) -> Self:
+        if self.budget is not None and self.train.workers > 1:
+            raise ValueError(
+                "budget times the training in one process: leave train.workers out, or give train.steps and "
+                "search.evaluations"
             )
         return self
 

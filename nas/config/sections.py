@@ -76,7 +76,9 @@ class SupernetConfig(Section):
 class TrainConfig(Recipe):
     """How and where the shared weights are trained; `threads: 0` takes all cores.
 
-    loaders: processes that prepare batches; 0: a thread of the training's own process.
+    workers: processes that share each batch of the supernet's training, of this machine or of the Ray cluster
+    (`execution.engine`); 1: the job's own process trains.
+    loaders: processes that prepare batches, for each of the workers; 0: a thread of theirs.
     recipe: whose values hold where nothing is said: the family's `own` or, where they are known, those
     `published` with the authors' code.
     """
@@ -86,10 +88,20 @@ class TrainConfig(Recipe):
     checkpoint_every: Count = 500
     threads: Annotated[int, Field(ge=0, le=4096)] = 0
     loaders: Annotated[int, Field(ge=0, le=1024)] = 0
+    workers: Annotated[int, Field(ge=1, le=1024)] = 1
+
+    @model_validator(mode="after")
+    def _each_worker_has_examples(self) -> Self:
+        if self.workers > self.batch_size:
+            raise ValueError(
+                f"workers ({self.workers}) must not be more than batch_size ({self.batch_size}): each has "
+                "examples of a batch"
+            )
+        return self
 
 
 LONGEST_SUPERNET = 40  # characters of its name
-PLACE = ("device", "threads", "loaders")  # of a training, which are the job's
+PLACE = ("device", "threads", "loaders", "workers")  # of a training, which are the job's
 
 
 def _supernet_name(value: str) -> str:

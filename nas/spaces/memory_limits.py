@@ -77,6 +77,9 @@ def _needs(
         state + config.train.batch_size * image + config.train.batch_size // paths * widest,
         trains_in,
     )
+    if config.train.workers > 1 and config.execution.engine == "local" and device.type == "cpu":
+        # Each has all weights, and so has the job's own process at the begin and the end.
+        yield "train.workers", config.train.workers * (WORKER_BYTES + state), ram
     if isinstance(config.supernet.init, AnchorsInit):
         for number, anchor in enumerate(config.supernet.init.anchors):
             if isinstance(anchor, TrainedAnchor):

@@ -3,9 +3,9 @@
 Checkpoints are of the training that runs; they are gone when its artifact is there.
 """
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,9 +15,10 @@ from nas.artifacts import damage
 from nas.datasets import DataSet
 from nas.errors import JobFailedError
 from nas.job_run import Run
-from nas.results.running.stage_progress import WAITED
 from nas.store import Artifact, NewEvent, SupernetLease
 from nas.training.loading import Loading, loading
+from nas.training.ranks.group import Listener, Start, trained_by_ranks
+from nas.training.ranks.work import on_cpu, stepping
 from nas.watchdog import OverdueError, patient
 from supernet.supernet import Supernet
 from supernet.training.trainer import Training
@@ -35,6 +36,7 @@ class Fit:
     lease: of the supernet, whose the files then are and which other jobs may have begun; None: the job's.
     supernet_id: of the supernet whose files those are that it looks for; None: any of the job's.
     saved: called when all so far is in the store.
+    ranks: starts those who train it, each a part of every batch; None: this process does.
     """
 
     stage: str
@@ -49,6 +51,7 @@ class Fit:
     lease: SupernetLease | None = None
     supernet_id: int | None = None
     saved: Callable[[], None] = lambda: None
+    ranks: Start | None = None
 
 
 def fit(run: Run, data: DataSet, job: Fit) -> dict[str, object]:
@@ -59,24 +62,57 @@ def fit(run: Run, data: DataSet, job: Fit) -> dict[str, object]:
     weights = stored_weights(run, job.kind, job.steps, supernet_id=job.supernet_id)
     if weights is not None:
         return _finished(run, job, weights)
+    training = (_trained_here if job.ranks is None else _trained_by_ranks)(run, data, job)
+    tensors = job.finish(training)
+    return _finished(run, job, checkpoints.save(run.store, lease, job.kind, tensors, step=training.step))
+
+
+def _begun(run: Run, job: Fit) -> Training:
+    """The training at its start, or at the last checkpoint."""
     training = job.begin()
     if not _resume(run, job, training):
         job.start(training)
-    device = device_of(training.supernet)
+    return training
 
+
+def _trained_here(run: Run, data: DataSet, job: Fit) -> Training:
+    training = _begun(run, job)
+    device = device_of(training.supernet)
     with loading(data, job.seed, job.batch_size, device, processes=run.config.train.loaders) as batches:
         while training.step < job.steps:
             try:
                 _advance(run, job, training, batches)
             except OverdueError:
                 if training.whole:
-                    _checkpoint(run, job, training)
+                    _checkpoint(run, job, training.state())
                 raise
             if training.step < job.steps:
-                _checkpoint(run, job, training)
+                _checkpoint(run, job, training.state())
                 run.check_stop()
-    tensors = job.finish(training)
-    return _finished(run, job, checkpoints.save(run.store, lease, job.kind, tensors, step=training.step))
+    return training
+
+
+def _trained_by_ranks(run: Run, data: DataSet, job: Fit) -> Training:
+    assert job.ranks is not None
+    # This process needs its place on a GPU for nothing but the begin and the end.
+    state = on_cpu(_begun(run, job).state())
+
+    def save(state: dict[str, Tensor]) -> None:
+        if int(state["step"]) < job.steps:
+            _checkpoint(run, job, state)
+
+    listener = Listener(
+        metrics=lambda told: _tell(run, job, told),
+        warn=run.warn,
+        stops=lambda: run.stop.is_set() or run.lease.stop_requested(),
+        save=save,
+    )
+    state = trained_by_ranks(job.ranks, state, job.steps, listener)
+    if int(state["step"]) < job.steps:
+        raise KeyboardInterrupt  # a stop was asked for
+    training = job.begin()
+    training.load_state(state)
+    return training
 
 
 def device_of(net: Supernet) -> torch.device:
@@ -122,26 +158,27 @@ def _remove(run: Run, job: Fit, artifact: Artifact) -> None:
 
 def _advance(run: Run, job: Fit, training: Training, batches: Loading) -> None:
     """Trains to the next checkpoint, or to where a stop is asked for."""
-    began, waited = time.perf_counter(), batches.waited
     every = run.config.train.checkpoint_every
     until = (training.step // every + 1) * every
-    for metrics in training.run(batches, until=until):
+    for metrics in stepping(training, batches, until=until):
         for warning in batches.warnings:
             run.warn(warning)
         batches.warnings.clear()
-        share = (batches.waited - waited) / (time.perf_counter() - began)
-        began, waited, metrics = time.perf_counter(), batches.waited, metrics | {WAITED: round(share, 4)}
-        kind = job.stage.partition(":")[0]
-        run.store.add_events(run.lease, [NewEvent(kind, metrics, stage=job.stage, step=training.step)])
-        run.progress.update(training.step, job.steps, loss=round(metrics["loss"], 3))
+        _tell(run, job, metrics)
         if run.stop.is_set() or run.lease.stop_requested():
             return
 
 
-def _checkpoint(run: Run, job: Fit, training: Training) -> None:
+def _tell(run: Run, job: Fit, metrics: dict[str, Any]) -> None:
+    kind, step = job.stage.partition(":")[0], int(metrics["step"])
+    run.store.add_events(run.lease, [NewEvent(kind, metrics, stage=job.stage, step=step)])
+    run.progress.update(step, job.steps, loss=round(metrics["loss"], 3))
+
+
+def _checkpoint(run: Run, job: Fit, state: dict[str, Tensor]) -> None:
     with patient():
         lease = job.lease or run.lease
-        checkpoints.save(run.store, lease, job.checkpoint, training.state(), step=training.step)
+        checkpoints.save(run.store, lease, job.checkpoint, state, step=int(state["step"]))
     for old in _checkpoints(run, job)[:-KEPT_CHECKPOINTS]:
         _remove(run, job, old)
     job.saved()

@@ -1,6 +1,7 @@
 """How the shared weights of a job are trained."""
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,10 @@ from nas.spaces.preprocessing import given_normalisation
 from nas.spaces.pretrained import load_anchors
 from nas.store import Artifact
 from nas.training.fit import Fit, device_of
+from nas.training.ranks import torchrun
+from nas.training.ranks.group import Start
+from nas.training.ranks.processes import processes
+from nas.training.ranks.work import work_of
 from search_spaces import SearchSpace
 from search_spaces.errors import UsageError
 from supernet.initialisation import init_weights
@@ -54,7 +59,23 @@ def training_of(run: Run, space: SearchSpace, data: DataSet, anchors: Mapping[in
         begin=lambda: begin_training(run, space, data),
         start=lambda training: _start(run, training.supernet, data, anchors),
         finish=lambda training: finished(training, data),
+        ranks=_ranks(run, space, data),
     )
+
+
+def _ranks(run: Run, space: SearchSpace, data: DataSet) -> Start | None:
+    """Who shares the batches, where the job file asks for several; None: this process trains."""
+    config = run.config
+    if config.train.workers == 1:
+        return None
+    work = work_of(config, space, data, torch_device(config))
+    if (here := torchrun.place()) is not None:
+        return partial(torchrun.torchrun_ranks, work, here)
+    if config.execution.engine == "local":
+        return partial(processes, work)
+    from nas.training.ranks.ray_train import ray_ranks  # noqa: PLC0415 - imports ray
+
+    return partial(ray_ranks, work, address=config.execution.address)
 
 
 def torch_device(config: JobConfig) -> torch.device:
@@ -65,6 +86,20 @@ def torch_device(config: JobConfig) -> torch.device:
             "train.device is 'cuda', but torch finds no GPU here.", "Use `device: auto` or `cpu`."
         )
     return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def check_workers(config: JobConfig) -> None:
+    """Raises UsageError for more workers on this machine than it has GPUs."""
+    elsewhere = config.execution.engine != "local" or torchrun.place() is not None
+    if (
+        torch_device(config).type == "cuda"
+        and not elsewhere
+        and 1 < config.train.workers > torch.cuda.device_count()
+    ):
+        raise UsageError(
+            f"train.workers is {config.train.workers}, and torch finds {torch.cuda.device_count()} GPUs.",
+            "Give one worker for each, or set execution.engine: ray for those of a cluster.",
+        )
 
 
 def strategy(sampling: Sampling, net: Supernet) -> Strategy:
@@ -98,16 +133,23 @@ def begin_training(run: Run, space: SearchSpace, data: DataSet) -> Training:
     """The training of the job's supernet before its first step."""
     config = run.config
     torch.set_num_threads(config.train.threads or torch.get_num_threads())
-    net = _fresh(space, config).to(torch_device(config))
-    gap = config.train.sampling.gap_gmacs
-    if gap is not None and (warning := collapsed(space, gap * GIGA, leave_out=net.frozen)):
+    training = fresh_training(config, space, data)
+    gap, left_out = config.train.sampling.gap_gmacs, training.supernet.frozen
+    if gap is not None and (warning := collapsed(space, gap * GIGA, leave_out=left_out)):
         run.warn(warning)
+    return training
+
+
+def fresh_training(config: JobConfig, space: SearchSpace, data: DataSet) -> Training:
+    """The same, for every rank of it."""
+    device = torch_device(config)
+    net = _fresh(space, config).to(device)
     return Training(
         net,
         strategy(config.train.sampling, net),
         config.train,
         seed=config.seed,
-        teacher=teacher_of(config, data, space, torch_device(config)) if config.train.steps else None,
+        teacher=teacher_of(config, data, space, device) if config.train.steps else None,
         task=task_of(data),
     )
 

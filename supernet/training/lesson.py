@@ -1,8 +1,6 @@
 """What one optimiser step learns from: inputs, and what is to be said of them."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 
 from torch import Tensor
 
@@ -28,12 +26,6 @@ class Lesson:
         patch_labels = None if self.patch_labels is None else self.patch_labels[which]
         answers = None if self.answers is None else self.answers[which]
         return Lesson(self.inputs[which], self.targets[which], patch_labels, answers)
-
-    def parts(self, count: int) -> Iterator["Lesson"]:
-        """The examples in at most `count` parts of like size."""
-        examples = len(self.inputs)
-        ends = [examples * i // count for i in range(count + 1)]
-        return (self.part(slice(*pair)) for pair in pairwise(ends) if pair[0] < pair[1])
 
     def loss(self, task: Task, logits: Tensor, *, smoothing: float, teacher_weight: float) -> Tensor:
         """The task's loss of logits to the targets and, by its weight, to the answers."""

@@ -2,23 +2,25 @@
 
 Everything random in step t is derived from (seed, t), so that a training which was interrupted and resumed
 from a checkpoint ends with the same weights, bit for bit, as one that was not. Under an initialised
-`torch.distributed` process group every rank sees its own batches and gradients are averaged.
+`torch.distributed` process group the ranks share each batch (`supernet/distribution.py`).
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from search_spaces import Architecture
 from search_spaces.errors import NASError, UsageError
 from search_spaces.restriction import widened
 from supernet import tasks
+from supernet.distribution import Ranks, parts_of, world
 from supernet.nested import Nested
 from supernet.supernet import Supernet
 from supernet.training.channel_sorting import sort_by_magnitude
@@ -42,7 +44,32 @@ MIXING, DROPPING = 1, 2  # keep their random numbers apart from those of drawing
 
 
 class DivergedError(NASError):
-    """A training whose loss is not a number, or infinite."""
+    """A training whose loss or gradient is not a number, or infinite."""
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """A forward and backward pass of a step: an architecture on a part of the examples that are its own.
+
+    place: of the architecture among those of the step.  its: the examples that the architecture sees.
+    piece: the number of the part.  part: which of those examples.
+    """
+
+    place: int
+    arch: Architecture
+    its: range
+    piece: int
+    part: slice
+
+    @property
+    def examples(self) -> range:
+        """Of the batch."""
+        return self.its[self.part]
+
+    @property
+    def share(self) -> float:
+        """What this part counts of the architecture's loss."""
+        return len(self.examples) / len(self.its)
 
 
 class Training:
@@ -95,26 +122,35 @@ class Training:
             else None
         )
         self._device_type = next(iter(self._parameters.values())).device.type
+        self._ranks: Ranks | None = None  # of the first step
 
-    def run(self, batches: Batches, *, until: int | None = None) -> Iterator[dict[str, float]]:
+    def run(
+        self, batches: Batches, *, until: int | None = None, stop: Callable[[], bool] = lambda: False
+    ) -> Iterator[dict[str, float]]:
         """Trains up to step `until` (default: the recipe's end); yields step, loss, lr now and then and last.
 
-        batches: step -> (inputs, targets), a pure function.
-        Raises DivergedError when the loss is not finite.
+        batches: step -> (inputs, targets), a pure function; of several ranks all are given whole batches.
+        stop: asked in every step whether to end after it; of several ranks all end when one is told so.
+        Raises DivergedError when loss or gradient are not finite.
         """
+        if world() > 1 and self._ranks is None:
+            self.check_ranks(world())
+            self._ranks = Ranks(self._learning.values())
         if self.step == 0:
             for name, average in (self._ema or {}).items():
                 average.copy_(self._parameters[name].detach())  # weights may have been loaded meanwhile
         end = self.recipe.steps if until is None else min(until, self.recipe.steps)
         while self.step < end:
-            lr, batch = self.recipe.learning_rate(self.step), batches(self.step * world() + rank())
+            lr, batch = self.recipe.learning_rate(self.step), batches(self.step)
             self.whole = False
             self._sort()
             self.whole = not (self._remembers or self.recipe.sort_every)
-            loss = self._optimise(*batch)
+            loss, norm, ends = self._optimise(*batch, stop=stop)
             self.step, self.whole = self.step + 1, True
-            if self.step % LOG_EVERY == 0 or self.step == end:
-                yield {"step": self.step, "loss": self._finite(loss), "lr": lr}
+            if self.step % LOG_EVERY == 0 or self.step == end or ends:
+                yield {"step": self.step, "loss": self._finite(loss, norm), "lr": lr}
+            if ends:
+                return
 
     def weights(self) -> dict[str, Tensor]:
         """What evaluation and extraction use: all shared tensors, averaged where there is an average."""
@@ -169,21 +205,24 @@ class Training:
         steps = self.recipe.steps
         return math.ceil(self.recipe.largest_first * steps), round(self.recipe.widening * steps)
 
-    def _optimise(self, x: Tensor, targets: Tensor) -> Tensor:
+    def _optimise(
+        self, x: Tensor, targets: Tensor, *, stop: Callable[[], bool]
+    ) -> tuple[Tensor, Tensor, bool]:
+        """One step: the first architecture's loss, the gradient's length, whether to stop after it."""
         archs = self._draw()
         self._optimizers.zero_grad()
         loss = self._backward(x, targets, archs)
-        average_gradients(self._learning.values())
+        ends = stop() if self._ranks is None else self._ranks.agreed(stop=stop())
         # Muon's steps are as long with clipped gradients as without, but its momentum is an average of them:
         # one that is not clipped would point the way for twenty steps.
-        torch.nn.utils.clip_grad_norm_(self._learning.values(), self.recipe.clip)
+        norm = torch.nn.utils.clip_grad_norm_(self._learning.values(), self.recipe.clip)
         self.whole = False
         self._optimizers.step(self.step)
         if self._ema is not None and self.recipe.ema is not None:
             torch._foreach_lerp_(
                 list(self._ema.values()), [p.detach() for p in self._parameters.values()], 1 - self.recipe.ema
             )
-        return loss
+        return loss, norm, ends
 
     def _draw(self) -> list[Architecture]:
         space = self.supernet.space
@@ -205,16 +244,15 @@ class Training:
         head, recipe = self._patch_head, self.recipe
         if head is None and not recipe.mixes:
             return Lesson(x, targets)
-        rng = np.random.default_rng([self.seed, abs(step), rank(), MIXING])
+        rng = np.random.default_rng([self.seed, abs(step), 0, MIXING])
         if head is None:
             classes = classes_of(self.supernet.shared)
             return whole_mixup(x, targets, mixup=recipe.mixup, cutmix=recipe.cutmix, classes=classes, rng=rng)
         mix = published_mixup if self.recipe.patch_mixup == "published" else patch_mixup
         return in_lots(mix, x, targets, self.strategy.lots, grid=head.grid, classes=head.classes, rng=rng)
 
-    def _lesson(self, x: Tensor, targets: Tensor) -> Lesson:
-        """The batch, mixed if it is to be, and what the teacher says of it."""
-        lesson = self.mixed(x, targets, self.step)
+    def _taught(self, lesson: Lesson) -> Lesson:
+        """With what the teacher says of it, if there is one."""
         if self._teacher is None:
             return lesson
         with torch.no_grad(), self._autocast():
@@ -225,30 +263,52 @@ class Training:
     def _backward(self, x: Tensor, targets: Tensor, archs: list[Architecture]) -> Tensor:
         """Accumulates the mean gradient of the architectures, each counted as the strategy says.
 
-        Returns the first one's loss.
+        Returns the first one's loss; of several ranks this one's part of it.
         """
-        lesson = self._lesson(x, targets)
+        lesson = self.mixed(x, targets, self.step)
+        if self._ranks is None:  # else the teacher answers each rank's part of it
+            lesson = self._taught(lesson)
         sampling = self.recipe.sampling
         teach = sampling.distill and self.step >= sampling.distill_after * self.recipe.steps
-        parts = self._parts(len(x), len(archs))
-        counts = [len(range(len(x))[part]) for part in parts]
-        shares = self.strategy.shares(counts)
-        dropping = torch.Generator().manual_seed(self._seed_of_step(DROPPING))
+        passes, shares = self._passes(len(x), archs)
+        dropping = _Dropping(self.supernet, self.recipe, self._seed_of_step(DROPPING))
         first, tutors = x.new_zeros((), dtype=torch.float32), dict[int, Tensor]()
-        for i, (arch, part) in enumerate(zip(archs, parts, strict=True)):
-            for j, seen in enumerate(lesson.part(part).parts(self.recipe.accumulate)):
-                with self._autocast(), self._branches_dropped(arch, dropping):
-                    logits, loss = self._logits_and_loss(arch, seen)
-                    if j in tutors:
-                        loss = 0.5 * loss + 0.5 * self._task.loss(logits, tutors[j])
-                share = len(seen.inputs) / counts[i]
+        lessons = dict[range, Lesson]()
+        for number, one in enumerate(passes):
+            seen = self._seen(lesson, one.examples, lessons)
+            with self._autocast(), dropping.of(one, x):
+                logits, loss = self._logits_and_loss(one.arch, seen)
+                if one.piece in tutors:
+                    loss = 0.5 * loss + 0.5 * self._task.loss(logits, tutors[one.piece])
+            with self._summed() if number == len(passes) - 1 else nullcontext():
                 if loss.requires_grad:  # not where `lr_scale` freezes all that this architecture runs
-                    (loss * (share * shares[i])).backward()
-                if i == 0:
-                    first = first + share * loss.detach()
-                    answers = logits.detach().float()
-                    tutors |= {j: self._task.answers(answers, seen.targets, hard=False)} if teach else {}
+                    (loss * (one.share * shares[one.place])).backward()
+            if one.place == 0:
+                first = first + one.share * loss.detach()
+                answers = logits.detach().float()
+                tutors |= {one.piece: self._task.answers(answers, seen.targets, hard=False)} if teach else {}
         return first
+
+    def _passes(self, count: int, archs: list[Architecture]) -> tuple[list[_Pass], Sequence[float]]:
+        """This rank's passes over a batch of `count` examples; what the loss of each architecture counts."""
+        parts = [range(count)[part] for part in self._parts(count, len(archs))]
+        passes = [
+            _Pass(place, arch, its, piece, part)
+            for place, (arch, its) in enumerate(zip(archs, parts, strict=True))
+            for piece, part in enumerate(parts_of(len(its), self.recipe.accumulate))
+        ]
+        return passes, self.strategy.shares([len(its) for its in parts])
+
+    def _seen(self, lesson: Lesson, examples: range, seen: dict[range, Lesson]) -> Lesson:
+        """What is said of these examples; of several ranks each asks the teacher once about its own."""
+        if examples not in seen:
+            part = lesson.part(slice(examples.start, examples.stop, examples.step))
+            seen[examples] = part if self._ranks is None else self._taught(part)
+        return seen[examples]
+
+    def _summed(self) -> AbstractContextManager[None]:
+        """Around this rank's last backward pass of a step: gradients are all ranks' afterwards."""
+        return nullcontext() if self._ranks is None else self._ranks.last_pass()
 
     def _logits_and_loss(self, arch: Architecture, lesson: Lesson) -> tuple[Tensor, Tensor]:
         smoothing, teacher = self.recipe.label_smoothing, self.recipe.teacher
@@ -260,65 +320,85 @@ class Training:
         loss = lesson.loss(self._task, logits, smoothing=smoothing, teacher_weight=weight)
         return logits, loss + lesson.patch_loss(self._task, self._patch_head(patches), smoothing=smoothing)
 
-    def _branches_dropped(
-        self, arch: Architecture, generator: torch.Generator
-    ) -> AbstractContextManager[object]:
-        if not self.recipe.drop_path:
-            return nullcontext()
-        return self.supernet.branches_dropped(arch, self.recipe.drop_path, generator)
-
     def _seed_of_step(self, purpose: int) -> int:
-        rng = np.random.default_rng([self.seed, self.step, rank(), purpose])
+        rng = np.random.default_rng([self.seed, self.step, 0, purpose])
         return int(rng.integers(2**63))
 
     def _parts(self, count: int, archs: int) -> Sequence[slice]:
-        """Which examples of a batch each architecture sees."""
+        """Which examples of a batch each architecture sees; each rank has some of them."""
         parts = self.strategy.share(count, archs)
-        if not all(range(count)[part] for part in parts):
+        least = min(len(range(count)[part]) for part in parts)
+        if not least:
             raise UsageError(
                 f"A batch of {count} examples cannot be divided among {archs} subnets.",
                 "Raise train.batch_size or lower train.sampling.paths.",
             )
+        if least < world():
+            raise UsageError(
+                f"A subnet sees {least} of the {count} examples of a batch: too few for {world()} workers.",
+                "Raise train.batch_size, or lower train.workers or train.sampling.paths.",
+            )
         return parts
 
-    def _autocast(self) -> AbstractContextManager[object]:
-        wanted = self.recipe.precision
-        if wanted == "bf16" or (wanted == "auto" and self._device_type == "cuda"):
-            return torch.autocast(self._device_type, torch.bfloat16)
-        return nullcontext()
-
-    def _finite(self, loss: Tensor) -> float:
-        value = float(loss)
-        if not math.isfinite(value):
-            rates = " and ".join(self._optimizers.rates)
-            raise DivergedError(
-                f"The training loss is {value} at step {self.step} of {self.recipe.steps}.",
-                f"Lower {rates}, raise train.warmup, or check the data for NaN.",
+    def check_ranks(self, count: int) -> None:
+        """Raises UsageError where so many ranks would learn something else than one process does."""
+        if self._remembers and self.recipe.accumulate % count:
+            raise UsageError(
+                f"Networks of family '{self.supernet.space.family}' have statistics of batches: those of a "
+                "worker would be of its part.",
+                f"Set train.accumulate to a multiple of train.workers ({count}): its parts are theirs then.",
             )
-        return value
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        return torch.autocast(self._device_type, torch.bfloat16) if self._uses_bf16 else nullcontext()
+
+    @property
+    def _uses_bf16(self) -> bool:
+        wanted = self.recipe.precision
+        return wanted == "bf16" or (wanted == "auto" and self._device_type == "cuda")
+
+    def _finite(self, loss: Tensor, norm: Tensor) -> float:
+        """The loss, of all ranks, if the step could be learnt from."""
+        value, length = float(loss), float(norm)
+        value = value if self._ranks is None else self._ranks.total(value)
+        if math.isfinite(value) and math.isfinite(length):
+            return value
+        what = f"training loss is {value}" if not math.isfinite(value) else f"gradient's length is {length}"
+        rates = " and ".join(self._optimizers.rates)
+        precision = "set train.precision: fp32, " if self._uses_bf16 else ""
+        raise DivergedError(
+            f"The {what} at step {self.step} of {self.recipe.steps}{' in bf16' if precision else ''}.",
+            f"Lower {rates}, {precision}raise train.warmup, or check the data for NaN.",
+        )
 
 
-def world() -> int:
-    """How many ranks there are: one without a process group."""
-    return dist.get_world_size() if dist.is_initialized() else 1
+class _Dropping:
+    """What drop-path leaves out in a step: of several ranks the same for each example as in one process."""
 
+    def __init__(self, net: Supernet, recipe: Recipe, seed: int) -> None:
+        self._net, self._rate, self._pieces = net, recipe.drop_path, recipe.accumulate
+        self._generator = torch.Generator().manual_seed(seed)
+        self._draws: dict[int, list[Tensor]] = {}  # for each branch (examples, rows), by the place
 
-def rank() -> int:
-    """The number of this one."""
-    return dist.get_rank() if dist.is_initialized() else 0
+    def of(self, one: _Pass, x: Tensor) -> AbstractContextManager[object]:
+        """For one of this rank's passes, in their order.  x: the batch."""
+        if not self._rate:
+            return nullcontext()
+        if world() == 1:
+            draw = partial(torch.rand, generator=self._generator)
+            return self._net.branches_dropped(one.arch, self._rate, draw)
+        if one.place not in self._draws:
+            self._draws[one.place] = self._drawn(one, x)
+        mine = iter([draws[one.part].flatten() for draws in self._draws[one.place]])
+        return self._net.branches_dropped(one.arch, self._rate, lambda count: next(mine))
 
-
-def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
-    """Averages over the ranks; a parameter without a gradient has none on any rank, since all draw alike.
-
-    DistributedDataParallel does not fit: a step runs several forward passes and leaves different parameters
-    unused each time.
-    """
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    if not gradients or not dist.is_initialized():
-        return
-    flat = torch.cat([g.flatten() for g in gradients])
-    dist.all_reduce(flat)
-    flat /= world()
-    for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
-        gradient.copy_(part.view_as(gradient))
+    def _drawn(self, one: _Pass, x: Tensor) -> list[Tensor]:
+        """As one process draws: a part of the batch after the other, in each a branch after the other."""
+        rows, count = self._net.rows_drawn(one.arch, self._rate, x), len(one.its)
+        ends = [count * i // self._pieces for i in range(self._pieces + 1)]
+        parts = [
+            [torch.rand(each * (b - a), generator=self._generator).view(b - a, each) for each in rows]
+            for a, b in pairwise(ends)
+            if a < b
+        ]
+        return [torch.cat(draws) for draws in zip(*parts, strict=True)]

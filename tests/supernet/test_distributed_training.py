@@ -1,7 +1,9 @@
-"""Two processes that average their gradients end as one process on both their batches."""
+"""Ranks that share each batch end as one process on the whole of it; the sums are those of a fixed order."""
 
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 import torch
@@ -9,78 +11,237 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from elastic_nets import space
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
+import search_spaces
 import supernet
-from supernet.training.recipe import Recipe, Sampling
-from supernet.training.strategies import Sandwich
-from supernet.training.trainer import Training
+from search_spaces.errors import UsageError
+from supernet.distribution import Ranks, parts_of, summed
+from supernet.supernet import Supernet
+from supernet.training.recipe import Recipe, Sampling, Teacher
+from supernet.training.strategies import (
+    Joint,
+    MultiArchitectural,
+    ResourceConstrained,
+    Sandwich,
+    SinglePath,
+    Strategy,
+    Weighted,
+)
+from supernet.training.trainer import DivergedError, Training
 
-SAMPLING = Sampling(distill=True, distill_after=0.5)
-RECIPE: dict[str, Any] = {"steps": 4, "batch_size": 4, "lr": 1e-2, "warmup": 1, "largest_first": 0.0}
-OPTIMIZERS: tuple[Literal["adamw", "muon"], ...] = ("adamw", "muon")
+BATCH, STEPS = 10, 4
+BASE: dict[str, Any] = {"steps": STEPS, "batch_size": BATCH, "lr": 1e-2, "warmup": 1, "largest_first": 0.25}
+DISTILLED = Sampling(distill=True, distill_after=0.5)
+NORMED: dict[str, Any] = {"name": "vit_resnas", "stem_norm": "batch"}
+# What is trained and how; the strategy is made of the space, which no other process can be given.
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "sandwich": ("sandwich", {"sampling": DISTILLED, "ema": 0.9}),
+    "muon": ("single_path", {"optimizer": "muon"}),
+    "joint": ("joint", {"accumulate": 3}),
+    "weighted": ("weighted", {"drop_path": 0.5}),
+    "dropped": ("sandwich", {"drop_path": 0.5, "accumulate": 3}),
+    "mixed": ("sandwich", {"mixup": 0.8, "cutmix": 1.0}),
+    "taught": ("sandwich", {"teacher": Teacher(timm="none"), "mixup": 0.8}),
+    "groups": ("resource_constrained", {"drop_path": 0.3}),
+    "sorted": ("multi_architectural", {"widening": 0.5, "sort_every": 1}),
+    "patches": ("multi_architectural", {"family": NORMED, "accumulate": 4, "patch_mixup": True}),
+}
+EXACT: dict[str, Any] = {"ema": 0.9, "drop_path": 0.5, "mixup": 0.8, "optimizer": "muon"}
 
 
-def fresh(optimizer: Literal["adamw", "muon"]) -> Training:
-    elastic = supernet.build(space(depth=(1, 2)), seed=0).double()
-    recipe = Recipe(**RECIPE, optimizer=optimizer, sampling=SAMPLING)
-    return Training(elastic, Sandwich(random=1), recipe, seed=0)
+def strategy(name: str, net: Supernet) -> Strategy:
+    if name == "resource_constrained":
+        groups = [[net.space.smallest], [net.space.largest]]
+        return ResourceConstrained(groups, 2)
+    made: dict[str, Strategy] = {
+        "sandwich": Sandwich(random=1),
+        "single_path": SinglePath(),
+        "joint": Joint(2),
+        "weighted": Weighted((0.5, 0.5)),
+        "multi_architectural": MultiArchitectural(2),
+    }
+    return made[name]
 
 
-def batch(number: int) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(number)
-    x = torch.randn(4, 3, 8, 12, generator=generator, dtype=torch.float64)
-    return x, torch.randint(5, (4,), generator=generator)
+def fresh(case: str, dtype: torch.dtype = torch.float64) -> Training:
+    drawn, options = CASES[case]
+    options = dict(options)
+    family = options.pop("family", {})
+    net = supernet.build(search_spaces.get(**family) if family else space(depth=(1, 2)), seed=0).to(dtype)
+    generator = torch.Generator().manual_seed(7)
+    teacher = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 12, 5)).to(dtype)
+    with torch.no_grad():
+        for parameter in teacher.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=dtype))
+    recipe = Recipe(**BASE | options)
+    taught = None if recipe.teacher is None else teacher
+    training = Training(net, strategy(drawn, net), recipe, seed=0, teacher=taught)
+    if training._patch_head is not None:
+        training._patch_head.to(dtype)
+    return training
 
 
-def both(step: int) -> tuple[Tensor, Tensor]:
-    parts = [batch(2 * step), batch(2 * step + 1)]
-    return torch.cat([x for x, _ in parts]), torch.cat([labels for _, labels in parts])
+def batch(training: Training, step: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(step)
+    net = training.supernet
+    x = torch.randn(BATCH, *net.example_input(1).shape[1:], generator=generator, dtype=torch.float64)
+    classes = 19 if net.space.family == "vit_resnas" else 5
+    labels = torch.randint(classes, (BATCH,), generator=generator)
+    return x.to(next(net.parameters()).dtype), labels
 
 
-def train_rank(rank: int, folder: str) -> None:
+def ended(case: str, **given: Any) -> dict[str, Tensor]:
+    training = fresh(case, **given)
+    *_, last = training.run(lambda step: batch(training, step))
+    return training.state() | {"loss": torch.tensor(last["loss"], dtype=torch.float64)}
+
+
+def resumed(case: str) -> dict[str, Tensor]:
+    """Cut off after two steps, on all ranks, when one of them is told to stop."""
+    training = fresh(case)
+    stop = iter([False, dist.get_rank() == 1])
+    list(training.run(lambda step: batch(training, step), stop=lambda: next(stop)))
+    assert training.step == 2
+    again = fresh(case)
+    again.load_state(training.state())
+    *_, last = again.run(lambda step: batch(again, step))
+    return again.state() | {"loss": torch.tensor(last["loss"], dtype=torch.float64)}
+
+
+def train_rank(rank: int, ranks: int, folder: str) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
-    for optimizer in OPTIMIZERS:
-        training = fresh(optimizer)
-        list(training.run(batch, until=2))
-        resumed = fresh(optimizer)
-        resumed.load_state(training.state())
-        for one in (training, resumed):
-            list(one.run(batch))
-        save_file(training.state(), f"{folder}/{optimizer}.{rank}.safetensors")
-        save_file(resumed.state(), f"{folder}/{optimizer}.{rank}.resumed.safetensors")
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=ranks)
+    for case in CASES:
+        save_file(ended(case), f"{folder}/{case}.{rank}.safetensors")
+    for case in ("sandwich", "muon"):
+        save_file(resumed(case), f"{folder}/{case}.{rank}.resumed.safetensors")
+    CASES["exact"] = ("single_path", EXACT | {"accumulate": ranks})
+    save_file(ended("exact", dtype=torch.float32), f"{folder}/exact.{rank}.safetensors")
+    save_file(ended("sandwich", dtype=torch.float32), f"{folder}/rounded.{rank}.safetensors")
+    save_file({"sum": summed(numbers(rank))}, f"{folder}/sum.{rank}.safetensors")
+    (folder_of := Path(folder) / f"refusals.{rank}").write_text("\n".join(refusals()))
+    assert folder_of.exists()
     dist.destroy_process_group()
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What two ranks left behind."""
+def numbers(rank: int) -> Tensor:
+    """Such that it matters in which order they are added up."""
+    return torch.randn(1003, generator=torch.Generator().manual_seed(rank)) * 10.0 ** (2 * rank)
+
+
+def refusals() -> Iterator[str]:
+    """What is said of batches too small, of statistics of batches, and of losses that are no numbers."""
+    training = fresh("groups")
+    few = [part[: 2 * dist.get_world_size() - 1] for part in batch(training, 0)]
+    training.step = 1  # before, the largest subnet is trained alone
+    yield sentence(partial(list, training.run(lambda step: (few[0], few[1]))))
+    CASES["normed"] = ("single_path", {"family": NORMED})
+    training = fresh("normed")
+    yield sentence(partial(list, training.run(lambda step: batch(training, step))))
+    training = fresh("muon")
+    x, labels = batch(training, 0)
+    x[0] = torch.nan  # seen by the first rank alone
+    yield sentence(partial(list, training.run(lambda step: (x, labels), until=1)))
+
+
+def sentence(call: Any) -> str:
+    try:
+        call()
+    except (UsageError, DivergedError) as error:
+        return error.message
+    return "nothing was refused"
+
+
+@pytest.fixture(scope="module", params=[2, pytest.param(4, marks=pytest.mark.slow)])
+def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[int, Path]:
+    """How many ranks there were, and what they left behind."""
     folder = tmp_path_factory.mktemp("ranks")
-    mp.spawn(train_rank, (str(folder),), nprocs=2)
-    return folder
+    mp.spawn(train_rank, (request.param, str(folder)), nprocs=request.param)
+    return request.param, folder
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_two_ranks_are_one_process_on_the_joined_batch(
-    trained: Path, optimizer: Literal["adamw", "muon"]
-) -> None:
-    first, second = (load_file(trained / f"{optimizer}.{rank}.safetensors") for rank in range(2))
-    assert first.keys() == second.keys()
-    assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
-    alone = fresh(optimizer)
-    start = {name: tensor.clone() for name, tensor in alone.state().items()}
-    list(alone.run(both))
-    for name, tensor in alone.state().items():
-        torch.testing.assert_close(first[name], tensor, rtol=1e-7, atol=1e-9)
-    assert not torch.equal(start["model.head.weight"], first["model.head.weight"])
-    assert any("momentum_buffer" in name for name in first) == (optimizer == "muon")
+def left_by_all(trained: tuple[int, Path], name: str) -> dict[str, Tensor]:
+    ranks, folder = trained
+    first, *others = (load_file(folder / f"{name.format(rank)}.safetensors") for rank in range(ranks))
+    for other in others:
+        assert first.keys() == other.keys()
+        assert all(
+            torch.equal(t, other[n]) for n, t in first.items() if ".norms." not in n or "model" not in n
+        )
+    return first
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_resumed_ranks_end_as_uninterrupted_ones(trained: Path, optimizer: str) -> None:
-    for rank in range(2):
-        whole = load_file(trained / f"{optimizer}.{rank}.safetensors")
-        again = load_file(trained / f"{optimizer}.{rank}.resumed.safetensors")
-        assert whole.keys() == again.keys()
-        assert all(torch.equal(tensor, again[name]) for name, tensor in whole.items())
+@pytest.mark.parametrize("case", CASES)
+def test_ranks_are_one_process_on_the_whole_batch(trained: tuple[int, Path], case: str) -> None:
+    ranks, alone = left_by_all(trained, case + ".{}"), ended(case)
+    begun = fresh(case).state()
+    assert ranks.keys() == alone.keys()
+    for name, tensor in alone.items():
+        if not name.endswith(("running_mean", "running_var", "num_batches_tracked")):
+            torch.testing.assert_close(ranks[name], tensor, rtol=1e-7, atol=1e-9)
+    learnt = [n for n in begun if n.endswith("head.weight")]
+    assert learnt
+    assert not any(torch.equal(begun[name], ranks[name]) for name in learnt)
+
+
+def test_parts_that_are_the_ranks_give_the_same_bits(trained: tuple[int, Path]) -> None:
+    """In fp32, with one subnet a step and as many parts as ranks."""
+    CASES["exact"] = ("single_path", EXACT | {"accumulate": trained[0]})
+    try:
+        alone = ended("exact", dtype=torch.float32)
+    finally:
+        del CASES["exact"]
+    ranks = left_by_all(trained, "exact.{}")
+    del ranks["loss"], alone["loss"]
+    assert all(torch.equal(ranks[name], tensor) for name, tensor in alone.items())
+
+
+def test_losses_in_fp32_differ_by_rounding(trained: tuple[int, Path]) -> None:
+    alone = ended("sandwich", dtype=torch.float32)
+    ranks = left_by_all(trained, "rounded.{}")
+    torch.testing.assert_close(ranks["loss"], alone["loss"], rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("case", ["sandwich", "muon"])
+def test_resumed_ranks_end_as_uninterrupted_ones(trained: tuple[int, Path], case: str) -> None:
+    whole, again = left_by_all(trained, case + ".{}"), left_by_all(trained, case + ".{}.resumed")
+    assert whole.keys() == again.keys()
+    assert all(torch.equal(tensor, again[name]) for name, tensor in whole.items())
+
+
+def test_sums_are_made_in_the_order_of_the_ranks(trained: tuple[int, Path]) -> None:
+    ranks, _ = trained
+    expected = numbers(0)
+    for rank in range(1, ranks):
+        expected += numbers(rank)
+    assert torch.equal(left_by_all(trained, "sum.{}")["sum"], expected)
+
+
+def test_every_rank_says_what_it_cannot_do(trained: tuple[int, Path]) -> None:
+    ranks, folder = trained
+    for rank in range(ranks):
+        small, normed, diverged = (folder / f"refusals.{rank}").read_text().splitlines()
+        least, all_of_them = ranks - 1, 2 * ranks - 1
+        assert small.startswith(f"A subnet sees {least} of the {all_of_them} examples of a batch: too few")
+        assert "have statistics of batches" in normed
+        assert diverged == "The training loss is nan at step 1 of 4."
+
+
+def test_the_parts_of_all_ranks_are_all_examples(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("supernet.distribution.world", lambda: 4)
+    for count in (4, 7, 64):
+        for pieces in (1, 3, 4, 8):
+            places: list[int] = []
+            for rank in range(4):
+                monkeypatch.setattr("supernet.distribution.rank", lambda rank=rank: rank)
+                parts = [range(count)[part] for part in parts_of(count, pieces)]
+                assert parts, "each has some"
+                assert max(map(len, parts)) <= -(-count // pieces)
+                places += (place for part in parts for place in part)
+            assert places == list(range(count))
+
+
+def test_ranks_need_a_group() -> None:
+    with pytest.raises(ValueError, match="process group"):
+        Ranks([nn.Parameter(torch.zeros(1))])

@@ -112,7 +112,7 @@ def test_the_loss_is_that_of_the_class_token_and_of_the_patches() -> None:
     assert head.grid == (1, 2)
     x, labels = batch(0)
     archs = [net.space.smallest, net.space.largest]
-    lesson = trained._lesson(x, labels)
+    lesson = trained.mixed(x, labels, trained.step)
     losses = []
     for i, arch in enumerate(archs):
         part = lesson.part(slice(i, None, 2))

@@ -1,5 +1,6 @@
 """Options of the trainer: batches in parts, mixed batches, rates by depth, and a floor under the rate."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -135,7 +136,8 @@ def test_branches_are_left_out_or_scaled_up(family: str) -> None:
     def run(rate: float) -> None:
         skeleton = net._skeleton(arch)
         blocks = [m for m in skeleton.modules() if hasattr(m, "attn") and hasattr(m, "mlp")]
-        with net.branches_dropped(arch, rate, torch.Generator().manual_seed(1)):
+        draw = partial(torch.rand, generator=torch.Generator().manual_seed(1))
+        with net.branches_dropped(arch, rate, draw):
             taken: list[Tensor] = []
             hooks = [
                 branch.register_forward_hook(lambda _m, _i, output: taken.append(output.detach()))

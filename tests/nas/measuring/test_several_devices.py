@@ -353,7 +353,7 @@ def test_stages_of_jobs_with_one_device_have_the_keys_that_they_always_had(
         assert store.stages(store.job("alone")) == before
     del asked["space"]["config"]["use"]  # no job of that time has it, nor a choice of the optimiser
     later = ("optimizer", "muon", "schedule", "lr_floor", "layer_decay", "accumulate", "drop_path")
-    for field in (*later, "mixup", "cutmix", "loaders"):
+    for field in (*later, "mixup", "cutmix", "loaders", "workers"):
         del asked["train"]["train"][field]
     keys: dict[str, str] = {}
     for name, inputs in asked.items():

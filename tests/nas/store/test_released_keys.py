@@ -31,7 +31,7 @@ ANCHORS = [
 # Of section `train`: no job of their time has them.
 SINCE = (
     *("optimizer", "muon", "schedule", "lr_floor", "layer_decay", "accumulate", "drop_path"),
-    *("mixup", "cutmix", "loaders"),
+    *("mixup", "cutmix", "loaders", "workers"),
 )
 TEACHER = {"timm": "some", "weight": 0.25, "hard": False}
 

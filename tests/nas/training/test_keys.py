@@ -70,6 +70,7 @@ FIELDS: dict[str, tuple[dict[str, Any], bool]] = {
     "train.checkpoint_every": ({"train.checkpoint_every": 7}, SAME),
     "train.threads": ({"train.threads": 1}, SAME),
     "train.loaders": ({"train.loaders": 2}, SAME),
+    "train.workers": ({"train.workers": 2}, SAME),  # but for rounding, as threads and devices
     "train.sampling.strategy": ({"train.sampling.strategy": "joint"}, OTHER),
     "train.sampling.smallest": ({"train.sampling.smallest": 0.3}, OTHER),
     "train.sampling.largest": ({"train.sampling.largest": 0.3}, OTHER),
