@@ -5,10 +5,10 @@
     python benchmarks/training.py workers
 
 `subnets`: one step each (forward, backward, clipping, optimiser, average) of the largest, a middle and the
-smallest subnet of an elastic ViT, in alternating rounds with timm's network of that size in an ordinary loop with
-the same optimiser, and with our trainer on the plain network alone. `reduction`: forward and backward with
-gradients summed in buckets while others are computed, with one sum at the end, and by DistributedDataParallel.
-`workers`: steps of one and two processes.
+smallest subnet of an elastic ViT, in alternating rounds with timm's network of that size in an ordinary loop
+with the same optimiser, and with our trainer on the plain network alone. `reduction`: forward and backward
+with gradients summed in buckets while others are computed, with one sum at the end, and by
+DistributedDataParallel. `workers`: steps of one and two processes.
 """
 
 import argparse

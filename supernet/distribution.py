@@ -53,7 +53,9 @@ class Ranks:
     def __init__(self, parameters: Iterable[nn.Parameter], *, bucket_bytes: int = BUCKET_BYTES) -> None:
         self._parameters, self._bucket_bytes = list(parameters), bucket_bytes
         # Of its own, as two threads may not use one group; and on the CPU, where nothing waits for a GPU.
-        self._few = dist.new_group(backend="gloo")
+        few = dist.new_group(backend="gloo")
+        assert isinstance(few, dist.ProcessGroup), "all ranks are in it"
+        self._few = few
         self._listens = False
         self._reset()
         places = {id(p): i for i, p in enumerate(self._parameters)}
@@ -73,9 +75,12 @@ class Ranks:
         """Inside, what a backward pass adds to a gradient is the last of this step; all are summed then."""
         thread = Thread(target=self._sum, daemon=True)
         thread.start()
+        self._listens = True
         try:
-            self._listens = True
             yield
+        except BaseException:
+            self._full.put(None)  # nobody waits for the thread: the others may be gone
+            raise
         finally:
             self._listens = False
         complete = set(self._order)

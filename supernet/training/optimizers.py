@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from supernet.training.recipe import Muon, Recipe
 # What the optimisers remember of a parameter, as checkpoints call it.
 MOMENTS = ("step", "exp_avg", "exp_avg_sq", "momentum_buffer")
 # Of `torch.optim.Muon`: five steps of a quintic whose slope at zero is as steep as it can be.
+CLIP_EPS = 1e-6  # of torch's, in the length of a gradient
 COEFFICIENTS, ITERATIONS, EPS = (3.4445, -4.7750, 2.0315), 5, 1e-7
 
 
@@ -100,6 +101,19 @@ def _muon(
         momentum=settings.momentum,
         weight_decay=settings.weight_decay,
     )
+
+
+def clipped(parameters: Iterable[nn.Parameter], longest: float) -> Tensor:
+    """The length of all gradients together, which are shortened to the longest one that is allowed.
+
+    As `torch.nn.utils.clip_grad_norm_`, to the bit; on the CPU it does not multiply short ones by one.
+    """
+    learning = [p for p in parameters if p.grad is not None]
+    norm = torch.nn.utils.get_total_norm(p.grad for p in learning if p.grad is not None)
+    on_cpu = all(p.device.type == "cpu" for p in learning)  # elsewhere the question would wait for the answer
+    if not (on_cpu and longest / (float(norm) + CLIP_EPS) >= 1):
+        torch.nn.utils.clip_grads_with_norm_(learning, longest, norm)
+    return norm
 
 
 class SegmentwiseMuon(torch.optim.Optimizer):

@@ -33,7 +33,7 @@ from supernet.training.mixing import (
     published_mixup,
     whole_mixup,
 )
-from supernet.training.optimizers import MOMENTS, Optimizers
+from supernet.training.optimizers import MOMENTS, Optimizers, clipped
 from supernet.training.parameter_groups import trained_parameters
 from supernet.training.recipe import Recipe
 from supernet.training.strategies import Strategy
@@ -215,7 +215,7 @@ class Training:
         ends = stop() if self._ranks is None else self._ranks.agreed(stop=stop())
         # Muon's steps are as long with clipped gradients as without, but its momentum is an average of them:
         # one that is not clipped would point the way for twenty steps.
-        norm = torch.nn.utils.clip_grad_norm_(self._learning.values(), self.recipe.clip)
+        norm = clipped(self._learning.values(), self.recipe.clip)
         self.whole = False
         self._optimizers.step(self.step)
         if self._ema is not None and self.recipe.ema is not None:

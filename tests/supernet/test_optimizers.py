@@ -17,7 +17,7 @@ from supernet.plain.swin import WindowAttention
 from supernet.supernet import Supernet
 from supernet.tasks.classification import Classification
 from supernet.training.alone import inherited
-from supernet.training.optimizers import SegmentwiseMuon, orthogonalised
+from supernet.training.optimizers import SegmentwiseMuon, clipped, orthogonalised
 from supernet.training.parameter_groups import hidden_weights
 from supernet.training.recipe import Muon, Recipe
 from supernet.training.resource_groups import level_groups
@@ -272,3 +272,19 @@ def test_where_muon_has_all_there_is_no_other_optimiser() -> None:
 def test_a_module_that_does_not_say_which_its_classifier_is_is_refused() -> None:
     with pytest.raises(UsageError, match="cannot tell which layers of a Sequential are hidden"):
         hidden_weights(nn.Sequential(nn.Linear(2, 2)))
+
+
+@pytest.mark.parametrize("size", [1e-3, 1.0, 1e3, float("inf")])
+def test_gradients_are_clipped_as_torch_clips_them(size: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    ours, torchs = ([nn.Parameter(torch.zeros(3, 5)), nn.Parameter(torch.zeros(7))] for _ in range(2))
+    for a, b in zip(ours, torchs, strict=True):
+        a.grad = size * torch.randn(a.shape, generator=generator)
+        b.grad = a.grad.clone()
+    ours.append(nn.Parameter(torch.zeros(2)))  # without a gradient
+    lengths = clipped(ours, 1.0), torch.nn.utils.clip_grad_norm_(torchs, 1.0)
+    assert torch.equal(*lengths)
+    for a, b in zip(ours, torchs, strict=False):
+        assert a.grad is not None
+        assert b.grad is not None
+        torch.testing.assert_close(a.grad, b.grad, rtol=0, atol=0, equal_nan=True)

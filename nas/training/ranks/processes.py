@@ -61,9 +61,7 @@ class Processes:
         context = multiprocessing.get_context("spawn")
         for rank in range(self._ranks):
             line, theirs = context.Pipe()
-            process = context.Process(
-                target=_run, args=(self._work, rank, self._meeting, theirs), daemon=True
-            )
+            process = context.Process(target=_run, args=(self._work, rank, self._meeting, theirs))
             self._lines.append(line)
             with deaf_children():
                 process.start()

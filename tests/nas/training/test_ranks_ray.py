@@ -19,6 +19,7 @@ from nas.ray_cluster import own_ray
 from nas.store import Store
 from nas.training.ranks import ray_train as module
 from nas.training.ranks.group import Message
+from predictors.temporary_folders import passing_folder
 
 TREE: dict[str, Any] = {
     "data": "digits",
@@ -62,6 +63,7 @@ class Killing(module._Workers):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # Ray warns of its own settings
 def test_workers_of_ray_train_the_same_though_one_is_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -76,10 +78,12 @@ def test_workers_of_ray_train_the_same_though_one_is_killed(
 
 
 @pytest.mark.slow
-def test_a_cluster_that_is_too_small_is_told_of(tmp_path: Path) -> None:
+@pytest.mark.filterwarnings("ignore")
+def test_a_cluster_that_is_too_small_is_told_of() -> None:
     work = type("Work", (), {"workers": 3, "threads": 2, "device": "cpu"})()
     with (
-        own_ray(1, tmp_path, hint="", object_store_bytes=80 * 2**20),
+        passing_folder(shared=True) as folder,  # its name has to be short
+        own_ray(1, folder, hint="", object_store_bytes=80 * 2**20),
         pytest.raises(module.JobFailedError, match=r"Ray has 1 CPUs; 3 workers of the training need 6\."),
     ):
         module._check_room(work)
