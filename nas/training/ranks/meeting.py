@@ -3,6 +3,7 @@
 import os
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import psutil
 import torch
@@ -23,14 +24,15 @@ class Meeting:
     port: int = 0
     prefix: str = ""
 
-    def store(self, *, serves: bool = False) -> dist.Store:
-        """serves: whether this process is the server."""
+    def store(self, *, serves: bool = False) -> Any:
+        """A store of torch's.  serves: whether this process is the server."""
+        stores: Any = dist  # which does not say that it exports them
         if self.file:
-            return dist.FileStore(self.file)
-        server = dist.TCPStore(
+            return stores.FileStore(self.file)
+        server = stores.TCPStore(
             self.address, self.port, is_master=serves, timeout=timedelta(seconds=CONNECT_SECONDS)
         )
-        return dist.PrefixStore(self.prefix, server)
+        return stores.PrefixStore(self.prefix, server)
 
 
 def join(work: Work, rank: int, meeting: Meeting, *, local: int) -> None:

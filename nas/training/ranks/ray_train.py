@@ -16,6 +16,7 @@ import ray
 import torch
 import torch.distributed as dist
 from ray import train
+from ray.exceptions import RayError
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -126,10 +127,10 @@ class _Workers:
 
     def receive(self, seconds: float) -> list[Message]:
         over, began = self._ended.done(), time.monotonic()
-        messages: list[Message] = ray.get(self._mailbox.take.remote())
+        messages = self._taken()
         while not messages and not over and time.monotonic() - began < seconds:
             time.sleep(POLL_SECONDS)
-            over, messages = self._ended.done(), ray.get(self._mailbox.take.remote())
+            over, messages = self._ended.done(), self._taken()
         for message in messages:
             {"joined": self._joined, "done": self._done}.get(message.kind, set()).add(message.rank)
         everyone = len(self._done) == self._work.workers
@@ -142,6 +143,13 @@ class _Workers:
         told = [message for message in messages if message.kind != "done"]
         return [*told, Message(0, "done")] if everyone else told
 
+    def _taken(self) -> list[Message]:
+        try:
+            messages: list[Message] = ray.get(self._mailbox.take.remote())
+        except RayError as error:  # this machine may lack memory
+            raise RankLostError(_reason(error)) from error
+        return messages
+
     def _check_joined(self) -> None:
         late = sorted(set(range(self._work.workers)) - self._joined)
         if late and time.monotonic() - self._began > JOIN_SECONDS:
@@ -152,7 +160,8 @@ class _Workers:
             )
 
     def stop(self) -> bool:
-        ray.get(self._mailbox.stop.remote())
+        with suppress(RayError):  # it is heard of by `receive`
+            ray.get(self._mailbox.stop.remote())
         return len(self._joined) == self._work.workers
 
     def end(self) -> None:
@@ -185,7 +194,7 @@ class _Line:
         try:
             while not ray.get(self._mailbox.stopped.remote()):
                 time.sleep(ASK_SECONDS)
-        except ray.exceptions.RayError:
+        except RayError:
             os._exit(1)
         self._stopped.set()
 

@@ -66,7 +66,7 @@ def place() -> Place | None:
 
 
 @lru_cache
-def board(here: Place) -> dist.Store:
+def board(here: Place) -> Any:
     """Where the first rank's process writes what there is to do, and which job it runs."""
     return here.meeting().store(serves=here.serves)
 
@@ -132,7 +132,7 @@ def _waited(here: Place, key: str) -> str:
             board(here).wait([key], WAIT)
         except dist.DistStoreError:
             continue
-        return board(here).get(key).decode()
+        return str(board(here).get(key), encoding="utf-8")
 
 
 class _Follower:

@@ -243,7 +243,7 @@ def test_a_killed_rank_costs_no_more_than_time(
 ) -> None:
     monkeypatch.setattr(module, "Processes", Killing)
     monkeypatch.setattr(Killing, "killed", [])
-    weights, warnings = trained(tmp_path / "killed", 2)
+    weights, warnings = trained(tmp_path / "killed", 2, loaders=1)
     assert Killing.killed
     assert all(torch.equal(weights[name], tensor) for name, tensor in undisturbed[2].items())
     assert any("The training goes on from step" in w and "killed by signal 9" in w for w in warnings)
@@ -284,17 +284,8 @@ def test_four_workers_and_all_that_a_recipe_can_say(
     ranks: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One subnet a step, and as many parts as workers: the bits of one process, though one is killed."""
-    recipe = {
-        **{
-            "accumulate": ranks,
-            "ema": 0.9,
-            "mixup": 0.8,
-            "drop_path": 0.2,
-            "optimizer": "muon",
-            "loaders": 1,
-        },
-        **{"steps": 20},
-    }
+    recipe: dict[str, Any] = {"ema": 0.9, "mixup": 0.8, "drop_path": 0.2, "optimizer": "muon"}
+    recipe |= {"steps": 20, "accumulate": ranks}
     alone, _ = trained(tmp_path / "alone", 1, **recipe)
     monkeypatch.setattr(module, "Processes", Killing)
     monkeypatch.setattr(Killing, "killed", [])

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,12 @@ pytest.importorskip("ray.train")
 
 from nas import checkpoints, jobs, pipeline
 from nas.config import checked_config
+from nas.errors import JobFailedError
 from nas.pipeline import TRAINED
 from nas.progress import Silent
-from nas.ray_cluster import own_ray
 from nas.store import Store
 from nas.training.ranks import ray_train as module
 from nas.training.ranks.group import Message
-from predictors.temporary_folders import passing_folder
 
 TREE: dict[str, Any] = {
     "data": "digits",
@@ -77,13 +77,11 @@ def test_workers_of_ray_train_the_same_though_one_is_killed(
     assert any(warning.startswith("The training goes on from step") for warning in warnings)
 
 
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")
-def test_a_cluster_that_is_too_small_is_told_of() -> None:
-    work = type("Work", (), {"workers": 3, "threads": 2, "device": "cpu"})()
-    with (
-        passing_folder(shared=True) as folder,  # its name has to be short
-        own_ray(1, folder, hint="", object_store_bytes=80 * 2**20),
-        pytest.raises(module.JobFailedError, match=r"Ray has 1 CPUs; 3 workers of the training need 6\."),
-    ):
+def test_a_cluster_that_is_too_small_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.ray, "cluster_resources", lambda: {"CPU": 6.0, "GPU": 1.0})
+    work = module.Work({}, {}, "", device="cuda", workers=3, threads=2)
+    with pytest.raises(JobFailedError, match=r"Ray has 1 GPUs; 3 workers of the training need 3\."):
         module._check_room(work)
+    module._check_room(replace(work, device="cpu"))
+    with pytest.raises(JobFailedError, match=r"Ray has 6 CPUs; 3 workers of the training need 9\."):
+        module._check_room(replace(work, threads=3))
