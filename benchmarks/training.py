@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -188,12 +189,22 @@ def reduction_rank(rank: int, args: argparse.Namespace, folder: str) -> None:
     space = space_of(args.size)
     archs = [space.largest, *space.uniform(3)[:2]] if args.several else [space.largest]
     x, labels = (part[rank :: args.workers] for part in batch_of(args, space, torch.device("cpu")))
-    net = supernet.build(space, seed=0).train()
+    times = rounds(reductions(supernet.build(space, seed=0).train(), archs, x, labels), args.rounds)
+    if rank == 0:
+        print("| passes | " + " | ".join(times) + " | ms")
+        cells = [spread([1000 * t for t in each]) for each in times.values()]
+        print(f"| {len(archs)} | {' | '.join(cells)} |")
+    dist.destroy_process_group()
+
+
+def reductions(
+    net: Supernet, archs: Sequence[Architecture], x: Tensor, labels: Tensor
+) -> dict[str, Callable[[], None]]:
+    """The passes of a step over this rank's examples, with gradients summed in several ways."""
     parameters = list(net.shared.parameters())
-    ranks, at_end = Ranks(parameters), Ranks(parameters, bucket_bytes=2**62)
     wrapped = DistributedDataParallel(Called(net), find_unused_parameters=True)
 
-    def backward(call: Callable[[Tensor, Architecture], Tensor], arch: Architecture) -> None:
+    def backward(call: nn.Module, arch: Architecture) -> None:
         nn.functional.cross_entropy(call(x, arch), labels).backward()
 
     def ours(exchange: Ranks) -> None:
@@ -216,21 +227,13 @@ def reduction_rank(rank: int, args: argparse.Namespace, folder: str) -> None:
         for arch in archs:
             backward(net, arch)
 
-    times = rounds(
-        {
-            "no sum": none,
-            "buckets": lambda: ours(ranks),
-            "one sum": lambda: ours(at_end),
-            "DDP": theirs,
-        },
-        args.rounds,
-    )
-    if rank == 0:
-        print("| passes | " + " | ".join(times) + " | ms")
-        print(
-            f"| {len(archs)} | " + " | ".join(spread([1000 * t for t in ts]) for ts in times.values()) + " |"
-        )
-    dist.destroy_process_group()
+    buckets, at_end = Ranks(parameters), Ranks(parameters, bucket_bytes=2**62)
+    return {
+        "no sum": none,
+        "buckets": partial(ours, buckets),
+        "one sum": partial(ours, at_end),
+        "DDP": theirs,
+    }
 
 
 def worker_rank(rank: int, args: argparse.Namespace, folder: str) -> None:

@@ -102,7 +102,7 @@ def _trained_by_ranks(run: Run, data: DataSet, job: Fit) -> Training:
             _checkpoint(run, job, state)
 
     listener = Listener(
-        metrics=lambda told: _tell(run, job, told),
+        metrics=lambda content: _tell(run, job, content),
         warn=run.warn,
         stops=lambda: run.stop.is_set() or run.lease.stop_requested(),
         save=save,

@@ -39,7 +39,7 @@ class Message:
 
     rank: int
     kind: str
-    told: dict[str, Any] = field(default_factory=dict)
+    content: dict[str, Any] = field(default_factory=dict)
     state: bytes | None = None
 
 
@@ -114,9 +114,9 @@ def _states(group: Group, listener: Listener) -> Iterator[State]:
                 listener.save(state)
                 yield state
             elif message.kind == "metrics":
-                listener.metrics(message.told)
+                listener.metrics(message.content)
             elif message.kind == "warning":
-                listener.warn(str(message.told["message"]))
+                listener.warn(str(message.content["message"]))
             elif message.kind == "done":
                 return
 
@@ -129,18 +129,18 @@ def raise_for(messages: Iterable[Message], *, lost: Iterable[str] = ()) -> None:
     """
     ends = {message.kind: message for message in messages if message.kind in ENDS}
     if (failed := ends.get("failed")) is not None:
-        told = failed.told
-        raise ERRORS.get(told["error"], JobFailedError)(told["message"], told["hint"])
+        content = failed.content
+        raise ERRORS.get(content["error"], JobFailedError)(content["message"], content["hint"])
     for reason in lost:
         raise RankLostError(reason)
     if (broken := ends.get("broken")) is not None:
-        raise RankLostError(f"worker {broken.rank + 1} broke down ({broken.told['message']})")
+        raise RankLostError(f"worker {broken.rank + 1} broke down ({broken.content['message']})")
 
 
 def bad_end(rank: int, error: BaseException) -> Message:
     """What a rank tells of the error by which it ends."""
     if isinstance(error, NASError):
-        told = {"error": type(error).__name__, "message": error.message, "hint": error.hint}
-        return Message(rank, "failed", told)
+        content = {"error": type(error).__name__, "message": error.message, "hint": error.hint}
+        return Message(rank, "failed", content)
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return Message(rank, "broken", {"message": lines[0][:LONGEST].rstrip(".")})

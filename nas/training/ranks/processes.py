@@ -94,8 +94,8 @@ class Processes:
 
     def _killed(self, messages: Collection[Message]) -> list[int]:
         """Who has ended without a word."""
-        told = {message.rank for message in messages if message.kind in ENDS} | self._done
-        silent = [i for i in range(len(self._processes)) if i not in told]
+        heard = {message.rank for message in messages if message.kind in ENDS} | self._done
+        silent = [i for i in range(len(self._processes)) if i not in heard]
         wait([self._processes[i].sentinel for i in silent], KILLED_SECONDS)
         return [i for i in silent if not self._processes[i].is_alive()]
 
@@ -173,8 +173,8 @@ class _Line:
                     self.begun.put(heard.removeprefix(BEGIN))
         os._exit(1)
 
-    def tell(self, kind: str, told: dict[str, Any], state: bytes | None = None) -> None:
-        self.say(Message(self._rank, kind, told, state))
+    def tell(self, kind: str, content: dict[str, Any], state: bytes | None = None) -> None:
+        self.say(Message(self._rank, kind, content, state))
 
     def say(self, message: Message) -> None:
         self._line.send(message)

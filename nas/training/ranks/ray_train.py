@@ -140,8 +140,8 @@ class _Workers:
             raise RankLostError(_reason(self._ended.exception()))
         raise_for(message for message in messages if message not in ends)  # Ray says who was lost
         self._check_joined()
-        told = [message for message in messages if message.kind != "done"]
-        return [*told, Message(0, "done")] if everyone else told
+        others = [message for message in messages if message.kind != "done"]
+        return [*others, Message(0, "done")] if everyone else others
 
     def _taken(self) -> list[Message]:
         try:
@@ -198,8 +198,8 @@ class _Line:
             os._exit(1)
         self._stopped.set()
 
-    def tell(self, kind: str, told: dict[str, Any], state: bytes | None = None) -> None:
-        self.say(Message(self._rank, kind, told, state))
+    def tell(self, kind: str, content: dict[str, Any], state: bytes | None = None) -> None:
+        self.say(Message(self._rank, kind, content, state))
 
     def say(self, message: Message) -> None:
         ray.get(self._mailbox.put.remote(message))

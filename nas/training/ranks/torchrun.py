@@ -50,17 +50,17 @@ class Place:
 
 def place() -> Place | None:
     """None where this process is not one of `torchrun`'s."""
-    told = os.environ
-    if "TORCHELASTIC_RUN_ID" not in told:
+    variables = os.environ
+    if "TORCHELASTIC_RUN_ID" not in variables:
         return None
-    rank, by_agent = int(told["RANK"]), told.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    rank, by_agent = int(variables["RANK"]), variables.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     return Place(
         rank=rank,
-        local=int(told["LOCAL_RANK"]),
-        workers=int(told["WORLD_SIZE"]),
-        attempt=int(told["TORCHELASTIC_RESTART_COUNT"]),
-        address=told["MASTER_ADDR"],
-        port=int(told["MASTER_PORT"]),
+        local=int(variables["LOCAL_RANK"]),
+        workers=int(variables["WORLD_SIZE"]),
+        attempt=int(variables["TORCHELASTIC_RESTART_COUNT"]),
+        address=variables["MASTER_ADDR"],
+        port=int(variables["MASTER_PORT"]),
         serves=rank == 0 and not by_agent,
     )
 
@@ -138,7 +138,7 @@ def _waited(here: Place, key: str) -> str:
 class _Follower:
     """A `Channel` to nobody: the first rank tells what there is to be told, and when to stop."""
 
-    def tell(self, kind: str, told: dict[str, Any], state: bytes | None = None) -> None:
+    def tell(self, kind: str, content: dict[str, Any], state: bytes | None = None) -> None:
         return None
 
     def stops(self) -> bool:

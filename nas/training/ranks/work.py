@@ -56,7 +56,7 @@ class Work:
 class Channel(Protocol):
     """A rank's line to whoever started it."""
 
-    def tell(self, kind: str, told: dict[str, Any], state: bytes | None = None) -> None:
+    def tell(self, kind: str, content: dict[str, Any], state: bytes | None = None) -> None:
         """What the first rank has to say: `metrics`, `warning`, `state`."""
 
     def stops(self) -> bool:
