@@ -24,6 +24,7 @@ from nas import jobs
 from nas.config import AnchorsInit, checked_config
 from nas.datasets import DataSet
 from nas.errors import ConflictError
+from nas.exported.folder import export
 from nas.spaces.initial import initialise
 from nas.spaces.job_space import data_sizes, family_task, resolve
 from nas.spaces.pretrained import load_anchors
@@ -51,7 +52,7 @@ KINDS = {
     "predictors.devices": (BUILT, "predictors/test_devices.py", 'names("predictors.devices")'),
     "nas.datasets": (BUILT, "nas/datasets/test_datasets.py", "datasets.names()"),
     "nas.searchers": (BUILT, "nas/searchers/test_searchers.py", "searchers.names()"),
-    "nas.exporters": ("export", "test_contracts.py", 'names("nas.exporters")'),
+    "nas.exporters": ("write", "test_contracts.py", 'names("nas.exporters")'),
 }
 COMPONENTS = [(kind, name) for kind in KINDS for name in names(kind)]
 FAMILIES = names("supernet.families")
@@ -283,14 +284,13 @@ def test_an_exporter_writes_a_new_folder_and_leaves_the_network_alone(
     arch, example = net.space.uniform(3)[1], net.example_input(BATCH)
     module, folder = net.extract(arch), tmp_path / "subnet"
     info = {"subnet": arch.key, "architecture": arch.to_dict()}
-    export = load("nas.exporters", name).export
-    files = export(module, folder, example=example, info=info, timm=None)
+    files = export(name, module, folder, example=example, info=info)
     assert files
     assert all(file.parent == folder and file.stat().st_size for file in files)
     assert [path.name for path in tmp_path.iterdir()] == ["subnet"]
     before = {file: file.read_bytes() for file in files}
     with pytest.raises(ConflictError):
-        export(module, folder, example=example, info=info, timm=None)
+        export(name, module, folder, example=example, info=info)
     assert {file: file.read_bytes() for file in files} == before
     with torch.no_grad():
         assert torch.equal(module(example), net(example, arch))
@@ -300,13 +300,8 @@ def exported(family: str, arch: Architecture, folder: Path) -> nn.Module:
     """A subnet of the family's own space as a folder; the module that was written."""
     net = built(runnable_space(family))
     module = net.extract(arch)
-    load("nas.exporters", "safetensors").export(
-        module,
-        folder,
-        example=net.example_input(BATCH),
-        info={"subnet": arch.key, "architecture": arch.to_dict()},
-        timm=None,
-    )
+    info = {"subnet": arch.key, "architecture": arch.to_dict()}
+    export("safetensors", module, folder, example=net.example_input(3), info=info)
     return module
 
 

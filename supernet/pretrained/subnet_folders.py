@@ -54,7 +54,9 @@ def load_folder(folder: str | Path) -> nn.Module:
     try:
         module = _sketch(folder, config)
         _check_sum(folder, WEIGHTS)
-        module.to_empty(device="cpu").load_state_dict(load_file(folder / WEIGHTS), strict=True)
+        prefix = _prefix(config)
+        tensors = {name.removeprefix(prefix): one for name, one in load_file(folder / WEIGHTS).items()}
+        module.to_empty(device="cpu").load_state_dict(tensors, strict=True)
     except UsageError:
         raise
     except FAILURES as error:
@@ -89,7 +91,8 @@ def _sketch(folder: Path, config: Mapping[str, Any]) -> nn.Module:
     """
     size = check_regular(folder / WEIGHTS)
     with safe_open(folder / WEIGHTS, "pt") as file:
-        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        prefix, names = _prefix(config), file.keys()
+        shapes = {name.removeprefix(prefix): tuple(file.get_slice(name).get_shape()) for name in names}
     if any(count > len(shapes) for count in _counts(config["arguments"])):
         raise ValueError("its config.json tells of more blocks than it has weights")
     with torch.device("meta"):
@@ -103,6 +106,11 @@ def _sketch(folder: Path, config: Mapping[str, Any]) -> nn.Module:
     if size > most:
         raise ValueError(f"its {WEIGHTS} is {size:,} bytes long, and at most {most:,} are plausible")
     return module
+
+
+def _prefix(config: Mapping[str, Any]) -> str:
+    """What stands before the names of the weights in a folder for transformers."""
+    return str(config.get("prefix", ""))
 
 
 def _counts(arguments: Any) -> Iterator[int]:
