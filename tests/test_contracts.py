@@ -275,11 +275,15 @@ def test_the_seed_decides_the_weights(running) -> None:
     assert math.isfinite(float(first.sum()))
 
 
-@pytest.mark.parametrize("name", names("nas.exporters"))
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[] if n == "safetensors" else pytest.mark.slow) for n in names("nas.exporters")],
+)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_an_exporter_writes_a_new_folder_and_leaves_the_network_alone(
     name: str, family: str, tmp_path: Path
 ) -> None:
+    """Run in a fresh process it gives the supernet's outputs, as near as the table of docs/export.md says."""
     net = built(runnable_space(family))
     arch, example = net.space.uniform(3)[1], net.example_input(BATCH)
     module, folder = net.extract(arch), tmp_path / "subnet"
@@ -294,6 +298,19 @@ def test_an_exporter_writes_a_new_folder_and_leaves_the_network_alone(
     assert {file: file.read_bytes() for file in files} == before
     with torch.no_grad():
         assert torch.equal(module(example), net(example, arch))
+    tolerance = load("nas.exporters", name).TOLERANCES["fp32"]
+    card = (folder / "README.md").read_text()
+    assert f"(allowed: {tolerance:g})" in card
+    assert in_the_table(family, name) == ("exact" if tolerance == 0 else f"within {tolerance:g}")
+
+
+def in_the_table(family: str, name: str) -> str:
+    """What docs/export.md says of the family in the format."""
+    page = (TESTS.parent / "docs" / "export.md").read_text().splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in page if line.startswith("|")]
+    header = next(row for row in rows if row[0] == "family")
+    (row,) = (row for row in rows if row[0] == family)
+    return row[header.index(name)]
 
 
 def exported(family: str, arch: Architecture, folder: Path) -> nn.Module:

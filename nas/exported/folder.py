@@ -49,7 +49,7 @@ def export(
     form: Form = Form(),  # noqa: B008 - it is frozen
     judge: Judge | None = None,
 ) -> list[Path]:
-    """Writes the folder and runs its `infer.py` in a fresh process: outputs on `example` must be the module's.
+    """Writes the folder and runs its `infer.py` in a fresh process: outputs must be those of the module.
 
     module: has `config`, the arguments of its class.  example: inputs (at least 3, ...), of which one and
     three at once are tried.

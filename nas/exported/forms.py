@@ -36,7 +36,7 @@ class Exporter(Protocol):
     """A file of `nas/exporters/`.
 
     MODULES: what has to be installed to write and to check it.  EXTRA: the extra of ours that brings them.
-    TOLERANCES: precisions, and the largest difference of outputs that is allowed, by the largest output; None:
+    TOLERANCES: precisions, and what outputs may differ, as a share of the largest; None:
     outputs are not compared, since the network's quality is what such a precision is judged by.
     LOADING: of the model card, how the folder is used; fields {name}, {timm}, {auto}, {trust}.
     """
@@ -53,7 +53,7 @@ class Exporter(Protocol):
         """
 
     def load(self, folder: Path) -> Run:
-        """From a batch of inputs to outputs, both NumPy's arrays. Its source goes into `infer.py` as it is."""
+        """From a batch of inputs to outputs, both of NumPy. Its source goes into `infer.py` as it is."""
 
 
 def exporter(name: str) -> Exporter:

@@ -1,5 +1,5 @@
 # mypy: disable-error-code="misc, no-untyped-call, unused-ignore"
-"""Networks of ours as transformers wants to see them; an exported folder holds this file behind the network's."""
+"""Networks of ours as transformers wants to see them; put behind the network's file in an exported folder."""
 
 from typing import Any
 

@@ -17,6 +17,7 @@ from supernet.pretrained.weight_files import FAILURES, check_finite, check_regul
 
 PLAIN = "supernet.plain"
 WEIGHTS, CONFIG, SUMS = "model.safetensors", "config.json", "SHA256SUMS"
+READ = ("safetensors", "hf")  # formats
 HASHED = {WEIGHTS, CONFIG}
 LARGEST_OTHER = 64 * 2**20  # bytes of a file that is not the weights
 LARGEST_HEADER = 100 * 2**20  # what the format allows
@@ -132,6 +133,7 @@ def _config(folder: Path) -> dict[str, Any]:
     try:
         sums = _sums(folder)
         if missing := HASHED - sums.keys():
+            _check_format(folder)
             raise UsageError(f"The SHA256SUMS in '{folder}' lack {', '.join(sorted(missing))}.", _HINT)
         for name in sums.keys() - {WEIGHTS}:
             check_regular(folder / Path(name).name, most=LARGEST_OTHER)
@@ -144,6 +146,17 @@ def _config(folder: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise UsageError(f"'{folder}' is not a complete subnet folder: its {CONFIG} names none.", _HINT)
     return config
+
+
+def _check_format(folder: Path) -> None:
+    """Raises UsageError for a format in which a network is not read back."""
+    ours = read_config(folder).get("elastiform")
+    name = ours.get("format", READ[0]) if isinstance(ours, dict) else READ[0]
+    if name not in READ:
+        raise UsageError(
+            f"'{folder}' holds a subnet in the format '{name}', which is not read back.",
+            f"Extract it as {' or '.join(READ)}.",
+        )
 
 
 def _sums(folder: Path) -> dict[str, str]:

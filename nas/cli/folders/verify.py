@@ -29,5 +29,7 @@ def verify(
         emit_table(("FILE", "IS"), list(files.items()))
     if wrong:
         states = ", ".join(f"{name} is {state}" for name, state in wrong.items())
-        raise JobFailedError(f"The folder '{folder}' is not as it was written: {states}.", "Extract it again.")
+        raise JobFailedError(
+            f"The folder '{folder}' is not as it was written: {states}.", "Extract it again."
+        )
     note(f"All {len(files)} files in {folder} are as they were written.", quiet=ctx.obj.quiet)

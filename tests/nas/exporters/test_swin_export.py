@@ -34,9 +34,8 @@ def test_a_stitched_swin_is_a_folder_that_loads(net: Stitching, tmp_path: Path) 
     arch = net.space.architecture({"stitch": "0[0:1]>1[1:5]"})
     module, x = net.extract(arch), net.example_input(3)
     assert timm_config(module) is None
-    export(
-        "safetensors", module, tmp_path / "it", example=x, info={"subnet": "k", "architecture": arch.to_dict()}, timm=None
-    )
+    info = {"subnet": "k", "architecture": arch.to_dict()}
+    export("safetensors", module, tmp_path / "it", example=x, info=info)
     loaded = load_folder(tmp_path / "it")
     assert isinstance(loaded, StitchedSwin)
     assert torch.equal(loaded(x), net(x, arch))

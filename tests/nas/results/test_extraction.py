@@ -263,8 +263,7 @@ def test_what_is_not_there(made: Untrained, tmp_path: Path):
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     """One sentence for a parent that is a file (a full disk ends the same way), and nothing is left."""
     (tmp_path / "file").write_text("")
+    target = tmp_path / "file" / "out"
     with pytest.raises(JobFailedError, match="cannot be written"):
-        writing.export(
-            "safetensors", nn.Linear(1, 1), tmp_path / "file" / "out", example=torch.zeros(1, 1), info={}, timm=None
-        )
+        writing.export("safetensors", nn.Linear(1, 1), target, example=torch.zeros(1, 1), info={})
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
