@@ -69,7 +69,7 @@ BATCH = 3
 def test_a_component_offers_one_documented_function(kind: str, name: str) -> None:
     module = load(kind, name)
     wanted = KINDS[kind][0]
-    offered = [other for other in ("build", "export") if hasattr(module, other)]
+    offered = [other for other in ("build", "write") if hasattr(module, other)]
     function = getattr(module, wanted)
     assert offered == [wanted]
     assert inspect.isfunction(function)

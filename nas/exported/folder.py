@@ -26,6 +26,7 @@ from nas.exported.forms import Exporter, Form, Run
 from nas.exported.images import CONFIG, PREPROCESSOR
 from nas.exported.source import one_file
 from nas.exported.sums import write_sums
+from nas.exported.timm_config import timm_config
 from search_spaces.errors import UsageError
 from supernet.pretrained.weight_files import check_finite
 
@@ -45,7 +46,6 @@ def export(
     *,
     example: Tensor,
     info: Mapping[str, Any],
-    timm: Mapping[str, Any] | None = None,
     form: Form = Form(),  # noqa: B008 - it is frozen
     judge: Judge | None = None,
 ) -> list[Path]:
@@ -55,7 +55,6 @@ def export(
     three at once are tried.
     info: `subnet` (key), `architecture`, and figures for the card; perhaps `classes`, the names of outputs,
     `preprocessing`, how images become inputs, `tokenizer`, `command`, `inputs` (what the example is).
-    timm: keys for timm in config.json, or None.
     judge: from the network as it was written to figures for the card, for a precision whose outputs differ.
     Raises ConflictError when `folder` exists and is not empty, UsageError for a network that the format
     cannot express, JobFailedError when outputs differ. The folder appears complete or not at all.
@@ -63,7 +62,8 @@ def export(
     exporter = forms.exporter(format)
     with appearing(folder) as partial:
         module = _whole(module)
-        keys = {**(timm or {}), **exporter.write(module, partial, example=example, form=form)}
+        timm = timm_config(module, info) or {}
+        keys = {**timm, **exporter.write(module, partial, example=example, form=form)}
         _describe(module, partial, {**info, "format": format}, keys)
         (partial / INFER).write_text(_infer(exporter, example))
         outcome = _checked(exporter, module, partial, example=example, form=form)

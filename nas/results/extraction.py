@@ -24,7 +24,6 @@ from predictors.measurement.labels import Measurement
 from search_spaces import Architecture
 from search_spaces.errors import NASError, NotFoundError, UsageError, did_you_mean
 from supernet import build
-from supernet.plain.layers import Network
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
     from supernet.supernet import Supernet
 
 LANGUAGE, BYTES = "language", "bytes"
-TIMMS = ("mean", "std", "interpolation", "crop_pct", "crop_mode")  # what timm knows of images
 CHECKED = 3  # examples
 JUDGED = 64  # at once
 
@@ -133,15 +131,12 @@ def export(
     example, inputs = _examples(data, net)
     if calibration:
         form = replace(form, calibration=_calibrating(data, calibration))
-    info = {**_info(store, job, row, weights), "inputs": inputs}
-    timm = timm_config(module, _data_facts(store, job))
+    info = {**_info(store, job, row, weights), **_facts_of(data), "inputs": inputs}
     judge = None if data is None else partial(_judged, data)
 
     def written(name: str, target: Path) -> list[Path]:
         described = info | _command(job, row, name, form)
-        return write_folder(
-            name, module, target, example=example, info=described, timm=timm, form=form, judge=judge
-        )
+        return write_folder(name, module, target, example=example, info=described, form=form, judge=judge)
 
     if len(formats) == 1:
         return written(formats[0], folder)
@@ -168,6 +163,12 @@ def _data(store: Store, job: Job) -> DataSet | None:
         return None
     digest = stage.result.get("data", {}).get("digest") if stage is not None and stage.result else None
     return data if digest in (data.digest, getattr(data, "former_digest", None)) else None
+
+
+def _facts_of(data: DataSet | None) -> dict[str, Any]:
+    """What the data themselves say of inputs and outputs, which an older job has not written down."""
+    described = {} if data is None else datasets.described(data)
+    return {name: described[name] for name in ("classes", "preprocessing") if name in described}
 
 
 def _examples(data: DataSet | None, net: "Supernet") -> "tuple[Tensor, str]":
@@ -315,25 +316,3 @@ def _data_facts(store: Store, job: Job) -> dict[str, Any]:
         normal = {name: options[name] for name in ("mean", "std") if name in options}
         facts["preprocessing"] = DEFAULTS.to_dict() | normal
     return facts
-
-
-def timm_config(module: "nn.Module", facts: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
-    """What timm reads from config.json, if timm can express the subnet; `facts`: what `_data_facts` gives."""
-    facts = facts or {}
-    if not isinstance(module, Network) or (kwargs := module.timm_arguments()) is None:
-        return None
-    classes = kwargs.pop("num_classes")  # transformers' wrapper of timm would have it twice
-    return {
-        "architecture": kwargs.pop("model_name"),
-        "num_classes": classes,
-        "model_args": kwargs,
-        **({"label_names": facts["classes"]} if "classes" in facts else {}),
-        "pretrained_cfg": {
-            "num_classes": classes,
-            "input_size": module.input_shape,
-            "fixed_input_size": True,
-            **{key: value for key, value in facts.get("preprocessing", {}).items() if key in TIMMS},
-            "first_conv": module.first_conv,
-            "classifier": module.classifier,
-        },
-    }

@@ -18,7 +18,6 @@ from nas.exported.classifying import classified
 from nas.exported.folder import export
 from nas.exported.forms import EXPORTERS, Form
 from nas.exported.sums import verify
-from nas.results.extraction import timm_config
 from search_spaces.errors import UsageError
 from search_spaces.registry import load, names
 from supernet.plain.decoder import Decoder
@@ -65,7 +64,7 @@ def images(count: int = 3) -> Tensor:
 
 def written(format: str, folder: Path, *, module: nn.Module | None = None, **others: Any) -> Path:
     module = vit() if module is None else module
-    export(format, module, folder, example=images(), info=INFO, timm=timm_config(module, INFO), **others)
+    export(format, module, folder, example=images(), info=INFO, **others)
     return folder
 
 

@@ -150,7 +150,7 @@ def test_an_extracted_folder_runs_it_too(
     net = supernet.build(space).eval()
     info = {"subnet": "x", "architecture": space.smallest.to_dict()}
     module, example = net.extract(space.smallest), net.example_input(1)
-    export("safetensors", module, tmp_path / "it", example=example, info=info, timm=None)
+    export("safetensors", module, tmp_path / "it", example=example, info=info)
     options = {"backend": made_device.BACKEND, "batch": 2}
     measured = jobs.measure(tmp_path / "it", options | {"workload": workload})
     assert measured["device"]["workload"] == workload

@@ -27,7 +27,7 @@ from supernet.plain.vit import ViT
 
 ROOT = Path(__file__).parents[3]
 FILES = {"model.safetensors", "config.json", "README.md", "modeling.py", "infer.py", "SHA256SUMS"}
-OF_IMAGES = FILES | {"preprocessor_config.json"}
+FILES |= {"preprocessor_config.json"}
 OURS = ("nas", "search_spaces", "supernet", "predictors", "dashboards")
 WITHOUT_US = f"""
 import importlib.util, sys
@@ -97,7 +97,7 @@ def test_the_folder_is_complete_and_its_card_loads_it(tiny_job: nas.JobHandle, t
     key = tiny_job.front().knee().subnet
     folder = tmp_path / "deep" / "subnet"
     files = extraction.export(tiny_job.store, tiny_job.job, key, folder)
-    assert {file.name for file in files} == {file.name for file in folder.iterdir()} == OF_IMAGES
+    assert {file.name for file in files} == {file.name for file in folder.iterdir()} == FILES
     assert all(file.parent == folder for file in files)
     assert [path.name for path in folder.parent.iterdir()] == ["subnet"]
     moved = shutil.move(folder, tmp_path / "elsewhere")
@@ -105,7 +105,7 @@ def test_the_folder_is_complete_and_its_card_loads_it(tiny_job: nas.JobHandle, t
         ["sha256sum", "-c", "SHA256SUMS"], cwd=moved, capture_output=True, text=True, check=False
     )
     assert ran.returncode == 0
-    assert ran.stdout.count(": OK") == len(OF_IMAGES) - 1
+    assert ran.stdout.count(": OK") == len(FILES) - 1
     blocks = code_blocks(moved)
     assert len(blocks) == 1
     assert "timm" not in blocks[0]
@@ -174,7 +174,7 @@ def test_timm_loads_other_kinds_of_vision_transformers(options: dict[str, Any], 
 def test_what_timm_cannot_express_has_no_word_of_it(made: Untrained, tmp_path: Path):
     (key,) = made.looked_at(mixed(made))
     extraction.export(made.store, made.job, key, tmp_path / "out")
-    assert json.loads((tmp_path / "out" / "config.json").read_text()).keys() == {"elastiform"}
+    assert json.loads((tmp_path / "out" / "config.json").read_text()).keys() == {"id2label", "elastiform"}
     assert "timm" not in (tmp_path / "out" / "README.md").read_text()
     module = load_folder(tmp_path / "out")
     assert isinstance(module, ViT)
@@ -228,7 +228,7 @@ def test_weights_that_are_no_numbers_are_found(made: Untrained, tmp_path: Path):
         module.get_parameter("head.bias").fill_(torch.nan)
     info = {"subnet": "k", "architecture": {}}
     with pytest.raises(JobFailedError):
-        writing.export("safetensors", module, tmp_path / "out", example=images(), info=info, timm=None)
+        writing.export("safetensors", module, tmp_path / "out", example=images(), info=info)
     assert not (tmp_path / "out").exists()
 
 

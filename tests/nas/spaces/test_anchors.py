@@ -53,7 +53,7 @@ def extracted(folder: Path, *, dim: int, classes: int = 7) -> dict[str, Any]:
     )  # fmt: skip
     arch = net.space.architecture({"embed_dim": dim, "depth": 3, "num_heads": 2, "mlp_ratio": [1, 2, 1]})
     info = {"subnet": arch.key, "architecture": arch.to_dict()}
-    export("safetensors", net.extract(arch), folder, example=net.example_input(2), info=info, timm=None)
+    export("safetensors", net.extract(arch), folder, example=net.example_input(2), info=info)
     return {"checkpoint": str(folder)}
 
 
