@@ -10,7 +10,7 @@ second and succeeds. With kills a lease lasts two seconds instead of thirty, and
 there are kills and one: these are no fault of the job.
 
 With --rate every worker takes one job and writes its share of the evaluations, each in a transaction of its
-own when its time has come. late: how far behind its time a write was begun.
+own when its time has come; they begin when all have one. late: how far behind its time a write was begun.
 """
 
 import argparse
@@ -115,6 +115,9 @@ def write(url: str, rate: float, count: int) -> None:
         claim = store.take_job()
         assert claim is not None, "there is a job for every worker"
         with claim, store.join_claim(claim.job, claim.owner) as lease:
+            until = time.monotonic() + LIMIT_SECONDS
+            while store.waiting() and time.monotonic() < until:  # until every worker has its job
+                time.sleep(0.1)
             begun = time.time()
             print("begins", begun, flush=True)
             for position in range(count):

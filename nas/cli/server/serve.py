@@ -21,7 +21,7 @@ WriteTokenFile = Annotated[
     typer.Option(
         "--write-token-file",
         metavar="FILE",
-        help="Who shows this one may also submit jobs, change and delete them, extract. [default: nobody may]",
+        help="Who shows this one may also submit, change, delete, extract. [default: nobody may]",
         show_default=False,
     ),
 ]
