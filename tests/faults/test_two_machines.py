@@ -106,6 +106,25 @@ def served(machine: Machine) -> Iterator[Callable[[str], str]]:
     assert ended(server).code in (0, 130)
 
 
+def watch(machine: Machine, start: Callable[[], "subprocess.Popen[str]"]) -> None:
+    """Watches the job that a worker is started for, through the server and in the terminal, to its end."""
+    with served(machine) as ask, ThreadPoolExecutor() as pool:
+        assert "Elastiform" in ask("job/job")
+        events = pool.submit(ask, "api/jobs/job/events")
+        worker = start()
+        watched = machine.nas("watch", "job")
+        sent = events.result(SECONDS)
+        assert "event: progress\n" in sent
+        assert sent.rpartition("event: ")[2].startswith("end\n")
+        assert json.loads(ask("api/jobs/job/front"))["front"]
+    assert (watched.code, watched.errors) == (0, [])
+    lines = watched.out.splitlines()
+    assert lines[0].startswith("Job 'job' (1)")
+    assert any(": search, " in line for line in lines)
+    assert lines[-1] == "Job 'job' (1) has succeeded."
+    assert ended(worker).code == 0
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_job_goes_from_one_machine_to_the_other_and_comes_back_as_a_subnet(
@@ -123,21 +142,7 @@ def test_a_job_goes_from_one_machine_to_the_other_and_comes_back_as_a_subnet(
     assert json.loads(mine.nas("ls", "--json").out)[0]["reason"] == "no worker runs"
 
     assert "No job waits that this worker may take." in other.nas("worker", "--once").err
-    with served(mine) as ask, ThreadPoolExecutor() as pool:
-        assert "Elastiform" in ask("job/job")
-        events = pool.submit(ask, "api/jobs/job/events")
-        worker = other.start("worker", "--needs", "lab", "--once")
-        watched = mine.nas("watch", "job")
-        told = events.result(SECONDS)
-        assert "event: progress\n" in told
-        assert told.rpartition("event: ")[2].startswith("end\n")
-        assert json.loads(ask("api/jobs/job/front"))["front"]
-    assert (watched.code, watched.errors) == (0, [])
-    lines = watched.out.splitlines()
-    assert lines[0].startswith("Job 'job' (1)")
-    assert any(": search, " in line for line in lines)
-    assert lines[-1] == "Job 'job' (1) has succeeded."
-    assert ended(worker).code == 0
+    watch(mine, lambda: other.start("worker", "--needs", "lab", "--once"))
     assert [(body["job"], body["state"], body["error"]) for body in got] == [("job", "succeeded", None)]
     assert got[0]["best"]["metric"] == "accuracy"
     assert postgresql_url not in json.dumps(got)

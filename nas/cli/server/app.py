@@ -191,9 +191,9 @@ def _form(service: Service, access: Access, name: str) -> Any:
         return answer
     if answer.status_code == 200:
         return redirect(f"{request.script_root}{own_path(path)}", 303)
-    told = answer.get_json()
+    document = answer.get_json()
     body = Markup('<p class="error" role="alert">{} {}</p><p><a href="{}{}">Back</a></p>').format(
-        told["error"], told["hint"], request.script_root, own_path(path)
+        document["error"], document["hint"], request.script_root, own_path(path)
     )
     return html_page("That was not done", body, status=answer.status_code)
 
