@@ -161,7 +161,7 @@ def _advance(run: Run, job: Fit, training: Training, batches: Loading) -> None:
     every = run.config.train.checkpoint_every
     until = (training.step // every + 1) * every
     for metrics in stepping(training, batches, until=until):
-        for warning in batches.warnings:
+        for warning in (*batches.warnings, *training.remarks()):
             run.warn(warning)
         batches.warnings.clear()
         _tell(run, job, metrics)

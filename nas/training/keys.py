@@ -31,7 +31,9 @@ from supernet.training.recipe import InitTeacher
 WEIGHTS_VERSION = 1
 # Of section `train`: where it trains and what it saves on the way, and whose values hold: they stand there.
 # Another device, number of threads or of workers rounds otherwise, and no more.
-NOT_OF_WEIGHTS = frozenset({"checkpoint_every", "device", "threads", "loaders", "workers", "recipe"})
+NOT_OF_WEIGHTS = frozenset(
+    {"checkpoint_activations", "checkpoint_every", "device", "threads", "loaders", "workers", "recipe"}
+)
 NOT_OF_DATA = frozenset({"workers"})  # how many threads read it
 
 

@@ -7,7 +7,7 @@ from a checkpoint ends with the same weights, bit for bit, as one that was not. 
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -22,6 +22,8 @@ from search_spaces.restriction import widened
 from supernet import tasks
 from supernet.distribution import Ranks, parts_of, world
 from supernet.nested import Nested
+from supernet.passes.dropping import Rows, rows_drawn
+from supernet.passes.passes import Passes
 from supernet.supernet import Supernet
 from supernet.training.channel_sorting import sort_by_magnitude
 from supernet.training.lesson import Lesson
@@ -40,7 +42,11 @@ from supernet.training.strategies import Strategy
 
 Batches = Callable[[int], tuple[Tensor, Tensor]]
 LOG_EVERY = 25
-MIXING, DROPPING = 1, 2  # keep their random numbers apart from those of drawing, and of each other
+MIXING, DROPPING, DROPOUT = (
+    1,
+    2,
+    3,
+)  # keep their random numbers apart from those of drawing, and of each other
 
 
 class DivergedError(NASError):
@@ -49,27 +55,18 @@ class DivergedError(NASError):
 
 @dataclass(frozen=True)
 class _Pass:
-    """A forward and backward pass of a step: an architecture on a part of the examples that are its own.
+    """A forward and backward pass of a step.
 
-    place: of the architecture among those of the step.  its: the examples that the architecture sees.
-    piece: the number of the part.  part: which of those examples.
+    place: the number of its architecture, which sees so many examples.  piece, rows: which part of them now.
     """
 
+    net: Supernet
     place: int
-    arch: Architecture
-    its: range
+    examples: int
     piece: int
-    part: slice
-
-    @property
-    def examples(self) -> range:
-        """Of the batch."""
-        return self.its[self.part]
-
-    @property
-    def share(self) -> float:
-        """What this part counts of the architecture's loss."""
-        return len(self.examples) / len(self.its)
+    rows: slice
+    seen: Lesson
+    is_last: bool
 
 
 class Training:
@@ -102,6 +99,11 @@ class Training:
                 f"The subnets of family '{supernet.space.family}' are no prefixes: there is nothing to sort.",
                 "Set train.sort_every: null.",
             )
+        if recipe.sampling.lot_norms and type(supernet).common is Supernet.common:
+            raise UsageError(
+                f"The networks of family '{supernet.space.family}' have no batch norms.",
+                "Set train.sampling.lot_norms: false; those of vit_resnas have.",
+            )
         self.supernet, self.strategy, self.recipe, self.seed = supernet.train(), strategy, recipe, seed
         self._task = task or tasks.get()
         self.step = 0
@@ -121,6 +123,8 @@ class Training:
             if recipe.ema is not None
             else None
         )
+        self._around = Passes(supernet, recipe)
+        self._common = supernet.common() if recipe.sampling.lot_norms else None
         self._device_type = next(iter(self._parameters.values())).device.type
         self._ranks: Ranks | None = None  # of the first step
 
@@ -148,7 +152,7 @@ class Training:
             loss, norm, ends = self._optimise(*batch, stop=stop)
             self.step, self.whole = self.step + 1, True
             if self.step % LOG_EVERY == 0 or self.step == end or ends:
-                yield {"step": self.step, "loss": self._finite(loss, norm), "lr": lr}
+                yield {"step": self.step, "loss": self._finite(loss, norm), "lr": lr, **self._compiled()}
             if ends:
                 return
 
@@ -205,6 +209,15 @@ class Training:
         steps = self.recipe.steps
         return math.ceil(self.recipe.largest_first * steps), round(self.recipe.widening * steps)
 
+    def _compiled(self) -> dict[str, float]:
+        """How many shapes of blocks are compiled, and how many calls found that there were too many."""
+        compiler = self._around.compiler
+        return {} if compiler is None else {"compiled": compiler.shapes, "not_compiled": compiler.left}
+
+    def remarks(self) -> list[str]:
+        """Sentences about the passes that nobody has heard yet."""
+        return [] if self._around.compiler is None else self._around.compiler.remarks()
+
     def _optimise(
         self, x: Tensor, targets: Tensor, *, stop: Callable[[], bool]
     ) -> tuple[Tensor, Tensor, bool]:
@@ -215,7 +228,8 @@ class Training:
         ends = stop() if self._ranks is None else self._ranks.agreed(stop=stop())
         # Muon's steps are as long with clipped gradients as without, but its momentum is an average of them:
         # one that is not clipped would point the way for twenty steps.
-        norm = clipped(self._learning.values(), self.recipe.clip)
+        longest = math.inf if self.recipe.clip == "none" else self.recipe.clip
+        norm = clipped(self._learning.values(), longest)
         self.whole = False
         self._optimizers.step(self.step)
         if self._ema is not None and self.recipe.ema is not None:
@@ -251,6 +265,14 @@ class Training:
         mix = published_mixup if self.recipe.patch_mixup == "published" else patch_mixup
         return in_lots(mix, x, targets, self.strategy.lots, grid=head.grid, classes=head.classes, rng=rng)
 
+    def _lesson(self, x: Tensor, targets: Tensor) -> Lesson:
+        """The batch, mixed if it is to be, and what the teacher says of it; of several ranks not yet that."""
+        lesson = self.mixed(x, targets, self.step)
+        if self.recipe.channels_last and x.ndim == 4:
+            images = lesson.inputs.contiguous(memory_format=torch.channels_last)
+            lesson = replace(lesson, inputs=images)
+        return lesson if self._ranks is not None else self._taught(lesson)
+
     def _taught(self, lesson: Lesson) -> Lesson:
         """With what the teacher says of it, if there is one."""
         if self._teacher is None:
@@ -265,60 +287,123 @@ class Training:
 
         Returns the first one's loss; of several ranks this one's part of it.
         """
-        lesson = self.mixed(x, targets, self.step)
-        if self._ranks is None:  # else the teacher answers each rank's part of it
-            lesson = self._taught(lesson)
+        lesson = self._lesson(x, targets)
         sampling = self.recipe.sampling
         teach = sampling.distill and self.step >= sampling.distill_after * self.recipe.steps
-        passes, shares = self._passes(len(x), archs)
-        dropping = _Dropping(self.supernet, self.recipe, self._seed_of_step(DROPPING))
+        parts = self._parts(len(x), len(archs))
+        shares = self.strategy.shares([len(range(len(x))[part]) for part in parts])
+        around = self._dropping(x)
         first, tutors = x.new_zeros((), dtype=torch.float32), dict[int, Tensor]()
-        lessons = dict[range, Lesson]()
-        for number, one in enumerate(passes):
-            seen = self._seen(lesson, one.examples, lessons)
-            with self._autocast(), dropping.of(one, x):
-                logits, loss = self._logits_and_loss(one.arch, seen)
-                if one.piece in tutors:
-                    loss = 0.5 * loss + 0.5 * self._task.loss(logits, tutors[one.piece])
-            with self._summed() if number == len(passes) - 1 else nullcontext():
-                if loss.requires_grad:  # not where `lr_scale` freezes all that this architecture runs
-                    (loss * (one.share * shares[one.place])).backward()
-            if one.place == 0:
-                first = first + one.share * loss.detach()
+        for one in self._passes(lesson, parts):
+            i, j, seen = one.place, one.piece, one.seen
+            with around(one.net, archs[i], i, one.examples, one.rows):
+                with self._autocast():
+                    logits, loss = self._logits_and_loss(one.net, archs[i], seen)
+                    if j in tutors:
+                        loss = 0.5 * loss + 0.5 * self._task.loss(logits, tutors[j])
+                share = len(seen.inputs) / one.examples
+                with self._summed() if one.is_last else nullcontext():
+                    if loss.requires_grad:  # not where `lr_scale` freezes all that it runs
+                        (loss * (share * shares[i])).backward()
+            if i == 0:
+                first = first + share * loss.detach()
                 answers = logits.detach().float()
-                tutors |= {one.piece: self._task.answers(answers, seen.targets, hard=False)} if teach else {}
+                tutors |= {j: self._task.answers(answers, seen.targets, hard=False)} if teach else {}
         return first
 
-    def _passes(self, count: int, archs: list[Architecture]) -> tuple[list[_Pass], Sequence[float]]:
-        """This rank's passes over a batch of `count` examples; what the loss of each architecture counts."""
-        parts = [range(count)[part] for part in self._parts(count, len(archs))]
-        passes = [
-            _Pass(place, arch, its, piece, part)
-            for place, (arch, its) in enumerate(zip(archs, parts, strict=True))
-            for piece, part in enumerate(parts_of(len(its), self.recipe.accumulate))
-        ]
-        return passes, self.strategy.shares([len(its) for its in parts])
-
-    def _seen(self, lesson: Lesson, examples: range, seen: dict[range, Lesson]) -> Lesson:
-        """What is said of these examples; of several ranks each asks the teacher once about its own."""
-        if examples not in seen:
-            part = lesson.part(slice(examples.start, examples.stop, examples.step))
-            seen[examples] = part if self._ranks is None else self._taught(part)
-        return seen[examples]
+    def _passes(self, lesson: Lesson, parts: Sequence[slice]) -> Iterator["_Pass"]:
+        """This rank's passes of a step; between the last ones of a lot their common part learns."""
+        answered: dict[tuple[object, ...], Lesson] = {}  # of several ranks each asks once about an example
+        for block, members in self._lots(parts):
+            with self._behind_common(lesson.part(block)) as (net, lot):
+                for i, part in members:
+                    its = lot.part(part)
+                    mine = parts_of(len(its.inputs), self.recipe.accumulate)
+                    for j, rows in enumerate(mine):
+                        seen, key = its.part(rows), (part.start, part.stop, part.step, j)
+                        if self._ranks is not None:
+                            seen = answered.get(key) or self._taught(seen)
+                            answered[key] = seen
+                        last = i == len(parts) - 1 and j == len(mine) - 1
+                        yield _Pass(net, i, len(its.inputs), j, rows, seen, is_last=last)
 
     def _summed(self) -> AbstractContextManager[None]:
         """Around this rank's last backward pass of a step: gradients are all ranks' afterwards."""
         return nullcontext() if self._ranks is None else self._ranks.last_pass()
 
-    def _logits_and_loss(self, arch: Architecture, lesson: Lesson) -> tuple[Tensor, Tensor]:
+    def _lots(self, parts: Sequence[slice]) -> Iterator[tuple[slice, list[tuple[int, slice]]]]:
+        """Blocks of a batch whose architectures share what they have in common, and what each sees of one."""
+        if self._common is None:
+            yield slice(None), list(enumerate(parts))
+            return
+        each = len(parts) // min(self.strategy.lots, len(parts))
+        for i in range(0, len(parts), each):
+            start = parts[i].start
+            members = [(k, slice(parts[k].start - start, None, parts[k].step)) for k in range(i, i + each)]
+            yield slice(start, parts[i].stop), members
+
+    @contextmanager
+    def _behind_common(self, lot: Lesson) -> Iterator[tuple[Supernet, Lesson]]:
+        """The supernet behind what a lot's architectures have in common, with what that makes of its images.
+
+        Their gradients are collected there, and go on through it at the end.
+        """
+        if self._common is None:
+            yield self.supernet, lot
+            return
+        part, behind = self._common
+        with self._autocast():
+            features: Tensor = part(lot.inputs)
+        leaf = features.detach().requires_grad_(features.requires_grad)
+        yield behind, replace(lot, inputs=leaf)
+        if leaf.grad is not None:
+            features.backward(leaf.grad)
+
+    def _logits_and_loss(self, net: Supernet, arch: Architecture, lesson: Lesson) -> tuple[Tensor, Tensor]:
         smoothing, teacher = self.recipe.label_smoothing, self.recipe.teacher
         weight = 0.0 if teacher is None else teacher.weight
         if self._patch_head is None:
-            logits = self.supernet(lesson.inputs, arch)
+            logits = net(lesson.inputs, arch)
             return logits, lesson.loss(self._task, logits, smoothing=smoothing, teacher_weight=weight)
-        logits, patches = self.supernet.with_patches(lesson.inputs, arch)
+        logits, patches = net.with_patches(lesson.inputs, arch)
         loss = lesson.loss(self._task, logits, smoothing=smoothing, teacher_weight=weight)
         return logits, loss + lesson.patch_loss(self._task, self._patch_head(patches), smoothing=smoothing)
+
+    def _dropping(
+        self, x: Tensor
+    ) -> Callable[[Supernet, Architecture, int, int, slice], AbstractContextManager[None]]:
+        """The context of a pass in this step: of which architecture, its number, its examples, which now.
+
+        Of several ranks the same is left out of each example as in one process.
+        """
+        generator = torch.Generator().manual_seed(self._seed_of_step(DROPPING))
+        numbers, drawn = self._seed_of_step(DROPOUT) % 2**48, dict[int, list[Tensor]]()
+
+        def around(
+            net: Supernet, arch: Architecture, i: int, examples: int, rows: slice
+        ) -> AbstractContextManager[None]:
+            draw: Callable[[int], Tensor] = partial(torch.rand, generator=generator)
+            if self._ranks is not None and self.recipe.drop_path:
+                if i not in drawn:
+                    drawn[i] = self._drawn(arch, examples, x, generator)
+                mine = iter([of_branch[rows].flatten() for of_branch in drawn[i]])
+                draw = lambda count: next(mine)  # noqa: E731
+            return self._around.running(net, arch, draw=draw, rows=Rows(numbers + i, examples, rows))
+
+        return around
+
+    def _drawn(self, arch: Architecture, count: int, x: Tensor, generator: torch.Generator) -> list[Tensor]:
+        """For each branch the numbers (examples, rows) that one process draws, part by part of the batch."""
+        example, rates = x[:1].to("meta"), self._around.rates(self.supernet, arch)
+        example = example.float() if example.is_floating_point() else example  # as plain modules are
+        with self.supernet.altered(arch, lambda plain: rows_drawn(plain, rates, example)) as rows:
+            ends = [count * i // self.recipe.accumulate for i in range(self.recipe.accumulate + 1)]
+            parts = [
+                [torch.rand(each * (b - a), generator=generator).view(b - a, each) for each in rows]
+                for a, b in pairwise(ends)
+                if a < b
+            ]
+        return [torch.cat(draws) for draws in zip(*parts, strict=True)]
 
     def _seed_of_step(self, purpose: int) -> int:
         rng = np.random.default_rng([self.seed, self.step, 0, purpose])
@@ -348,6 +433,11 @@ class Training:
                 "worker would be of its part.",
                 f"Set train.accumulate to a multiple of train.workers ({count}): its parts are theirs then.",
             )
+        if self._common is not None and count > 1:
+            raise UsageError(
+                "train.sampling.lot_norms takes statistics of whole lots, of which a worker sees a part.",
+                "Set train.workers: 1 or train.sampling.lot_norms: false.",
+            )
 
     def _autocast(self) -> AbstractContextManager[object]:
         return torch.autocast(self._device_type, torch.bfloat16) if self._uses_bf16 else nullcontext()
@@ -370,35 +460,3 @@ class Training:
             f"The {what} at step {self.step} of {self.recipe.steps}{' in bf16' if precision else ''}.",
             f"Lower {rates}, {precision}raise train.warmup, or check the data for NaN.",
         )
-
-
-class _Dropping:
-    """What drop-path leaves out in a step: of several ranks the same for each example as in one process."""
-
-    def __init__(self, net: Supernet, recipe: Recipe, seed: int) -> None:
-        self._net, self._rate, self._pieces = net, recipe.drop_path, recipe.accumulate
-        self._generator = torch.Generator().manual_seed(seed)
-        self._draws: dict[int, list[Tensor]] = {}  # for each branch (examples, rows), by the place
-
-    def of(self, one: _Pass, x: Tensor) -> AbstractContextManager[object]:
-        """For one of this rank's passes, in their order.  x: the batch."""
-        if not self._rate:
-            return nullcontext()
-        if world() == 1:
-            draw = partial(torch.rand, generator=self._generator)
-            return self._net.branches_dropped(one.arch, self._rate, draw)
-        if one.place not in self._draws:
-            self._draws[one.place] = self._drawn(one, x)
-        mine = iter([draws[one.part].flatten() for draws in self._draws[one.place]])
-        return self._net.branches_dropped(one.arch, self._rate, lambda count: next(mine))
-
-    def _drawn(self, one: _Pass, x: Tensor) -> list[Tensor]:
-        """As one process draws: a part of the batch after the other, in each a branch after the other."""
-        rows, count = self._net.rows_drawn(one.arch, self._rate, x), len(one.its)
-        ends = [count * i // self._pieces for i in range(self._pieces + 1)]
-        parts = [
-            [torch.rand(each * (b - a), generator=self._generator).view(b - a, each) for each in rows]
-            for a, b in pairwise(ends)
-            if a < b
-        ]
-        return [torch.cat(draws) for draws in zip(*parts, strict=True)]

@@ -105,7 +105,8 @@ def take_part(training: Training, config: JobConfig, data: DataSet, channel: Cha
             until = (training.step // train.checkpoint_every + 1) * train.checkpoint_every
             for metrics in stepping(training, batches, until=until, stop=channel.stops):
                 if rank() == 0:
-                    _tell(channel, metrics, batches)
+                    _tell(channel, metrics, [*batches.warnings, *training.remarks()])
+                    batches.warnings.clear()
             if rank() == 0:
                 channel.tell("state", {"step": training.step}, save(on_cpu(training.state())))
             if training.step < min(until, train.steps):
@@ -128,8 +129,7 @@ def on_cpu(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
 
 
-def _tell(channel: Channel, metrics: dict[str, float], batches: Loading) -> None:
-    for warning in batches.warnings:
+def _tell(channel: Channel, metrics: dict[str, float], warnings: list[str]) -> None:
+    for warning in warnings:
         channel.tell("warning", {"message": warning})
-    batches.warnings.clear()
     channel.tell("metrics", dict(metrics))
