@@ -162,8 +162,14 @@ def load_checkpoint(net: Supernet, folder: str) -> None:
 
 
 def _copy(net: Supernet, module: nn.Module, what: str) -> None:
-    try:
-        net.shared.load_state_dict(module.state_dict(), strict=True)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[-1].strip()
-        raise UsageError(f"{what} does not fit the space of this job: {reason}") from error
+    theirs, ours = module.state_dict(), net.shared.state_dict()
+    for name in [*ours, *theirs]:
+        here, there = (tuple(one[name].shape) if name in one else None for one in (ours, theirs))
+        if here != there:
+            has, needs = (f"weights {shape}" if shape else "no weights" for shape in (there, here))
+            raise UsageError(
+                f"{what} does not fit the space of this job: it has {has} '{name}', and the largest network of "
+                f"the space {needs}.",
+                "The largest options of supernet.space have to be those of the network.",
+            )
+    net.shared.load_state_dict(theirs, strict=True)
