@@ -15,8 +15,8 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before NumPy is there: CPU times are those of one thread
 
 import torch
-from matlm_latency import predicted
 from matlm_allocation import allocation
+from matlm_latency import predicted
 from matlm_slices import efficiency
 from matlm_training import claim, recipes
 

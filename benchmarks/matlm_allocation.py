@@ -185,9 +185,7 @@ def recovered(sliced: Sliced, widths: Sequence[int]) -> Row:
     config = load_config(EXAMPLE, [f"train.steps={RECOVERY}", f"train.batch_size={RECOVERY_TEXTS}"])
     recipe = config.train.model_copy(update={"precision": "bf16", "warmup": RECOVERY // 8})
     alone, teacher = inherited(net, arch), _Whole(net)
-    training = Training(
-        alone, SinglePath(), recipe, seed=0, teacher=teacher, task=task_of(sliced.data)
-    )
+    training = Training(alone, SinglePath(), recipe, seed=0, teacher=teacher, task=task_of(sliced.data))
     spent = train(training, sliced.data)
     alone.shared.load_state_dict(finished(training, sliced.data))
     batches = sliced.data.batches("report", 1, slice(0, BLOCKS["report"]))
@@ -219,9 +217,7 @@ def allocation(folder: Path, seeds: Sequence[int]) -> str:
         best = searched(sliced, seed, sensitivities)
         ways[f"search, {EVALUATIONS} evaluations, seed {seed}"] = widths_of(best)
     lines = []
-    report = {
-        name: sliced.losses([sliced.arch(widths)], "report", EXACT)[0] for name, widths in ways.items()
-    }
+    report = {name: sliced.losses([sliced.arch(widths)], "report", EXACT)[0] for name, widths in ways.items()}
     trained = {
         name: kept(
             folder / "b-recovered.jsonl",

@@ -19,18 +19,12 @@ from search_reference import Reference
 
 import search_spaces
 import supernet
-from nas import datasets, searchers
 from nas.datasets import DataSet, task_of
-from nas.limits import Limit
-from nas.search.stage import UNIFORM_SEEDS
-from nas.searchers import SearchProblem, with_directions
 from nas.training.retrain import SCRATCH, Retraining, recipe_of
 from nas.training.supernets import finished
-from search_spaces import Architecture, SearchSpace
+from search_spaces import SearchSpace
 from search_spaces.space import Codes
 from supernet.evaluation.scores import scored
-from supernet.pretrained.gguf_files import read_file
-from supernet.supernet import Supernet
 from supernet.training.alone import from_scratch
 from supernet.training.strategies import SinglePath
 from supernet.training.trainer import Training

@@ -156,7 +156,9 @@ def claim(folder: Path, seeds: Sequence[int], steps: int) -> str:
         cells = [told([row[name] for row in some]) if name in some[0] else "" for name in GRANULARITIES]
         lines.append([way, f"{some[0]['steps']:,}", f"{np.mean([r['cpu_s'] for r in some]):.0f}", *cells])
         # The largest against itself trained alone for as many steps.
-        like = next(by_way[name] for name in (ALONE, XL_ALONE) if by_way[name][0]["steps"] == some[0]["steps"])
+        like = next(
+            by_way[name] for name in (ALONE, XL_ALONE) if by_way[name][0]["steps"] == some[0]["steps"]
+        )
         behind = told([row["xl"] - other["xl"] for row, other in zip(some, like, strict=True)])
         lines[-1] += [behind if way in NESTED else ""]
     titles = ["way", "steps", "CPU s", "S", "M", "L", "XL", "XL less XL alone at equal steps"]

@@ -41,8 +41,8 @@ class SearchProblem:
     batch: how many architectures are asked for before any of them is told.
     probe: for each architecture how strongly the network reacts when a block is left out, by block; it needs
         trained weights.
-    expected: codes -> what is believed of the quality beforehand, but for a factor from 0 on and what is added
-        to it: the less the better, (n,).
+    expected: codes -> what is believed of the quality beforehand, but for an offset and a factor from 0 on:
+        the less the better, (n,).
     """
 
     space: SearchSpace

@@ -18,7 +18,7 @@ from nas.limits import Limit
 from nas.proposals.problem import SearchProblem
 from search_spaces import SearchSpace
 from search_spaces.architecture import group_of
-from search_spaces.space import INACTIVE, Codes
+from search_spaces.space import Codes
 
 Floats = NDArray[np.float64]
 
@@ -98,8 +98,9 @@ class Sensitivities:
         return cls(space, np.array(data["worth"]), np.array(data["powers"]))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data."""
-        return {"worth": self.worth.tolist(), "powers": self.powers.tolist()}
+        """Plain data; the choices' names are for those who read it."""
+        names = [choice.name for choice in self.space.choices]
+        return {"choices": names, "worth": self.worth.tolist(), "powers": self.powers.tolist()}
 
     def expected(self, codes: Codes) -> Floats:
         """By how much architectures (n, choices) are believed to lose against the largest, (n,)."""
@@ -170,7 +171,7 @@ def kinds(space: SearchSpace, places: list[int]) -> dict[str, list[int]]:
 
 
 def shares(space: SearchSpace) -> list[Floats]:
-    """For each choice how far its options are from the largest, from 1 to 0: by value, where they have one."""
+    """For each choice how far its options are from the largest, 1 to 0: by value, where they have one."""
     tables = []
     for choice in space.choices:
         values = np.arange(len(choice.options), dtype=np.float64)

@@ -225,7 +225,9 @@ class _OnTop:
         return mean
 
 
-def fitted(problem: SearchProblem, codes: Codes, values: Floats, errors: Floats, kind: accuracy.Kind) -> Model:
+def fitted(
+    problem: SearchProblem, codes: Codes, values: Floats, errors: Floats, kind: accuracy.Kind
+) -> Model:
     """A model of values (n,), minimised, of architectures (n, choices), with what is believed beforehand.
 
     errors: standard errors of the values, not all of which are known.

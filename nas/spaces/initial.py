@@ -168,8 +168,8 @@ def _copy(net: Supernet, module: nn.Module, what: str) -> None:
         if here != there:
             has, needs = (f"weights {shape}" if shape else "no weights" for shape in (there, here))
             raise UsageError(
-                f"{what} does not fit the space of this job: it has {has} '{name}', and the largest network of "
-                f"the space {needs}.",
+                f"{what} does not fit the space of this job: it has {has} '{name}', and the largest network "
+                f"of the space {needs}.",
                 "The largest options of supernet.space have to be those of the network.",
             )
     net.shared.load_state_dict(theirs, strict=True)

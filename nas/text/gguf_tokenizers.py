@@ -80,9 +80,7 @@ def in_gguf(name: str) -> "Tokenizer":
         return _built(CUTS[pre], *numbers)
     except Exception as error:  # the package raises no other kind
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise UsageError(
-            f"The tokenizer of {lowered(what)} is damaged: {reason}.", HINT
-        ) from error
+        raise UsageError(f"The tokenizer of {lowered(what)} is damaged: {reason}.", HINT) from error
 
 
 @lru_cache(1)  # data are built several times in a process, and reading takes seconds

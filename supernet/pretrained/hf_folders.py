@@ -206,8 +206,8 @@ def _shapes(file: Path) -> dict[str, tuple[int, ...]]:
             weights = opened.get_slice(name)
             if weights.get_dtype() not in KINDS:
                 raise UsageError(
-                    f"The weights {short(name)} in '{file}' are of the kind {weights.get_dtype()}, which is not "
-                    "supported.",
+                    f"The weights {short(name)} in '{file}' are of the kind {weights.get_dtype()}, which is "
+                    "not supported.",
                     f"Supported are {', '.join(KINDS)}.",
                 )
             shapes[name] = tuple(weights.get_shape())

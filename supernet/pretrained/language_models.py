@@ -98,8 +98,8 @@ class LanguageModel:
                 raise UsageError(f"{self.what} lacks the weights '{name}'.", "It may not be complete.")
             if self.shapes[name] != expected:
                 raise UsageError(
-                    f"The weights '{name}' of {lowered(self.what)} are {self.shapes[name]}, and by its settings "
-                    f"{expected}."
+                    f"The weights '{name}' of {lowered(self.what)} are {self.shapes[name]}, and by its "
+                    f"settings {expected}."
                 )
 
     def _check_head(self) -> None:
