@@ -9,7 +9,6 @@ allocation is trained for as many steps, taught by the whole network.
 
 import json
 from collections.abc import Mapping, Sequence
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +72,7 @@ class Sliced:
         self.space = search_spaces.get("smollm2_135m", context=TEXT)
         self.data = datasets.build("python_docs", tokenizer=GGUF, context=TEXT)
         self.folder = folder
+        self._nets: dict[str, Supernet] = {}
 
     def arch(self, widths: Sequence[int]) -> Architecture:
         """The slice with these FFN widths."""
@@ -148,9 +148,13 @@ class Sliced:
     ) -> dict[Architecture, Tensor]:
         return scored(self.net(precision), archs, batches, task=task_of(self.data))
 
-    @cache
     def net(self, precision: str) -> Supernet:
         """The weights, sorted; read when they are first needed."""
+        if precision not in self._nets:
+            self._nets[precision] = self._read(precision)
+        return self._nets[precision]
+
+    def _read(self, precision: str) -> Supernet:
         net = supernet.build(self.space, seed=0)
         net.shared.load_state_dict(read_file(GGUF).load().state_dict())
         net.adapt(self.data.clean_batch(0, step, 1) for step in range(SORTED_BY))

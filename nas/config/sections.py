@@ -176,9 +176,9 @@ class SearchConfig(Section):
     source: a finished job with the same supernet, whose evaluations within the limits the search begins with;
     they count in `evaluations`.
     start: with what the search begins: `uniform` networks, all choices at one level; `sensitivity`: first
-    with those that give up least for what they save, by what each choice alone costs on training examples. The
-    default searcher believes so of others, too, until it knows better. New jobs that begin with a trained
-    language model have it; a budget in time has not. Of several supernets it is uniform.
+    with those that give up least for what they save, by what each choice alone costs on training examples;
+    the default searcher believes so of others, too, until it knows better. New jobs that begin with a
+    trained language model have it, unless they have a budget in time. Of several supernets it is uniform.
     """
 
     searcher: SearcherName = "surrogate"
