@@ -47,8 +47,8 @@ def family_search(family: object, *, fresh: bool) -> Mapping[str, Any]:
     """Settings of section `search` for new jobs of a family that begin with trained weights."""
     if fresh or family not in names("search_spaces.families"):
         return {}
-    found: Mapping[str, Any] = getattr(load("search_spaces.families", str(family)), "PRETRAINED_SEARCH", {})
-    return found
+    module = load("search_spaces.families", str(family))
+    return dict(getattr(module, "PRETRAINED_SEARCH", {}))
 
 
 def _has_recipe(family: str) -> bool:

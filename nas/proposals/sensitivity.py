@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.limits import Limit
-from nas.proposals.problem import SearchProblem
+from nas.proposals.problem import Code, SearchProblem
 from search_spaces import SearchSpace
 from search_spaces.architecture import group_of
 from search_spaces.space import Codes
@@ -50,17 +50,15 @@ class Design:
         rows, alone = [top], dict[int, int]()
         for place in places:
             alone[place] = len(rows)
-            rows.append(np.where(np.arange(len(top)) == place, 0, top))
+            rows.append(_with(top, [place], 0))
         halves, ends = dict[str, int](), dict[str, int]()
+        last = np.array([len(choice.options) - 1 for choice in space.choices])
         for kind, of_kind in kinds(space, places).items():
-            levels = np.array([len(choice.options) - 1 for choice in space.choices])
-            for name, rows_of, share in (("half", halves, 2), ("end", ends, levels.max() + 1)):
-                if name == "half" and levels[of_kind].max() < 2:
-                    continue
-                row = top.copy()
-                row[of_kind] = levels[of_kind] // share
-                rows_of[kind] = len(rows)
-                rows.append(row)
+            if last[of_kind].max() > 1:
+                halves[kind] = len(rows)
+                rows.append(_with(top, of_kind, last[of_kind] // 2))
+            ends[kind] = len(rows)
+            rows.append(_with(top, of_kind, 0))
         return cls(space.canonical(np.array(rows)), alone, halves, ends)
 
 
@@ -105,7 +103,8 @@ class Sensitivities:
     def expected(self, codes: Codes) -> Floats:
         """By how much architectures (n, choices) are believed to lose against the largest, (n,)."""
         columns = [table[codes[:, i]] for i, table in enumerate(self._tables)]
-        return np.sum(columns, axis=0)
+        expected: Floats = np.sum(columns, axis=0)
+        return expected
 
     def start(self, problem: SearchProblem, count: int = COUNT) -> Codes:
         """At most `count` architectures within the limits, on the way from the largest to the smallest on
@@ -124,7 +123,8 @@ class Sensitivities:
             return path[:1]
         wanted = np.linspace(costs[0], costs[-1], count)
         nearest = np.abs(costs[:, None] - wanted).argmin(axis=0)
-        return path[np.unique(nearest)]
+        chosen: Codes = path[np.unique(nearest)]
+        return chosen
 
     def guiding(self, problem: SearchProblem) -> SearchProblem:
         """The same problem, begun and modelled with what is believed here."""
@@ -151,7 +151,8 @@ class Sensitivities:
         top = self.space.encode([self.space.largest])
         costs, most = problem.costs(codes), problem.costs(top)
         columns = [np.asarray(costs[name], dtype=np.float64) / float(most[name][0]) for name in names]
-        return np.sum(columns, axis=0)
+        total: Floats = np.sum(columns, axis=0)
+        return total
 
     @cached_property
     def _tables(self) -> list[Floats]:
@@ -160,6 +161,13 @@ class Sensitivities:
             np.append(worth * share**power, 0.0)
             for worth, power, share in zip(self.worth, self.powers, shares(self.space), strict=True)
         ]
+
+
+def _with(code: Code, places: list[int], options: NDArray[np.int64] | int) -> Code:
+    """The code with other options at some places."""
+    changed = code.copy()
+    changed[places] = options
+    return changed
 
 
 def kinds(space: SearchSpace, places: list[int]) -> dict[str, list[int]]:
@@ -198,7 +206,8 @@ def shrunk(means: Floats, errors: Floats) -> Floats:
     # Who is far off, for its noise and for what is usual, is no draw from the usual.
     apart = np.square(off) > 9 * (between + noise)
     kept = np.where(apart, 1 - noise / np.maximum(np.square(off), noise), between / (between + noise))
-    return np.exp(np.median(logs) + kept * off)
+    moved: Floats = np.exp(np.median(logs) + kept * off)
+    return moved
 
 
 def _power(half: float, end: float, share: float) -> float:
@@ -218,9 +227,9 @@ def _one_lower(space: SearchSpace, code: NDArray[np.int64]) -> Codes:
 
 def _costs(problem: SearchProblem) -> list[str]:
     """The names of the costs that are objectives or have limits from above."""
-    known = problem.costs(problem.space.encode([problem.space.largest]))
+    costs = problem.costs(problem.space.encode([problem.space.largest]))
     limited = [limit.name for limit in problem.limits if _is_from_above(limit)]
-    return [name for name in dict.fromkeys([*problem.objectives, *limited]) if name in known]
+    return [name for name in dict.fromkeys([*problem.objectives, *limited]) if name in costs]
 
 
 def _is_from_above(limit: Limit) -> bool:

@@ -16,10 +16,10 @@ from nas.datasets import DataSet, task_of
 from nas.job_run import Run
 from nas.proposals.problem import SearchProblem
 from nas.proposals.sensitivity import Design, Sensitivities
+from nas.results.running.time_left import SENSITIVITY
 from nas.training.supernets import torch_device
 from supernet.evaluation.scores import losses
 
-SENSITIVITY = "sensitivity"
 SAMPLES, TOKENS, IMAGES = 16, 2048, 512  # of training examples; tokens of text in all of them, or images
 FIRST = -1_000_000  # the number of the first sample, far from those of steps and of the order of layers
 
@@ -42,8 +42,8 @@ def with_sensitivities(
         torch.set_num_threads(run.config.train.threads or torch.get_num_threads())
         place = torch_device(run.config)
         samples = ((x.to(place), targets.to(place)) for x, targets in _samples(data, run.config.seed))
-        told = losses(net.to(place).eval(), space.decode(design.codes), samples, task=task_of(data))
-        return Sensitivities.of(space, design, told.numpy()).to_dict()
+        table = losses(net.to(place).eval(), space.decode(design.codes), samples, task=task_of(data))
+        return Sensitivities.of(space, design, table.numpy()).to_dict()
 
     stored = run.once(SENSITIVITY, {"start": SENSITIVITY}, measured)
     return Sensitivities.from_dict(space, stored).guiding(searched)

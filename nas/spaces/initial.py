@@ -164,9 +164,9 @@ def load_checkpoint(net: Supernet, folder: str) -> None:
 def _copy(net: Supernet, module: nn.Module, what: str) -> None:
     theirs, ours = module.state_dict(), net.shared.state_dict()
     for name in [*ours, *theirs]:
-        here, there = (tuple(one[name].shape) if name in one else None for one in (ours, theirs))
-        if here != there:
-            has, needs = (f"weights {shape}" if shape else "no weights" for shape in (there, here))
+        needed, given = (tuple(one[name].shape) if name in one else None for one in (ours, theirs))
+        if needed != given:
+            has, needs = (f"weights {shape}" if shape else "no weights" for shape in (given, needed))
             raise UsageError(
                 f"{what} does not fit the space of this job: it has {has} '{name}', and the largest network "
                 f"of the space {needs}.",

@@ -73,11 +73,11 @@ def losses(
     columns = []
     with torch.inference_mode():
         for number, (x, targets) in enumerate(batches):
-            told = {
+            by_arch = {
                 arch: float(task.loss(outputs, targets))
                 for arch, outputs in descent.run(x, list(dict.fromkeys(archs)), batch=number)
             }
-            columns.append([told[arch] for arch in archs])
+            columns.append([by_arch[arch] for arch in archs])
     return torch.tensor(columns, dtype=torch.float64).T
 
 

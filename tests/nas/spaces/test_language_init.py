@@ -90,7 +90,9 @@ def test_images_do_not_fit(init: dict[str, Any]) -> None:
 def test_reference_networks_are_of_images(init: dict[str, Any]) -> None:
     _, config = job_space(init, DATA)
     config = config.model_copy(update={"baselines": (CheckpointInit(checkpoint="./nowhere"),)})
-    with pytest.raises(UsageError, match="baselines are classifiers of images, and data set 'tokens' has none"):
+    with pytest.raises(
+        UsageError, match="baselines are classifiers of images, and data set 'tokens' has none"
+    ):
         load_baselines(config, cast(DataSet, SimpleNamespace(**DATA)))
 
 
