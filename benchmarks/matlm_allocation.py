@@ -48,7 +48,7 @@ SORTED_BY = 8  # blocks of training text
 EVALUATIONS, INITIAL, TOGETHER = 64, 16, 8
 BITS = "bits_per_byte"
 RULE = "both ends full"  # with which others are compared
-RECOVERY, RECOVERY_TEXTS = 16, 2  # steps, blocks a step
+RECOVERY, RECOVERY_TEXTS = 8, 1  # steps, blocks a step
 FAST, EXACT = "bf16", "fp32"
 
 
