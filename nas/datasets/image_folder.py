@@ -22,13 +22,14 @@ from nas.errors import JobFailedError
 from nas.images.augmentation import Augmenter, repeats_of
 from nas.images.centre import Shape, at_centre, shape_of
 from nas.images.checked import Update
-from nas.images.decoding import Scale, UnreadableError, colour, decoded, depths_of
+from nas.images.decoding import Scale, UnreadableError, depths_of
 from nas.images.digest import digest, former_digest, manifest, read_otherwise
-from nas.images.files import ImageFile, shown
+from nas.images.files import ImageFile, decoded, shown
 from nas.images.options import (
     check_among,
     check_integers,
     choice_of,
+    colour,
     folder_of,
     height_and_width,
     is_number,
@@ -148,7 +149,14 @@ class ImageFolder:
         self.digest = digest(selection, size, normal, shape, scale)
         self.former_digest = former_digest(selection, size, normal, shape)
         self.otherwise = read_otherwise(selection, scale)
-        self.preprocessing = Preprocessing(tuple(normal[0]), tuple(normal[1]), **shape.as_timm())
+        self.preprocessing = Preprocessing(
+            tuple(normal[0]),
+            tuple(normal[1]),
+            **shape.as_timm(),
+            crop_first=shape.pct is None,
+            background=scale.background,
+            depths=scale.depths,
+        )
         self._shape = shape
         self._splits, self._size, self._normal = selection.splits, size, normal
         self._selection, self._scale, self._workers = selection, scale, workers
