@@ -60,6 +60,10 @@ class Nested(Supernet):
         """Of which shared tensor the plain module's `name` is a slice; most families call both alike."""
         return name
 
+    def shared_block(self, arch: Architecture, name: str) -> str:
+        weight = ".mlp.fc2.weight"
+        return self.shared_name(arch, name + weight).removesuffix(weight)
+
     @abstractmethod
     def ffn_widths(self, arch: Architecture, block: str) -> Sequence[int]:
         """How many neurons the FFN of this block can have, all else as in the architecture; ascending."""

@@ -9,7 +9,7 @@ cannot differ.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 from search_spaces import Architecture, SearchSpace
 from search_spaces.errors import UsageError
 from search_spaces.workloads import Workload
-from supernet.stochastic_depth import branches_dropped
+from supernet.passes.blocks import Place, named_blocks, places
 
 Stage = Callable[[Tensor], Tensor]
 SKELETONS = 64
@@ -110,11 +110,37 @@ class Supernet(nn.Module, ABC):
         output: Tensor = functional_call(self._skeleton(arch), self.tensors(arch), (x,))
         return output
 
-    def branches_dropped(
-        self, arch: Architecture, rate: float, generator: torch.Generator
-    ) -> AbstractContextManager[None]:
-        """Stochastic depth of the architecture for as long as the context lasts."""
-        return branches_dropped(self._skeleton(arch), rate, generator)
+    def altered(
+        self, arch: Architecture, alter: Callable[[nn.Module], AbstractContextManager[Any]]
+    ) -> AbstractContextManager[Any]:
+        """What `alter` makes of the plain module that runs the architecture, which has no weights itself."""
+        return alter(self._skeleton(arch))
+
+    @property
+    def networks(self) -> int:
+        """How many networks the shared weights are of: one, unless the family joins several."""
+        return 1
+
+    def block_places(self, arch: Architecture) -> list[Place]:
+        """Where in the shared weights each block of the architecture's plain module comes from."""
+        names = named_blocks(self._skeleton(arch))
+        return [self._places[self.shared_block(arch, name)] for name in names]
+
+    def shared_block(self, arch: Architecture, name: str) -> str:
+        """Which block of `shared` the plain module's block of this name is of; most call both alike."""
+        return name
+
+    @cached_property
+    def _places(self) -> dict[str, Place]:
+        return places(self.shared)
+
+    def common(self) -> "tuple[nn.Module, Supernet] | None":
+        """The part with statistics of batches that all architectures share, and the supernet behind it.
+
+        The part takes what the supernet takes; both have its weights, and running one behind the other is
+        running it. None where there is no such part.
+        """
+        return None
 
     def with_patches(self, x: Tensor, arch: Architecture) -> tuple[Tensor, Tensor]:
         """What the plain module's `with_patches` gives: logits, and patches (B, P, D) that can be classified.

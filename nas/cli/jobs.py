@@ -197,12 +197,14 @@ def _ended(search: "Stage | None") -> dict[str, str]:
 
 
 def _stages(opened: "Store", job: "Job") -> dict[str, Any]:
-    """What the job has done; of its training the share of the time in which a step waited for its batch."""
-    from nas.results.running.stage_progress import WAITED
+    """What the job has done; of its training how long steps waited for batches, and what was compiled."""
+    from nas.results.running.stage_progress import COMPILED, NOT_COMPILED, WAITED
 
-    shares = [event.data[WAITED] for event in opened.events(job, "train") if WAITED in event.data]
+    events = [event.data for event in opened.events(job, "train")]
+    shares = [event[WAITED] for event in events if WAITED in event]
     waited = {"waited_for_data": sum(shares) / len(shares)} if shares else {}
-    return {"stages": [_stage(stage) for stage in opened.stages(job)], **waited}
+    compiled = {name: events[-1][name] for name in (COMPILED, NOT_COMPILED) if events and name in events[-1]}
+    return {"stages": [_stage(stage) for stage in opened.stages(job)], **waited, **compiled}
 
 
 def _stage(stage: "Stage") -> dict[str, Any]:
@@ -294,6 +296,7 @@ def _emit_summary(data: dict[str, Any]) -> None:
             **_supernets(data),
             **_reused(data),
             **_waiting(data),
+            **_compiled(data),
             "device": ", ".join(device["name"] for device in data["devices"]) or None,
             **_predictors(data),
             **_speed_words(data),
@@ -323,6 +326,14 @@ def _waiting(data: dict[str, Any]) -> dict[str, str]:
     """How much of the training's time went by without a batch, where that is worth a thought."""
     share = data.get("waited_for_data", 0.0)
     return {"waited for data": f"{share:.0%} of the training (see train.loaders)"} if share >= 0.01 else {}
+
+
+def _compiled(data: dict[str, Any]) -> dict[str, str]:
+    """How many shapes of blocks a training has compiled, and how often it met one that was too many."""
+    if "compiled" not in data:
+        return {}
+    left = f"; {data['not_compiled']:,} calls of others ran as they are" if data["not_compiled"] else ""
+    return {"compiled": f"{data['compiled']} shapes of blocks{left}"}
 
 
 def _supernets(data: dict[str, Any]) -> dict[str, str]:

@@ -126,7 +126,7 @@ def _advance(run: Run, job: Fit, training: Training, batches: Loading) -> None:
     every = run.config.train.checkpoint_every
     until = (training.step // every + 1) * every
     for metrics in training.run(batches, until=until):
-        for warning in batches.warnings:
+        for warning in (*batches.warnings, *training.remarks()):
             run.warn(warning)
         batches.warnings.clear()
         share = (batches.waited - waited) / (time.perf_counter() - began)

@@ -30,7 +30,9 @@ from supernet.training.recipe import InitTeacher
 # Raised when a change makes the weights of the same training differ, or another value a field's default.
 WEIGHTS_VERSION = 1
 # Of section `train`: where it trains and what it saves on the way, and whose values hold: they stand there.
-NOT_OF_WEIGHTS = frozenset({"checkpoint_every", "device", "threads", "loaders", "recipe"})
+NOT_OF_WEIGHTS = frozenset(
+    {"checkpoint_activations", "checkpoint_every", "device", "threads", "loaders", "recipe"}
+)
 NOT_OF_DATA = frozenset({"workers"})  # how many threads read it
 
 

@@ -161,7 +161,9 @@ def recipe_of(config: JobConfig, how: Retraining, lr: float) -> Recipe:
             "largest_first": 0.0,
             "widening": 0.0,
             "sort_every": None,
-            "sampling": train.sampling.model_copy(update={"distill": False, "blocks_twice": False}),
+            "sampling": train.sampling.model_copy(
+                update={"distill": False, "blocks_twice": False, "lot_norms": False}
+            ),
             "lr_scale": {},
         }
     )

@@ -173,7 +173,9 @@ def finished(training: Training, data: DataSet) -> dict[str, Tensor]:
     """
     net = training.supernet
     net.shared.load_state_dict(training.weights())
-    if training.recipe.steps:  # else what came with the weights is theirs
+    if (
+        training.recipe.steps and training.recipe.recalibrate
+    ):  # without a step what came with the weights is theirs
         net.recalibrate(_calibration(training, data))
     return {name: tensor.detach().clone() for name, tensor in net.shared.state_dict().items()}
 

@@ -60,6 +60,8 @@ PUBLISHED_TRAINING: Mapping[str, Any] = {
     "mixup": 0.8,
     "cutmix": 1.0,
     "betas": (0.9, 0.999),
+    "clip": "none",
+    "drop_path_by": "network",
     "label_smoothing": 0.1,
     "largest_first": 0.0,
     "decay_also": ("relative_positions",),

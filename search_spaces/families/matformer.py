@@ -30,6 +30,22 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "matformer_vit_l16": _VIT | {"embed_dim": (1024,), "depth": (24,), "num_heads": (16,)},
 }
 GRANULARITIES = ("s", "m", "l", "xl")
+# What the released training of MatViT says of settings that are here, too (see docs/recipes.md). Its gradient
+# is clipped as the sum of four losses, of which ours is the mean.
+PUBLISHED_TRAINING: Mapping[str, Any] = {
+    "optimizer": "adamw",
+    "lr": 1e-3,
+    "betas": (0.9, 0.999),
+    "weight_decay": 0.1,
+    "clip": 0.25,
+    "label_smoothing": 0.0,
+    "largest_first": 0.0,
+    "mixup": 0.5,
+    "dropout": 0.1,
+    "drop_path": 0.1,
+    "drop_path_by": "network",
+    "sampling": {"strategy": "joint"},
+}
 
 
 def build(

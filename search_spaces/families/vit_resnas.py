@@ -115,13 +115,16 @@ PUBLISHED_TRAINING: Mapping[str, Any] = {
     "lr_floor": 0.01,
     "drop_path": 0.2,
     "betas": (0.9, 0.999),
+    "clip": "none",
+    "drop_path_by": "network",
+    "recalibrate": False,
     "label_smoothing": 0.1,
     "largest_first": 0.0,
     "widening": 0.25,
     "patch_mixup": "published",
     "decay_also": ("positions",),
     "init_std": 0.02,
-    "sampling": {"strategy": "multi_architectural", "at_once": 2, "blocks_twice": True},
+    "sampling": {"strategy": "multi_architectural", "at_once": 2, "blocks_twice": True, "lot_norms": True},
 }
 
 

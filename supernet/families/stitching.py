@@ -179,6 +179,18 @@ class Stitching(Joined):
                 made[name] = of_anchor[stitch.segments[int(index)].anchor][rest]
         return made
 
+    @property
+    def networks(self) -> int:
+        return len(self.shared.anchors)
+
+    def shared_block(self, arch: Architecture, name: str) -> str:
+        segments = stitch_of(arch).segments
+        if len(segments) == 1:
+            source = "originals" if self.shared.originals else "anchors"
+            return f"{source}.{segments[0].anchor}.{name}"
+        _, index, rest = name.split(".", 2)
+        return f"anchors.{segments[int(index)].anchor}.{rest}"
+
     def segments(self, name: str) -> int:
         return 3 if ".attn.qkv." in name else 1
 

@@ -17,7 +17,8 @@ from search_spaces.families.vit_resnas import plain_config, vit_res_config
 from supernet.importance import sort_by_importance
 from supernet.initialisation import init_weights
 from supernet.nested import Nested, fewer_neurons
-from supernet.plain.vit_res import ViTRes
+from supernet.plain.vit_res import ResidualStem, ViTRes, stem_stride
+from supernet.supernet import Supernet
 
 __all__ = ["NESTS", "ViTResNAS", "build", "nested_options"]
 
@@ -94,6 +95,43 @@ class ViTResNAS(Nested):
         """
         update_bn(batches, self.shared.get_submodule("patch_embed"))
 
+    def common(self) -> tuple[nn.Module, Supernet] | None:
+        """The stem but for its last convolution, whose outputs are the first channels that are chosen."""
+        stem = self.shared.get_submodule("patch_embed")
+        return (_Features(stem), _BehindFeatures(self)) if isinstance(stem, ResidualStem) else None
+
     def example_input(self, batch: int) -> Tensor:
         generator = torch.Generator().manual_seed(0)
         return torch.randn(batch, self._config.in_chans, *self._config.image_size, generator=generator)
+
+
+class _Features(nn.Module):
+    """What a stem does before its last convolution."""
+
+    def __init__(self, stem: ResidualStem) -> None:
+        super().__init__()
+        self.stem = stem
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.stem.features(x)
+
+
+class _BehindFeatures(ViTResNAS):
+    """The same weights behind those features: for them the stem's last convolution cuts patches, as any."""
+
+    def __init__(self, whole: ViTResNAS) -> None:
+        Nested.__init__(self, whole.space, whole.shared)
+        self._config, self.frozen = whole._config, whole.frozen
+
+    def plain(self, arch: Architecture) -> nn.Module:
+        config = plain_config(self.space, arch)
+        stride = stem_stride(config["patch_size"])
+        return ViTRes(
+            **config
+            | {
+                "stem": "patch",
+                "in_chans": config["stem_dim"],
+                "patch_size": config["patch_size"] // stride,
+                "image_size": [side // stride for side in config["image_size"]],
+            }
+        )

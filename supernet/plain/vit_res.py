@@ -24,7 +24,7 @@ class ResidualStem(nn.Module):
 
     def __init__(self, in_chans: int, width: int, embed_dim: int, patch_size: int, *, norm: str) -> None:
         super().__init__()
-        stride = 2 - patch_size % 2
+        stride = stem_stride(patch_size)
         self.convs = nn.ModuleList(
             nn.Conv2d(width if i else in_chans, width, 3, 1 if i else stride, padding=1, bias=False)
             for i in range(3)
@@ -45,6 +45,11 @@ class ResidualStem(nn.Module):
 
     def _layer(self, index: int, x: Tensor) -> Tensor:
         return F.relu(self.norms[index](self.convs[index](x)))
+
+
+def stem_stride(patch_size: int) -> int:
+    """Of a stem's first convolution: half of an even patch is left for the last one."""
+    return 2 - patch_size % 2
 
 
 class Reduction(nn.Module):

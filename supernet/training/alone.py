@@ -10,6 +10,7 @@ from search_spaces import Architecture
 from search_spaces.restriction import only
 from supernet.initialisation import init_weights
 from supernet.nested import Nested
+from supernet.passes.blocks import Place
 from supernet.plain.layers import Mlp
 from supernet.supernet import Supernet
 
@@ -26,12 +27,22 @@ class Alone(Nested):
         self._plain: Callable[[Architecture], nn.Module] = net.plain
         self._example: Callable[[int], Tensor] = net.example_input
         self._segments: Callable[[str], int] = net.segments
+        self._block_places = net.block_places(arch)
+        self._networks = net.networks
 
     def plain(self, arch: Architecture) -> nn.Module:
         return self._plain(arch)
 
     def segments(self, name: str) -> int:
         return self._segments(name)
+
+    @property
+    def networks(self) -> int:
+        return self._networks
+
+    def block_places(self, arch: Architecture) -> list[Place]:
+        """In the supernet that it comes from, where its blocks have their rates."""
+        return self._block_places
 
     def path(self, arch: Architecture) -> tuple[Hashable, ...]:
         return tuple(self.step_names(arch))

@@ -1,6 +1,5 @@
 """What one optimiser step learns from: inputs, and what is to be said of them."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -29,12 +28,6 @@ class Lesson:
         answers = None if self.answers is None else self.answers[which]
         return Lesson(self.inputs[which], self.targets[which], patch_labels, answers)
 
-    def parts(self, count: int) -> Iterator["Lesson"]:
-        """The examples in at most `count` parts of like size."""
-        examples = len(self.inputs)
-        ends = [examples * i // count for i in range(count + 1)]
-        return (self.part(slice(*pair)) for pair in pairwise(ends) if pair[0] < pair[1])
-
     def loss(self, task: Task, logits: Tensor, *, smoothing: float, teacher_weight: float) -> Tensor:
         """The task's loss of logits to the targets and, by its weight, to the answers."""
         loss = task.loss(logits, self.targets, smoothing=smoothing)
@@ -46,3 +39,9 @@ class Lesson:
         """The task's loss of the patches' logits (B, P, classes) to their labels."""
         assert self.patch_labels is not None
         return task.loss(logits.flatten(0, 1), self.patch_labels.flatten(0, 1), smoothing=smoothing)
+
+
+def parts_of(examples: int, count: int) -> list[slice]:
+    """So many examples in at most `count` parts of like size."""
+    ends = [examples * i // count for i in range(count + 1)]
+    return [slice(*pair) for pair in pairwise(ends) if pair[0] < pair[1]]

@@ -1,4 +1,4 @@
-"""What moves the weights: AdamW, and Muon for those of hidden layers where the recipe says so."""
+"""What moves the weights: AdamW or LAMB, and Muon for those of hidden layers where the recipe says so."""
 
 import math
 from collections import defaultdict
@@ -38,8 +38,7 @@ class Optimizers:
             groups = parameter_groups(
                 rest, weight_decay=recipe.weight_decay, scale=scale, decay_also=recipe.decay_also
             )
-            adamw = torch.optim.AdamW(groups, lr=recipe.lr, betas=recipe.betas, fused=True)
-            self._members["train.lr"] = recipe.lr, adamw
+            self._members["train.lr"] = recipe.lr, _of_the_rest(groups, recipe)
         if recipe.muon is not None:
             weights = {name: p for name, p in learning.items() if name in hidden}
             made = _muon(weights, recipe.muon, scale=scale, segments=net.segments)
@@ -76,7 +75,22 @@ class Optimizers:
         for peak, optimizer in self._members.values():
             for group in optimizer.param_groups:
                 group["lr"] = self._recipe.scheduled(peak, number) * group["lr_scale"]
+                if "step" in group:  # LAMB's, which is not remembered by parameter; it adds one itself
+                    group["step"] = torch.tensor(float(number))
             optimizer.step()
+
+
+def _of_the_rest(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.Optimizer:
+    """LAMB or AdamW, which has also what Muon leaves."""
+    if recipe.optimizer != "lamb":
+        return torch.optim.AdamW(groups, lr=recipe.lr, betas=recipe.betas, fused=True)
+    from timm.optim.lamb import Lamb  # noqa: PLC0415 - timm takes long to import
+
+    # The trainer clips; timm's own rule would do it once more.
+    lamb: torch.optim.Optimizer = Lamb(groups, lr=recipe.lr, betas=recipe.betas, max_grad_norm=None)
+    for group in lamb.param_groups:
+        group["step"] = torch.tensor(0.0)
+    return lamb
 
 
 def _muon(

@@ -35,6 +35,8 @@ class Sampling(Section):
     the next ones (null: all of a step); whether a block is there counts as four options, yes and no twice
     each, where options are dealt out and where a widening lets them in (`search_spaces/restriction.py`). The
     released training: 2 and true.
+    lot_norms: of `multi_architectural`: batch norms that stand before all that is chosen see the images of
+    all subnets that are drawn at once; false: those of each subnet. The released training: true.
     bins, gap_gmacs: of `resource_constrained`, which draws uniformly over groups of like cost: exact levels,
     or `bins` intervals of MACs, or groups by an absolute gap.
     """
@@ -51,6 +53,7 @@ class Sampling(Section):
     paths: Annotated[int, Field(ge=1, le=1000)] = 4
     at_once: Annotated[int, Field(ge=1, le=1000)] | None = None
     blocks_twice: bool = False
+    lot_norms: bool = False
     bins: Annotated[int, Field(ge=1, le=100_000)] | None = None
     gap_gmacs: Positive | None = None
 
@@ -65,10 +68,10 @@ class Sampling(Section):
         grouped = self.bins is not None or self.gap_gmacs is not None
         if grouped and self.strategy != "resource_constrained":
             raise ValueError(f"bins and gap_gmacs belong to resource_constrained, not to {self.strategy}")
-        dealt = self.at_once is not None or self.blocks_twice
+        dealt = self.at_once is not None or self.blocks_twice or self.lot_norms
         if dealt and self.strategy != "multi_architectural":
             raise ValueError(
-                f"at_once and blocks_twice belong to multi_architectural, not to {self.strategy}"
+                f"at_once, blocks_twice and lot_norms belong to multi_architectural, not to {self.strategy}"
             )
         if self.at_once is not None and self.paths % self.at_once:
             raise ValueError(f"paths ({self.paths}) must be a multiple of at_once ({self.at_once})")
@@ -141,10 +144,10 @@ class Recipe(Section):
     """How to train; after `warmup` steps the learning rate goes to zero as `schedule` says.
 
     steps: 0 leaves weights as they came.
-    optimizer, muon: AdamW for everything, or Muon for the weights of hidden layers
-    (`supernet/training/parameter_groups.py`) and AdamW for the rest. `muon` is there with Muon only, and then
-    always. The default here is what a job trains with that was stored before it could be chosen; that of new
-    jobs stands in `nas/config/family_training.py`.
+    optimizer, muon: AdamW for everything, or LAMB (You et al., arXiv 1904.00962), or Muon for the weights of
+    hidden layers (`supernet/training/parameter_groups.py`) and AdamW for the rest. `muon` is there with Muon
+    only, and then always. The default here is what a job trains with that was stored before it could be
+    chosen; that of new jobs stands in `nas/config/family_training.py`.
     schedule: a cosine, a straight line, or a trapezoid, which begins to fall for the last 0.4 of the steps.
     lr_floor: the share of a peak at which the schedule ends.
     lr_scale: first part of a shared parameter's name -> factor on its learning rate; 0 keeps it as it is.
@@ -159,8 +162,12 @@ class Recipe(Section):
     patch_mixup: mixed images with a label for every patch, learnt through a head that is then thrown away,
     for families that have such labels; `published` draws boxes, blends and partners as the release of
     ViT-ResNAS does (`supernet/training/mixing.py`).
-    drop_path: chance with which a step leaves out what the last block adds, example by example; of blocks
-    before it linearly less, down to 0 for the first (`supernet/stochastic_depth.py`).
+    clip: the longest gradient of all weights together; `none`: any.
+    drop_path: chance with which a step leaves out what the last block adds, example by example
+    (`supernet/passes/dropping.py`); or one for each anchor of a family that joins networks.
+    drop_path_by: which chance a block has. `subnet`: it rises linearly over the blocks of the subnet, from 0;
+    `network`: over those of the whole network, or anchor, that the block is of; `equal`: the same for all.
+    dropout: chance with which a number is left out behind the embedding, attention, and layers of an FFN.
     mixup, cutmix: alpha of the Beta distributions by which a batch is blended with itself in reverse order,
     or gets rectangles of it; with both, one of them a batch by chance. 0: neither. By timm's own code.
     decay_also: weight decay holds for these beside matrices and kernels: position embeddings, tokens, tables
@@ -168,11 +175,17 @@ class Recipe(Section):
     init_std: standard deviation of fresh linear layers; null: by the number of their inputs.
     ema: decay of an exponential moving average of the weights, which evaluation then uses; null: none.
     precision: `fp32`, `bf16` (autocast) or `auto` (bf16 on a GPU).
+    recalibrate: whether statistics of batches are estimated anew after the training; else running averages
+    stay.
+    channels_last: images lie in memory pixel by pixel, which convolutions may be faster with.
+    tf32: products of fp32 matrices on a GPU may round their factors to TensorFloat-32.
+    checkpoint_activations: blocks keep their inputs only and compute the rest again in the backward pass.
+    compile: blocks run compiled, each shape of them once (`supernet/passes/compiling.py`).
     """
 
     steps: Annotated[int, Field(ge=0, le=1_000_000_000)] = 2000
     batch_size: Count = 64
-    optimizer: Annotated[Literal["adamw", "muon"], one_of("adamw", "muon")] = "adamw"
+    optimizer: Annotated[Literal["adamw", "muon", "lamb"], one_of("adamw", "muon", "lamb")] = "adamw"
     muon: Muon | None = None
     lr: Positive = 3e-3
     schedule: Annotated[Literal["cosine", "linear", "trapezoid"], one_of("cosine", "linear", "trapezoid")] = (
@@ -185,13 +198,17 @@ class Recipe(Section):
     weight_decay: NotNegative = 0.05
     betas: Annotated[tuple[BelowOne, BelowOne], AList] = (0.9, 0.98)
     warmup: Annotated[int, Field(ge=0, le=1_000_000_000)] = 150
-    clip: Positive = 1.0
+    clip: Positive | Literal["none"] = 1.0
     label_smoothing: BelowOne = 0.05
     largest_first: Share = 0.25
     widening: Share = 0.0
     sort_every: Count | None = None
     patch_mixup: bool | Literal["published"] = False
-    drop_path: BelowOne = 0.0
+    drop_path: Annotated[BelowOne | tuple[BelowOne, ...], AList] = 0.0
+    drop_path_by: Annotated[Literal["subnet", "network", "equal"], one_of("subnet", "network", "equal")] = (
+        "subnet"
+    )
+    dropout: BelowOne = 0.0
     mixup: Annotated[float, Field(ge=0, le=100)] = 0.0
     cutmix: Annotated[float, Field(ge=0, le=100)] = 0.0
     decay_also: Annotated[tuple[Literal["positions", "tokens", "relative_positions"], ...], AList] = ()
@@ -200,6 +217,11 @@ class Recipe(Section):
     teacher: AnyTeacher | None = None
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
     precision: Literal["fp32", "bf16", "auto"] = "fp32"
+    recalibrate: bool = True
+    channels_last: bool = False
+    tf32: bool = False
+    checkpoint_activations: bool = False
+    compile: bool = False
 
     @model_validator(mode="before")
     @classmethod
@@ -220,6 +242,8 @@ class Recipe(Section):
             raise ValueError(
                 f"widening cannot be combined with {self.sampling.strategy}, which draws from fixed subnets"
             )
+        if isinstance(self.drop_path, tuple) and self.drop_path_by == "subnet":
+            raise ValueError("drop_path has a rate for each anchor: drop_path_by must be network or equal")
         if self.patch_mixup and self.mixes:
             raise ValueError("patch_mixup mixes images already: leave it out, or mixup and cutmix")
         if self.mixes and self.batch_size % 2:

@@ -7,8 +7,9 @@ from a checkpoint ends with the same weights, bit for bit, as one that was not. 
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -20,9 +21,11 @@ from search_spaces.errors import NASError, UsageError
 from search_spaces.restriction import widened
 from supernet import tasks
 from supernet.nested import Nested
+from supernet.passes.dropping import Rows
+from supernet.passes.passes import Passes
 from supernet.supernet import Supernet
 from supernet.training.channel_sorting import sort_by_magnitude
-from supernet.training.lesson import Lesson
+from supernet.training.lesson import Lesson, parts_of
 from supernet.training.mixing import (
     PatchHead,
     classes_of,
@@ -38,11 +41,15 @@ from supernet.training.strategies import Strategy
 
 Batches = Callable[[int], tuple[Tensor, Tensor]]
 LOG_EVERY = 25
-MIXING, DROPPING = 1, 2  # keep their random numbers apart from those of drawing, and of each other
+MIXING, DROPPING, DROPOUT = (
+    1,
+    2,
+    3,
+)  # keep their random numbers apart from those of drawing, and of each other
 
 
 class DivergedError(NASError):
-    """A training whose loss is not a number, or infinite."""
+    """A training whose loss or gradient is not a number, or infinite."""
 
 
 class Training:
@@ -75,6 +82,11 @@ class Training:
                 f"The subnets of family '{supernet.space.family}' are no prefixes: there is nothing to sort.",
                 "Set train.sort_every: null.",
             )
+        if recipe.sampling.lot_norms and type(supernet).common is Supernet.common:
+            raise UsageError(
+                f"The networks of family '{supernet.space.family}' have no batch norms.",
+                "Set train.sampling.lot_norms: false; those of vit_resnas have.",
+            )
         self.supernet, self.strategy, self.recipe, self.seed = supernet.train(), strategy, recipe, seed
         self._task = task or tasks.get()
         self.step = 0
@@ -94,13 +106,15 @@ class Training:
             if recipe.ema is not None
             else None
         )
+        self._around = Passes(supernet, recipe)
+        self._common = supernet.common() if recipe.sampling.lot_norms else None
         self._device_type = next(iter(self._parameters.values())).device.type
 
     def run(self, batches: Batches, *, until: int | None = None) -> Iterator[dict[str, float]]:
         """Trains up to step `until` (default: the recipe's end); yields step, loss, lr now and then and last.
 
         batches: step -> (inputs, targets), a pure function.
-        Raises DivergedError when the loss is not finite.
+        Raises DivergedError when loss or gradient are not finite.
         """
         if self.step == 0:
             for name, average in (self._ema or {}).items():
@@ -111,10 +125,10 @@ class Training:
             self.whole = False
             self._sort()
             self.whole = not (self._remembers or self.recipe.sort_every)
-            loss = self._optimise(*batch)
+            loss, norm = self._optimise(*batch)
             self.step, self.whole = self.step + 1, True
             if self.step % LOG_EVERY == 0 or self.step == end:
-                yield {"step": self.step, "loss": self._finite(loss), "lr": lr}
+                yield {"step": self.step, "loss": self._finite(loss, norm), "lr": lr, **self._compiled()}
 
     def weights(self) -> dict[str, Tensor]:
         """What evaluation and extraction use: all shared tensors, averaged where there is an average."""
@@ -169,21 +183,32 @@ class Training:
         steps = self.recipe.steps
         return math.ceil(self.recipe.largest_first * steps), round(self.recipe.widening * steps)
 
-    def _optimise(self, x: Tensor, targets: Tensor) -> Tensor:
+    def _compiled(self) -> dict[str, float]:
+        """How many shapes of blocks are compiled, and how many calls found that there were too many."""
+        compiler = self._around.compiler
+        return {} if compiler is None else {"compiled": compiler.shapes, "not_compiled": compiler.left}
+
+    def remarks(self) -> list[str]:
+        """Sentences about the passes that nobody has heard yet."""
+        return [] if self._around.compiler is None else self._around.compiler.remarks()
+
+    def _optimise(self, x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """One step: the first architecture's loss, and the gradient's length."""
         archs = self._draw()
         self._optimizers.zero_grad()
         loss = self._backward(x, targets, archs)
         average_gradients(self._learning.values())
         # Muon's steps are as long with clipped gradients as without, but its momentum is an average of them:
         # one that is not clipped would point the way for twenty steps.
-        torch.nn.utils.clip_grad_norm_(self._learning.values(), self.recipe.clip)
+        longest = math.inf if self.recipe.clip == "none" else self.recipe.clip
+        norm = torch.nn.utils.clip_grad_norm_(self._learning.values(), longest)
         self.whole = False
         self._optimizers.step(self.step)
         if self._ema is not None and self.recipe.ema is not None:
             torch._foreach_lerp_(
                 list(self._ema.values()), [p.detach() for p in self._parameters.values()], 1 - self.recipe.ema
             )
-        return loss
+        return loss, norm
 
     def _draw(self) -> list[Architecture]:
         space = self.supernet.space
@@ -215,6 +240,9 @@ class Training:
     def _lesson(self, x: Tensor, targets: Tensor) -> Lesson:
         """The batch, mixed if it is to be, and what the teacher says of it."""
         lesson = self.mixed(x, targets, self.step)
+        if self.recipe.channels_last and x.ndim == 4:
+            images = lesson.inputs.contiguous(memory_format=torch.channels_last)
+            lesson = replace(lesson, inputs=images)
         if self._teacher is None:
             return lesson
         with torch.no_grad(), self._autocast():
@@ -231,41 +259,80 @@ class Training:
         sampling = self.recipe.sampling
         teach = sampling.distill and self.step >= sampling.distill_after * self.recipe.steps
         parts = self._parts(len(x), len(archs))
-        counts = [len(range(len(x))[part]) for part in parts]
-        shares = self.strategy.shares(counts)
-        dropping = torch.Generator().manual_seed(self._seed_of_step(DROPPING))
+        shares = self.strategy.shares([len(range(len(x))[part]) for part in parts])
+        around = self._dropping()
         first, tutors = x.new_zeros((), dtype=torch.float32), dict[int, Tensor]()
-        for i, (arch, part) in enumerate(zip(archs, parts, strict=True)):
-            for j, seen in enumerate(lesson.part(part).parts(self.recipe.accumulate)):
-                with self._autocast(), self._branches_dropped(arch, dropping):
-                    logits, loss = self._logits_and_loss(arch, seen)
-                    if j in tutors:
-                        loss = 0.5 * loss + 0.5 * self._task.loss(logits, tutors[j])
-                share = len(seen.inputs) / counts[i]
-                if loss.requires_grad:  # not where `lr_scale` freezes all that this architecture runs
-                    (loss * (share * shares[i])).backward()
-                if i == 0:
-                    first = first + share * loss.detach()
-                    answers = logits.detach().float()
-                    tutors |= {j: self._task.answers(answers, seen.targets, hard=False)} if teach else {}
+        for block, members in self._lots(parts):
+            with self._behind_common(lesson.part(block)) as (net, lot):
+                for i, part in members:
+                    its = lot.part(part)
+                    for j, rows in enumerate(parts_of(len(its.inputs), self.recipe.accumulate)):
+                        seen = its.part(rows)
+                        with around(net, archs[i], i, len(its.inputs), rows):
+                            with self._autocast():
+                                logits, loss = self._logits_and_loss(net, archs[i], seen)
+                                if j in tutors:
+                                    loss = 0.5 * loss + 0.5 * self._task.loss(logits, tutors[j])
+                            share = len(seen.inputs) / len(its.inputs)
+                            if loss.requires_grad:  # not where `lr_scale` freezes all that it runs
+                                (loss * (share * shares[i])).backward()
+                        if i == 0:
+                            first = first + share * loss.detach()
+                            answers = logits.detach().float()
+                            tutors |= (
+                                {j: self._task.answers(answers, seen.targets, hard=False)} if teach else {}
+                            )
         return first
 
-    def _logits_and_loss(self, arch: Architecture, lesson: Lesson) -> tuple[Tensor, Tensor]:
+    def _lots(self, parts: Sequence[slice]) -> Iterator[tuple[slice, list[tuple[int, slice]]]]:
+        """Blocks of a batch whose architectures share what they have in common, and what each sees of one."""
+        if self._common is None:
+            yield slice(None), list(enumerate(parts))
+            return
+        each = len(parts) // min(self.strategy.lots, len(parts))
+        for i in range(0, len(parts), each):
+            start = parts[i].start
+            members = [(k, slice(parts[k].start - start, None, parts[k].step)) for k in range(i, i + each)]
+            yield slice(start, parts[i].stop), members
+
+    @contextmanager
+    def _behind_common(self, lot: Lesson) -> Iterator[tuple[Supernet, Lesson]]:
+        """The supernet behind what a lot's architectures have in common, with what that makes of its images.
+
+        Their gradients are collected there, and go on through it at the end.
+        """
+        if self._common is None:
+            yield self.supernet, lot
+            return
+        part, behind = self._common
+        with self._autocast():
+            features: Tensor = part(lot.inputs)
+        leaf = features.detach().requires_grad_(features.requires_grad)
+        yield behind, replace(lot, inputs=leaf)
+        if leaf.grad is not None:
+            features.backward(leaf.grad)
+
+    def _logits_and_loss(self, net: Supernet, arch: Architecture, lesson: Lesson) -> tuple[Tensor, Tensor]:
         smoothing, teacher = self.recipe.label_smoothing, self.recipe.teacher
         weight = 0.0 if teacher is None else teacher.weight
         if self._patch_head is None:
-            logits = self.supernet(lesson.inputs, arch)
+            logits = net(lesson.inputs, arch)
             return logits, lesson.loss(self._task, logits, smoothing=smoothing, teacher_weight=weight)
-        logits, patches = self.supernet.with_patches(lesson.inputs, arch)
+        logits, patches = net.with_patches(lesson.inputs, arch)
         loss = lesson.loss(self._task, logits, smoothing=smoothing, teacher_weight=weight)
         return logits, loss + lesson.patch_loss(self._task, self._patch_head(patches), smoothing=smoothing)
 
-    def _branches_dropped(
-        self, arch: Architecture, generator: torch.Generator
-    ) -> AbstractContextManager[object]:
-        if not self.recipe.drop_path:
-            return nullcontext()
-        return self.supernet.branches_dropped(arch, self.recipe.drop_path, generator)
+    def _dropping(self) -> Callable[[Supernet, Architecture, int, int, slice], AbstractContextManager[None]]:
+        """The context of a pass in this step: of which architecture, its number, its examples, which now."""
+        draw = partial(torch.rand, generator=torch.Generator().manual_seed(self._seed_of_step(DROPPING)))
+        numbers = self._seed_of_step(DROPOUT) % 2**48
+
+        def around(
+            net: Supernet, arch: Architecture, i: int, examples: int, rows: slice
+        ) -> AbstractContextManager[None]:
+            return self._around.running(net, arch, draw=draw, rows=Rows(numbers + i, examples, rows))
+
+        return around
 
     def _seed_of_step(self, purpose: int) -> int:
         rng = np.random.default_rng([self.seed, self.step, rank(), purpose])
@@ -282,20 +349,25 @@ class Training:
         return parts
 
     def _autocast(self) -> AbstractContextManager[object]:
-        wanted = self.recipe.precision
-        if wanted == "bf16" or (wanted == "auto" and self._device_type == "cuda"):
-            return torch.autocast(self._device_type, torch.bfloat16)
-        return nullcontext()
+        return torch.autocast(self._device_type, torch.bfloat16) if self._uses_bf16 else nullcontext()
 
-    def _finite(self, loss: Tensor) -> float:
-        value = float(loss)
-        if not math.isfinite(value):
-            rates = " and ".join(self._optimizers.rates)
-            raise DivergedError(
-                f"The training loss is {value} at step {self.step} of {self.recipe.steps}.",
-                f"Lower {rates}, raise train.warmup, or check the data for NaN.",
-            )
-        return value
+    @property
+    def _uses_bf16(self) -> bool:
+        wanted = self.recipe.precision
+        return wanted == "bf16" or (wanted == "auto" and self._device_type == "cuda")
+
+    def _finite(self, loss: Tensor, norm: Tensor) -> float:
+        """The loss, if the step could be learnt from."""
+        value, length = float(loss), float(norm)
+        if math.isfinite(value) and math.isfinite(length):
+            return value
+        what = f"training loss is {value}" if not math.isfinite(value) else f"gradient's length is {length}"
+        rates = " and ".join(self._optimizers.rates)
+        precision = "set train.precision: fp32, " if self._uses_bf16 else ""
+        raise DivergedError(
+            f"The {what} at step {self.step} of {self.recipe.steps}{' in bf16' if precision else ''}.",
+            f"Lower {rates}, {precision}raise train.warmup, or check the data for NaN.",
+        )
 
 
 def world() -> int:

@@ -1,5 +1,6 @@
 """Options of the trainer: batches in parts, mixed batches, rates by depth, and a floor under the rate."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,8 @@ from torch import Tensor
 
 import search_spaces
 import supernet
+from supernet.passes.blocks import linear_rates
+from supernet.passes.dropping import branches_dropped
 from supernet.training.mixing import whole_mixup
 from supernet.training.parameter_groups import rate_scale
 from supernet.training.recipe import Recipe, Sampling
@@ -135,7 +138,9 @@ def test_branches_are_left_out_or_scaled_up(family: str) -> None:
     def run(rate: float) -> None:
         skeleton = net._skeleton(arch)
         blocks = [m for m in skeleton.modules() if hasattr(m, "attn") and hasattr(m, "mlp")]
-        with net.branches_dropped(arch, rate, torch.Generator().manual_seed(1)):
+        draw = partial(torch.rand, generator=torch.Generator().manual_seed(1))
+        rates = linear_rates(rate, len(blocks))
+        with net.altered(arch, lambda plain: branches_dropped(plain, rates, draw)):
             taken: list[Tensor] = []
             hooks = [
                 branch.register_forward_hook(lambda _m, _i, output: taken.append(output.detach()))

@@ -35,7 +35,7 @@ BROKEN: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"sampling": {"at_once": 2}},
-        "train.sampling: at_once and blocks_twice belong to multi_architectural, not to single_path",
+        "train.sampling: at_once, blocks_twice and lot_norms belong to multi_architectural, not to",
     ),
     (
         {"sampling": {"strategy": "multi_architectural", "paths": 5, "at_once": 2}},
@@ -46,9 +46,18 @@ BROKEN: list[tuple[dict[str, Any], str]] = [
     ({"init_std": 0}, "train.init_std: must be greater than 0"),
     ({"recipe": "theirs"}, "train.recipe: must be"),
     (
-        {"recipe": "published"},
-        "train.recipe: published is there for autoformer, vit_resnas, not for matformer",
+        {"optimizer": "lion"},
+        "train.optimizer: 'lion' is unknown. Known: adamw, lamb, muon.",
     ),
+    ({"clip": "never"}, "train.clip"),
+    ({"dropout": 1.0}, "train.dropout: must be less than 1"),
+    ({"drop_path": [0.1, 0.4]}, "train: drop_path has a rate for each anchor"),
+    ({"drop_path": [0.1, 1.0], "drop_path_by": "equal"}, "train.drop_path"),
+    ({"drop_path_by": "blocks"}, "train.drop_path_by: 'blocks' is unknown."),
+    ({"drop_path_by": "netwrk"}, "train.drop_path_by: 'netwrk' is unknown. Did you mean 'network'?"),
+    ({"checkpoint_activation": True}, "train.checkpoint_activation: is not a known key. Did you mean"),
+    ({"compile": "yes"}, "train.compile: must be"),
+    ({"sampling": {"lot_norms": True}}, "train.sampling: at_once, blocks_twice and lot_norms belong to"),
     ({"sort_every": 10}, "train: sort_every sorts while the widening lasts"),
     ({"sort_every": 0, "widening": 0.5}, "train.sort_every: must be greater than or equal to 1"),
     (
@@ -74,7 +83,7 @@ BROKEN: list[tuple[dict[str, Any], str]] = [
     ),
     ({"teacher": "regnety_160"}, "train.teacher: must be a section"),
     ({"optimizer": "muonn"}, "train.optimizer: 'muonn' is unknown. Did you mean 'muon'?"),
-    ({"optimizer": 3}, "train.optimizer: must be 'adamw' or 'muon'"),
+    ({"optimizer": 3}, "train.optimizer: must be 'adamw', 'muon' or 'lamb'"),
     ({"schedule": "cosin"}, "train.schedule: 'cosin' is unknown. Did you mean 'cosine'?"),
     ({"schedule": "wsd"}, "train.schedule: 'wsd' is unknown. Known: cosine, linear, trapezoid."),
     (
@@ -86,6 +95,15 @@ BROKEN: list[tuple[dict[str, Any], str]] = [
     ({"optimizer": "muon", "muon": {"nesterov": True}}, "train.muon.nesterov: is not a known key"),
     ({"optimizer": "muon", "muon": {"lr": 0.5, "weight_decay": 2}}, "train.muon: lr times weight_decay"),
 ]
+
+
+@pytest.mark.parametrize("family", ["turbovit", "stitching", "matlm"])
+def test_a_recipe_that_nobody_published_is_refused(family: str):
+    tree = {"supernet": {"family": family}, "train": {"recipe": "published"}}
+    with pytest.raises(UsageError) as caught:
+        checked_config(tree, where="job.yaml")
+    known = "train.recipe: published is there for autoformer, matformer, vit_resnas"
+    assert f"{known}, not for {family}" in caught.value.message
 
 
 @pytest.mark.parametrize(("train", "words"), BROKEN, ids=[words for _, words in BROKEN])

@@ -31,8 +31,10 @@ ANCHORS = [
 # Of section `train`: no job of their time has them.
 SINCE = (
     *("optimizer", "muon", "schedule", "lr_floor", "layer_decay", "accumulate", "drop_path"),
-    *("mixup", "cutmix", "loaders"),
+    *("mixup", "cutmix", "loaders", "drop_path_by", "dropout", "recalibrate", "tf32"),
+    *("channels_last", "checkpoint_activations", "compile"),
 )
+IN_SAMPLING_SINCE = ("lot_norms",)
 TEACHER = {"timm": "some", "weight": 0.25, "hard": False}
 
 
@@ -44,6 +46,8 @@ def train_inputs(tree: dict[str, Any]) -> dict[str, Any]:
     stored = checked_config(tree, where="here").model_dump(mode="json")
     for field in SINCE:
         del stored["train"][field]
+    for field in IN_SAMPLING_SINCE:
+        del stored["train"]["sampling"][field]
     job = as_stored(stored, where="here")
     inputs = {"train": job.train.inputs(), "init": job.supernet.inputs()["init"], "seed": job.seed}
     return released_keys.stage_inputs("train", inputs)
@@ -102,13 +106,16 @@ def test_a_job_measured_elsewhere_was_known_by_all_fields() -> None:
     [
         ({}, True, None, (), "a60a0f3a100a993c"),
         (
-            {"supernet": {"family": "vit_resnas"}, "train": {"recipe": "published", "teacher": TEACHER}},
+            {
+                "supernet": {"family": "vit_resnas"},
+                "train": {"recipe": "published", "clip": 1.0, "teacher": TEACHER},
+            },
             *(False, None, (0.001,), "6cfa0930cba3de82"),
         ),
         (
             {
                 "supernet": {"family": "autoformer"},
-                "train": {"recipe": "published", "ema": 0.99, "lr_scale": {"head": 2}},
+                "train": {"recipe": "published", "clip": 1.0, "ema": 0.99, "lr_scale": {"head": 2}},
                 "seed": 3,
             },
             *(True, 40, (1e-3,), "1f64cae98ab0e0b7"),

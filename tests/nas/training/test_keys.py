@@ -56,6 +56,13 @@ FIELDS: dict[str, tuple[dict[str, Any], bool]] = {
     "train.sort_every": ({"train.sort_every": 5, "train.widening": 0.1}, OTHER),
     "train.patch_mixup": ({"train.patch_mixup": True}, OTHER),
     "train.drop_path": ({"train.drop_path": 0.1}, OTHER),
+    "train.drop_path_by": ({"train.drop_path_by": "equal", "train.drop_path": 0.1}, OTHER),
+    "train.dropout": ({"train.dropout": 0.1}, OTHER),
+    "train.recalibrate": ({"train.recalibrate": False}, OTHER),
+    "train.tf32": ({"train.tf32": True}, OTHER),
+    "train.channels_last": ({"train.channels_last": True}, OTHER),
+    "train.compile": ({"train.compile": True}, OTHER),
+    "train.checkpoint_activations": ({"train.checkpoint_activations": True}, SAME),
     "train.mixup": ({"train.mixup": 0.8}, OTHER),
     "train.cutmix": ({"train.cutmix": 1.0}, OTHER),
     "train.lr_floor": ({"train.lr_floor": 0.01}, OTHER),
@@ -84,6 +91,10 @@ FIELDS: dict[str, tuple[dict[str, Any], bool]] = {
     ),
     "train.sampling.blocks_twice": (
         {"train.sampling.strategy": "multi_architectural", "train.sampling.blocks_twice": True},
+        OTHER,
+    ),
+    "train.sampling.lot_norms": (
+        {"train.sampling.strategy": "multi_architectural", "train.sampling.lot_norms": True},
         OTHER,
     ),
     "train.sampling.bins": (
