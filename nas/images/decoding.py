@@ -4,7 +4,8 @@ Values of more than 8 bits are scaled by the range of the whole data set, not of
 fills 12 of 16 bits in all its images, and a dark image is to stay darker than a light one.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -89,8 +90,15 @@ def look_at(content: bytes) -> Look:
     """Decodes a whole file. Raises UnreadableError."""
     if not content:
         raise UnreadableError("it is empty")
-    look: Look = _decode(BytesIO(content), _looked)
-    return look
+    with _in_words(), Image.open(BytesIO(content), formats=FORMATS) as image:
+        image.load()
+        return _looked(image)
+
+
+def look_of(image: Image.Image) -> Look:
+    """The same of an image that is decoded already. Raises UnreadableError."""
+    with _in_words():
+        return _looked(image)
 
 
 def decoded(path: Path, scale: Scale | None = None) -> Image.Image:
@@ -103,10 +111,20 @@ def decoded(path: Path, scale: Scale | None = None) -> Image.Image:
             content = file.read()
     except OSError as error:
         raise UnreadableError(error.strerror or str(error)) from error
-    if scale is None:
-        scale = Scale(depths_of([look_at(content)]))
-    image: Image.Image = _decode(BytesIO(content), lambda image: _pixels(image, scale))
-    return image
+    return decoded_content(content, Scale(depths_of([look_at(content)])) if scale is None else scale)
+
+
+def decoded_content(content: bytes, scale: Scale) -> Image.Image:
+    """The same of the bytes of a file. Raises UnreadableError."""
+    with _in_words(), Image.open(BytesIO(content), formats=FORMATS) as image:
+        image.load()
+        return _pixels(image, scale)
+
+
+def scaled(image: Image.Image, scale: Scale) -> Image.Image:
+    """An image that is decoded already in the scale's mode. Raises UnreadableError."""
+    with _in_words():
+        return _pixels(image, scale)
 
 
 def colour(value: object) -> tuple[int, int, int]:
@@ -129,11 +147,11 @@ def colour(value: object) -> tuple[int, int, int]:
     )
 
 
-def _decode(content: BytesIO, use: Any) -> Any:
+@contextmanager
+def _in_words() -> Iterator[None]:
+    """What goes wrong in an image, as an UnreadableError."""
     try:
-        with Image.open(content, formats=FORMATS) as image:
-            image.load()
-            return use(image)
+        yield
     except UnreadableError:
         raise
     except UnidentifiedImageError as error:

@@ -31,7 +31,7 @@ from supernet.training.recipe import InitTeacher
 WEIGHTS_VERSION = 1
 # Of section `train`: where it trains and what it saves on the way, and whose values hold: they stand there.
 NOT_OF_WEIGHTS = frozenset({"checkpoint_every", "device", "threads", "loaders", "recipe"})
-NOT_OF_DATA = frozenset({"workers"})  # how many threads read it
+NOT_OF_DATA = frozenset({"workers", "cache_bytes"})  # how it is read
 
 
 def supernet_key(config: JobConfig, space: SearchSpace, data: DataSet) -> str:

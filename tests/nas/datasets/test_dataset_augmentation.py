@@ -13,6 +13,7 @@ from timm.data.transforms_factory import create_transform
 
 from nas import datasets
 from nas.datasets import image_folder
+from nas.images.decoding import decoded
 from nas.images.seeds import mixed_seed
 from search_spaces.errors import UsageError
 from supernet.global_draws import seeded
@@ -40,7 +41,7 @@ def test_images_are_what_timm_makes_of_them(tree: Path, options: dict[str, Any])
     files = data._chosen(3, 2, SIZE)
     for i, file in enumerate(files):
         with seeded(mixed_seed(3, 2, i)):
-            expected = transform(image_folder._decoded(file.path, data._scale))
+            expected = transform(decoded(file.path, data.scale))
         assert torch.equal(images[i], expected)
         assert int(labels[i]) == file.label
 
