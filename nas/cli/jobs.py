@@ -12,6 +12,8 @@ from nas.cli.queue.turns import Turns, place
 if TYPE_CHECKING:
     from nas.store import Job, Stage, Store, SupernetUse
 
+MOST_NAMED = 5  # images, in a line
+
 
 def ls(
     tag: Annotated[
@@ -197,12 +199,17 @@ def _ended(search: "Stage | None") -> dict[str, str]:
 
 
 def _stages(opened: "Store", job: "Job") -> dict[str, Any]:
-    """What the job has done; of its training the share of the time in which a step waited for its batch."""
+    """What the job has done; of its training the share of the time in which a step waited for its batch, and
+    the images that broke meanwhile.
+    """
+    from nas.results.running.replaced_images import replaced
     from nas.results.running.stage_progress import WAITED
 
     shares = [event.data[WAITED] for event in opened.events(job, "train") if WAITED in event.data]
     waited = {"waited_for_data": sum(shares) / len(shares)} if shares else {}
-    return {"stages": [_stage(stage) for stage in opened.stages(job)], **waited}
+    images = replaced(event.data.get("message", "") for event in opened.events(job, "log"))
+    broken = {"replaced_images": images} if images else {}
+    return {"stages": [_stage(stage) for stage in opened.stages(job)], **waited, **broken}
 
 
 def _stage(stage: "Stage") -> dict[str, Any]:
@@ -294,6 +301,7 @@ def _emit_summary(data: dict[str, Any]) -> None:
             **_supernets(data),
             **_reused(data),
             **_waiting(data),
+            **_broken(data),
             "device": ", ".join(device["name"] for device in data["devices"]) or None,
             **_predictors(data),
             **_speed_words(data),
@@ -323,6 +331,14 @@ def _waiting(data: dict[str, Any]) -> dict[str, str]:
     """How much of the training's time went by without a batch, where that is worth a thought."""
     share = data.get("waited_for_data", 0.0)
     return {"waited for data": f"{share:.0%} of the training (see train.loaders)"} if share >= 0.01 else {}
+
+
+def _broken(data: dict[str, Any]) -> dict[str, str]:
+    """The training images that broke while a network was trained on them."""
+    images = data.get("replaced_images", [])
+    more = f" and {len(images) - MOST_NAMED} more" if len(images) > MOST_NAMED else ""
+    text = f"{len(images)}, which cannot be read any more: {', '.join(images[:MOST_NAMED])}{more}"
+    return {"replaced images": text} if images else {}
 
 
 def _supernets(data: dict[str, Any]) -> dict[str, str]:

@@ -230,4 +230,6 @@ def _blended(image: Image.Image, scale: Scale) -> Image.Image:
 
 def _converted(image: Image.Image, mode: str) -> Image.Image:
     # By way of RGBA where a palette or a colour counts as transparent: Pillow warns otherwise.
+    if image.mode == mode and "transparency" not in image.info:
+        return image  # to convert it would copy it
     return image.convert("RGBA").convert(mode) if "transparency" in image.info else image.convert(mode)

@@ -87,6 +87,11 @@ class ImageSet:
 
         Raises JobFailedError for an image that cannot be decoded any more, unless those are to be skipped.
         """
+        images, labels = self.raw_batch(seed, step, size)
+        return self.normalised(images), labels
+
+    def raw_batch(self, seed: int, step: int, size: int) -> tuple[Tensor, Tensor]:
+        """The same before `normalised`: bytes, a quarter as large, unless timm augments, which normalises."""
         if self._augment is not None:
             images, labels = self._taken(seed, step, [_as_it_is] * size)
             tensors = [self._augment(image, mixed_seed(seed, step, i)) for i, image in enumerate(images)]
@@ -98,11 +103,11 @@ class ImageSet:
             )
             shapes = [self._augmented(draw) for draw in draws.tolist()]
         images, labels = self._taken(seed, step, shapes)
-        return self._normalised(_stacked(images)), labels
+        return _stacked(images), labels
 
     def clean_batch(self, seed: int, step: int, size: int) -> Tensor:
         """Centre crops of the images that `train_batch` takes; raises JobFailedError as it does."""
-        return self._normalised(_stacked(self._taken(seed, step, [self._centre] * size)[0]))
+        return self.normalised(_stacked(self._taken(seed, step, [self._centre] * size)[0]))
 
     def batches(self, split: str, size: int, images: slice | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """The split, decoded batch by batch: `report` in the order of its names, `search` in a mixed one.
@@ -114,7 +119,7 @@ class ImageSet:
         for start in range(0, len(places), size):
             part = places[start : start + size]
             labels = torch.tensor([files[place].label for place in part])
-            yield self._normalised(self._centred(split, part)), labels
+            yield self.normalised(self._centred(split, part)), labels
 
     def sources(self, split: str) -> None:
         return None
@@ -179,7 +184,10 @@ class ImageSet:
             [images[place] if place in images else self._held.image(split, place) for place in places]
         )
 
-    def _normalised(self, images: Tensor) -> Tensor:
+    def normalised(self, images: Tensor) -> Tensor:
+        """Images (n, *input_shape) of bytes as inputs, on their device; others are inputs already."""
+        if images.dtype != torch.uint8:
+            return images
         mean, std = self._normal
         inputs: Tensor = transforms.normalize(
             transforms.to_dtype(images, torch.float32, scale=True), mean, std
