@@ -5,7 +5,8 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 from PIL import Image
@@ -33,6 +34,7 @@ HINT = "Repair the file and go on with `nas resume JOB`, or remove it: `nas resu
 
 Box = tuple[int, int, int, int]
 Shaping = Callable[[Image.Image], Image.Image]
+Made = TypeVar("Made", Image.Image, Tensor)
 
 
 class ImageSet:
@@ -93,8 +95,9 @@ class ImageSet:
     def raw_batch(self, seed: int, step: int, size: int) -> tuple[Tensor, Tensor]:
         """The same before `normalised`: bytes, a quarter as large, unless timm augments, which normalises."""
         if self._augment is not None:
-            images, labels = self._taken(seed, step, [_as_it_is] * size)
-            tensors = [self._augment(image, mixed_seed(seed, step, i)) for i, image in enumerate(images)]
+            # Each right after it was decoded, while it is in the processor's cache.
+            ways = [partial(self._augment, seed=mixed_seed(seed, step, place)) for place in range(size)]
+            tensors, labels = self._taken(seed, step, ways)
             return torch.stack(tensors), labels
         shapes: list[Shaping] = [self._centre] * size
         if self._crop:
@@ -137,10 +140,12 @@ class ImageSet:
         places = range(step * size, (step + 1) * size)
         return [files[self._order(seed, place // self._repeats)] for place in places]
 
-    def _taken(self, seed: int, step: int, shapes: list[Shaping]) -> tuple[list[Image.Image], Tensor]:
+    def _taken(
+        self, seed: int, step: int, shapes: Sequence[Callable[[Image.Image], Made]]
+    ) -> tuple[list[Made], Tensor]:
         """The images of a training batch, each shaped in its way, and their labels; by several threads."""
 
-        def taken(place: int, file: ImageFile) -> Image.Image:
+        def taken(place: int, file: ImageFile) -> Made:
             # Others in its place are of its class, so that labels are known and classes keep their shares.
             for number in range(OTHERS + 1):
                 other = self._order.others(file.label, seed, step, place, number) if number else None
@@ -293,7 +298,3 @@ def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
-
-
-def _as_it_is(image: Image.Image) -> Image.Image:
-    return image
