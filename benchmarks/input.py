@@ -1,12 +1,13 @@
 """Images a second that processes prepare, ours against timm's loader: the same files, transforms, processes.
 
-    python benchmarks/input.py [--images 480] [--batch 48] [--rounds 7] [--workers 2] [--decoders]
+    python benchmarks/input.py [--images 480] [--batch 48] [--rounds 7] [--workers 2] [--alone] [--decoders]
 
 Made JPEGs of 500x375 pixels become batches of 224x224. Both loaders live through the whole run and take turns
 in every round: first as many batches as they may have prepared in their free time, which do not count, then
 those that do. Printed are medians over the rounds of images a second, of images per second of CPU time of the
 processes, and of the ratios within rounds with their quartiles. Then the share of time that steps of a ViT-Ti
-waited for their batches. With --decoders: how long an image takes, decoded by Pillow and by torchvision.
+waited for their batches. With --alone: CPU time an image in one process, without loaders. With --decoders:
+how long an image takes, decoded by Pillow and by torchvision.
 """
 
 import argparse
@@ -25,12 +26,13 @@ import torch
 from PIL import Image
 from timm.data.dataset_factory import create_dataset
 from timm.data.loader import create_loader
+from timm.data.transforms_factory import create_transform
 from torchvision.io import ImageReadMode, decode_jpeg
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 from nas import datasets
-from nas.images.decoding import Scale, decoded_content
+from nas.images.decoding import Scale, image_of
 from nas.training.loading import AHEAD, loading
 
 SIDE = 224
@@ -158,7 +160,7 @@ def decoders(root: Path) -> str:
     scale, size = Scale(mode="RGB"), [SIDE]
 
     def by_pillow(content: bytes) -> torch.Tensor:
-        return decoded_content(content, scale)
+        return image_of(content, scale)
 
     def pillow_resized(content: bytes) -> torch.Tensor:
         return F.pil_to_tensor(F.resize(by_pillow(content), size, interpolation=BILINEAR))
@@ -190,6 +192,25 @@ def decoders(root: Path) -> str:
     return "\n".join(lines)
 
 
+def alone(root: Path, option: Any, theirs: dict[str, Any], batch: int) -> list[float]:
+    """CPU milliseconds an image that this process takes: ours, timm's; for every round timm's over ours."""
+    data = datasets.build("image_folder", root=str(root), image_size=SIDE, augmentation=option, workers=1)
+    transform = create_transform(
+        SIDE, is_training=True, color_jitter=None, interpolation="bilinear", **theirs
+    )
+    files: Any = create_dataset("", root=str(root))
+    files.transform = transform
+    times: list[tuple[float, float]] = []
+    for turn in range(7):
+        began = time.process_time()
+        data.train_batch(0, turn, batch)
+        middle = time.process_time()
+        torch.stack([files[(turn * batch + place) % len(files)][0] for place in range(batch)])
+        times.append((middle - began, time.process_time() - middle))
+    mine, timm_time = (1000 * statistics.median(column) / batch for column in zip(*times, strict=True))
+    return [mine, timm_time, *statistics.quantiles([two / one for one, two in times], n=4)]
+
+
 def largest_difference(one: Any, other: Any) -> int:
     tensors = [each if isinstance(each, torch.Tensor) else F.pil_to_tensor(each) for each in (one, other)]
     return int((tensors[0].int() - tensors[1].int()).abs().max())
@@ -203,12 +224,20 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--decoders", action="store_true")
+    parser.add_argument("--alone", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         root = make_images(Path(folder), arguments.images)
         if arguments.decoders:
             print(decoders(root))
+            return
+        if arguments.alone:
+            print("| transforms | ours, ms | timm, ms | timm/ours |\n|---|---|---|---|")
+            for name, option, theirs in TRANSFORMS:
+                mine, other, low, middle, high = alone(root, option, theirs, arguments.batch)
+                ratio = f"{middle:.2f} ({low:.2f} to {high:.2f})"
+                print(f"| {name} | {mine:.2f} | {other:.2f} | {ratio} |", flush=True)
             return
         print("| transforms | ours/s | timm/s | ours/CPU s | timm/CPU s | ratio | ratio of CPU time |")
         print("|---|---|---|---|---|---|---|")

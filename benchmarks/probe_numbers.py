@@ -24,7 +24,7 @@ import search_spaces
 import supernet
 from nas import datasets, searchers
 from nas.config import load_config
-from nas.exporters import safetensors as exporter
+from nas.exported import folder as exporter
 from nas.limits import Limit
 from nas.searchers import SearchProblem
 from nas.spaces.job_space import exact_metrics, resolve
@@ -154,7 +154,7 @@ def exported(name: str, options: Mapping[str, Any]) -> Value:
     for arch in net.space.uniform(3):
         module, info = net.extract(arch), {"subnet": arch.key, "architecture": arch.to_dict()}
         with tempfile.TemporaryDirectory() as folder, torch.no_grad():
-            exporter.export(module, Path(folder, "subnet"), example=x, info=info, timm=None)
+            exporter.export("safetensors", module, Path(folder, "subnet"), example=x, info=info)
             written = Path(folder, "subnet", "model.safetensors").read_bytes()
             hashed += [arch.key, hashlib.sha256(written).hexdigest()[:16], digest(module(x).numpy())]
             hashed.append(digest(net(x, arch).numpy()))

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 from filled_store import failed_job, finished_job, generative_job, measured_job
+from PIL import Image
 
 import search_spaces
 from nas.cli import main
@@ -140,6 +141,8 @@ QUICK = (
     Verb(("what-if", "matformer", "--objectives", "accuracy,macs"), store="released", kinds=True),
     Verb(("generate", "autoformer", "-n", "3", "--where", "params<=6000"), store="released", kinds=True),
     Verb(("extract", "turbovit", "--knee", "-o", "FOLDER/turbovit"), store="released"),
+    Verb(("verify", "FOLDER/turbovit"), store=None),
+    Verb(("classify", "FOLDER/turbovit", "FOLDER/picture.png"), store=None, kinds=True),
     Verb(("extract", "matformer", "--arch", POINT, "-o", "FOLDER/matformer"), store="released"),
     Verb(("resume", "matformer", *FINE), store="released"),
     Verb(("devices", "ls"), store="released"),
@@ -181,6 +184,7 @@ def documents(verbs: tuple[Verb, ...], folder: Path) -> Iterator[tuple[str, Any]
     """The masked documents by the command lines that print them, which run one after the other."""
     urls = _stores(folder)
     (folder / "job.yaml").write_text(TINY, encoding="utf-8")
+    Image.new("L", (8, 8)).save(folder / "picture.png")
     if verbs is SLOW:
         subnet = ["-o", str(folder / "turbovit"), "--store", urls["released"]]
         _printed(["extract", "turbovit", "--knee", *subnet])

@@ -24,6 +24,7 @@ from nas import jobs
 from nas.config import AnchorsInit, checked_config
 from nas.datasets import DataSet
 from nas.errors import ConflictError
+from nas.exported.folder import export
 from nas.spaces.initial import initialise
 from nas.spaces.job_space import data_sizes, family_task, resolve
 from nas.spaces.pretrained import load_anchors
@@ -51,7 +52,7 @@ KINDS = {
     "predictors.devices": (BUILT, "predictors/test_devices.py", 'names("predictors.devices")'),
     "nas.datasets": (BUILT, "nas/datasets/test_datasets.py", "datasets.names()"),
     "nas.searchers": (BUILT, "nas/searchers/test_searchers.py", "searchers.names()"),
-    "nas.exporters": ("export", "test_contracts.py", 'names("nas.exporters")'),
+    "nas.exporters": ("write", "test_contracts.py", 'names("nas.exporters")'),
 }
 COMPONENTS = [(kind, name) for kind in KINDS for name in names(kind)]
 FAMILIES = names("supernet.families")
@@ -68,7 +69,7 @@ BATCH = 3
 def test_a_component_offers_one_documented_function(kind: str, name: str) -> None:
     module = load(kind, name)
     wanted = KINDS[kind][0]
-    offered = [other for other in ("build", "export") if hasattr(module, other)]
+    offered = [other for other in ("build", "write") if hasattr(module, other)]
     function = getattr(module, wanted)
     assert offered == [wanted]
     assert inspect.isfunction(function)
@@ -274,39 +275,50 @@ def test_the_seed_decides_the_weights(running) -> None:
     assert math.isfinite(float(first.sum()))
 
 
-@pytest.mark.parametrize("name", names("nas.exporters"))
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[] if n == "safetensors" else pytest.mark.slow) for n in names("nas.exporters")],
+)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_an_exporter_writes_a_new_folder_and_leaves_the_network_alone(
     name: str, family: str, tmp_path: Path
 ) -> None:
+    """Run in a fresh process it gives the supernet's outputs, as near as the table of docs/export.md says."""
     net = built(runnable_space(family))
     arch, example = net.space.uniform(3)[1], net.example_input(BATCH)
     module, folder = net.extract(arch), tmp_path / "subnet"
     info = {"subnet": arch.key, "architecture": arch.to_dict()}
-    export = load("nas.exporters", name).export
-    files = export(module, folder, example=example, info=info, timm=None)
+    files = export(name, module, folder, example=example, info=info)
     assert files
     assert all(file.parent == folder and file.stat().st_size for file in files)
     assert [path.name for path in tmp_path.iterdir()] == ["subnet"]
     before = {file: file.read_bytes() for file in files}
     with pytest.raises(ConflictError):
-        export(module, folder, example=example, info=info, timm=None)
+        export(name, module, folder, example=example, info=info)
     assert {file: file.read_bytes() for file in files} == before
     with torch.no_grad():
         assert torch.equal(module(example), net(example, arch))
+    tolerance = load("nas.exporters", name).TOLERANCES["fp32"]
+    card = (folder / "README.md").read_text()
+    assert f"(allowed: {tolerance:g})" in card
+    assert in_the_table(family, name) == ("exact" if tolerance == 0 else f"within {tolerance:g}")
+
+
+def in_the_table(family: str, name: str) -> str:
+    """What docs/export.md says of the family in the format."""
+    page = (TESTS.parent / "docs" / "export.md").read_text().splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in page if line.startswith("|")]
+    header = next(row for row in rows if row[0] == "family")
+    (row,) = (row for row in rows if row[0] == family)
+    return row[header.index(name)]
 
 
 def exported(family: str, arch: Architecture, folder: Path) -> nn.Module:
     """A subnet of the family's own space as a folder; the module that was written."""
     net = built(runnable_space(family))
     module = net.extract(arch)
-    load("nas.exporters", "safetensors").export(
-        module,
-        folder,
-        example=net.example_input(BATCH),
-        info={"subnet": arch.key, "architecture": arch.to_dict()},
-        timm=None,
-    )
+    info = {"subnet": arch.key, "architecture": arch.to_dict()}
+    export("safetensors", module, folder, example=net.example_input(3), info=info)
     return module
 
 

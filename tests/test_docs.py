@@ -38,7 +38,12 @@ PRIVATE = re.compile(r"`(_[a-z]\w*(?:\.py)?)`")
 NO_MODULES = re.compile(
     r"nas\.db(\.artifacts)?|supernet\.(family|init|name|space|trainer|use|variant)(\.\w+)*"
 )
-OTHERS = {"modeling.py", "latency_predictor.py"}  # in folders that `nas extract` writes; in HAT
+OTHERS = {
+    "modeling.py",
+    "modeling_elastiform.py",
+    "infer.py",
+    "latency_predictor.py",
+}  # in folders that `nas extract` writes; in HAT
 SUFFIXES = {"_b_l", "_s_b", "_small", "_base"}  # of names of spaces
 KINDS = [folder.replace("/", ".") for folder in COMPONENTS]
 COUNTS = re.compile(

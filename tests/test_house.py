@@ -15,7 +15,7 @@ PRODUCTION = ("nas", "supernet", "predictors", "search_spaces", "dashboards")
 TOP = (*PRODUCTION, "benchmarks", "examples", "tests")
 OFFERED = {  # by folder of components: the function that each module in it offers
     "nas/datasets": "build",
-    "nas/exporters": "export",
+    "nas/exporters": "write",
     "nas/searchers": "build",
     "predictors/devices": "build",
     "predictors/latency": "build",

@@ -16,6 +16,9 @@ from nas.cli.analysis.compare import compare
 from nas.cli.analysis.explain import explain
 from nas.cli.analysis.gate import gate
 from nas.cli.analysis.what_if import what_if
+from nas.cli.folders.classify import classify
+from nas.cli.folders.extract import extract
+from nas.cli.folders.verify import verify
 from nas.cli.options import Flags
 from nas.cli.output import INTERRUPTED, emit, note_error
 from nas.cli.queue import turns
@@ -60,7 +63,9 @@ app.command("compare")(compare)
 app.command("gate")(gate)
 app.command("explain")(explain)
 app.command("what-if")(what_if)
-app.command("extract")(fronts.extract)
+app.command("extract")(extract)
+app.command("classify")(classify)
+app.command("verify")(verify)
 app.command("finetune")(finetune.finetune)
 app.command("generate")(subnets.generate)
 app.command("export-optuna")(fronts.export_optuna)

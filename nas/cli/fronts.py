@@ -1,4 +1,4 @@
-"""`nas front`, `nas extract`, `nas export-optuna`: what a job has found, and how to take it away."""
+"""`nas front`, `nas export-optuna`: what a job has found."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -14,7 +14,6 @@ from nas.cli.options import (
     ShownDevice,
     StoreURL,
     Where,
-    parse_architecture,
     store_url,
 )
 from nas.cli.output import amount, emit, emit_json, emit_table, heading, is_share, note, with_error
@@ -66,63 +65,6 @@ def front(
         note(pareto.unmet or empty, quiet=ctx.obj.quiet)
     if figure is not None and drawn is not None:
         write_figure(figure, drawn, quiet=ctx.obj.quiet)
-
-
-def extract(
-    ctx: typer.Context,
-    job: JobName,
-    folder: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="A new or empty folder.")],
-    subnet: Annotated[
-        str | None, typer.Option("--subnet", metavar="KEY", help="The beginning of a subnet's key.")
-    ] = None,
-    arch: Annotated[
-        str | None, typer.Option("--arch", metavar="JSON", help="Any architecture of the job's space.")
-    ] = None,
-    where: Where = None,
-    knee: Annotated[bool, typer.Option("--knee", help="The best compromise on the front.")] = False,
-    weights: Annotated[
-        str | None,
-        typer.Option(
-            "--weights",
-            metavar="NAME",
-            help="inherited, specialised, finetuned or scratch. [default: those that the front reports]",
-            show_default=False,
-        ),
-    ] = None,
-    file_format: Annotated[
-        str, typer.Option("--format", metavar="NAME", help="How it is written.")
-    ] = "safetensors",
-    store: StoreURL = None,
-    as_json: AsJSON = False,
-) -> None:
-    """Write a subnet as a stand-alone checkpoint. Prints the files."""
-    from nas.errors import ConflictError
-    from search_spaces.errors import UsageError
-
-    if (subnet is not None) + (arch is not None) + bool(where) + knee != 1:
-        hint = "Try --knee."
-        raise UsageError("Say which subnet: exactly one of --subnet, --arch, --where and --knee.", hint)
-    architecture = None if arch is None else parse_architecture(arch)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConflictError(f"'{folder}' exists and is not an empty folder.", "Name another one with -o.")
-    from nas.store import Store
-
-    with Store.open(store_url(store), read_only=True) as opened:
-        stored = opened.job(job)
-        from nas.results import extraction
-        from nas.spaces.job_space import space_of
-
-        if architecture is None:
-            key = chosen_key(opened, stored, subnet=subnet, where=where, knee=knee)
-        else:
-            key = space_of(opened, stored).architecture(architecture).key
-        chosen = key if architecture is None else architecture
-        files = extraction.export(opened, stored, chosen, folder, format=file_format, weights=weights)
-    if as_json:
-        emit_json({"job": stored.name, "subnet": key, "files": [str(file) for file in files]})
-    else:
-        emit("\n".join(map(str, files)))
-        note(f"Subnet {key} of job '{stored.name}' is in {folder}", quiet=ctx.obj.quiet)
 
 
 def export_optuna(

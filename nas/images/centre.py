@@ -1,18 +1,16 @@
 """The middle of an image, resized and cropped as timm's evaluation does it, to the last bit."""
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
 from PIL import Image
 from torchvision.transforms import InterpolationMode
-from torchvision.transforms.v2 import functional as transforms
 
+from nas.images.decoding import fitted
 from nas.images.preprocessing import AUTO, DEFAULTS
 from search_spaces.errors import UsageError
 
 MODES = ("center", "squash")
-LONGEST = 64  # times its share: of what is longer only the middle is resized, which would fill the memory
 FILTERS = {mode.value: mode for mode in InterpolationMode if mode.value != "nearest-exact"}
 
 
@@ -56,35 +54,5 @@ def shape_of(interpolation: object, crop: object, crop_mode: object) -> Shape:
 
 
 def at_centre(image: Image.Image, size: tuple[int, int], shape: Shape) -> Image.Image:
-    """The middle of the image in `size` (height, width), as timm's evaluation takes it.
-
-    To the last bit unless one side is LONGEST times as long as its share.
-    """
-    pct = 1.0 if shape.pct is None else shape.pct
-    wanted = [math.floor(side / pct) for side in size]
-    if shape.mode == "center":
-        image = _middle(image, wanted)
-        wanted = _shorter_side(image, wanted)
-    resized = transforms.resize(image, wanted, shape.interpolation)
-    cropped: Image.Image = transforms.center_crop(resized, list(size))
-    return cropped
-
-
-def _middle(image: Image.Image, wanted: list[int]) -> Image.Image:
-    ratio = min(image.height / wanted[0], image.width / wanted[1])
-    kept = []
-    for side, share in zip((image.height, image.width), wanted, strict=True):
-        most = min(side, math.ceil(LONGEST * share * ratio))
-        kept.append(most + (side - most) % 2)  # the centre stays where it is
-    if kept == [image.height, image.width]:
-        return image
-    middle: Image.Image = transforms.center_crop(image, kept)
-    return middle
-
-
-def _shorter_side(image: Image.Image, wanted: list[int]) -> list[int]:
-    """What `resize` is asked for so that the image's proportions stay and it covers `wanted`."""
-    if wanted[0] == wanted[1]:
-        return wanted[:1]
-    ratio = min(image.height / wanted[0], image.width / wanted[1])
-    return [round(image.height / ratio), round(image.width / ratio)]
+    """The middle of the image in `size` (height, width), as timm's evaluation takes it; see `fitted`."""
+    return fitted(image, size, **shape.as_timm())

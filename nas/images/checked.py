@@ -22,8 +22,8 @@ from PIL import Image
 from platformdirs import user_cache_path
 
 from nas.artifacts import open_regular, write_atomic
-from nas.images.decoding import Look, Scale, UnreadableError, decoded, look_at
-from nas.images.files import ImageFile
+from nas.images.decoding import Look, Scale, UnreadableError, look_at
+from nas.images.files import ImageFile, decoded
 
 HEADER = "elastiform images 2"
 MOST_THREADS = 16

@@ -1,21 +1,19 @@
-"""One image file as 8-bit pixels: oriented as its EXIF says, on a background where it is transparent.
+"""Images as pixels: decoded, oriented by EXIF, blended where transparent, resized; NumPy and Pillow only.
 
+The `infer.py` of an extracted subnet holds this file, so that an image becomes there what it was in the job.
 Values of more than 8 bits are scaled by the range of the whole data set, not of each image: a 12-bit camera
 fills 12 of 16 bits in all its images, and a dark image is to stay darker than a light one.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
-
-from nas.artifacts import open_regular
-from search_spaces.errors import UsageError
 
 WHITE = (255, 255, 255)
 DEPTHS = (8, 10, 12, 14, 16)  # bits of a value, as cameras and formats have them; beyond, what is needed
@@ -25,6 +23,7 @@ SIXTEEN, INTEGER, FLOAT, FULL = "I;16", "I", "F", "full 16"  # kinds of values o
 FORMATS = ("BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 ORIENTATION = 0x0112
 LARGEST_FLOAT = 255.0
+LONGEST = 64  # times its share: of what is longer only the middle is resized, which would fill the memory
 
 
 class UnreadableError(ValueError):
@@ -90,61 +89,36 @@ def look_at(content: bytes) -> Look:
     """Decodes a whole file. Raises UnreadableError."""
     if not content:
         raise UnreadableError("it is empty")
-    with _in_words(), Image.open(BytesIO(content), formats=FORMATS) as image:
-        image.load()
-        return _looked(image)
+    look: Look = _decode(BytesIO(content), _looked)
+    return look
 
 
-def look_of(image: Image.Image) -> Look:
-    """The same of an image that is decoded already. Raises UnreadableError."""
-    with _in_words():
-        return _looked(image)
-
-
-def decoded(path: Path, scale: Scale | None = None) -> Image.Image:
-    """The image in the scale's mode; without a scale, by the range of its own values.
+def image_of(content: bytes, scale: Scale | None = None) -> Image.Image:
+    """The image in a file with this content in the scale's mode; without one, by the range of its own values.
 
     Raises UnreadableError.
     """
-    try:
-        with open_regular(path) as file:
-            content = file.read()
-    except OSError as error:
-        raise UnreadableError(error.strerror or str(error)) from error
-    return decoded_content(content, Scale(depths_of([look_at(content)])) if scale is None else scale)
+    chosen = Scale(depths_of([look_at(content)])) if scale is None else scale
+    image: Image.Image = _decode(BytesIO(content), lambda image: _pixels(image, chosen))
+    return image
 
 
-def decoded_content(content: bytes, scale: Scale) -> Image.Image:
-    """The same of the bytes of a file. Raises UnreadableError."""
-    with _in_words(), Image.open(BytesIO(content), formats=FORMATS) as image:
-        image.load()
-        return _pixels(image, scale)
+def look_of(image: Image.Image) -> Look:
+    """As `look_at`, of an image that is decoded already. Raises UnreadableError."""
+    with _in_words():
+        return _looked(image)
 
 
 def scaled(image: Image.Image, scale: Scale) -> Image.Image:
-    """An image that is decoded already in the scale's mode. Raises UnreadableError."""
+    """As `image_of`, of an image that is decoded already. Raises UnreadableError."""
     with _in_words():
         return _pixels(image, scale)
 
 
-def colour(value: object) -> tuple[int, int, int]:
-    """A background from a name, `#rrggbb` or three numbers. Raises UsageError."""
-    from PIL import ImageColor  # noqa: PLC0415 - a table of names, for this alone
-
-    if isinstance(value, str):
-        try:
-            red, green, blue = ImageColor.getrgb(value)[:3]
-            return red, green, blue
-        except ValueError:
-            pass
-    elif isinstance(value, list | tuple) and len(value) == 3 and all(type(p) is int for p in value):
-        red, green, blue = value
-        if min(value) >= 0 and max(value) <= 255:
-            return red, green, blue
-    raise UsageError(
-        f"background = {value!r} is no colour.",
-        "Give a name such as white, or [red, green, blue] of 0 to 255.",
-    )
+def _decode(content: BytesIO, use: Any) -> Any:
+    with _in_words(), Image.open(content, formats=FORMATS) as image:
+        image.load()
+        return use(image)
 
 
 @contextmanager
@@ -233,3 +207,42 @@ def _converted(image: Image.Image, mode: str) -> Image.Image:
     if image.mode == mode and "transparency" not in image.info:
         return image  # to convert it would copy it
     return image.convert("RGBA").convert(mode) if "transparency" in image.info else image.convert(mode)
+
+
+def fitted(
+    image: Image.Image, size: Sequence[int], *, interpolation: str, crop_pct: float, crop_mode: str
+) -> Image.Image:
+    """The middle of the image in `size` (height, width), as timm's evaluation takes it; the words are timm's.
+
+    To the last bit unless one side is LONGEST times as long as its share.
+    """
+    height, width = (math.floor(side / crop_pct) for side in size)
+    if crop_mode == "center":
+        image = _middle(image, height, width)
+        height, width = _covering(image, height, width)
+    resized = image.resize((width, height), Image.Resampling[interpolation.upper()])
+    return _cropped(resized, size[0], size[1])
+
+
+def _middle(image: Image.Image, height: int, width: int) -> Image.Image:
+    ratio = min(image.height / height, image.width / width)
+    kept = []
+    for side, share in ((image.height, height), (image.width, width)):
+        most = min(side, math.ceil(LONGEST * share * ratio))
+        kept.append(most + (side - most) % 2)  # the centre stays where it is
+    return image if kept == [image.height, image.width] else _cropped(image, kept[0], kept[1])
+
+
+def _covering(image: Image.Image, height: int, width: int) -> tuple[int, int]:
+    """The size in which the image keeps its proportions and covers what is wanted."""
+    if height == width:  # the rounding of whoever names the shorter side alone
+        short, long = sorted((image.height, image.width))
+        longer = int(height * long / short)
+        return (longer, width) if image.width <= image.height else (height, longer)
+    ratio = min(image.height / height, image.width / width)
+    return round(image.height / ratio), round(image.width / ratio)
+
+
+def _cropped(image: Image.Image, height: int, width: int) -> Image.Image:
+    top, left = round((image.height - height) / 2.0), round((image.width - width) / 2.0)
+    return image.crop((left, top, left + width, top + height))

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from PIL import Image
 
+from nas.artifacts import open_regular
+from nas.images.decoding import Scale, UnreadableError, image_of
 from nas.images.seeds import mixed_seed
 from search_spaces.errors import UsageError
 
@@ -176,3 +179,16 @@ def shown(path: str | Path) -> str:
 def as_on_disk(text: str) -> str:
     """The path that is `shown` so."""
     return os.fsdecode(ESCAPED.sub(lambda match: bytes([int(match[1], 16)]), os.fsencode(text)))
+
+
+def decoded(path: Path, scale: Scale | None = None) -> Image.Image:
+    """The image in the scale's mode; without a scale, by the range of its own values.
+
+    Raises UnreadableError.
+    """
+    try:
+        with open_regular(path) as file:
+            content = file.read()
+    except OSError as error:
+        raise UnreadableError(error.strerror or str(error)) from error
+    return image_of(content, scale)

@@ -59,3 +59,23 @@ def check_integers(**options: object) -> None:
 
 def is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def colour(value: object) -> tuple[int, int, int]:
+    """A background from a name, `#rrggbb` or three numbers. Raises UsageError."""
+    from PIL import ImageColor  # noqa: PLC0415 - a table of names, for this alone
+
+    if isinstance(value, str):
+        try:
+            red, green, blue = ImageColor.getrgb(value)[:3]
+            return red, green, blue
+        except ValueError:
+            pass
+    elif isinstance(value, list | tuple) and len(value) == 3 and all(type(p) is int for p in value):
+        red, green, blue = value
+        if min(value) >= 0 and max(value) <= 255:
+            return red, green, blue
+    raise UsageError(
+        f"background = {value!r} is no colour.",
+        "Give a name such as white, or [red, green, blue] of 0 to 255.",
+    )

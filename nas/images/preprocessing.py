@@ -6,30 +6,43 @@ it is made to fit.
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from nas.images.decoding import WHITE
 from search_spaces.errors import UsageError
 from supernet.normalisation import Normalisation, for_channels
 
 AUTO = "auto"  # what a pretrained model needs, or else DEFAULTS
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+SELDOM, LISTS = ("crop_first", "depths"), ("mean", "std", "background")
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """mean, std: of each channel, of pixels from 0 to 1."""
+    """mean, std: of each channel, of pixels from 0 to 1.
+
+    crop_first: the largest centred part of the shape is cut out before anything is resized, of which the rest
+    is what timm comes nearest with.  background: on which transparent images are blended.  depths: the bits
+    that values of more than 8 fill, by their kind (`nas.images.decoding.Scale`).
+    """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
     interpolation: str = "bilinear"
     crop_pct: float = 1.0
     crop_mode: str = "center"
+    crop_first: bool = False
+    background: tuple[int, int, int] = WHITE
+    depths: Mapping[str, int] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON data."""
-        return asdict(self) | {"mean": list(self.mean), "std": list(self.std)}
+        """As JSON data: the last three where they are not as usual."""
+        fields = {name: value for name, value in asdict(self).items() if value or name not in SELDOM}
+        if self.background == WHITE:
+            del fields["background"]
+        return fields | {name: list(fields[name]) for name in LISTS if name in fields}
 
     def for_channels(self, count: int) -> "Preprocessing":
         """The same for images of `count` channels, on which colours count as their mean: timm's rule."""

@@ -1,12 +1,20 @@
 """From a job and a subnet to a stand-alone module, and to files."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas import checkpoints
+from nas import checkpoints, datasets
+from nas.config.components import stored_config
 from nas.config.quantities import named
+from nas.datasets import DataSet, task_of
+from nas.evaluation.qualities import qualities_of
+from nas.exported.folder import appearing
+from nas.exported.folder import export as write_folder
+from nas.exported.forms import Form, Run, check_form, exporter
 from nas.images.preprocessing import DEFAULTS
 from nas.results import frames, job_devices
 from nas.results.frames import INHERITED, SPECIALISE, SPECIALISED
@@ -14,15 +22,17 @@ from nas.spaces.job_space import space_of
 from nas.store import Artifact, Job, MeasurementRow, Store, Subnet
 from predictors.measurement.labels import Measurement
 from search_spaces import Architecture
-from search_spaces.errors import NotFoundError, did_you_mean
-from search_spaces.registry import load
+from search_spaces.errors import NASError, NotFoundError, UsageError, did_you_mean
 from supernet import build
-from supernet.plain.layers import Network
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from supernet.supernet import Supernet
+
+LANGUAGE, BYTES = "language", "bytes"
+CHECKED = 3  # examples
+JUDGED = 64  # at once
 
 
 def supernet_file(store: Store, job: Job, supernet: str = "") -> Artifact:
@@ -96,27 +106,105 @@ def export(
     subnet: str | Mapping[str, Any],
     folder: Path,
     *,
-    format: str = "safetensors",
+    formats: Sequence[str] = ("safetensors",),
     weights: str | None = None,
+    form: Form = Form(),  # noqa: B008 - it is frozen
+    calibration: int = 0,
 ) -> list[Path]:
-    """Writes a subnet to `folder` in the given format; the written files.
+    """Writes a subnet to `folder`, of several formats each to a folder below it; the written files.
 
-    subnet, weights: as `extract` takes them.
+    subnet, weights: as `extract` takes them.  calibration: with how many training examples ranges are found
+    for int8; 0: with none.
+    Each format is checked in a fresh process on examples of the search split, if the data are there.
 
-    Raises NotFoundError for an unknown subnet or format, ConflictError for a folder that is not empty.
+    Raises NotFoundError for an unknown subnet or format, UsageError for what a format cannot express or does
+    not have, ConflictError for a folder that is not empty.
     """
-    exporter = load("nas.exporters", format)
+    formats, form = list(dict.fromkeys(formats)), replace(form, calibration=None)
+    for name in formats:
+        exporter(name)
+        check_form(name, form, calibrated=calibration > 0)
     row = _subnet(store, job, subnet)
     weights = weights or reported_weights(store, job, row.key)
     net, module = _extracted(store, job, row, weights)
-    files: list[Path] = exporter.export(
-        module,
-        folder,
-        example=net.example_input(2),
-        info=_info(store, job, row, weights),
-        timm=timm_config(module, _data_facts(store, job)),
-    )
-    return files
+    data = _data(store, job)
+    example, inputs = _examples(data, net)
+    if calibration:
+        form = replace(form, calibration=_calibrating(data, calibration))
+    info = {**_info(store, job, row, weights), **_facts_of(data), "inputs": inputs}
+    judge = None if data is None else partial(_judged, data)
+
+    def written(name: str, target: Path) -> list[Path]:
+        described = info | _command(job, row, name, form)
+        return write_folder(name, module, target, example=example, info=described, form=form, judge=judge)
+
+    if len(formats) == 1:
+        return written(formats[0], folder)
+    with appearing(folder) as passing:
+        files = [file for name in formats for file in written(name, passing / name)]
+    return [folder / file.relative_to(passing) for file in files]
+
+
+def _command(job: Job, subnet: Subnet, name: str, form: Form) -> dict[str, str]:
+    """What makes the same folder again."""
+    command = f"nas extract {shlex.quote(job.name)} --subnet {subnet.key} --format {name}"
+    command += f" --precision {form.precision}" if form.precision != "fp32" else ""
+    command += f" --calibration {len(form.calibration)}" if form.calibration is not None else ""
+    return {"command": f"{command} -o DIR"}
+
+
+def _data(store: Store, job: Job) -> DataSet | None:
+    """The job's data; None where they are not on this machine, or are no longer what they were."""
+    stage = store.stage(job, "space")
+    try:
+        config = stored_config(job)
+        data = datasets.build(config.data.name, **config.data.options)
+    except (NASError, OSError):
+        return None
+    digest = stage.result.get("data", {}).get("digest") if stage is not None and stage.result else None
+    return data if digest in (data.digest, getattr(data, "former_digest", None)) else None
+
+
+def _facts_of(data: DataSet | None) -> dict[str, Any]:
+    """What the data themselves say of inputs and outputs, which an older job has not written down."""
+    described = {} if data is None else datasets.described(data)
+    return {name: described[name] for name in ("classes", "preprocessing") if name in described}
+
+
+def _examples(data: DataSet | None, net: "Supernet") -> "tuple[Tensor, str]":
+    """Inputs on which files are checked, and what they are in words."""
+    if data is not None:
+        inputs, _ = next(iter(data.batches("search", CHECKED)))
+        return inputs, f"{len(inputs)} examples of the search split"
+    import torch  # noqa: PLC0415 - heavy
+
+    shaped = net.example_input(CHECKED)
+    if shaped.is_floating_point():
+        shaped = torch.randn(shaped.shape, generator=torch.Generator().manual_seed(0))
+    return shaped, "made inputs, since the job's data are not here as they were"
+
+
+def _calibrating(data: DataSet | None, count: int) -> "Tensor":
+    """Training examples. Raises UsageError without data."""
+    if data is None:
+        raise UsageError(
+            "Without the job's data nothing can be calibrated.",
+            "Extract where they are, or leave --calibration out.",
+        )
+    return data.clean_batch(0, 0, min(count, data.sizes["train"]))
+
+
+def _judged(data: DataSet, run: Run) -> dict[str, Any]:
+    """The qualities of a network as it was written, on the report split."""
+    import torch  # noqa: PLC0415 - heavy
+
+    task, scores = task_of(data), []
+    for x, targets in data.batches("report", JUDGED):
+        scores.append(task.scores(torch.from_numpy(run(x.numpy())), targets))
+    figures: dict[str, Any] = {}
+    for name, quality in qualities_of(torch.cat(scores), data, "report").items():
+        figures |= {f"{name}_of_the_file": quality.value, f"{name}_of_the_file_stderr": quality.stderr}
+    return figures
 
 
 def _subnet(store: Store, job: Job, subnet: str | Mapping[str, Any]) -> Subnet:
@@ -213,34 +301,18 @@ def _timed(store: Store, job: Job, row: MeasurementRow[Measurement]) -> dict[str
 
 
 def _data_facts(store: Store, job: Job) -> dict[str, Any]:
-    """`classes`, their names, and `preprocessing`, how images become inputs, as far as they are known."""
+    """What is known of inputs and outputs, by these names.
+
+    `classes`, their names; `preprocessing`, how images become inputs; `tokenizer`, where it is bytes.
+    """
     stage = store.stage(job, "space")
     data = stage.result.get("data", {}) if stage is not None and stage.result else {}
     facts = {key: data[key] for key in ("classes", "preprocessing") if key in data}
     options = job.config.get("data", {})
+    if data.get("task") == LANGUAGE and options.get("tokenizer", BYTES) == BYTES:
+        facts["tokenizer"] = BYTES
     if "preprocessing" not in facts and options.get("name") == "image_folder":
         # A job that is older than the record: it had no choice but of these two.
         normal = {name: options[name] for name in ("mean", "std") if name in options}
         facts["preprocessing"] = DEFAULTS.to_dict() | normal
     return facts
-
-
-def timm_config(module: "nn.Module", facts: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
-    """What timm reads from config.json, if timm can express the subnet; `facts`: what `_data_facts` gives."""
-    facts = facts or {}
-    if not isinstance(module, Network) or (kwargs := module.timm_arguments()) is None:
-        return None
-    return {
-        "architecture": kwargs.pop("model_name"),
-        "num_classes": kwargs["num_classes"],
-        "model_args": kwargs,
-        **({"label_names": facts["classes"]} if "classes" in facts else {}),
-        "pretrained_cfg": {
-            "num_classes": kwargs["num_classes"],
-            "input_size": module.input_shape,
-            "fixed_input_size": True,
-            **facts.get("preprocessing", {}),
-            "first_conv": module.first_conv,
-            "classifier": module.classifier,
-        },
-    }

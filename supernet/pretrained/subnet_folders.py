@@ -17,6 +17,7 @@ from supernet.pretrained.weight_files import FAILURES, check_finite, check_regul
 
 PLAIN = "supernet.plain"
 WEIGHTS, CONFIG, SUMS = "model.safetensors", "config.json", "SHA256SUMS"
+READ = ("safetensors", "hf")  # formats
 HASHED = {WEIGHTS, CONFIG}
 LARGEST_OTHER = 64 * 2**20  # bytes of a file that is not the weights
 LARGEST_HEADER = 100 * 2**20  # what the format allows
@@ -54,7 +55,9 @@ def load_folder(folder: str | Path) -> nn.Module:
     try:
         module = _sketch(folder, config)
         _check_sum(folder, WEIGHTS)
-        module.to_empty(device="cpu").load_state_dict(load_file(folder / WEIGHTS), strict=True)
+        prefix = _prefix(config)
+        tensors = {name.removeprefix(prefix): one for name, one in load_file(folder / WEIGHTS).items()}
+        module.to_empty(device="cpu").load_state_dict(tensors, strict=True)
     except UsageError:
         raise
     except FAILURES as error:
@@ -89,7 +92,8 @@ def _sketch(folder: Path, config: Mapping[str, Any]) -> nn.Module:
     """
     size = check_regular(folder / WEIGHTS)
     with safe_open(folder / WEIGHTS, "pt") as file:
-        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        prefix, names = _prefix(config), file.keys()
+        shapes = {name.removeprefix(prefix): tuple(file.get_slice(name).get_shape()) for name in names}
     if any(count > len(shapes) for count in _counts(config["arguments"])):
         raise ValueError("its config.json tells of more blocks than it has weights")
     with torch.device("meta"):
@@ -103,6 +107,11 @@ def _sketch(folder: Path, config: Mapping[str, Any]) -> nn.Module:
     if size > most:
         raise ValueError(f"its {WEIGHTS} is {size:,} bytes long, and at most {most:,} are plausible")
     return module
+
+
+def _prefix(config: Mapping[str, Any]) -> str:
+    """What stands before the names of the weights in a folder for transformers."""
+    return str(config.get("prefix", ""))
 
 
 def _counts(arguments: Any) -> Iterator[int]:
@@ -124,6 +133,7 @@ def _config(folder: Path) -> dict[str, Any]:
     try:
         sums = _sums(folder)
         if missing := HASHED - sums.keys():
+            _check_format(folder)
             raise UsageError(f"The SHA256SUMS in '{folder}' lack {', '.join(sorted(missing))}.", _HINT)
         for name in sums.keys() - {WEIGHTS}:
             check_regular(folder / Path(name).name, most=LARGEST_OTHER)
@@ -136,6 +146,17 @@ def _config(folder: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise UsageError(f"'{folder}' is not a complete subnet folder: its {CONFIG} names none.", _HINT)
     return config
+
+
+def _check_format(folder: Path) -> None:
+    """Raises UsageError for a format in which a network is not read back."""
+    ours = read_config(folder).get("elastiform")
+    name = ours.get("format", READ[0]) if isinstance(ours, dict) else READ[0]
+    if name not in READ:
+        raise UsageError(
+            f"'{folder}' holds a subnet in the format '{name}', which is not read back.",
+            f"Extract it as {' or '.join(READ)}.",
+        )
 
 
 def _sums(folder: Path) -> dict[str, str]:

@@ -7,8 +7,7 @@ from functools import wraps
 from typing import Any, TypeVar
 
 from nas.images.centre import Shape, shape_of
-from nas.images.decoding import colour
-from nas.images.options import check_among, check_integers, choice_of, height_and_width, is_number
+from nas.images.options import check_among, check_integers, choice_of, colour, height_and_width, is_number
 from nas.images.preprocessing import AUTO, DEFAULTS
 from nas.images.selection import Choice
 from nas.images.sets.order import Balance

@@ -67,7 +67,14 @@ class ImageSet:
         self._size, self._normal, self._shape = inputs.size, inputs.normal, inputs.shape
         self.digest = digest(selection, self._size, self._normal, self._shape, self.scale)
         mean, std = map(tuple, inputs.normal)
-        self.preprocessing = Preprocessing(mean, std, **inputs.shape.as_timm())
+        self.preprocessing = Preprocessing(
+            mean,
+            std,
+            **inputs.shape.as_timm(),
+            crop_first=inputs.shape.pct is None,
+            background=self.scale.background,
+            depths=self.scale.depths,
+        )
         self._source, self._selection, self._splits = source, selection, selection.splits
         self._workers, self._skips = options.workers, options.on_bad_image == "skip"
         labels = [file.label for file in self._splits["train"]]

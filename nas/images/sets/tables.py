@@ -16,7 +16,7 @@ from PIL import Image
 
 from nas.artifacts import open_regular
 from nas.images.checked import Checked, Stamp, Update, judged, stamp_of
-from nas.images.decoding import Scale, UnreadableError, decoded_content
+from nas.images.decoding import Scale, UnreadableError, image_of
 from nas.images.files import ImageFile, Row, alike, shown
 from nas.images.options import check_integers
 from nas.images.scan import Tree
@@ -126,7 +126,7 @@ class Rows:
             return Checked(problem=str(error))
 
     def decoded(self, image: ImageFile, scale: Scale) -> Image.Image:
-        return decoded_content(self._content(image), scale)
+        return image_of(self._content(image), scale)
 
     def _content(self, image: ImageFile) -> bytes:
         assert isinstance(image, Row), "the images of tables are rows"

@@ -10,7 +10,8 @@ from image_trees import save
 from PIL import Image
 
 from nas.datasets import image_folder
-from nas.images.decoding import UnreadableError, decoded
+from nas.images.decoding import UnreadableError
+from nas.images.files import decoded
 from nas.images.sets.image_set import crop_box
 from search_spaces.errors import UsageError
 

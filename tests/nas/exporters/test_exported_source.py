@@ -11,7 +11,7 @@ from torch import nn
 
 import search_spaces
 import supernet
-from nas.exporters.safetensors import standalone_source
+from nas.exported.source import of_class as standalone_source
 from search_spaces.errors import UsageError
 from supernet.pretrained.subnet_folders import network_classes
 

@@ -10,8 +10,8 @@ import torch
 import search_spaces
 import supernet
 from nas.config import AnchorsInit
-from nas.exporters.safetensors import export
-from nas.results.extraction import timm_config
+from nas.exported.folder import export
+from nas.exported.timm_config import timm_config
 from nas.spaces.initial import load_folder
 from nas.spaces.pretrained import load_anchors
 from supernet.families.stitching import Stitching
@@ -34,9 +34,8 @@ def test_a_stitched_swin_is_a_folder_that_loads(net: Stitching, tmp_path: Path) 
     arch = net.space.architecture({"stitch": "0[0:1]>1[1:5]"})
     module, x = net.extract(arch), net.example_input(3)
     assert timm_config(module) is None
-    export(
-        module, tmp_path / "it", example=x, info={"subnet": "k", "architecture": arch.to_dict()}, timm=None
-    )
+    info = {"subnet": "k", "architecture": arch.to_dict()}
+    export("safetensors", module, tmp_path / "it", example=x, info=info)
     loaded = load_folder(tmp_path / "it")
     assert isinstance(loaded, StitchedSwin)
     assert torch.equal(loaded(x), net(x, arch))
@@ -48,7 +47,7 @@ def test_a_whole_swin_is_a_folder_for_timm_and_an_anchor_again(net: Stitching, t
     module = net.extract(arch)
     assert isinstance(module, Swin)
     info = {"subnet": "k", "architecture": arch.to_dict()}
-    export(module, tmp_path / "it", example=x, info=info, timm=timm_config(module))
+    export("safetensors", module, tmp_path / "it", example=x, info=info)
     twin = timm.create_model(f"local-dir:{tmp_path / 'it'}", pretrained=True).eval()
     assert torch.allclose(twin(x), net(x, arch), atol=1e-5)
     init = AnchorsInit.model_validate({"anchors": [{"checkpoint": str(tmp_path / "it")}] * 2})

@@ -13,7 +13,7 @@ import search_spaces
 import supernet
 from nas import jobs
 from nas.config import JobConfig, checked_config
-from nas.exporters import safetensors
+from nas.exported.folder import export
 from nas.measuring import requests
 from nas.measuring.latency import latencies, stored_latency
 from nas.measuring.requests import build_device
@@ -150,7 +150,7 @@ def test_an_extracted_folder_runs_it_too(
     net = supernet.build(space).eval()
     info = {"subnet": "x", "architecture": space.smallest.to_dict()}
     module, example = net.extract(space.smallest), net.example_input(1)
-    safetensors.export(module, tmp_path / "it", example=example, info=info, timm=None)
+    export("safetensors", module, tmp_path / "it", example=example, info=info)
     options = {"backend": made_device.BACKEND, "batch": 2}
     measured = jobs.measure(tmp_path / "it", options | {"workload": workload})
     assert measured["device"]["workload"] == workload

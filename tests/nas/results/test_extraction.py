@@ -17,6 +17,7 @@ from torch import nn
 
 import nas
 from nas.errors import ConflictError, JobFailedError
+from nas.exported import folder as writing
 from nas.exporters import safetensors as exporter
 from nas.results import extraction
 from nas.spaces.initial import load_folder
@@ -25,7 +26,8 @@ from search_spaces.errors import NotFoundError
 from supernet.plain.vit import ViT
 
 ROOT = Path(__file__).parents[3]
-FILES = {"model.safetensors", "config.json", "README.md", "modeling.py", "SHA256SUMS"}
+FILES = {"model.safetensors", "config.json", "README.md", "modeling.py", "infer.py", "SHA256SUMS"}
+FILES |= {"preprocessor_config.json"}
 OURS = ("nas", "search_spaces", "supernet", "predictors", "dashboards")
 WITHOUT_US = f"""
 import importlib.util, sys
@@ -172,7 +174,7 @@ def test_timm_loads_other_kinds_of_vision_transformers(options: dict[str, Any], 
 def test_what_timm_cannot_express_has_no_word_of_it(made: Untrained, tmp_path: Path):
     (key,) = made.looked_at(mixed(made))
     extraction.export(made.store, made.job, key, tmp_path / "out")
-    assert json.loads((tmp_path / "out" / "config.json").read_text()).keys() == {"elastiform"}
+    assert json.loads((tmp_path / "out" / "config.json").read_text()).keys() == {"id2label", "elastiform"}
     assert "timm" not in (tmp_path / "out" / "README.md").read_text()
     module = load_folder(tmp_path / "out")
     assert isinstance(module, ViT)
@@ -226,7 +228,7 @@ def test_weights_that_are_no_numbers_are_found(made: Untrained, tmp_path: Path):
         module.get_parameter("head.bias").fill_(torch.nan)
     info = {"subnet": "k", "architecture": {}}
     with pytest.raises(JobFailedError):
-        exporter.export(module, tmp_path / "out", example=images(), info=info, timm=None)
+        writing.export("safetensors", module, tmp_path / "out", example=images(), info=info)
     assert not (tmp_path / "out").exists()
 
 
@@ -237,7 +239,7 @@ def test_an_error_half_way_leaves_nothing(made: Untrained, tmp_path: Path, monke
     def full(module: nn.Module, *_: object, **__: object) -> str:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(exporter, "_card", full)
+    monkeypatch.setattr(writing, "card", full)
     with pytest.raises(JobFailedError, match="No space"):
         extraction.export(made.store, made.job, key, tmp_path / "new" / "out")
     assert [path.name for path in (tmp_path / "new").rglob("*")] == ["out"]
@@ -248,7 +250,7 @@ def test_what_is_not_there(made: Untrained, tmp_path: Path):
     for arguments, named in ((("nobody",), "nobody"), ((key, "onyx"), "onyx")):
         with pytest.raises(NotFoundError, match=named):
             extraction.export(
-                made.store, made.job, arguments[0], tmp_path / "out", format=(*arguments, "safetensors")[1]
+                made.store, made.job, arguments[0], tmp_path / "out", formats=[(*arguments, "safetensors")[1]]
             )
     assert not (tmp_path / "out").exists()
     begun = made.store.create_job("begun", config={}, seed=0, provenance={})
@@ -261,8 +263,7 @@ def test_what_is_not_there(made: Untrained, tmp_path: Path):
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     """One sentence for a parent that is a file (a full disk ends the same way), and nothing is left."""
     (tmp_path / "file").write_text("")
+    target = tmp_path / "file" / "out"
     with pytest.raises(JobFailedError, match="cannot be written"):
-        exporter.export(
-            nn.Linear(1, 1), tmp_path / "file" / "out", example=torch.zeros(1, 1), info={}, timm=None
-        )
+        writing.export("safetensors", nn.Linear(1, 1), target, example=torch.zeros(1, 1), info={})
     assert [path.name for path in tmp_path.iterdir()] == ["file"]

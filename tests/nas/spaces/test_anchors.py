@@ -15,7 +15,7 @@ import search_spaces
 import supernet
 from nas.config import AnchorsInit, JobConfig, checked_config
 from nas.datasets import DataSet
-from nas.exporters.safetensors import export
+from nas.exported.folder import export
 from nas.jobs import check
 from nas.spaces.job_space import data_sizes, resolve
 from nas.spaces.pretrained import load_anchors
@@ -53,7 +53,7 @@ def extracted(folder: Path, *, dim: int, classes: int = 7) -> dict[str, Any]:
     )  # fmt: skip
     arch = net.space.architecture({"embed_dim": dim, "depth": 3, "num_heads": 2, "mlp_ratio": [1, 2, 1]})
     info = {"subnet": arch.key, "architecture": arch.to_dict()}
-    export(net.extract(arch), folder, example=net.example_input(2), info=info, timm=None)
+    export("safetensors", net.extract(arch), folder, example=net.example_input(2), info=info)
     return {"checkpoint": str(folder)}
 
 

@@ -1,0 +1,100 @@
+"""`nas extract`: a subnet as a folder that runs elsewhere."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nas.cli.fronts import chosen_key
+from nas.cli.options import AsJSON, JobName, StoreURL, Where, parse_architecture, store_url
+from nas.cli.output import emit, emit_json, note
+
+OPSET = 18
+
+
+def extract(
+    ctx: typer.Context,
+    job: JobName,
+    folder: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="A new or empty folder.")],
+    subnet: Annotated[
+        str | None, typer.Option("--subnet", metavar="KEY", help="The beginning of a subnet's key.")
+    ] = None,
+    arch: Annotated[
+        str | None, typer.Option("--arch", metavar="JSON", help="Any architecture of the job's space.")
+    ] = None,
+    where: Where = None,
+    knee: Annotated[bool, typer.Option("--knee", help="The best compromise on the front.")] = False,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            "--weights",
+            metavar="NAME",
+            help="inherited, specialised, finetuned or scratch. [default: those that the front reports]",
+            show_default=False,
+        ),
+    ] = None,
+    formats: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            metavar="NAME,...",
+            help="safetensors, torch_export, onnx, openvino or hf; of several each in a folder of its own.",
+        ),
+    ] = "safetensors",
+    precision: Annotated[
+        str,
+        typer.Option("--precision", metavar="NAME", help="fp32, fp16, bf16 or int8, as the format has it."),
+    ] = "fp32",
+    calibration: Annotated[
+        int,
+        typer.Option(
+            "--calibration",
+            metavar="N",
+            min=0,
+            help="Training examples that fix the ranges of int8; 0: they are found in every forward pass.",
+        ),
+    ] = 0,
+    opset: Annotated[int, typer.Option("--opset", help="Of ONNX.")] = OPSET,
+    store: StoreURL = None,
+    as_json: AsJSON = False,
+) -> None:
+    """Write a subnet as a stand-alone checkpoint. Prints the files."""
+    from nas.errors import ConflictError
+    from search_spaces.errors import UsageError
+
+    if (subnet is not None) + (arch is not None) + bool(where) + knee != 1:
+        hint = "Try --knee."
+        raise UsageError("Say which subnet: exactly one of --subnet, --arch, --where and --knee.", hint)
+    names = [name.strip() for name in formats.split(",") if name.strip()]
+    if not names:
+        raise UsageError("--format names no format.", "Try --format safetensors.")
+    architecture = None if arch is None else parse_architecture(arch)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConflictError(f"'{folder}' exists and is not an empty folder.", "Name another one with -o.")
+    from nas.store import Store
+
+    with Store.open(store_url(store), read_only=True) as opened:
+        stored = opened.job(job)
+        from nas.exported.forms import Form
+        from nas.results import extraction
+        from nas.spaces.job_space import space_of
+
+        if architecture is None:
+            key = chosen_key(opened, stored, subnet=subnet, where=where, knee=knee)
+        else:
+            key = space_of(opened, stored).architecture(architecture).key
+        files = extraction.export(
+            opened,
+            stored,
+            key if architecture is None else architecture,
+            folder,
+            formats=names,
+            weights=weights,
+            form=Form(precision, opset),
+            calibration=calibration,
+        )
+    if as_json:
+        emit_json({"job": stored.name, "subnet": key, "files": [str(file) for file in files]})
+    else:
+        emit("\n".join(map(str, files)))
+        note(f"Subnet {key} of job '{stored.name}' is in {folder}", quiet=ctx.obj.quiet)

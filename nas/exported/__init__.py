@@ -1,0 +1,1 @@
+"""Folders that are taken away: what all formats have in common, from the model card to the hashes."""

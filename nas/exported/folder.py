@@ -1,0 +1,211 @@
+"""A subnet as a folder in some format: whole or not at all, checked in a fresh process, with hashes."""
+
+import inspect
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from nas.errors import ConflictError, JobFailedError
+from nas.exported import forms, images, texts
+from nas.exported.card import CARD, card
+from nas.exported.forms import Exporter, Form, Run
+from nas.exported.images import CONFIG, PREPROCESSOR
+from nas.exported.source import one_file
+from nas.exported.sums import write_sums
+from nas.exported.timm_config import timm_config
+from search_spaces.errors import UsageError
+from supernet.pretrained.weight_files import check_finite
+
+INFER = "infer.py"
+BATCHES = (1, 3)
+LONGEST = 900  # seconds that a check may take
+CHANNELS = {1: "L", 3: "RGB"}
+BITS = "BitImageProcessor"  # of transformers: resizes the shorter side and cuts the middle out
+
+Judge = Callable[[Run], Mapping[str, Any]]
+
+
+def export(
+    format: str,
+    module: nn.Module,
+    folder: Path,
+    *,
+    example: Tensor,
+    info: Mapping[str, Any],
+    form: Form = Form(),  # noqa: B008 - it is frozen
+    judge: Judge | None = None,
+) -> list[Path]:
+    """Writes the folder and runs its `infer.py` in a fresh process: outputs must be those of the module.
+
+    module: has `config`, the arguments of its class.  example: inputs (at least 3, ...), of which one and
+    three at once are tried.
+    info: `subnet` (key), `architecture`, and figures for the card; perhaps `classes`, the names of outputs,
+    `preprocessing`, how images become inputs, `tokenizer`, `command`, `inputs` (what the example is).
+    judge: from the network as it was written to figures for the card, for a precision whose outputs differ.
+    Raises ConflictError when `folder` exists and is not empty, UsageError for a network that the format
+    cannot express, JobFailedError when outputs differ. The folder appears complete or not at all.
+    """
+    exporter = forms.exporter(format)
+    with appearing(folder) as partial:
+        module = _whole(module)
+        timm = timm_config(module, info) or {}
+        keys = {**timm, **exporter.write(module, partial, example=example, form=form)}
+        _describe(module, partial, {**info, "format": format}, keys)
+        (partial / INFER).write_text(_infer(exporter, example))
+        outcome = _checked(exporter, module, partial, example=example, form=form)
+        figures = {**info, "format": format, "precision": form.precision}
+        if exporter.TOLERANCES[form.precision] is None and judge is not None:
+            figures |= judge(exporter.load(partial))
+        sentence = f"Run in a fresh process on {info.get('inputs', 'made inputs')}: {outcome}."
+        text = card(exporter, module, example, figures, keys=keys, check=sentence)
+        (partial / CARD).write_text(text)
+        write_sums(partial)
+        names = sorted(path.name for path in partial.iterdir())
+    return [folder / name for name in names]
+
+
+def _whole(module: nn.Module) -> nn.Module:
+    """In evaluation mode. Raises JobFailedError for weights that are no finite numbers."""
+    try:
+        check_finite("the subnet", module.state_dict())
+    except UsageError as error:
+        raise JobFailedError(error.message) from error
+    return module.cpu().eval()
+
+
+@contextmanager
+def appearing(folder: Path) -> Iterator[Path]:
+    """A folder beside the one that is wanted, which takes its place in the end, or nothing does.
+
+    Raises ConflictError when there is something already, JobFailedError where nothing can be written.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConflictError(
+            f"'{folder}' exists already and is not an empty folder.", "Choose another one with -o."
+        )
+    target = folder.resolve()
+    partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        partial.replace(target)  # in place of an empty folder, too
+    except (OSError, SafetensorError) as error:
+        raise JobFailedError(f"The subnet cannot be written to '{folder}': {error}.") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _describe(module: nn.Module, folder: Path, info: Mapping[str, Any], keys: Mapping[str, Any]) -> None:
+    """config.json, and preprocessor_config.json where it is known how images become inputs."""
+    names = info.get("classes")
+    config = {
+        **keys,
+        **({"id2label": {str(i): name for i, name in enumerate(names)}} if names else {}),
+        "elastiform": {
+            "class": type(module).__name__,
+            "arguments": module.config,
+            **info,
+            **keys.get("elastiform", {}),
+        },
+    }
+    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+    if info.get("preprocessing") is not None:
+        shape: Any = module.input_shape
+        described = preprocessor(info["preprocessing"], shape)
+        (folder / PREPROCESSOR).write_text(json.dumps(described, indent=2) + "\n")
+
+
+def preprocessor(how: Mapping[str, Any], shape: tuple[int, int, int]) -> dict[str, Any]:
+    """How an image becomes an input (channels, height, width), for `infer.py` and, as far as it can, others.
+
+    how: as a `Preprocessing` says it.
+    """
+    channels, height, width = shape
+    ours = {
+        "mode": CHANNELS[channels],
+        "size": [height, width],
+        "crop_first": False,
+        "background": [255, 255, 255],
+        **how,
+    }
+    theirs: dict[str, Any] = {}
+    if channels == 3 and height == width and how["crop_mode"] == "center":
+        theirs = {
+            "image_processor_type": BITS,
+            "do_convert_rgb": True,
+            "do_resize": True,
+            "size": {"shortest_edge": int(height / how["crop_pct"])},
+            "resample": Image.Resampling[how["interpolation"].upper()].value,
+            "do_center_crop": True,
+            "crop_size": {"height": height, "width": width},
+            "do_rescale": True,
+            "rescale_factor": 1 / 255,
+            "do_normalize": True,
+            "image_mean": how["mean"],
+            "image_std": how["std"],
+        }
+    return theirs | {"elastiform": ours}
+
+
+def _infer(exporter: Exporter, example: Tensor) -> str:
+    what = images if example.is_floating_point() else texts
+    title = f"Runs the network in this folder: python {INFER} {'IMAGE...' if what is images else 'TEXT'}"
+    begin = 'if __name__ == "__main__":\n    main(load)'
+    return one_file(title, [Path(str(what.__file__))], inspect.getsource(exporter.load), begin)
+
+
+@torch.inference_mode()
+def _checked(exporter: Exporter, module: nn.Module, folder: Path, *, example: Tensor, form: Form) -> str:
+    """What was found. Raises JobFailedError for other outputs than the module's."""
+    inputs = {f"of {count}": example[:count] for count in BATCHES}
+    outputs = _in_fresh_process(folder, inputs)
+    tolerance, worst = exporter.TOLERANCES[form.precision], 0.0
+    for name, x in inputs.items():
+        expected, given = module(x), torch.from_numpy(outputs[name])
+        if given.shape != expected.shape or not given.isfinite().all():
+            raise JobFailedError(
+                f"The file that was written gives outputs of another shape, or no numbers ({name})."
+            )
+        difference = (given - expected).abs().max().item()
+        worst = max(worst, difference / max(expected.abs().max().item(), 1e-12))
+    if tolerance is None:
+        return "outputs of the right shape, which are not compared in this precision"
+    if worst > tolerance:
+        raise JobFailedError(
+            f"The exported subnet's outputs differ from the supernet's by {worst:.3g} of the largest."
+        )
+    how = "to the last bit" if worst == 0 else f"within {worst:.1e} of the largest"
+    return f"outputs equal those of the supernet {how} (allowed: {tolerance:g})"
+
+
+def _in_fresh_process(folder: Path, inputs: Mapping[str, Tensor]) -> Mapping[str, np.ndarray[Any, Any]]:
+    """Outputs by name, of the folder's `infer.py`. Raises JobFailedError where it fails."""
+    with tempfile.TemporaryDirectory(prefix="elastiform-") as place:
+        given, made = Path(place, "in.npz"), Path(place, "out.npz")
+        arrays: Any = {name: x.numpy() for name, x in inputs.items()}
+        np.savez(given, **arrays)
+        command = [sys.executable, "-B", str(folder / INFER), "--arrays", str(given), str(made)]
+        threads = str(torch.get_num_threads())
+        env = os.environ | {"OMP_NUM_THREADS": threads, "HF_HOME": place, "HF_HUB_OFFLINE": "1"}
+        ran = subprocess.run(
+            command, cwd=folder, env=env, capture_output=True, text=True, timeout=LONGEST, check=False
+        )
+        if ran.returncode:
+            reason = (ran.stderr.strip().splitlines() or [f"it ended with {ran.returncode}"])[-1]
+            raise JobFailedError(f"The exported subnet does not run: {reason}")
+        with np.load(made) as outputs:
+            return dict(outputs)

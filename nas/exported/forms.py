@@ -1,0 +1,90 @@
+"""What is asked of an export beside its format, and what a format's file has to offer."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+from torch import Tensor, nn
+
+from search_spaces import registry
+from search_spaces.errors import UsageError
+
+EXPORTERS = "nas.exporters"
+OPSET = 18  # the first of torch's exporter
+DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}  # torch's and NumPy's words
+
+Run = Callable[[Any], Any]
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a network is written.
+
+    precision: of weights and arithmetic, by the format's names.  opset: of ONNX.
+    calibration: inputs (N, *input shape) with which ranges are found for int8; None: they are found anew in
+    every forward pass.
+    """
+
+    precision: str = "fp32"
+    opset: int = OPSET
+    calibration: Tensor | None = None
+
+
+class Exporter(Protocol):
+    """A file of `nas/exporters/`.
+
+    MODULES: what has to be installed to write and to check it.  EXTRA: the extra of ours that brings them.
+    TOLERANCES: precisions, and what outputs may differ, as a share of the largest; None:
+    outputs are not compared, since the network's quality is what such a precision is judged by.
+    LOADING: of the model card, how the folder is used; fields {name}, {timm}, {auto}, {trust}.
+    """
+
+    MODULES: Sequence[str]
+    EXTRA: str | None
+    TOLERANCES: Mapping[str, float | None]
+    LOADING: str
+
+    def write(self, module: nn.Module, folder: Path, *, example: Tensor, form: Form) -> Mapping[str, Any]:
+        """Writes the format's own files; the keys that it needs in config.json.
+
+        Raises UsageError for a network that it cannot express.
+        """
+
+    def load(self, folder: Path) -> Run:
+        """From a batch of inputs to outputs, both of NumPy. Its source goes into `infer.py` as it is."""
+
+
+def exporter(name: str) -> Exporter:
+    """The format of that name, ready for use.
+
+    Raises NotFoundError for a format that there is not, UsageError where something is not installed.
+    """
+    made = registry.load(EXPORTERS, name)
+    lacking = [module for module in getattr(made, "MODULES", ()) if find_spec(module) is None]
+    if lacking:
+        extra = getattr(made, "EXTRA", None)
+        raise UsageError(
+            f"The format '{name}' needs {' and '.join(lacking)}, which is not installed.",
+            f"`pip install 'elastiform[{extra}]'`." if extra else f"`pip install {' '.join(lacking)}`.",
+        )
+    return cast(Exporter, made)
+
+
+def check_form(name: str, form: Form, *, calibrated: bool) -> None:
+    """Raises UsageError for a precision or a calibration that the format does not have."""
+    precisions = registry.load(EXPORTERS, name).TOLERANCES
+    if form.precision not in precisions:
+        others = [
+            n for n in registry.names(EXPORTERS) if form.precision in registry.load(EXPORTERS, n).TOLERANCES
+        ]
+        elsewhere = f" '{form.precision}' is one of {', '.join(others)}." if others else ""
+        raise UsageError(
+            f"The format '{name}' has no precision '{form.precision}'.",
+            f"It has {', '.join(precisions)}.{elsewhere}",
+        )
+    if calibrated and form.precision != "int8":
+        raise UsageError(
+            f"Precision '{form.precision}' has nothing to calibrate.", "Only int8 has: --precision int8."
+        )

@@ -1,0 +1,41 @@
+"""SHA256SUMS: what lies in an extracted folder, and whether it still does."""
+
+import hashlib
+from pathlib import Path
+
+from search_spaces.errors import UsageError
+
+HASHES = "SHA256SUMS"
+
+
+def write_sums(folder: Path) -> None:
+    """SHA256SUMS of all that lies in the folder, as `sha256sum -c` reads it."""
+    lines = [f"{_sha256(path)}  {path.name}" for path in sorted(folder.iterdir()) if path.name != HASHES]
+    (folder / HASHES).write_text("\n".join(lines) + "\n")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def verify(folder: Path) -> dict[str, str]:
+    """Each file of the folder, and of its SHA256SUMS: `ok`, `damaged`, `missing`, or `not listed`.
+
+    Raises UsageError for a folder without sums.
+    """
+    sums = folder / HASHES
+    if not sums.is_file():
+        raise UsageError(f"'{folder}' has no {HASHES}.", "`nas extract` writes folders that have one.")
+    lines = [line.partition("  ") for line in sums.read_text(errors="replace").splitlines() if line]
+    expected = {name: digest for digest, _, name in lines}
+    paths = {path.name: path for path in folder.iterdir() if path.name != HASHES}
+    states: dict[str, str] = {}
+    for name in sorted(expected.keys() | paths.keys()):
+        if name not in paths or not paths[name].is_file():
+            states[name] = "missing" if name in expected else "not listed"
+        elif name not in expected:
+            states[name] = "not listed"
+        else:
+            states[name] = "ok" if _sha256(paths[name]) == expected[name] else "damaged"
+    return states

@@ -1,0 +1,116 @@
+"""`nas extract --format`, `nas classify`, `nas verify` on a real job: files, tables, JSON, exit codes."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from running import Nas
+
+import nas
+from nas.results.extraction import extract
+
+
+@pytest.fixture(autouse=True)
+def _store(tiny_job: nas.JobHandle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NAS_STORE", tiny_job.store.url)
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    """A file with a digit that is one stroke."""
+    image = Image.new("L", (8, 8), 0)
+    for row in range(1, 7):
+        image.putpixel((4, row), 255)
+    path = tmp_path / "one.png"
+    image.save(path)
+    return path
+
+
+def test_a_folder_says_what_an_image_shows(
+    run_nas: Nas, tiny_job: nas.JobHandle, picture: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "net"
+    ran = run_nas("extract", "tiny", "--knee", "-o", folder, "--json")
+    assert ran.code == 0, ran.err
+    made = json.loads(ran.out)
+    assert {Path(file).name for file in made["files"]} >= {"infer.py", "preprocessor_config.json"}
+    card = (folder / "README.md").read_text()
+    assert f"nas extract tiny --subnet {made['subnet']} --format safetensors -o DIR" in card
+    assert "Run in a fresh process on 3 examples of the search split: outputs equal" in card
+    pixels = torch.zeros(1, 1, 8, 8)
+    pixels[..., 1:7, 4] = 1
+    with torch.no_grad():
+        shares = extract(tiny_job.store, tiny_job.job, made["subnet"])(pixels).softmax(dim=-1)[0]
+    said = json.loads(run_nas("classify", folder, picture, "--top", 2, "--json").out)
+    best = shares.topk(2)
+    assert [one["class"] for one in said[0]["classes"]] == [str(i) for i in best.indices.tolist()]
+    assert [one["probability"] for one in said[0]["classes"]] == pytest.approx(best.values.tolist(), abs=1e-6)
+    table = run_nas("classify", folder, picture)
+    assert (table.code, table.out.splitlines()[0].split()) == (0, ["IMAGE", "CLASS", "PROBABILITY"])
+    assert run_nas("verify", folder).code == 0
+    (folder / "config.json").write_text("{}")
+    wrong = run_nas("verify", folder, "--json")
+    assert (wrong.code, json.loads(wrong.out)["files"]["config.json"]) == (1, "damaged")
+    assert "config.json is damaged" in wrong.err
+    assert "is damaged: config.json" in run_nas("classify", folder, picture).err
+
+
+@pytest.mark.slow
+def test_several_formats_lie_beside_each_other(run_nas: Nas, picture: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "nets"
+    words = ("--format", "onnx,safetensors", "--opset", 19)
+    ran = run_nas("extract", "tiny", "--knee", "-o", folder, *words)
+    assert ran.code == 0, ran.err
+    assert {path.name for path in folder.iterdir()} == {"onnx", "safetensors"}
+    answers = [run_nas("classify", folder / name, picture).out for name in ("onnx", "safetensors")]
+    assert answers[0] == answers[1]
+    ran = run_nas("measure", folder / "onnx")
+    assert ran.code == 2
+    assert "in the format 'onnx', which is not read back" in ran.err
+
+
+@pytest.mark.slow
+def test_int8_is_judged_on_the_report_split(run_nas: Nas, tmp_path: Path) -> None:
+    folder = tmp_path / "net"
+    words = ("--format", "onnx", "--precision", "int8", "--calibration", 64)
+    ran = run_nas("extract", "tiny", "--knee", "-o", folder, *words)
+    assert ran.code == 0, ran.err
+    config = (folder / "README.md").read_text()
+    assert "| accuracy of the file | 0." in config
+    assert "--precision int8 --calibration 64 -o DIR" in config
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        ("extract tiny --knee -o new --format onyx", 3, "There is no 'onyx'"),
+        ("extract tiny --knee -o new --format ,", 2, "names no format"),
+        ("extract tiny --knee -o new --precision int8", 2, "'safetensors' has no precision 'int8'"),
+        ("extract tiny --knee -o new --calibration 9", 2, "has nothing to calibrate"),
+        ("extract tiny --knee -o new --format onnx --opset 7", 2, "--opset 7 cannot be written"),
+        ("classify nowhere one.png", 3, "There is no folder 'nowhere'"),
+        ("classify . one.png", 2, "has no SHA256SUMS"),
+        ("verify .", 2, "has no SHA256SUMS"),
+        ("verify nowhere", 3, "There is no folder 'nowhere'"),
+    ],
+)
+def test_what_cannot_be_done(
+    words: str, code: int, message: str, run_nas: Nas, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ran = run_nas(*words.split())
+    assert (ran.code, ran.out) == (code, "")
+    assert message in ran.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_no_image(run_nas: Nas, picture: Path, tmp_path: Path) -> None:
+    run_nas("extract", "tiny", "--knee", "-o", tmp_path / "net")
+    text = tmp_path / "text.png"
+    text.write_text("no image")
+    ran = run_nas("classify", tmp_path / "net", picture, text)
+    assert (ran.code, ran.out) == (2, "")
+    assert f"The image '{text}' cannot be read" in ran.err
+    assert "cannot be read: No such file" in run_nas("classify", tmp_path / "net", tmp_path / "none").err
