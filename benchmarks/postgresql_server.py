@@ -6,8 +6,11 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
+import tempfile
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -116,3 +119,21 @@ def new_server(folder: Path, programs: Path) -> Server:
     server = Server(programs, folder, port)
     server.start()
     return server
+
+
+@contextmanager
+def server_of(wanted: bool) -> Iterator[Server | None]:
+    """A PostgreSQL server of the script's own, or None."""
+    if not wanted:
+        yield None
+        return
+    programs = binaries()
+    if programs is None:
+        sys.exit("no PostgreSQL server is installed (initdb and pg_ctl)")
+    folder = Path(tempfile.mkdtemp(prefix="nas-pg-"))
+    server = new_server(folder, programs)
+    try:
+        yield server
+    finally:
+        server.stop()
+        shutil.rmtree(folder)

@@ -6,6 +6,9 @@
 Faults: kill -9 of a worker or of its job's process, SIGTERM to a worker, SIGSTOP of both for longer than the
 lease, a disk that is full for a second (RLIMIT_FSIZE of both); with PostgreSQL a crash or a restart of the
 server, or all its connections cut.
+How far it is stands on stderr, once a minute. A storm in which nothing can be struck for five minutes is
+given up.
+
 lost: jobs that have not succeeded.  twice: writes that were acknowledged more than once.  wrong: what a job
 holds otherwise than its seed says (`benchmarks/stub_job.py`), and what the invariant checker finds.
 """
@@ -14,21 +17,19 @@ import argparse
 import os
 import random
 import resource
-import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
 import stub_job
-from postgresql_server import Server, binaries, new_server
+from postgresql_server import Server, server_of
 
 from nas.analysis.invariants import problems
 from nas.errors import StoreError
@@ -44,6 +45,7 @@ FULL_BYTES, FULL_SECONDS = 30_000, 1.0
 DOWN_SECONDS = 1.0
 LEAST_WAITING, SUBMITTED = 8, 20
 DRAIN_SECONDS = 600.0
+TELL_SECONDS, CALM_SECONDS = 60.0, 300.0
 FAULTS = {"kill worker": 30, "kill job": 35, "terminate": 10, "suspend": 8, "full disk": 8}
 SERVER_FAULTS = {"server crash": 3, "server restart": 2, "connections cut": 4}
 COMMAND = (sys.executable, str(Path(__file__).with_name("stub_job.py")))
@@ -122,7 +124,11 @@ class Storm:
         self.server.start()
 
     def end(self) -> None:
-        """Ends the workers."""
+        """Ends the workers, also those that are suspended."""
+        for _, pid, what in self.later:
+            with suppress(ProcessLookupError):
+                if what == "suspend":
+                    os.kill(pid, signal.SIGCONT)
         for worker in self.workers:
             with suppress(ProcessLookupError):
                 worker.send_signal(signal.SIGTERM)
@@ -167,33 +173,23 @@ def work(url: str) -> None:
         print(error, flush=True)
 
 
-@contextmanager
-def server_of(wanted: bool) -> Iterator[Server | None]:
-    """A PostgreSQL server of the script's own, or None."""
-    if not wanted:
-        yield None
-        return
-    programs = binaries()
-    if programs is None:
-        sys.exit("no PostgreSQL server is installed (initdb and pg_ctl)")
-    folder = Path(tempfile.mkdtemp(prefix="nas-storm-pg-"))
-    server = new_server(folder, programs)
-    try:
-        yield server
-    finally:
-        server.stop()
-        shutil.rmtree(folder)
-
-
 def drain_after(storm: Storm, store: Store, kills: int) -> None:
     """The storm, and then the calm in which all that is left is done."""
     waiting.MAX_ATTEMPTS = kills + 10  # what kills a job here is no fault of its own
-    while sum(storm.done.values()) < kills:
+    told_at = struck_at = time.monotonic()
+    while (before := storm.done.total()) < kills:
         if len(store.waiting()) < LEAST_WAITING:
             submit(store, storm.draw)
         storm.tend()
         time.sleep(storm.draw.uniform(*PAUSES))
         storm.strike()
+        now = time.monotonic()
+        struck_at = now if storm.done.total() > before else struck_at
+        if now - struck_at > CALM_SECONDS:
+            sys.exit(f"nothing could be struck for {CALM_SECONDS:g} seconds, after {before} kills")
+        if now - told_at > TELL_SECONDS:
+            told_at = now
+            print(f"{storm.done.total()} of {kills} kills", file=sys.stderr, flush=True)
     deadline = time.monotonic() + DRAIN_SECONDS
     while any(job.state in ("queued", "running") for job in store.jobs()) and time.monotonic() < deadline:
         storm.tend()

@@ -15,7 +15,8 @@ from dash.exceptions import DependencyException
 from flask import Flask, request
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
-from dashboards import devices, pages
+from dashboards import controls, devices, pages
+from dashboards.controls import NO_RIGHTS, Rights, RightsOf
 from dashboards.job_callbacks import chosen, chosen_device, explore_job, job_front, job_parts
 from dashboards.job_views import CurrentViews
 from dashboards.opened import OpenedStore
@@ -45,11 +46,13 @@ def create_app(
     prefix: str = "",
     is_allowed: Callable[[str], bool] = is_own_host,
     links: Sequence[tuple[str, str]] = (),
+    rights: RightsOf = Rights,
 ) -> Dash:
     """The app over the store at `url`, opened for reading only. Raises StoreError when there is none.
 
     prefix: what stands before its paths in the browser, and is the server's SCRIPT_NAME.
     is_allowed: whether it answers to this Host header.  links: as of `pages.shell`.
+    rights: of whoever asks; the server answers the forms that they give him.
     """
     opened = OpenedStore(url)
     # A path of the environment would stand beside the prefix, which Dash does not take.
@@ -72,11 +75,11 @@ def create_app(
     app.layout = partial(pages.shell, links)
     views = CurrentViews(opened)
     _watch_store(app, opened)
-    _list_jobs(app, opened, views)
-    explore_job(app, views)
+    _list_jobs(app, opened, views, rights)
+    explore_job(app, views, rights)
     _explore_devices(app, opened)
     server.register_error_handler(DependencyException, _no_file)
-    guard(app, server, is_allowed)
+    guard(app, server, is_allowed, has_forms=rights is not Rights)
     check_requests(app, server)
     return app
 
@@ -111,11 +114,11 @@ def _watch_store(app: Dash, opened: OpenedStore) -> None:
         ), seen
 
 
-def _list_jobs(app: Dash, opened: OpenedStore, views: CurrentViews) -> None:
+def _list_jobs(app: Dash, opened: OpenedStore, views: CurrentViews, rights: RightsOf) -> None:
     @app.callback(Output("page", "children"), Input("url", "pathname"))
     def show_page(pathname: str | None) -> list[Component]:
         try:
-            return page(opened.get(), (pathname or "/").removeprefix(request.script_root))
+            return page(opened.get(), (pathname or "/").removeprefix(request.script_root), rights())
         except NASError as error:
             return pages.message_page("The store cannot be read", error.message, error.hint)
 
@@ -146,8 +149,8 @@ def _explore_devices(app: Dash, opened: OpenedStore) -> None:
         return device_parts(opened.get(), device_id, search)
 
 
-def page(store: Store, pathname: str) -> list[Component]:
-    """The page at this path."""
+def page(store: Store, pathname: str, rights: Rights = NO_RIGHTS) -> list[Component]:
+    """The page at this path. rights: of whoever looks at it."""
     if pathname in ("", "/"):
         return pages.jobs_page()
     if pathname == "/devices":
@@ -157,7 +160,8 @@ def page(store: Store, pathname: str) -> list[Component]:
         return pages.message_page("No such page")
     try:
         if head == "job":
-            return pages.job_page(store.job(unquote(name)))
+            job = store.job(unquote(name))
+            return pages.job_page(job, controls.remarks(job, rights))
         chosen = [device for device in store.devices() if str(device.id) == name]
         if chosen:
             return devices.device_page(chosen[0])

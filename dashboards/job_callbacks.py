@@ -8,18 +8,39 @@ from dash import Dash, Input, Output, State, ctx, no_update
 from dash.development.base_component import Component
 from dash.exceptions import PreventUpdate
 
-from dashboards import pages, panel
+from dashboards import controls, pages, panel
+from dashboards.controls import RightsOf
 from dashboards.job_views import CurrentViews, JobViews
 from nas.store import Store
 
 
-def explore_job(app: Dash, views: CurrentViews) -> None:
-    """The page of a job, and of a subnet in it."""
-    _explore_subnets(app, views)
+def explore_job(app: Dash, views: CurrentViews, rights: RightsOf) -> None:
+    """The page of a job, and of a subnet in it. rights: of whoever asks."""
+    _explore_subnets(app, views, rights)
     _follow_job(app, views)
+    _control_job(app, views, rights)
 
 
-def _explore_subnets(app: Dash, views: CurrentViews) -> None:
+def _control_job(app: Dash, views: CurrentViews, rights: RightsOf) -> None:
+    """The buttons are drawn anew when others make sense, and not under the hand of whoever types."""
+
+    @app.callback(
+        Output("job-controls", "children"),
+        Output("job-controlled", "data"),
+        Input("job-version", "data"),
+        State("job-controlled", "data"),
+        State("job", "data"),
+        prevent_initial_call=True,
+    )
+    def show_controls(_version: str | None, seen: str | None, job_id: int) -> tuple[list[Component], str]:
+        job = views.get().store.job(job_id)
+        mark = controls.mark(job)
+        if mark == seen:
+            raise PreventUpdate
+        return controls.controls(job, rights()), mark
+
+
+def _explore_subnets(app: Dash, views: CurrentViews, rights: RightsOf) -> None:
     """A click on the front chooses a subnet, and the panel shows it."""
 
     @app.callback(
@@ -41,7 +62,9 @@ def _explore_subnets(app: Dash, views: CurrentViews) -> None:
         key, job = chosen(search), store.job(job_id)
         if not key:
             return panel.hint(store, job)
-        return panel.subnet_panel(store, job, key, device_id=chosen_device(search))
+        may = rights()
+        download = None if may.csrf is None else controls.extraction(job, may, subnet=key)
+        return panel.subnet_panel(store, job, key, device_id=chosen_device(search), download=download)
 
 
 def _follow_job(app: Dash, views: CurrentViews) -> None:

@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 import sqlalchemy as sa
 from dash.development.base_component import Component
 
-from dashboards import pages
+from dashboards import controls, pages
 from dashboards.figures import (
     front_figure,
     generator_figure,
@@ -61,7 +61,7 @@ class JobViews:
         job = self.store.job(job_id)
         running = stage_progress(self.store, job)
         words = None if running is None else running.words
-        marks = repr((self._results(job), self._events(job), job.note, job.tags))
+        marks = repr((self._results(job), self._events(job), job.note, job.tags, controls.mark(job)))
         return digest([repr(row), words, marks, device_id])
 
     def front(self, job_id: int, *, selected: str | None, device_id: int | None = None) -> go.Figure:

@@ -154,13 +154,19 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> Component:
 # -- one job --
 
 
-def job_page(job: Job) -> list[Component]:
-    """The frame of a job's page; callbacks fill it, and its clock fills it anew while the job runs."""
+def job_page(job: Job, remarks: Sequence[Component] = ()) -> list[Component]:
+    """The frame of a job's page; callbacks fill it, and its clock fills it anew while the job runs.
+
+    remarks: what is typed there, which is not drawn anew.
+    """
     return [
         dcc.Store(id="job", data=job.id),
         dcc.Store(id="job-version"),
+        dcc.Store(id="job-controlled"),
         dcc.Interval(id="job-clock", interval=REFRESH_MS),
         html.Div(id="job-head"),
+        html.Div(id="job-controls"),
+        *remarks,
         html.Div([chart("front", tools=True), html.Aside(id="panel")], className="explorer"),
         html.H2("Front"),
         html.Div(id="front-table"),

@@ -45,10 +45,18 @@ def hint(store: Store, job: Job) -> list[Component]:
     ]
 
 
-def subnet_panel(store: Store, job: Job, key: str, *, device_id: int | None = None) -> list[Component]:
+def subnet_panel(
+    store: Store,
+    job: Job,
+    key: str,
+    *,
+    device_id: int | None = None,
+    download: Component | None = None,
+) -> list[Component]:
     """The panel of the subnet with this key, or a sentence that the job has none such.
 
     device_id: whose latency is told, by default the job's own device's.
+    download: what gives the subnet as a file, where there is such a thing.
     """
     facts = subnet_facts(store, job, key, device_id)
     if facts is None:
@@ -63,6 +71,7 @@ def subnet_panel(store: Store, job: Job, key: str, *, device_id: int | None = No
             [html.Code(command, id="extract"), dcc.Clipboard(target_id="extract", title="Copy")],
             className="command",
         ),
+        *([] if download is None else [download]),
         html.H3("Architecture"),
         table(["Choice", "Value"], [[name, option(value)] for name, value in facts.architecture.items()]),
         *_pictures(store, job, key, facts.architecture),

@@ -30,9 +30,16 @@ def is_own_host(host: str) -> bool:
     return OWN_HOST.fullmatch(host) is not None
 
 
-def guard(app: Dash, server: Flask, is_allowed: Callable[[str], bool] = is_own_host) -> None:
+def guard(
+    app: Dash,
+    server: Flask,
+    is_allowed: Callable[[str], bool] = is_own_host,
+    *,
+    has_forms: bool = False,
+) -> None:
     """Answers only to hosts that are allowed, and lets pages load nothing from elsewhere.
 
+    has_forms: whether pages may send forms to this server; it then has to be told where these come from.
     Call it when all callbacks are defined: the inline scripts that Dash writes are allowed by their hashes.
     """
     scripts = " ".join(["'self'", *app.csp_hashes()])
@@ -46,10 +53,12 @@ def guard(app: Dash, server: Flask, is_allowed: Callable[[str], bool] = is_own_h
             "font-src 'self' data:",
             "connect-src 'self'",
             "base-uri 'none'",
-            "form-action 'none'",
+            "form-action 'self'" if has_forms else "form-action 'none'",
             "frame-ancestors 'none'",
         ]
     )
+
+    headers = HEADERS | ({"Referrer-Policy": "same-origin"} if has_forms else {})
 
     @server.before_request
     def refuse_other_hosts() -> None:
@@ -59,7 +68,7 @@ def guard(app: Dash, server: Flask, is_allowed: Callable[[str], bool] = is_own_h
     @server.after_request
     def forbid_the_rest(response: Response) -> Response:
         response.headers.setdefault("Content-Security-Policy", policy)
-        for name, value in HEADERS.items():
+        for name, value in headers.items():
             response.headers.setdefault(name, value)
         return response
 

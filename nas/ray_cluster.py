@@ -8,9 +8,10 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import psutil
@@ -30,6 +31,8 @@ ENVIRONMENT = {
     "RAY_gcs_server_port_wait_time_s": "300",
     "RAY_raylet_start_wait_time_s": "300",
 }
+# Ray ends this process a minute after it has lost its head, of which `check_head` is to tell in a sentence.
+JOINED = {"RAY_gcs_rpc_server_reconnect_timeout_s": str(7 * 24 * 3600)}
 
 
 @contextmanager
@@ -68,7 +71,7 @@ def cluster(address: str) -> Iterator[None]:
     Raises JobFailedError when there is none.
     """
     knock(address)
-    with _surroundings():
+    with _surroundings(JOINED):
         try:
             _init(address=address)
         except (RuntimeError, OSError, ValueError) as error:
@@ -77,6 +80,18 @@ def cluster(address: str) -> Iterator[None]:
             yield
         finally:
             ray.shutdown()
+
+
+def check_head() -> None:
+    """Raises JobFailedError where the head of the Ray that this process has joined is gone."""
+    address: str = ray.get_runtime_context().gcs_address
+    try:
+        knock(address)
+    except JobFailedError as error:
+        raise JobFailedError(
+            f"The head of the Ray cluster at {address} is gone.",
+            "What was finished is saved: when a head runs there again, `nas resume` goes on.",
+        ) from error
 
 
 def _init(**options: Any) -> None:
@@ -117,10 +132,11 @@ def _hear_signals() -> None:
 
 
 @contextmanager
-def _surroundings() -> Iterator[None]:
-    """ENVIRONMENT; and what Ray prints, such as why a worker died, goes to stderr: stdout is for data."""
-    before = {name: os.environ.get(name) for name in ENVIRONMENT}
-    os.environ.update(ENVIRONMENT)
+def _surroundings(further: Mapping[str, str] = MappingProxyType({})) -> Iterator[None]:
+    """ENVIRONMENT and further variables; what Ray prints, such as why a worker died, goes to stderr."""
+    environment = {**ENVIRONMENT, **further}
+    before = {name: os.environ.get(name) for name in environment}
+    os.environ.update(environment)
     try:
         with redirect_stdout(sys.stderr):
             yield

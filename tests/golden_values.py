@@ -157,6 +157,7 @@ QUICK = (
     *(Verb(words) for words in (("workers",), ("logs", "waits"))),
     *(Verb(words) for words in (("note", "waits", "second try"), ("tag", "waits", "b", "a"))),
     *(Verb(("watch",), kinds=True), Verb(("watch", "digit-pairs"))),
+    Verb(("rm", "waits"), kinds=True),
 )
 SLOW = (  # they train or measure
     Verb(("measure", "FOLDER/turbovit", "--batch", "2"), store=None, kinds=True),

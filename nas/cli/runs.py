@@ -3,7 +3,7 @@
 import re
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,6 +17,7 @@ from nas.cli.stored.supernets import show_supernet
 if TYPE_CHECKING:
     from nas.config import JobConfig
     from nas.store import Job, Store
+    from nas.store.files.removal import Removed
 
 
 def run(
@@ -144,6 +145,7 @@ def rm(
         bool, typer.Option("--keep-supernet", help="Keep what it trained, also when no other job uses it.")
     ] = False,
     store: StoreURL = None,
+    as_json: AsJSON = False,
 ) -> None:
     """Delete a job that does not run, with its results and files. What others use stays, or is refused."""
     from nas.store import Store, remove
@@ -156,6 +158,20 @@ def rm(
     also = "".join(f"; so is supernet '{name}', which no other job uses" for name in gone.supernets)
     words = f"rows: {gone.rows:,}, files: {gone.files:,} ({amount(gone.size)}B)"
     note(f"Job '{stored.name}' is deleted{also}; {words}.", quiet=ctx.obj.quiet)
+    if as_json:
+        emit_json(removed(stored, gone))
+
+
+def removed(job: "Job", gone: "Removed") -> dict[str, Any]:
+    """What is gone with a job: the JSON of `nas rm`."""
+    return {
+        "id": job.id,
+        "job": job.name,
+        "supernets": list(gone.supernets),
+        "rows": gone.rows,
+        "files": gone.files,
+        "bytes": gone.size,
+    }
 
 
 def validate(

@@ -28,19 +28,45 @@ def ls(as_json: AsJSON = False) -> None:
     """List the search spaces."""
     import search_spaces
 
-    spaces = [search_spaces.get(name) for name in search_spaces.names()]
     if as_json:
-        emit_json([{"space": s.name, "family": s.family, "size": str(s.size)} for s in spaces])
+        emit_json(space_rows())
         return
+    spaces = [search_spaces.get(name) for name in search_spaces.names()]
     rows = [(s.name, s.family, f"{s.size:,}", amount(s.cost(s.largest).params)) for s in spaces]
     columns = ("SPACE", "FAMILY", "ARCHITECTURES", "LARGEST")
     emit_table(columns, rows, right=columns[2:])
+
+
+def space_rows() -> list[dict[str, Any]]:
+    """The search spaces that ship with Elastiform: the JSON of `nas spaces ls`."""
+    import search_spaces
+
+    spaces = [search_spaces.get(name) for name in search_spaces.names()]
+    return [{"space": s.name, "family": s.family, "size": str(s.size)} for s in spaces]
 
 
 @app.command("show")
 def show(name: SpaceName, options: Overrides = None, as_json: AsJSON = False) -> None:
     """Show the choices of a space."""
     space = _space(name, options)
+    if as_json:
+        emit_json(space_choices(space))
+        return
+    emit_pairs(
+        {
+            "space": space.name,
+            "family": space.family,
+            "architectures": f"{space.size:,}",
+            "presets": ", ".join(space.presets),
+        }
+    )
+    emit("")
+    rows = [(c.name, _listed(c.options), _needs(c.needs)) for c in space.choices]
+    emit_table(("CHOICE", "OPTIONS", "ONLY IF"), rows)
+
+
+def space_choices(space: "SearchSpace") -> dict[str, Any]:
+    """The choices of a space: the JSON of `nas spaces show`."""
     choices = [
         {
             "name": choice.name,
@@ -49,22 +75,8 @@ def show(name: SpaceName, options: Overrides = None, as_json: AsJSON = False) ->
         }
         for choice in space.choices
     ]
-    presets = list(space.presets)
-    if as_json:
-        data = {"space": space.name, "family": space.family, "size": str(space.size)}
-        emit_json(data | {"choices": choices, "presets": presets})
-        return
-    emit_pairs(
-        {
-            "space": space.name,
-            "family": space.family,
-            "architectures": f"{space.size:,}",
-            "presets": ", ".join(presets),
-        }
-    )
-    emit("")
-    rows = [(c.name, _listed(c.options), _needs(c.needs)) for c in space.choices]
-    emit_table(("CHOICE", "OPTIONS", "ONLY IF"), rows)
+    data = {"space": space.name, "family": space.family, "size": str(space.size)}
+    return data | {"choices": choices, "presets": list(space.presets)}
 
 
 @app.command("cost")

@@ -24,7 +24,7 @@ from nas.errors import JobFailedError
 from nas.evaluation.tasks import EvaluationSetup
 from nas.evaluation.worker import EvaluationWorker
 from nas.evaluation.workers import WorkerDiedError, Workers, passed_on
-from nas.ray_cluster import LOCAL, OBJECT_STORE_BYTES, cluster, own_ray
+from nas.ray_cluster import LOCAL, OBJECT_STORE_BYTES, check_head, cluster, own_ray
 from predictors.temporary_folders import passing_folder
 from search_spaces.errors import NASError
 
@@ -64,6 +64,7 @@ class _Starter:
             check_room(self._setup, self._workers, resources.get("CPU", 0.0))
             self._kind = ray.remote(EvaluationWorker).options(num_cpus=self._setup.threads, num_gpus=gpus)
             self._weights = [ray.put(one.file.read_bytes()) for one in self._setup.supernets.values()]
+        check_head()
         return _Actor(self._kind.remote(self._setup, *self._weights))
 
     def _connect(self) -> None:
@@ -99,7 +100,7 @@ def _in_our_words(error: BaseException) -> BaseException:
     """What Ray raises, with the traceback from there, unless there is a sentence of ours in it."""
     if isinstance(error, DEATHS):
         return WorkerDiedError(str(error))
-    if isinstance(error, RayTaskError) and isinstance(error.cause, NASError):
+    if isinstance(error, RayTaskError) and isinstance(error.cause, NASError | WorkerDiedError):
         return error.cause
     return error
 

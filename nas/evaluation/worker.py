@@ -2,6 +2,7 @@
 
 import platform
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ import supernet
 from nas import datasets
 from nas.errors import JobFailedError
 from nas.evaluation.tasks import EvaluationSetup, SharedWeights
+from nas.evaluation.workers import OutOfMemoryError
 from search_spaces import Architecture
 from search_spaces.union import taken_apart
 from supernet.evaluation.prefix_cache import PrefixCache
@@ -23,6 +25,8 @@ from supernet.tasks import Scores
 from supernet.tasks import get as task_of
 
 PROBED = 64
+# What a RuntimeError of torch's says when the system has no memory for it.
+REFUSED = ("DefaultCPUAllocator", "std::bad_alloc")
 MOST_KEPT = 8  # times the supernet's weights, by all steps of its architectures
 
 
@@ -75,7 +79,14 @@ class EvaluationWorker:
             )
 
     def scored(self, archs: Sequence[Architecture], split: str, examples: slice) -> Scores:
-        """What each architecture scores on the examples of one batch: (architectures, examples)."""
+        """What each architecture scores on the examples of one batch: (architectures, examples).
+
+        Raises OutOfMemoryError, as `probe` does.
+        """
+        with _memory_told():
+            return self._scored(archs, split, examples)
+
+    def _scored(self, archs: Sequence[Architecture], split: str, examples: slice) -> Scores:
         rows: dict[int, Scores] = {}
         for name, places in self._by_supernet(archs).items():
             one, member_archs = self._nets[name], [_own(name, archs[i]) for i in places]
@@ -94,13 +105,14 @@ class EvaluationWorker:
 
     def probe(self, archs: Sequence[Architecture]) -> list[Probing]:
         """How each network reacts to the first PROBED examples of `search`."""
-        x, targets = next(self._batches("search", slice(PROBED)))
-        task = task_of(self._setup.task)
-        return [
-            probe(self._nets[name].net, _own(name, arch), x, targets, task=task)
-            for arch in archs
-            for name in self._by_supernet([arch])
-        ]
+        with _memory_told():
+            x, targets = next(self._batches("search", slice(PROBED)))
+            task = task_of(self._setup.task)
+            return [
+                probe(self._nets[name].net, _own(name, arch), x, targets, task=task)
+                for arch in archs
+                for name in self._by_supernet([arch])
+            ]
 
     def _by_supernet(self, archs: Sequence[Architecture]) -> dict[str, list[int]]:
         """The places of the architectures of each supernet."""
@@ -114,6 +126,18 @@ class EvaluationWorker:
         device = self._setup.torch_device
         batches = self._data.batches(split, self._setup.batch, examples)
         return ((x.to(device), targets.to(device)) for x, targets in batches)
+
+
+@contextmanager
+def _memory_told() -> Iterator[None]:
+    """OutOfMemoryError for what Python, NumPy or torch raise when they are refused memory."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        words = str(error)
+        if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(word in words for word in REFUSED):
+            raise OutOfMemoryError(words[:200]) from None
+        raise
 
 
 def _own(name: str, arch: Architecture) -> Architecture:

@@ -38,6 +38,10 @@ class WorkerHungError(WorkerDiedError):
     """A process did not answer in time, and has been ended."""
 
 
+class OutOfMemoryError(WorkerDiedError):
+    """A process was refused the memory for what it was asked, and is replaced like one that ended."""
+
+
 class Worker(Protocol):
     """A process with an `EvaluationWorker`, which does what it is asked in the order in which it is asked."""
 
@@ -193,8 +197,7 @@ class Workers:
         self, attempt: Attempt, error: WorkerDiedError, waiting: deque[Attempt]
     ) -> dict[Architecture, Failed]:
         """Queues what a process died or hung over, in halves after so many TRIES; what is given up of it."""
-        hung, failures = isinstance(error, WorkerHungError), attempt.failures + 1
-        what = f"has not answered for {error}" if hung else "died"
+        failures, (what, reason) = attempt.failures + 1, _words(error)
         if failures < TRIES:
             self._warn(f"A worker process {what} while it evaluated subnets: another evaluates these.")
             waiting.appendleft(replace(attempt, failures=failures))
@@ -205,7 +208,7 @@ class Workers:
                 # What is left alone may be innocent: it has more than one try.
                 waiting.append(Attempt(attempt.number, half, TRIES - (2 if len(half.archs) == 1 else 1)))
             return {}
-        reason = f"the processes that evaluated it {'hung' if hung else 'died'}, the last of several"
+        reason = f"the processes that evaluated it {reason}, the last of several"
         self._warn(f"Subnet {attempt.call.archs[0].key} could not be evaluated: {reason}.")
         self._failed_in_row += 1
         if self._failed_in_row >= MOST_IN_ROW:
@@ -286,6 +289,15 @@ class Workers:
         self._workers[place] = self._start()
         future = self._workers[place].submit(BEGIN)
         self._beginning[future], self._began[future] = place, 0.0
+
+
+def _words(error: WorkerDiedError) -> tuple[str, str]:
+    """What a process has done, and what several have."""
+    if isinstance(error, WorkerHungError):
+        return f"has not answered for {error}", "hung"
+    if isinstance(error, OutOfMemoryError):
+        return "ran out of memory", "ran out of memory"
+    return "died", "died"
 
 
 def _hung(spent: float) -> NoReturn:

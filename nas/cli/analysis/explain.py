@@ -30,13 +30,13 @@ def explain(
     """Tell what each choice of a subnet is worth, in quality and in ms. Of two subnets: their difference."""
     from nas.store import Store
 
-    asked, another = _asked(subnet), None if other is None else _asked(other)
+    one, another = asked(subnet), None if other is None else asked(other)
     check_figure(figure)
     with Store.open(store_url(store), read_only=True) as opened:
         stored = opened.job(job)
         from nas.analysis import explanation
 
-        explained = explanation.explain(opened, stored, asked, another, device=device)
+        explained = explanation.explain(opened, stored, one, another, device=device)
     if as_json:
         emit_json(explained.to_dict())
     else:
@@ -54,7 +54,8 @@ def explain(
         write_figure(figure, drawn, quiet=ctx.obj.quiet)
 
 
-def _asked(subnet: str) -> str | Mapping[str, Any]:
+def asked(subnet: str) -> str | Mapping[str, Any]:
+    """The beginning of a key as it stands, an architecture as its values. Raises UsageError."""
     return parse_architecture(subnet) if subnet.lstrip().startswith("{") else subnet
 
 

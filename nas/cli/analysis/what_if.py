@@ -48,8 +48,8 @@ def what_if(
         from nas.analysis import what_if as asking
         from nas.store import Store
 
-    given = None if limits is None else [one for text in limits for one in _listed(text)]
-    names = None if objectives is None else _listed(objectives)
+    given = None if limits is None else [one for text in limits for one in listed(text)]
+    names = None if objectives is None else listed(objectives)
     url = store_url(store)
     with Store.open(url, read_only=True) as opened:
         stored = opened.job(job)
@@ -77,7 +77,8 @@ def _blas_of_one_thread() -> Iterator[None]:
             del os.environ[name]
 
 
-def _listed(text: str) -> list[str]:
+def listed(text: str) -> list[str]:
+    """What stands between the commas of a text."""
     return [part.strip() for part in text.split(",") if part.strip()]
 
 

@@ -11,6 +11,7 @@ from urllib.parse import quote, unquote_plus, urlencode, urlsplit
 from flask import Flask, Response, abort, g, redirect, request
 from markupsafe import Markup
 
+from dashboards.controls import Rights
 from nas.cli.output import json_text
 from nas.cli.server.tokens import SESSION_SECONDS, Role, Session, Tokens
 from search_spaces.errors import NASError
@@ -77,6 +78,15 @@ class Access:
         server.add_url_rule("/login", "serve-login", self._login_page)
         server.add_url_rule("/login", "serve-sign_in", self._sign_in, methods=["POST"])
         server.add_url_rule("/logout", "serve-sign_out", self._sign_out, methods=["POST"])
+
+    def rights(self) -> Rights:
+        """What pages let whoever asks do; a program needs no forms."""
+        if self.tokens.write is None:
+            return Rights()
+        session: Session | None = g.session
+        if g.role < Role.WRITER or session is None:
+            return Rights(can_sign_in=session is not None or "Authorization" not in request.headers)
+        return Rights(csrf=session.csrf(self.tokens))
 
     def check_write(self) -> None:
         """Raises ForbiddenError unless whoever asks may change something, and means to."""
@@ -147,7 +157,11 @@ class Access:
 
 def next_path() -> str:
     """Where a browser goes when it is let in: a path of ours, whatever the address names."""
-    path = request.args.get("next", "/")
+    return own_path(request.args.get("next", "/"))
+
+
+def own_path(path: str) -> str:
+    """The path, if it is one of this server; else that of the start page."""
     parts = urlsplit(path) if re.fullmatch(r"/[!-\[\]-~]*", path, re.ASCII) else None
     if parts is None or parts.scheme or parts.netloc or path.startswith("//"):
         return "/"

@@ -5,17 +5,20 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NoReturn, get_origin
 
-from flask import Flask, Response, g, request
+from flask import Flask, Response, g, redirect, request
+from markupsafe import Markup
 from pydantic import ValidationError
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from dashboards.app import create_app
+from dashboards.controls import FORMS
 from nas.cli.output import json_text, note
 from nas.cli.server import metrics
-from nas.cli.server.access import Access, ForbiddenError, error_document, html_page
+from nas.cli.server.access import Access, ForbiddenError, error_document, html_page, own_path
+from nas.cli.server.api.description import from_form, openapi, page
+from nas.cli.server.api.routes import ROUTES
+from nas.cli.server.api.service import Call, Route, Service, Taken
 from nas.cli.server.children import BusyError, LateError
-from nas.cli.server.description import FORMS, from_form, openapi, page
-from nas.cli.server.routes import ROUTES, Call, Route, Service, Taken
 from nas.cli.server.tokens import Tokens
 from nas.errors import ConflictError, StoreError
 from search_spaces.errors import NASError, NotFoundError, UsageError
@@ -44,8 +47,10 @@ def application(
 
     prefix: what stands before its paths in the browser.  is_allowed: whether it answers to a Host header.
     """
-    server: Flask = create_app(service.url, prefix=prefix, is_allowed=is_allowed, links=LINKS).server
     access = Access(tokens)
+    server: Flask = create_app(
+        service.url, prefix=prefix, is_allowed=is_allowed, links=LINKS, rights=access.rights
+    ).server
     access.mount(server)
     server.register_error_handler(HTTPException, _http_error)
     for route in ROUTES:
@@ -174,8 +179,27 @@ def _plain_words(words: Mapping[str, Any]) -> Mapping[str, Any]:
 # -- what is no route of the table --
 
 
-def _form(service: Service, access: Access, name: str) -> Response:
-    """The same as a route of the table, sent by the form of the page."""
+def _form(service: Service, access: Access, name: str) -> Any:
+    """The same as a route of the table, sent by the form of a page.
+
+    A form that names the page to go on with (`next`) is answered with that page, or with one that says what
+    is wrong.
+    """
+    answer = _form_answer(service, access, name)
+    path = request.form.get("next")
+    if path is None or answer.mimetype != "application/json":
+        return answer
+    if answer.status_code == 200:
+        return redirect(f"{request.script_root}{own_path(path)}", 303)
+    document = answer.get_json()
+    body = Markup('<p class="error" role="alert">{} {}</p><p><a href="{}{}">Back</a></p>').format(
+        document["error"], document["hint"], request.script_root, own_path(path)
+    )
+    return html_page("That was not done", body, status=answer.status_code)
+
+
+def _form_answer(service: Service, access: Access, name: str) -> Response:
+    """What the route answers."""
     route = next((route for route in ROUTES if route.name == name and route.body is not None), None)
     if route is None or route.body is None:
         return error_document(404, "There is no such form.")
@@ -191,8 +215,7 @@ def _form(service: Service, access: Access, name: str) -> Response:
 
 
 def _page(access: Access) -> Response:
-    is_writer = g.session is not None and access.tokens.write is not None and g.role.name == "WRITER"
-    return html_page("API", page(g.session.csrf(access.tokens) if is_writer else None))
+    return html_page("API", page(access.rights().csrf))
 
 
 def _session(access: Access) -> Response:

@@ -14,7 +14,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from nas.cli.analysis.explain import asked
+from nas.cli.analysis.what_if import listed
 from nas.cli.fronts import chosen_key
+from nas.cli.options import named_numbers
 from nas.cli.output import json_text
 from nas.cli.queue.submit import Asked, checked_files, queued
 from nas.cli.queue.turns import places
@@ -51,15 +54,15 @@ def _submit(request: Mapping[str, Any]) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory(prefix="nas-submit-") as folder:
         file = Path(folder) / "job.yaml"
         file.write_text(request["file"], encoding="utf-8")
-        asked = Asked([file], **request["options"])
+        submission = Asked([file], **request["options"])
         passed = checked_files(
             request["store"],
-            asked,
+            submission,
             quiet=True,
             accept=None if folders is None else lambda config: check_accepted(config, folders),
         )
         with Store.open(request["store"]) as opened:
-            return places(opened, queued(opened, passed, asked))
+            return places(opened, queued(opened, passed, submission))
 
 
 def _extract(request: Mapping[str, Any]) -> dict[str, Any]:
@@ -73,7 +76,55 @@ def _extract(request: Mapping[str, Any]) -> dict[str, Any]:
         return {"job": job.name, "subnet": key, "files": [str(file) for file in files]}
 
 
-VERBS = {"submit": _submit, "extract": _extract}
+def _compare(request: Mapping[str, Any]) -> dict[str, Any]:
+    """The document of `nas compare`."""
+    from nas.analysis import comparison
+    from nas.limits import Limit
+
+    options = request["options"]
+    numbers = named_numbers("reference", options["reference"])
+    limits = [Limit.parse(f"{name}=={value}") for name, value in numbers.items()]
+    with Store.open(request["store"], read_only=True) as opened:
+        jobs = opened.job(int(request["job"])), opened.job(options["other"])
+        corner = {limit.name: limit.value for limit in limits}
+        return comparison.compare(opened, *jobs, device=options["device"], reference=corner).to_dict()
+
+
+def _explain(request: Mapping[str, Any]) -> dict[str, Any]:
+    """The document of `nas explain`."""
+    from nas.analysis import explanation
+
+    options = request["options"]
+    ends = [None if text is None else asked(text) for text in (options["subnet"], options["other"])]
+    assert ends[0] is not None, "it is needed"
+    with Store.open(request["store"], read_only=True) as opened:
+        job = opened.job(int(request["job"]))
+        return explanation.explain(opened, job, ends[0], ends[1], device=options["device"]).to_dict()
+
+
+def _what_if(request: Mapping[str, Any]) -> dict[str, Any]:
+    """The document of `nas what-if`."""
+    from nas.analysis import what_if as asking
+
+    options = request["options"]
+    limits = (
+        None if options["limits"] is None else [one for text in options["limits"] for one in listed(text)]
+    )
+    names = None if options["objectives"] is None else listed(options["objectives"])
+    with Store.open(request["store"], read_only=True) as opened:
+        job = opened.job(int(request["job"]))
+        return asking.what_if(
+            opened, job, limits=limits, objectives=names, device=options["device"]
+        ).to_dict()
+
+
+VERBS = {
+    "submit": _submit,
+    "extract": _extract,
+    "compare": _compare,
+    "explain": _explain,
+    "what-if": _what_if,
+}
 
 
 def _end_with_server() -> None:

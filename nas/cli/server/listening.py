@@ -16,7 +16,7 @@ from waitress.task import ThreadedTaskDispatcher
 
 from dashboards.app import bound_socket
 from dashboards.requests import LARGEST_REQUEST
-from nas.cli.server.streams import MOST_STREAMS
+from nas.cli.server.api.streams import MOST_STREAMS
 
 THREADS = 2 * MOST_STREAMS
 MOST_CONNECTIONS = 500

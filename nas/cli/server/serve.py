@@ -21,7 +21,7 @@ WriteTokenFile = Annotated[
     typer.Option(
         "--write-token-file",
         metavar="FILE",
-        help="Who shows this one may also submit, stop, resume, extract. [default: nobody may]",
+        help="Who shows this one may also submit, change, delete, extract. [default: nobody may]",
         show_default=False,
     ),
 ]
@@ -69,9 +69,9 @@ def serve(
     prefix, url = _checked_prefix(prefix), store_url(store)
     from dashboards.opened import OpenedStore
     from nas.cli.server.access import host_check
+    from nas.cli.server.api.service import Service
     from nas.cli.server.app import application
     from nas.cli.server.listening import Server
-    from nas.cli.server.routes import Service
 
     is_allowed = host_check(host, names)
     service = Service(url, OpenedStore(url), folders)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from nas.errors import JobFailedError
 from nas.evaluation import EvaluationProcess
 from nas.evaluation.tasks import BATCH, Failed, tasks
-from nas.evaluation.workers import BEGIN, WorkerDiedError, Workers
+from nas.evaluation.workers import BEGIN, OutOfMemoryError, WorkerDiedError, Workers
 from predictors.measurement.deadlines import Deadlines
 
 
@@ -116,22 +116,53 @@ def test_a_death_costs_its_task_only(tmp_path: Path):
     assert all(worker.ended for worker in started)
 
 
-def test_a_subnet_over_which_workers_die_again_and_again_fails_alone(tmp_path: Path):
+@pytest.mark.parametrize(
+    ("error", "words"), [(WorkerDiedError, "died"), (OutOfMemoryError, "ran out of memory")]
+)
+def test_a_subnet_over_which_workers_die_again_and_again_fails_alone(
+    tmp_path: Path, error: type[WorkerDiedError], words: str
+):
     archs = architectures(tmp_path)
     poison = archs[1]
 
     def answer(number: int, method: str, *arguments: Any) -> Any:
         if method != BEGIN and poison in arguments[0]:
-            raise WorkerDiedError
+            raise error
         return [arch.key for arch in arguments[0]] if arguments else None
 
     pool, _, warnings = crew(tmp_path, answer)
     with pool:
         probings = pool.probe(archs)
     assert [one for one in probings if not isinstance(one, Failed)] == [a.key for a in archs if a != poison]
-    assert probings[1] == Failed("the processes that evaluated it died, the last of several")
+    assert probings[1] == Failed(f"the processes that evaluated it {words}, the last of several")
     assert sum(f"Subnet {poison.key} could not be evaluated" in line for line in warnings) == 1
     assert sum("are evaluated in halves" in line for line in warnings) >= 1
+
+
+def refused_by_torch() -> None:
+    import torch  # noqa: PLC0415 - a second
+
+    torch.empty(2**50, dtype=torch.uint8)
+
+
+def refused_by_numpy() -> None:
+    np.ones(2**50, dtype=np.uint8)
+
+
+@pytest.mark.parametrize("ask", [refused_by_torch, refused_by_numpy])
+def test_memory_that_is_refused_is_told_as_such(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ask: Callable[[], None]
+):
+    from nas.evaluation import worker  # noqa: PLC0415 - imports torch
+
+    net, setup = made(tmp_path)
+    one = worker.EvaluationWorker(setup, setup.supernets[""].file.read_bytes())
+    one.begin()
+    archs = net.space.decode(net.space.all_codes()[:2])
+    assert one.scored(archs, "search", slice(0, 10)).shape == (2, 10)
+    monkeypatch.setattr(worker, "scored", lambda *arguments, **options: ask())
+    with pytest.raises(OutOfMemoryError):
+        one.scored(archs, "search", slice(0, 10))
 
 
 def test_workers_that_can_evaluate_nothing_end_the_job(tmp_path: Path):

@@ -10,9 +10,9 @@ from typing import Any
 
 from dashboards.opened import OpenedStore
 from nas.cli.server.access import host_check
+from nas.cli.server.api.service import Service
 from nas.cli.server.app import application
 from nas.cli.server.listening import Server
-from nas.cli.server.routes import Service
 from nas.cli.server.tokens import Tokens
 from nas.store import NewJob, Store, Submission
 

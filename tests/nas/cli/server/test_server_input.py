@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from serving import PATIENCE_SECONDS, READ, WRITE, Served, served
 
-from nas.cli.server import streams
-from nas.cli.server.routes import ROUTES
+from nas.cli.server.api import streams
+from nas.cli.server.api.routes import ROUTES
 from nas.cli.server.tokens import Tokens
 from nas.store import Store
 

@@ -7,15 +7,16 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import pytest
 from filled_store import HOSTILE
+from made_evaluations import evaluated_job
 from serving import READ, WRITE, Served, served, submit
 
 from nas.cli import main
+from nas.cli.server.api.routes import ROUTES
 from nas.cli.server.metrics import metrics
-from nas.cli.server.routes import ROUTES
 from nas.cli.server.tokens import Tokens
 from nas.store import Store
 from tests.test_import_time import HEAVY
@@ -38,18 +39,27 @@ DOCUMENTS = {
     "/api/jobs/first/log": ("logs", "first"),
     "/api/supernets": ("supernets",),
     "/api/workers": ("workers",),
+    "/api/jobs/digit-pairs/compare?other=generated": ("compare", "digit-pairs", "generated"),
+    "/api/jobs/digit-pairs/compare?other=generated&reference=accuracy%3D0.2&reference=latency_ms%3D90": (
+        *("compare", "digit-pairs", "generated"),
+        *("--reference", "accuracy=0.2", "--reference", "latency_ms=90"),
+    ),
 }
+# Of those that need no store, or one whose predictors are fitted.
+OTHERS = ("/api/devices", "/api/spaces", "/api/spaces/1", "/api/jobs/1/explain", "/api/jobs/1/what-if")
+QUERIES = {"fronts": "?job=1", "compare": "?other=1", "explain": "?subnet=a"}
 BODIES: dict[str, Any] = {
     "submit": {"file": "data: [1"},
     "priority": {"priority": 1},
     "note": {"note": "x"},
     "tags": {"tags": ["x"]},
+    "remove": {"keep_supernet": True},
     "extract": {"knee": True},
 }
 
 
 def address(route: Any, job: str = "1") -> str:
-    return re.sub(r"<[^>]+>", job, route.path) + ("?job=1" if route.name == "fronts" else "")
+    return re.sub(r"<[^>]+>", job, route.path) + QUERIES.get(route.name, "")
 
 
 def printed(capsys: pytest.CaptureFixture[str], *words: str) -> Any:
@@ -74,8 +84,50 @@ def test_devices_are_those_of_the_store(quiet_team: Served, capsys: pytest.Captu
     }
 
 
+def test_spaces_are_those_of_the_verb(quiet_team: Served, capsys: pytest.CaptureFixture[str]) -> None:
+    assert quiet_team.ask("/api/spaces", token=READ).document == printed(capsys, "spaces", "ls")
+    told = quiet_team.ask("/api/spaces/matformer_vit_b16", token=READ).document
+    assert told == printed(capsys, "spaces", "show", "matformer_vit_b16")
+
+
+@pytest.mark.parametrize("name", ["tests.made_space", "os.path", "search_spaces.families.matformer"])
+def test_a_space_is_no_module(name: str, quiet_team: Served) -> None:
+    answer = quiet_team.ask(f"/api/spaces/{name}", token=READ)
+    assert (answer.status, answer.document["hint"]) == (404, "/api/spaces lists them.")
+
+
+def test_questions_to_a_finished_job(store_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with Store.open(store_url) as store:
+        one, other = [row.key for row in store.subnets(evaluated_job(store, "made"))][:2]
+    limits = ("params<=60e3, latency_ms<=2", "accuracy,latency_ms")
+    asked = urlencode({"limits": limits[0], "objectives": limits[1]})
+    pairs = {
+        f"/api/jobs/made/explain?subnet={one}": ("explain", "made", one),
+        f"/api/jobs/made/explain?subnet={one}&other={other}": ("explain", "made", one, other),
+        "/api/jobs/1/what-if": ("what-if", "1"),
+        f"/api/jobs/1/what-if?{asked}": ("what-if", "1", "--limits", limits[0], "--objectives", limits[1]),
+        "/api/jobs/1/what-if?limits=": ("what-if", "1", "--limits", ""),
+    }
+    with served(store_url, Tokens(READ, WRITE)) as one_server:
+        for path, words in pairs.items():
+            answer = one_server.ask(path, token=READ)
+            assert answer.status == 200, answer.text
+            assert answer.document == printed(capsys, *words, "--store", store_url)
+        for wrong, status in (
+            ("explain", 400),
+            ("explain?subnet=zzz", 404),
+            ("explain?subnet=%7B", 400),
+            (f"explain?subnet={one}&device=pi", 404),
+            ("what-if?limits=nonsense", 400),
+            ("what-if?go=5", 400),
+            ("compare?other=nobody", 404),
+            ("compare?other=made&reference=x", 400),
+        ):
+            assert one_server.ask(f"/api/jobs/made/{wrong}", token=READ).status == status, wrong
+
+
 def test_every_route_that_answers_with_a_document_is_compared() -> None:
-    compared = {re.sub(r"\?.*", "", path) for path in (*DOCUMENTS, "/api/devices")}
+    compared = {re.sub(r"\?.*", "", path) for path in (*DOCUMENTS, *OTHERS)}
     patterns = {
         route.path: re.compile(re.sub(r"<[^>]+>", "[^/]+", route.path))
         for route in ROUTES
@@ -97,8 +149,8 @@ def test_every_route_with_and_without_tokens(route: Any, quiet_team: Served) -> 
     assert status("wrong-" + "x" * 30) == 401
     assert status(READ[:-1]) == 401
     assert status(None, Authorization="Basic cmVhZDpyZWFk") == 401
-    there = {"jobs": 200, "supernets": 200, "workers": 200, "devices": 200, "fronts": 200}
-    assert status(READ) == (403 if route.writes else there.get(route.name, 404))
+    there = ("jobs", "supernets", "workers", "devices", "fronts", "spaces")
+    assert status(READ) == (403 if route.writes else 200 if route.name in there else 404)
     if route.writes:
         assert status(WRITE) == (400 if route.name == "submit" else 404)
 
@@ -180,6 +232,21 @@ def test_what_has_ended_cannot_be_stopped(verb: str, team: Served) -> None:
     answer = team.post(f"/api/jobs/digit-pairs/{verb}")
     assert answer.status == 409
     assert "(state: succeeded)" in answer.document["error"]
+
+
+def test_a_job_is_deleted(team: Served) -> None:
+    held = team.post("/api/jobs/digit-pairs/remove", {"keep_supernet": "yes"})
+    assert held.status == 400
+    gone = team.post("/api/jobs/digit-pairs/remove").document
+    assert (gone["id"], gone["job"], gone["rows"] > 30) == (1, "digit-pairs", True)
+    assert set(gone) == {"id", "job", "supernets", "rows", "files", "bytes"}
+    assert team.post("/api/jobs/digit-pairs/remove").status == 404
+    with (
+        Store.open(team.url) as store,
+        store.acquire(store.create_job("j", config={}, seed=0, provenance={})),
+    ):
+        refused = team.post("/api/jobs/j/remove")
+        assert (refused.status, store.job("j").state) == (409, "running")
 
 
 def test_notes_and_tags(team: Served) -> None:
@@ -334,7 +401,7 @@ LOADED = """
 import sys
 from dashboards.opened import OpenedStore
 from nas.cli.server.app import application
-from nas.cli.server.routes import Service
+from nas.cli.server.api.routes import Service
 from nas.cli.server.tokens import Tokens
 url, *paths = sys.argv[1:]
 client = application(Service(url, OpenedStore(url)), Tokens(), is_allowed=lambda host: True).test_client()

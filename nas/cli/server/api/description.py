@@ -8,7 +8,9 @@ from flask import request
 from markupsafe import Markup, escape
 from pydantic import BaseModel
 
-from nas.cli.server.routes import ROUTES, Route
+from dashboards.controls import FORMS
+from nas.cli.server.api.routes import ROUTES
+from nas.cli.server.api.service import Route
 
 ERRORS = {
     "400": "A wrong value, with a sentence.",
@@ -18,7 +20,6 @@ ERRORS = {
     "409": "Something is in the way.",
     "503": "The store cannot be read, or the server is busy.",
 }
-FORMS = "/api/form/"
 
 
 def openapi(root: str) -> dict[str, Any]:
