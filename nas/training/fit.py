@@ -126,9 +126,10 @@ def _advance(run: Run, job: Fit, training: Training, batches: Loading) -> None:
     every = run.config.train.checkpoint_every
     until = (training.step // every + 1) * every
     for metrics in training.run(batches, until=until):
-        for warning in (*batches.warnings, *training.remarks()):
-            run.warn(warning)
-        batches.warnings.clear()
+        for remark in training.remarks():
+            run.warn(remark)
+        while batches.warnings:  # which the thread that prepares batches goes on to fill
+            run.warn(batches.warnings.pop(0))
         share = (batches.waited - waited) / (time.perf_counter() - began)
         began, waited, metrics = time.perf_counter(), batches.waited, metrics | {WAITED: round(share, 4)}
         kind = job.stage.partition(":")[0]
