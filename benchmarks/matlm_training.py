@@ -37,11 +37,12 @@ from supernet.training.trainer import Training
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "matlm.yaml"
 BITS = "bits_per_byte"
-STEPS, PASSES = 200, len(GRANULARITIES)  # of the sum over the granularities; passes in one of its steps
+PASSES = len(GRANULARITIES)  # in a step of the sum over the granularities
 NETS = {"embed_dim": [64], "depth": [3], "num_heads": [4], "head_dim": 16, "mlp_ratio": [0.5, 1, 2, 4]}
 CONTEXT, BATCH, WARM_UP, EVALUATED = 128, 8, 0.1, 64
 
 EVEN, SKEWED = (0.25, 0.25, 0.25, 0.25), (0.20, 0.22, 0.24, 0.34)
+FOR_XL = (0.1, 0.1, 0.1, 0.7)
 ALONE, XL_ALONE = "S, M, L, XL alone", "XL alone, all steps"
 RECIPE_STEPS, RANDOM = 400, 8
 
@@ -59,10 +60,17 @@ def sampled(weights: Sequence[float]) -> Way:
     return Way({"sampling": {"strategy": "weighted", "weights": list(weights)}, "largest_first": 0})
 
 
+def summed(weights: Sequence[float] | None) -> Way:
+    """All granularities in each step; weights: of their losses."""
+    return Way({"sampling": {"strategy": "joint", "weights": weights}, "largest_first": 0}, steps=1)
+
+
 NESTED: Mapping[str, Way] = {
-    "sum over granularities": Way({"sampling": {"strategy": "joint"}, "largest_first": 0}, steps=1),
+    "sum over granularities": summed(None),
+    "sum, losses .1/.1/.1/.7": summed(FOR_XL),
     "sampled, .25 each": sampled(EVEN),
     "sampled, .20/.22/.24/.34": sampled(SKEWED),
+    "default (widths by layer)": Way({}),
 }
 RECIPES: Mapping[str, Mapping[str, Any]] = {
     f"{title}, lr {lr:g}": {"optimizer": name} | ({"lr": lr} if name == "adamw" else {"muon": {"lr": lr}})
@@ -103,9 +111,12 @@ def trained(config: JobConfig, data: DataSet, seed: int) -> tuple[Supernet, floa
     return net.eval(), spent
 
 
-def nested(way: str, seed: int) -> Row:
-    """Bits per byte of S, M, L and XL of one supernet on the report split."""
-    steps = STEPS * NESTED[way].steps
+def nested(way: str, seed: int, of: int) -> Row:
+    """Bits per byte of S, M, L and XL of one supernet on the report split.
+
+    of: steps of the sum over the granularities.
+    """
+    steps = of * NESTED[way].steps
     config = config_of(NESTED[way].train, steps, NETS)
     data = python_docs(CONTEXT)
     net, spent = trained(config, data, seed)
@@ -114,9 +125,9 @@ def nested(way: str, seed: int) -> Row:
     return {"steps": steps, "cpu_s": spent, **{name: values[arch] for name, arch in sizes.items()}}
 
 
-def alone(way: str, seed: int) -> Row:
+def alone(way: str, seed: int, of: int) -> Row:
     """The same of nets with weights of their own; only XL, for the steps of the sampled, if `way` says so."""
-    names, steps = (("xl",), STEPS * PASSES) if way == XL_ALONE else (GRANULARITIES, STEPS)
+    names, steps = (("xl",), of * PASSES) if way == XL_ALONE else (GRANULARITIES, of)
     config = config_of({}, steps, NETS)
     data = python_docs(CONTEXT)
     net = supernet.build(resolve(config, data), seed=seed)
@@ -132,24 +143,25 @@ def alone(way: str, seed: int) -> Row:
     return row
 
 
-def claim(folder: Path, seeds: Sequence[int]) -> str:
-    """Part a: its table."""
+def claim(folder: Path, seeds: Sequence[int], steps: int) -> str:
+    """Part a: its table. steps: of the sum over the granularities."""
     rows: list[Row] = []
     for seed in seeds:
-        rows += kept(folder / "a.jsonl", [{"way": way, "seed": seed} for way in (ALONE, XL_ALONE)], alone)
-        rows += kept(folder / "a.jsonl", [{"way": way, "seed": seed} for way in NESTED], nested)
+        for ways, make in (((ALONE, XL_ALONE), alone), (tuple(NESTED), nested)):
+            wanted = [{"way": way, "seed": seed, "of": steps} for way in ways]
+            rows += kept(folder / "a.jsonl", wanted, make)
     by_way = {way: [row for row in rows if row["way"] == way] for way in (ALONE, *NESTED, XL_ALONE)}
     lines = []
     for way, some in by_way.items():
         cells = [told([row[name] for row in some]) if name in some[0] else "" for name in GRANULARITIES]
-        less = told([row["xl"] - other["xl"] for row, other in zip(some, by_way[ALONE], strict=True)])
-        same = told([row["xl"] - other["xl"] for row, other in zip(some, by_way[XL_ALONE], strict=True)])
         lines.append([way, f"{some[0]['steps']:,}", f"{np.mean([r['cpu_s'] for r in some]):.0f}", *cells])
-        lines[-1] += [
-            less if way != ALONE else "",
-            same if some[0]["steps"] > STEPS and way != XL_ALONE else "",
-        ]
-    titles = ["way", "steps", "CPU s", "S", "M", "L", "XL", "XL less XL alone, equal compute", "equal steps"]
+        # The largest against itself trained alone for as many steps.
+        like = next(
+            by_way[name] for name in (ALONE, XL_ALONE) if by_way[name][0]["steps"] == some[0]["steps"]
+        )
+        behind = told([row["xl"] - other["xl"] for row, other in zip(some, like, strict=True)])
+        lines[-1] += [behind if way in NESTED else ""]
+    titles = ["way", "steps", "CPU s", "S", "M", "L", "XL", "XL less XL alone at equal steps"]
     return table(titles, lines)
 
 

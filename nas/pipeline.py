@@ -81,7 +81,7 @@ def _run(store: Store, job: Job, *, progress: Progress, end: Leave | None, owner
         setup = _setup(run, space, data, files)
         with evaluator(setup, config.execution, warn=run.warn) as paid:
             pool = stored_first(run, space, data, paid, torch_device=setup.torch_device)
-            search(run, objectives, data, pool, clock)
+            search(run, objectives, data, pool, clock, weights=files)
             if config.finalists.train is None:
                 report(run, objectives, data, pool)
             else:

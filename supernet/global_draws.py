@@ -21,7 +21,7 @@ def seeded(seed: int) -> Iterator[None]:
         before = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
         random.seed(seed)
         np.random.seed(seed % 2**32)  # noqa: NPY002
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # the others of torch's are of devices
         try:
             yield
         finally:

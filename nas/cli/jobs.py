@@ -12,6 +12,8 @@ from nas.cli.queue.turns import Turns, place
 if TYPE_CHECKING:
     from nas.store import Job, Stage, Store, SupernetUse
 
+MOST_NAMED = 5  # images, in a line
+
 
 def ls(
     tag: Annotated[
@@ -197,14 +199,20 @@ def _ended(search: "Stage | None") -> dict[str, str]:
 
 
 def _stages(opened: "Store", job: "Job") -> dict[str, Any]:
-    """What the job has done; of its training how long steps waited for batches, and what was compiled."""
+    """What the job has done.
+
+    Of its training how long steps waited for batches, what was compiled, and the images that broke meanwhile.
+    """
+    from nas.results.running.replaced_images import replaced
     from nas.results.running.stage_progress import COMPILED, NOT_COMPILED, WAITED
 
     events = [event.data for event in opened.events(job, "train")]
     shares = [event[WAITED] for event in events if WAITED in event]
     waited = {"waited_for_data": sum(shares) / len(shares)} if shares else {}
     compiled = {name: events[-1][name] for name in (COMPILED, NOT_COMPILED) if events and name in events[-1]}
-    return {"stages": [_stage(stage) for stage in opened.stages(job)], **waited, **compiled}
+    images = replaced(event.data.get("message", "") for event in opened.events(job, "log"))
+    broken = {"replaced_images": images} if images else {}
+    return {"stages": [_stage(stage) for stage in opened.stages(job)], **waited, **compiled, **broken}
 
 
 def _stage(stage: "Stage") -> dict[str, Any]:
@@ -297,6 +305,7 @@ def _emit_summary(data: dict[str, Any]) -> None:
             **_reused(data),
             **_waiting(data),
             **_compiled(data),
+            **_broken(data),
             "device": ", ".join(device["name"] for device in data["devices"]) or None,
             **_predictors(data),
             **_speed_words(data),
@@ -334,6 +343,14 @@ def _compiled(data: dict[str, Any]) -> dict[str, str]:
         return {}
     left = f"; {data['not_compiled']:,} calls of others ran as they are" if data["not_compiled"] else ""
     return {"compiled": f"{data['compiled']} shapes of blocks{left}"}
+
+
+def _broken(data: dict[str, Any]) -> dict[str, str]:
+    """The training images that broke while a network was trained on them."""
+    images = data.get("replaced_images", [])
+    more = f" and {len(images) - MOST_NAMED} more" if len(images) > MOST_NAMED else ""
+    text = f"{len(images)}, which cannot be read any more: {', '.join(images[:MOST_NAMED])}{more}"
+    return {"replaced images": text} if images else {}
 
 
 def _supernets(data: dict[str, Any]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Training defaults that lie below a job file's: of all jobs, of the family, of its authors on request."""
+"""Defaults that lie below a job file's: of all jobs, of the family, of its authors on request."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -41,6 +41,14 @@ def family_training(
     if strategy not in (None, authors["sampling"]["strategy"]):
         left_out.add("sampling")
     return dict(defaults) | {name: value for name, value in authors.items() if name not in left_out}
+
+
+def family_search(family: object, *, fresh: bool) -> Mapping[str, Any]:
+    """Settings of section `search` for new jobs of a family that begin with trained weights."""
+    if fresh or family not in names("search_spaces.families"):
+        return {}
+    module = load("search_spaces.families", str(family))
+    return dict(getattr(module, "PRETRAINED_SEARCH", {}))
 
 
 def _has_recipe(family: str) -> bool:

@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from nas.config import yaml
-from nas.config.family_training import FRESH, family_training
+from nas.config.family_training import FRESH, family_search, family_training
 from nas.config.init import AnchorsInit, BaselineInit, is_fresh, with_tokenizer
 from nas.config.latency import STORED, DeviceConfig, PredictorConfig
 from nas.config.paths import with_absolute_paths
@@ -206,6 +206,9 @@ class JobConfig(Section):
             return {**value, "supernets": entries}
         if given.get("use") is not None:  # it was trained as it was
             return value
+        search = family_search(given.get("family"), fresh=given.get("init") in (None, "scratch"))
+        if search and value.get("budget") is None:
+            value = {**value, "search": _under(search, value.get("search"))}
         return {**value, "train": _with_defaults(given, train, task)}
 
     @model_validator(mode="before")

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from nas.config import JobConfig
 
 # A data set's options that are paths are called so, or end so after an underscore.
-PATH_OPTIONS = ("root", "folder", "path", "file", "files", "tokenizer")
+PATH_OPTIONS = ("root", "folder", "path", "file", "files", "labels", "tokenizer")
 NO_PATHS = {"tokenizer": ("bytes", "init")}  # words that are none
 WEIGHTS = ("checkpoint", "hf", "gguf")  # where weights may begin, as a path
 LOCAL = "local-dir:"  # how timm names a folder
@@ -19,9 +19,9 @@ ELSEWHERE = (LOCAL, "hf-hub:", PACKAGE)  # what begins so is no path from here
 def with_absolute_paths(tree: Mapping[str, Any], base: Path) -> dict[str, Any]:
     """A job's settings with every relative path in them taken from `base`; nothing else is judged or changed.
 
-    Those are the data set's options called `root`, `folder`, `path`, `file`, `files` or `tokenizer`, folders
-    and files with weights of `supernet.init`, its anchors and the baselines, and timm's `local-dir:` folders,
-    of the teacher, too; also of several supernets.
+    Those are the data set's options called `root`, `folder`, `path`, `file`, `files`, `labels` or
+    `tokenizer`, folders and files with weights of `supernet.init`, its anchors and the baselines, and timm's
+    `local-dir:` folders, of the teacher, too; also of several supernets.
     """
     changed = dict(tree)
     if isinstance(data := tree.get("data"), dict):

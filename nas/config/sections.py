@@ -187,6 +187,10 @@ class SearchConfig(Section):
     stop: ends the search early; null: it uses its budget. One that covers all subnets is used in any case.
     source: a finished job with the same supernet, whose evaluations within the limits the search begins with;
     they count in `evaluations`.
+    start: with what the search begins: `uniform` networks, all choices at one level; `sensitivity`: first
+    with those that give up least for what they save, by what each choice alone costs on training examples;
+    the default searcher believes so of others, too, until it knows better. New jobs that begin with a
+    trained language model have it, unless they have a budget in time. Of several supernets it is uniform.
     """
 
     searcher: SearcherName = "surrogate"
@@ -202,6 +206,7 @@ class SearchConfig(Section):
     stop: StopConfig | None = None
     seed: Seed | None = None
     source: Text | None = None
+    start: Literal["uniform", "sensitivity"] = "uniform"
 
     @field_validator("options")
     @classmethod

@@ -50,6 +50,9 @@ class DataSet(Protocol):
     module `moved(options, root)`: its options where its files are elsewhere.  facts: what `described` adds.
     A data set may have `classes`, their names by label, and `preprocessing`, how its images become inputs
     (`nas.images.preprocessing.Preprocessing`): extracted subnets carry both.
+    One whose inputs travel better than they are used has `raw_batch`, of the arguments of `train_batch`, and
+    `normalised(inputs)`, which makes what `train_batch` gives of what that gives, on whatever device. One
+    that goes on without examples that broke has `unreadable()`: where they are, and why; each is told once.
     One of another task than classification says it: `task`, also as TASK at the top of its module, where a
     job file's defaults are looked up. One whose qualities are told per something has `counts(split)`: how
     much of it each example has, (examples,), by its name.

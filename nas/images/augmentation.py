@@ -1,6 +1,7 @@
 """Images as timm's own transforms make them in its trainings: crops, RandAugment, jitter, erasing."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from PIL import Image
@@ -56,6 +57,7 @@ class Augmenter:
             self._transform: Any = create_transform(
                 size, is_training=True, mean=mean, std=std, interpolation=interpolation, **arguments
             )
+            _keep_a_bit(self._transform)
             for seed in range(TRIED):
                 self(Image.new(mode, (size[1] + 3, size[0] + 3)), seed)
         except Exception as error:  # timm asserts, looks up and converts
@@ -68,3 +70,17 @@ class Augmenter:
         with seeded(seed):
             tensor: Tensor = self._transform(image)
         return tensor
+
+
+def _keep_a_bit(transform: Any) -> None:
+    """At high levels timm posterizes to no bits at all, which Pillow refuses in the middle of a training."""
+    for step in getattr(transform, "transforms", ()):
+        policies = [getattr(step, "ops", ()), *getattr(step, "policy", ())]
+        for operation in (one for policy in policies for one in policy):
+            if "Posterize" in getattr(operation, "name", ""):
+                operation.level_fn = partial(_one_bit_at_least, operation.level_fn)
+
+
+def _one_bit_at_least(level_fn: Any, level: float, hparams: Any) -> tuple[int, ...]:
+    bits, *others = level_fn(level, hparams)
+    return (max(1, bits), *others)

@@ -1,8 +1,8 @@
 """Every image is read, hashed and decoded once, before anything is trained; what was seen is remembered.
 
-The memory is a file per image folder in the user's cache folder (`XDG_CACHE_HOME`), by relative path, size
-and times. It is written whole and renamed, so jobs at the same time lose at most each other's entries; one
-that is damaged, or cannot be written, costs another look at the images.
+The memory is a file for each source of images in the user's cache folder (`XDG_CACHE_HOME`), by relative
+path, size and times. It is written whole and renamed, so jobs at the same time lose at most each other's
+entries; one that is damaged, or cannot be written, costs another look at the images.
 """
 
 import hashlib
@@ -16,13 +16,14 @@ from contextlib import suppress
 from dataclasses import astuple, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+from PIL import Image
 from platformdirs import user_cache_path
 
 from nas.artifacts import open_regular, write_atomic
-from nas.images.decoding import Look, UnreadableError, look_at
-from nas.images.files import ImageFile
+from nas.images.decoding import Look, Scale, UnreadableError, look_at
+from nas.images.files import ImageFile, decoded
 
 HEADER = "elastiform images 2"
 MOST_THREADS = 16
@@ -51,22 +52,58 @@ class _Entry:
     checked: Checked
 
 
-def checked(root: Path, files: Sequence[ImageFile], update: Update, *, threads: int) -> dict[str, Checked]:
-    """What each file holds, by its relative path; those that are not remembered are read, in parallel.
+class Source(Protocol):
+    """Where images come from that are read again and again, in several threads and processes.
+
+    identity: of what is remembered of them; equal for what holds the same under the same names.
+    """
+
+    identity: str
+
+    def stamp(self, image: ImageFile) -> Stamp | None:
+        """By what it is seen that an image may have changed; None: nothing is remembered of it."""
+
+    def check(self, image: ImageFile) -> Checked:
+        """What it holds, read and decoded now."""
+
+    def decoded(self, image: ImageFile, scale: Scale) -> Image.Image:
+        """Its pixels. Raises UnreadableError."""
+
+
+class Files:
+    """Images that are files below a folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.identity = os.fsdecode(os.fsencode(root.resolve()))
+
+    def stamp(self, image: ImageFile) -> Stamp | None:
+        return stamp_of(image.path)
+
+    def check(self, image: ImageFile) -> Checked:
+        return _read(image.path)
+
+    def decoded(self, image: ImageFile, scale: Scale) -> Image.Image:
+        return decoded(image.path, scale)
+
+
+def checked(
+    source: Source, images: Sequence[ImageFile], update: Update, *, threads: int
+) -> dict[str, Checked]:
+    """What each image holds, by its relative path; those that are not remembered are read, in parallel.
 
     update: hears how many of those have been read.
     """
-    book = _book(_place(root))
-    before = {file.relative: book.get(file.relative) for file in files}
-    stamps = {file.relative: _stamp(file.path) for file in files}
+    book = _book(_place(source))
+    before = {image.relative: book.get(image.relative) for image in images}
+    stamps = {image.relative: source.stamp(image) for image in images}
     contents: dict[str, Checked] = {}
     left: list[ImageFile] = []
-    for file in files:
-        entry = before[file.relative]
-        if entry is not None and entry.stamp == stamps[file.relative]:
-            contents[file.relative] = entry.checked
+    for image in images:
+        entry = before[image.relative]
+        if entry is not None and entry.stamp == stamps[image.relative]:
+            contents[image.relative] = entry.checked
         else:
-            left.append(file)
+            left.append(image)
     if not left:
         return contents
     try:
@@ -76,14 +113,22 @@ def checked(root: Path, files: Sequence[ImageFile], update: Update, *, threads: 
                 if len(left) > AT_ONCE:
                     update(start, len(left))
                 part = left[start : start + AT_ONCE]
-                for file, one in zip(part, pool.map(_read, [file.path for file in part]), strict=True):
-                    contents[file.relative] = one
-                    stamp = stamps[file.relative]
+                for image, one in zip(part, pool.map(source.check, part), strict=True):
+                    contents[image.relative] = one
+                    stamp = stamps[image.relative]
                     if not one.problem and stamp is not None and _has_settled(stamp):
-                        book[file.relative] = _Entry(stamp, one)
+                        book[image.relative] = _Entry(stamp, one)
     finally:
-        _keep(_place(root), {relative: book[relative] for relative in before if relative in book})
+        _keep(_place(source), {relative: book[relative] for relative in before if relative in book})
     return contents
+
+
+def judged(content: bytes) -> Checked:
+    """What the bytes of an image's file hold."""
+    try:
+        return Checked(hashlib.sha256(content).hexdigest(), look_at(content))
+    except UnreadableError as error:
+        return Checked(problem=str(error))
 
 
 def _cores() -> int:
@@ -94,16 +139,15 @@ def _read(path: Path) -> Checked:
     try:
         with open_regular(path) as file:
             content = file.read()
-        return Checked(hashlib.sha256(content).hexdigest(), look_at(content))
+        return judged(content)
     except FileNotFoundError:
         return Checked(problem="it is not there, or a link that leads nowhere")
     except OSError as error:
         return Checked(problem=error.strerror or str(error))
-    except UnreadableError as error:
-        return Checked(problem=str(error))
 
 
-def _stamp(path: Path) -> Stamp | None:
+def stamp_of(path: Path) -> Stamp | None:
+    """Of a file; None: it is not there."""
     try:
         status = path.stat()
     except OSError:
@@ -117,8 +161,8 @@ def _has_settled(stamp: Stamp) -> bool:
     return time.time_ns() - changed > margin
 
 
-def _place(root: Path) -> Path:
-    name = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:32]
+def _place(source: Source) -> Path:
+    name = hashlib.sha256(os.fsencode(source.identity)).hexdigest()[:32]
     return user_cache_path("elastiform") / "images" / f"{name}.jsonl"
 
 

@@ -6,7 +6,8 @@ fills 12 of 16 bits in all its images, and a dark image is to stay darker than a
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any
@@ -102,11 +103,29 @@ def image_of(content: bytes, scale: Scale | None = None) -> Image.Image:
     return image
 
 
+def look_of(image: Image.Image) -> Look:
+    """As `look_at`, of an image that is decoded already. Raises UnreadableError."""
+    with _in_words():
+        return _looked(image)
+
+
+def scaled(image: Image.Image, scale: Scale) -> Image.Image:
+    """As `image_of`, of an image that is decoded already. Raises UnreadableError."""
+    with _in_words():
+        return _pixels(image, scale)
+
+
 def _decode(content: BytesIO, use: Any) -> Any:
+    with _in_words(), Image.open(content, formats=FORMATS) as image:
+        image.load()
+        return use(image)
+
+
+@contextmanager
+def _in_words() -> Iterator[None]:
+    """What goes wrong in an image, as an UnreadableError."""
     try:
-        with Image.open(content, formats=FORMATS) as image:
-            image.load()
-            return use(image)
+        yield
     except UnreadableError:
         raise
     except UnidentifiedImageError as error:
@@ -185,6 +204,8 @@ def _blended(image: Image.Image, scale: Scale) -> Image.Image:
 
 def _converted(image: Image.Image, mode: str) -> Image.Image:
     # By way of RGBA where a palette or a colour counts as transparent: Pillow warns otherwise.
+    if image.mode == mode and "transparency" not in image.info:
+        return image  # to convert it would copy it
     return image.convert("RGBA").convert(mode) if "transparency" in image.info else image.convert(mode)
 
 

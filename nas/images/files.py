@@ -3,7 +3,7 @@
 import os
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,23 +57,57 @@ class ImageFile:
     label: int
     size: int
 
+    @property
+    def place(self) -> str:
+        """Where it is, in words for a user."""
+        return f"'{shown(self.path)}'"
+
+
+@dataclass(frozen=True, slots=True)
+class Row(ImageFile):
+    """An image that is one of several in a file or folder: the one with this number.
+
+    group: of which part of the data set its number is.
+    """
+
+    number: int
+    group: str = ""
+
+    @property
+    def place(self) -> str:
+        where = f"'{self.group}' of '{shown(self.path)}'" if self.group else f"'{shown(self.path)}'"
+        return f"{self.number} of {where}"
+
 
 def split(
-    groups: dict[str, list[ImageFile]], *, seed: int, search: float, report: float
+    groups: Mapping[str, Sequence[ImageFile]],
+    called: Callable[[ImageFile], str],
+    *,
+    seed: int,
+    search: float,
+    report: float,
 ) -> dict[str, list[ImageFile]]:
     """Divides each class at random into train, search and report; a `val` group into the last two only.
 
+    called: an image's class, in words.
     search, report: their shares of all images; of a `val` group they divide the whole in proportion.
     Raises UsageError when a class has too few images to be in every split.
     """
     if "train" in groups:
-        held_out = _by_shares(groups["val"], seed, {"search": search / (search + report)}, rest="report")
-        return {"train": groups["train"]} | held_out
-    return _by_shares(groups["all"], seed, {"search": search, "report": report}, rest="train")
+        shares, rest, divided = {"search": search / (search + report)}, "report", groups["val"]
+    else:
+        shares, rest, divided = {"search": search, "report": report}, "train", groups["all"]
+    parts = _by_shares(divided, called, seed, shares, rest=rest)
+    return {"train": list(groups["train"])} | parts if "train" in groups else parts
 
 
 def _by_shares(
-    images: list[ImageFile], seed: int, shares: dict[str, float], *, rest: str
+    images: Sequence[ImageFile],
+    called: Callable[[ImageFile], str],
+    seed: int,
+    shares: dict[str, float],
+    *,
+    rest: str,
 ) -> dict[str, list[ImageFile]]:
     parts: dict[str, list[ImageFile]] = {name: [] for name in (*shares, rest)}
     classes: dict[int, list[ImageFile]] = {}
@@ -82,9 +116,8 @@ def _by_shares(
     for label, members in classes.items():
         counts = {name: max(1, round(share * len(members))) for name, share in shares.items()}
         if sum(counts.values()) >= len(members):
-            folder = shown(members[0].path.parent)
             raise UsageError(
-                f"The {len(members)} images of class folder '{folder}' are too few for "
+                f"The {len(members)} images of {called(members[0])} are too few for "
                 f"{' + '.join(f'{count} {name}' for name, count in counts.items())} and at least 1 {rest}.",
                 "Add images, remove the class, or make the shares `search` and `report` smaller.",
             )

@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from nas.images.checked import Checked, Update, checked
+from nas.images.checked import Checked, Source, Update, checked
 from nas.images.decoding import depths_of, other_range
 from nas.images.files import ImageFile, as_on_disk, quoted, shown, split
-from nas.images.scan import Tree, find
+from nas.images.scan import Tree
 from search_spaces.errors import UsageError
 
 ON_BAD, ON_EQUAL = ("refuse", "skip"), ("refuse", "keep")
@@ -71,20 +71,26 @@ class Selection:
         }
 
 
-def select(root: Path, choice: Choice, update: Update, *, threads: int) -> Selection:
-    """Finds, checks and splits the images below `root`.
+def select(
+    root: Path, tree: Tree, source: Source, choice: Choice, update: Update, *, threads: int
+) -> Selection:
+    """Checks and splits the images of `source` that a tree lists; `root` is where a user has them.
 
-    Raises UsageError for a tree that cannot be used, for images that cannot be read unless they are to be
-    skipped, and for equal images of two classes unless they are to be kept.
+    Raises UsageError for images that cannot be read unless they are to be skipped, and for equal images of
+    two classes unless they are to be kept.
     """
-    tree = _of_job(find(root), choice)
+    tree = _of_job(tree, choice)
     present = [file for group in tree.groups.values() for file in group]
-    contents = checked(root, present, update, threads=threads)
+    contents = checked(source, present, update, threads=threads)
     bad = [f for f in present if contents[f.relative].problem and shown(f.relative) not in choice.skipped]
     if bad and choice.on_bad == "refuse":
         raise _unreadable(root, bad, len(present), contents)
     everything = split(
-        _with_ghosts(root, tree, choice), seed=choice.seed, search=choice.search, report=choice.report
+        _with_ghosts(root, tree, choice),
+        lambda file: f"class '{shown(tree.classes[file.label])}' of '{shown(root)}'",
+        seed=choice.seed,
+        search=choice.search,
+        report=choice.report,
     )
     unused = frozenset(choice.skipped | {shown(file.relative) for file in bad})
     splits = {
@@ -103,10 +109,9 @@ def select(root: Path, choice: Choice, update: Update, *, threads: int) -> Selec
     return Selection(tree.classes, splits, everything, contents, dict(+left_out), tuple(notes), unused)
 
 
-def look(root: Path, update: Update, *, threads: int) -> None:
-    """Reads every image below `root` that was not read before. Raises UsageError for an unusable tree."""
-    groups = find(root).groups.values()
-    checked(root, [file for group in groups for file in group], update, threads=threads)
+def look(tree: Tree, source: Source, update: Update, *, threads: int) -> None:
+    """Reads every image that was not read before."""
+    checked(source, [file for group in tree.groups.values() for file in group], update, threads=threads)
 
 
 def _of_job(tree: Tree, choice: Choice) -> Tree:
@@ -144,9 +149,7 @@ def _unreadable(
     )
     if len(bad) == 1:
         problem = contents[bad[0].relative].problem
-        return UsageError(
-            f"The image '{shown(bad[0].path)}' cannot be read: {problem}.", hint.format(it="it")
-        )
+        return UsageError(f"The image {bad[0].place} cannot be read: {problem}.", hint.format(it="it"))
     return UsageError(
         f"{len(bad)} of {total} images in '{shown(root)}' cannot be read: {_named(bad, contents)}.",
         hint.format(it="them"),

@@ -41,6 +41,8 @@ class SearchProblem:
     batch: how many architectures are asked for before any of them is told.
     probe: for each architecture how strongly the network reacts when a block is left out, by block; it needs
         trained weights.
+    expected: codes -> what is believed of the quality beforehand, but for an offset and a factor from 0 on:
+        the less the better, (n,).
     """
 
     space: SearchSpace
@@ -54,6 +56,7 @@ class SearchProblem:
     population: int = 16
     batch: int = 16
     probe: Callable[[Sequence[Architecture]], Sequence[Mapping[str, float]]] | None = None
+    expected: Callable[[Codes], NDArray[np.float64]] | None = None
 
     @cached_property
     def signs(self) -> NDArray[np.float64]:
@@ -92,6 +95,7 @@ class SearchProblem:
             limited=lambda codes: self.limited(space.joined_codes(name, codes)),
             start=tuple(start),
             budget=budget,
+            expected=None,
         )
 
     def within_limits(self, codes: Codes) -> NDArray[np.bool_]:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from itertools import groupby
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -24,6 +26,7 @@ from nas.search.confirmation import measured_where_uncertain, with_intervals
 from nas.search.objectives import Objectives, values_of
 from nas.search.racing import Raced, race_of, raced_by
 from nas.search.reproducibility import reproducibility
+from nas.search.sensitivity import with_sensitivities
 from nas.search.source import with_source
 from nas.search.stopping import Gains
 from nas.searchers import Learning, Searcher, SearchProblem, with_directions
@@ -36,19 +39,30 @@ SURE = 0.5  # of the evaluations that were planned for a time: so many will be m
 
 
 def search(
-    run: Run, objectives: Objectives, data: DataSet, pool: Evaluator, clock: Clock | None = None
+    run: Run,
+    objectives: Objectives,
+    data: DataSet,
+    pool: Evaluator,
+    clock: Clock | None = None,
+    *,
+    weights: Mapping[str, Path] = MappingProxyType({}),
 ) -> None:
     """Evaluates subnets until the budget is used or none is left; goes on after the last stored batch.
 
     clock: of a job with a budget in time; `search.evaluations` is then what was planned.
+    weights: of the job's supernets, by their names, for a search that asks what their choices are worth.
     """
     config = run.config
+    searched = problem(config, objectives, partial(probe, run, pool))
+    if affordable(searched, config.search.evaluations) is None:
+        searched = with_sensitivities(run, searched, data, weights)
     # Without these the key is that of jobs of before they were there.
-    later = {"stop": config.search.stop, "source": config.search.source}
+    start = None if config.search.start == "uniform" else config.search.start
+    later = {"stop": config.search.stop, "source": config.search.source, "start": start}
     hidden = {"finalists", *(name for name, value in later.items() if value is None)}
     section = config.search.inputs(exclude=hidden)
     inputs = {"search": section, "objectives": objectives.names, "constraints": config.constraints}
-    run.once("search", inputs, lambda: _search(run, objectives, data, pool, clock))
+    run.once("search", inputs, lambda: _search(run, objectives, data, pool, searched, clock))
 
 
 def affordable(searched: SearchProblem, budget: int) -> list[Architecture] | None:
@@ -88,10 +102,14 @@ def problem(
 
 
 def _search(
-    run: Run, objectives: Objectives, data: DataSet, pool: Evaluator, clock: Clock | None
+    run: Run,
+    objectives: Objectives,
+    data: DataSet,
+    pool: Evaluator,
+    searched: SearchProblem,
+    clock: Clock | None,
 ) -> dict[str, Any]:
     stored = run.store.evaluations(run.lease.job, "search")
-    searched = problem(run.config, objectives, partial(probe, run, pool))
     stored = with_source(run, objectives, searched, stored)
     total = run.config.search.evaluations
     # What was planned for a time may turn out to take longer: in their order a part of all is no sample.

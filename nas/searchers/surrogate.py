@@ -7,9 +7,9 @@ model holds possible. What was proposed and is not evaluated yet counts with wha
 Ours, after the loops of LINAS (Cummings et al. 2022) and MSuNAS (Lu et al. 2020).
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Self, get_args
+from typing import Protocol, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -157,19 +157,15 @@ class Believed:
     """Objectives of any architecture, minimised: costs from where they are known, others by a model."""
 
     problem: SearchProblem
-    models: Mapping[int, accuracy.AccuracyPredictor]  # by the objective's place
+    models: Mapping[int, "Model"]  # by the objective's place
 
     @classmethod
     def of(cls, problem: SearchProblem, evaluated: Finished, kind: accuracy.Kind) -> Self:
         """Fitted to what was evaluated. Raises UsageError for fewer than two architectures."""
         costs = problem.costs(evaluated.codes[:1])
         models = {
-            place: accuracy.fit(
-                problem.space,
-                evaluated.codes,
-                evaluated.values[:, place],
-                stderr=_complete(evaluated.errors[:, place]),
-                kind=kind,
+            place: fitted(
+                problem, evaluated.codes, evaluated.values[:, place], evaluated.errors[:, place], kind
             )
             for place, name in enumerate(problem.objectives)
             if name not in costs
@@ -202,6 +198,48 @@ class Believed:
             for place, name in enumerate(self.problem.objectives)
         ]
         return np.stack(columns, axis=1).astype(np.float64).reshape(len(codes), len(signs))
+
+
+class Model(Protocol):
+    """Architectures to an objective that is minimised."""
+
+    def predict(self, codes: Codes) -> tuple[Floats, Floats]: ...
+
+    def mean(self, codes: Codes) -> Floats: ...
+
+
+@dataclass(frozen=True, eq=False)
+class _OnTop:
+    """What is believed beforehand, times a factor, and a model of what that leaves."""
+
+    expected: Callable[[Codes], Floats]
+    factor: float
+    rest: accuracy.AccuracyPredictor
+
+    def predict(self, codes: Codes) -> tuple[Floats, Floats]:
+        mean, std = self.rest.predict(codes)
+        return mean + self.factor * self.expected(codes), std
+
+    def mean(self, codes: Codes) -> Floats:
+        mean: Floats = self.rest.mean(codes) + self.factor * self.expected(codes)
+        return mean
+
+
+def fitted(
+    problem: SearchProblem, codes: Codes, values: Floats, errors: Floats, kind: accuracy.Kind
+) -> Model:
+    """A model of values (n,), minimised, of architectures (n, choices), with what is believed beforehand.
+
+    errors: standard errors of the values, not all of which are known.
+    """
+    expected, factor = problem.expected, 0.0
+    if expected is not None:
+        believed = expected(codes)
+        spread = believed - believed.mean()
+        factor = max(0.0, float(spread @ values) / float(spread @ spread)) if spread.any() else 0.0
+        values = values - factor * believed
+    rest = accuracy.fit(problem.space, codes, values, stderr=_complete(errors), kind=kind)
+    return rest if expected is None or not factor else _OnTop(expected, factor, rest)
 
 
 def _complete(errors: Floats) -> Floats | None:

@@ -42,8 +42,13 @@ def load_baselines(config: JobConfig, data: DataSet) -> list[Baseline]:
     """Those of the job file, with names of their own.
 
     Raises UsageError for one that there is not, whose weights cannot be had, or that does not take the job's
-    images.
+    images, and for any on other data than images.
     """
+    if config.baselines and "in_chans" not in data_sizes(data):
+        raise UsageError(
+            f"baselines are classifiers of images, and data set '{data.name}' has none.",
+            "Leave baselines out; `nas front A B` compares jobs on the same text.",
+        )
     loaded: list[Baseline] = []
     for place, section in enumerate(config.baselines):
         try:

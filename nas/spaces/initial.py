@@ -162,8 +162,14 @@ def load_checkpoint(net: Supernet, folder: str) -> None:
 
 
 def _copy(net: Supernet, module: nn.Module, what: str) -> None:
-    try:
-        net.shared.load_state_dict(module.state_dict(), strict=True)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[-1].strip()
-        raise UsageError(f"{what} does not fit the space of this job: {reason}") from error
+    theirs, ours = module.state_dict(), net.shared.state_dict()
+    for name in [*ours, *theirs]:
+        needed, given = (tuple(one[name].shape) if name in one else None for one in (ours, theirs))
+        if needed != given:
+            has, needs = (f"weights {shape}" if shape else "no weights" for shape in (given, needed))
+            raise UsageError(
+                f"{what} does not fit the space of this job: it has {has} '{name}', and the largest network "
+                f"of the space {needs}.",
+                "The largest options of supernet.space have to be those of the network.",
+            )
+    net.shared.load_state_dict(theirs, strict=True)

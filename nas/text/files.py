@@ -100,7 +100,7 @@ def _parquet(path: Path, separator: str | None) -> Iterator[str]:
             table = pq.read_table(file, columns=[FIELD])
             texts = table.column(FIELD).to_pylist()
     except (OSError, pa.ArrowException, KeyError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = " ".join(str(error).split())[:200].rstrip(".")
         raise UsageError(f"'{path}' cannot be read as .parquet with a column '{FIELD}': {reason}.") from error
     for row, text in enumerate(texts):
         if not isinstance(text, str):

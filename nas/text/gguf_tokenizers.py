@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from search_spaces.bounds import short
 from search_spaces.errors import UsageError
 from supernet.pretrained.gguf_files import file_of, read_settings
+from supernet.pretrained.language_models import lowered
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -72,13 +73,14 @@ def in_gguf(name: str) -> "Tokenizer":
             f"{what} has a tokenizer that cuts text as {short(pre)}, which is not supported.",
             f"Supported are {', '.join(CUTS)}. {HINT}",
         )
+    for key, value in zip(KEYS[2:4], numbers, strict=False):
+        if not isinstance(value, list):
+            raise UsageError(f"{what} does not list the {key} of its tokenizer.", HINT)
     try:
         return _built(CUTS[pre], *numbers)
     except Exception as error:  # the package raises no other kind
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise UsageError(
-            f"The tokenizer of {what[0].lower()}{what[1:]} is damaged: {reason}.", HINT
-        ) from error
+        raise UsageError(f"The tokenizer of {lowered(what)} is damaged: {reason}.", HINT) from error
 
 
 @lru_cache(1)  # data are built several times in a process, and reading takes seconds

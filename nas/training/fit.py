@@ -18,7 +18,7 @@ from nas.job_run import Run
 from nas.store import Artifact, NewEvent, SupernetLease
 from nas.training.loading import Loading, loading
 from nas.training.ranks.group import Listener, Start, trained_by_ranks
-from nas.training.ranks.work import on_cpu, stepping
+from nas.training.ranks.work import on_cpu, stepping, warnings_of
 from nas.watchdog import OverdueError, patient
 from supernet.supernet import Supernet
 from supernet.training.trainer import Training
@@ -161,9 +161,8 @@ def _advance(run: Run, job: Fit, training: Training, batches: Loading) -> None:
     every = run.config.train.checkpoint_every
     until = (training.step // every + 1) * every
     for metrics in stepping(training, batches, until=until):
-        for warning in (*batches.warnings, *training.remarks()):
+        for warning in warnings_of(training, batches):
             run.warn(warning)
-        batches.warnings.clear()
         _tell(run, job, metrics)
         if run.stop.is_set() or run.lease.stop_requested():
             return

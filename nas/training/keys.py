@@ -34,7 +34,7 @@ WEIGHTS_VERSION = 1
 NOT_OF_WEIGHTS = frozenset(
     {"checkpoint_activations", "checkpoint_every", "device", "threads", "loaders", "workers", "recipe"}
 )
-NOT_OF_DATA = frozenset({"workers"})  # how many threads read it
+NOT_OF_DATA = frozenset({"workers", "cache_bytes"})  # how it is read
 
 
 def supernet_key(config: JobConfig, space: SearchSpace, data: DataSet) -> str:

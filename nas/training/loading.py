@@ -5,9 +5,10 @@ Whoever makes a batch, it is a pure function of the seed and its number.
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
+from functools import partial
 from queue import SimpleQueue
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from nas.datasets import DataSet
 from nas.errors import JobFailedError
+from nas.results.running.replaced_images import sentence
 from nas.watchdog import deaf_children
 from search_spaces.errors import NASError
 from supernet.training.trainer import Batches
@@ -33,13 +35,20 @@ DEATHS = 3  # of processes in a row, between which no batch was made
 class Loading:
     """Batches by their numbers, on a device; each is prepared before it is asked for.
 
+    finish: makes inputs of what has travelled to the device.
     waited: the seconds in which whoever asked had to wait.  warnings: sentences that nobody has told yet.
     """
 
     def __init__(
-        self, make: Batches, device: torch.device, warnings: list[str], *, patience: float | None
+        self,
+        make: Batches,
+        device: torch.device,
+        warnings: list[str],
+        *,
+        patience: float | None,
+        finish: Callable[[Tensor], Tensor] = lambda inputs: inputs,
     ) -> None:
-        self.waited, self.warnings = 0.0, warnings
+        self.waited, self.warnings, self._finish = 0.0, warnings, finish
         self._make, self._device, self._patience = make, device, patience
         self._asked: SimpleQueue[tuple[int, Future[Batch]] | None] = SimpleQueue()
         self._waiting: dict[int, Future[Batch]] = {}
@@ -58,7 +67,8 @@ class Loading:
                 "Look whether the files can be read, and go on with `nas resume JOB`.",
             ) from error
         self.waited += time.perf_counter() - began
-        return x.to(self._device, non_blocking=True), targets.to(self._device, non_blocking=True)
+        inputs = self._finish(x.to(self._device, non_blocking=True))
+        return inputs, targets.to(self._device, non_blocking=True)
 
     def _ask(self, number: int) -> "Future[Batch]":
         batch: Future[Batch] = Future()
@@ -92,11 +102,15 @@ def loading(
     0: the thread does.
     The thread is one for which the process does not wait in the end: data may hang.
     """
-    numbered = Numbered(data, seed, size)
+    # A CPU normalises where the batches are made, beside the steps; a GPU has the time.
+    finish = {"finish": data.normalised} if device.type == "cuda" and hasattr(data, "normalised") else {}
+    numbered = Numbered(data, seed, size, raw=bool(finish))
     warnings: list[str] = []
-    made = _FromProcesses(numbered, processes, warnings.append) if processes else None
+    tell = _Once(warnings.append)
+    made = _FromProcesses(numbered, processes, warnings.append, tell) if processes else None
     patience = LONGEST if processes else None
-    batches = Loading(numbered.batch if made is None else made, device, warnings, patience=patience)
+    make = partial(_told, numbered, tell) if made is None else made
+    batches = Loading(make, device, warnings, patience=patience, **finish)
     thread = threading.Thread(target=batches.prepare, daemon=True)
     thread.start()
     try:
@@ -109,20 +123,50 @@ def loading(
 
 
 class Numbered(Dataset[Any]):
-    """The training batches of a data set by their numbers."""
+    """The training batches of a data set by their numbers.
 
-    def __init__(self, data: DataSet, seed: int, size: int) -> None:
-        self._data, self._seed, self._size = data, seed, size
+    raw: before they are normalised, of data that has such.
+    """
+
+    def __init__(self, data: DataSet, seed: int, size: int, *, raw: bool = False) -> None:
+        self._data, self._seed, self._size, self._raw = data, seed, size, raw
 
     def batch(self, number: int) -> Batch:
-        return self._data.train_batch(self._seed, number, self._size)
+        """Inputs and targets."""
+        make = getattr(self._data, "raw_batch", None) if self._raw else None
+        return (make or self._data.train_batch)(self._seed, number, self._size)
 
-    def __getitem__(self, number: int) -> Batch | NASError:
+    def unreadable(self) -> dict[str, str]:
+        """Images that broke since the last call, by where they are, and why; of data that go on without."""
+        news = getattr(self._data, "unreadable", None)
+        return {} if news is None else news()
+
+    def __getitem__(self, number: int) -> tuple[Tensor, Tensor, dict[str, str]] | NASError:
         # What a loader makes of an exception is a new one with a traceback for a message.
         try:
-            return self.batch(number)
+            return (*self.batch(number), self.unreadable())
         except NASError as error:
             return error
+
+
+class _Once:
+    """Tells of each image that broke once, whoever has noticed it."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self._tell, self._places = tell, set[str]()
+
+    def __call__(self, news: Mapping[str, str]) -> None:
+        for place, reason in news.items():
+            if place not in self._places:
+                self._places.add(place)
+                self._tell(sentence(place, reason))
+
+
+def _told(numbered: Numbered, tell: _Once, number: int) -> Batch:
+    """A batch that is made here."""
+    made = numbered.batch(number)
+    tell(numbered.unreadable())
+    return made
 
 
 class _FromProcesses:
@@ -130,11 +174,13 @@ class _FromProcesses:
 
     There the loader would raise the death of a process wherever the main thread is just then: in the middle
     of a step, too.
-    tell: hears that a process was started anew.
+    tell: hears that a process was started anew.  broken: hears of images that broke.
     """
 
-    def __init__(self, numbered: Numbered, processes: int, tell: Callable[[str], None]) -> None:
-        self._numbered, self._processes, self._tell = numbered, processes, tell
+    def __init__(
+        self, numbered: Numbered, processes: int, tell: Callable[[str], None], broken: _Once
+    ) -> None:
+        self._numbered, self._processes, self._tell, self._broken = numbered, processes, tell, broken
         self._next = -1  # the number that the iterator gives next
         self._iterator: Iterator[Any] | None = None
         self._deaths = 0
@@ -155,7 +201,9 @@ class _FromProcesses:
             self._next, self._deaths = number + 1, 0
             if isinstance(made, NASError):
                 raise made
-            return made[0], made[1]
+            x, targets, broken = made
+            self._broken(broken)
+            return x, targets
 
     def _begin(self, number: int) -> None:
         self.end()

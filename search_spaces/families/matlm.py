@@ -77,6 +77,8 @@ PRETRAINED_TRAINING: Mapping[str, Any] = {
     "sampling": {"largest": 1 / 3},
     "teacher": {"init": True},
 }
+# How it is searched.
+PRETRAINED_SEARCH: Mapping[str, Any] = {"start": "sensitivity"}
 
 
 def build(

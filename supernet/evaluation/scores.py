@@ -58,6 +58,29 @@ def scored(
     return {arch: torch.cat(parts) for arch, parts in scores.items()}
 
 
+def losses(
+    supernet: Supernet,
+    archs: Sequence[Architecture],
+    batches: Iterable[tuple[Tensor, Tensor]],
+    *,
+    task: tasks.Task,
+) -> Tensor:
+    """The task's loss of each architecture on each batch, (architectures, batches), in double precision.
+
+    What architectures have in common in front is computed once, as for `scored`.
+    """
+    descent = Descent(shared_steps(supernet), siblings=False, cache=None)
+    columns = []
+    with torch.inference_mode():
+        for number, (x, targets) in enumerate(batches):
+            by_arch = {
+                arch: float(task.loss(outputs, targets))
+                for arch, outputs in descent.run(x, list(dict.fromkeys(archs)), batch=number)
+            }
+            columns.append([by_arch[arch] for arch in archs])
+    return torch.tensor(columns, dtype=torch.float64).T
+
+
 def quality(scores: Tensor, sources: Tensor | None = None, classes: Tensor | None = None) -> Quality:
     """Mean of `scores` (examples,) and its standard error.
 

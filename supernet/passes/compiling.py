@@ -71,7 +71,9 @@ class Compiler:
     def _run(
         self, part: nn.Module, kind: Hashable, function: Callable[[Tensor], Tensor], x: Tensor
     ) -> Tensor:
-        name, tensors = type(part).__name__, dict(part.named_parameters()) | dict(part.named_buffers())
+        name = type(part).__name__
+        # What is compiled for a parameter is not for a slice of one: all of them are handed over as tensors.
+        tensors = {key: one.view_as(one) for key, one in part.named_parameters()} | dict(part.named_buffers())
         key = (kind, tuple(_layout(tensor) for tensor in (x, *tensors.values())), _mode(x))
         if name in self.broken:
             return function(x)

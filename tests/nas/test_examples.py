@@ -8,6 +8,7 @@ import pytest
 import timm
 import torch
 from idx_files import make_idx
+from image_tables import hf_table, rows, save_to_disk
 from image_trees import make_tree
 from safetensors.torch import load_file
 
@@ -24,6 +25,7 @@ IMAGES = "data.root=images"
 UNTRAINED = "{timm: deit3_small_patch16_224, pretrained: false}"
 OVERRIDES = {
     "fashion_mnist.yaml": ["data.root=clothes", "data.search=50", "data.report=100"],
+    "huggingface.yaml": ["data.root=saved"],
     "imagefolder.yaml": [OFFLINE, IMAGES],
     "stitching_timm.yaml": [
         f"supernet.init.anchors=[{UNTRAINED}, {UNTRAINED}]",
@@ -56,6 +58,7 @@ def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of images that a setting finds from the current folder, beside one with files of clothes."""
     monkeypatch.chdir(tmp_path)
     make_idx(tmp_path / "clothes")
+    save_to_disk(tmp_path / "saved", hf_table(rows(36)))
     return make_tree(tmp_path / "images", per_class=12)
 
 
@@ -64,6 +67,7 @@ def test_there_are_examples():
         "quickstart.yaml",
         "families.yaml",
         "fashion_mnist.yaml",
+        "huggingface.yaml",
         "matformer.yaml",
         "matlm.yaml",
         "smollm.yaml",

@@ -70,6 +70,30 @@ def done(tmp_path_factory: pytest.TempPathFactory, _session_home: None) -> tuple
     return folder, nas.run(job_file(folder), store=f"sqlite:///{folder / 'store.sqlite'}")
 
 
+def test_the_search_begins_with_what_choices_are_worth(done: tuple[Path, nas.JobHandle]) -> None:
+    job = done[1]
+    stages = {stage.name: stage for stage in job.store.stages(job.job)}
+    worth = stages["sensitivity"].result
+    assert worth is not None
+    assert [name.partition(".")[0] for name in worth["choices"]].count("mlp_hidden") == 3
+    assert len(worth["worth"]) == len(worth["choices"])
+    assert max(worth["worth"]) > 0
+    first = job.store.evaluations(job.job, "search")[0]
+    space = space_of(job.store, job.job)
+    assert space.architecture(first.subnet.architecture) == space.largest
+
+
+def test_a_search_may_begin_without(tmp_path: Path) -> None:
+    job = job_file(tmp_path, search=SEARCH | {"start": "uniform"})
+    assert checked_config(job, where="here").search.start == "uniform"
+    assert checked_config(job | {"search": SEARCH}, where="here").search.start == "sensitivity"
+    fresh = job | {"supernet": {"family": "matlm"}, "train": {"steps": 5}}
+    fresh["data"] = fresh["data"] | {"tokenizer": "bytes"}
+    assert checked_config(fresh | {"search": SEARCH}, where="here").search.start == "uniform"
+    timed = job | {"search": {}, "budget": "10min", "train": {}}
+    assert checked_config(timed, where="here").search.start == "uniform"
+
+
 @pytest.mark.slow
 @torch.no_grad()
 def test_the_largest_subnet_is_the_model_that_was_given(done: tuple[Path, nas.JobHandle]) -> None:

@@ -37,7 +37,6 @@ SMALL = [
     *("train.steps=2", "train.batch_size=2", "train.warmup=1", "train.accumulate=1", "train.loaders=0"),
     *("train.device=cpu", "train.threads=2", "train.checkpoint_every=1000"),
 ]
-LONG = ("autoformer_base", "sn_net_deit", "sn_net_swin", "sn_net_v2_deit3", "vit_resnas_small")
 
 
 @pytest.fixture(scope="session")
@@ -138,11 +137,9 @@ def test_an_epoch_is_that_of_a_million_images(imagenet: Path):
         assert train.warmup == (10_000 if warm is None else warm * each), name
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(3000)
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=pytest.mark.long if name in LONG else pytest.mark.slow) for name in NAMES],
-)
+@pytest.mark.parametrize("name", NAMES)
 def test_two_steps_at_full_size(name: str, imagenet: Path):
     few = [*SMALL, *(["train.sampling.paths=2"] if name in SEVERAL else [])]
     if name.startswith("sn_net"):

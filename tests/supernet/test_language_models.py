@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,17 @@ def weights_with(change_state: Callable[[dict[str, Tensor]], Any]) -> Callable[[
     return change
 
 
+def indexed(change: Callable[[dict[str, str]], Any]) -> Callable[[Path], Any]:
+    """With an index: what `change` makes of a true one."""
+
+    def write(folder: Path) -> None:
+        files = dict.fromkeys(load_file(folder / "model.safetensors"), "model.safetensors")
+        index = {"weight_map": change(files)}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+    return write
+
+
 def cut(folder: Path) -> None:
     file = folder / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
@@ -121,6 +133,36 @@ WRONG_FOLDERS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "another architecture": (
         config_with(architectures=["GemmaForCausalLM"], auto_map={"AutoModel": "x.Y"}),
         "is of the architecture 'GemmaForCausalLM', which is not supported",
+    ),
+    "architecture that is no text": (config_with(architectures=[5]), "of the architecture '5'"),
+    "says nothing": (lambda f: (f / "config.json").write_text("{}"), "names no architecture"),
+    "no settings": (lambda f: (f / "config.json").write_text("[1]"), r"config\.json in .* holds no settings"),
+    "positions that are no settings": (
+        config_with(rope_scaling="yarn"),
+        "says of rotary positions 'yarn', which are no settings",
+    ),
+    "several activations": (config_with(hidden_act=["silu"]), r"FFNs with the activation \['silu'\]"),
+    "whole numbers": (
+        weights_with(lambda s: s.update({A_NORM: s[A_NORM].to(torch.int64)})),
+        r"weights 'model\.norm\.weight' in .* are of the kind I64, which is not supported",
+    ),
+    "index outside": (
+        indexed(lambda files: dict.fromkeys(files, "../model.safetensors")),
+        r"names '\.\./model\.safetensors', which is not there",
+    ),
+    "index of another file": (
+        indexed(lambda files: dict.fromkeys(files, "a.safetensors")),
+        r"names 'a\.safetensors', which is not there",
+    ),
+    "index that promises": (
+        indexed(lambda files: files | {"model.more": "model.safetensors"}),
+        r"names weights 'model\.more' in 'model\.safetensors', which lacks them",
+    ),
+    "index of no names": (indexed(lambda files: [1]), r"does not say in `weight_map`"),
+    "index of numbers": (indexed(lambda files: dict.fromkeys(files, 5)), r"does not say in `weight_map`"),
+    "index that is no JSON": (
+        lambda f: (f / "model.safetensors.index.json").write_text("{"),
+        r"model\.safetensors\.index\.json in .* is no JSON",
     ),
     "no architecture": (
         config_with(architectures=None, model_type="bert"),
@@ -257,8 +299,57 @@ def test_a_file_that_is_damaged_is_one_sentence(contents: bytes | None, tmp_path
         cut_gguf(file)
     else:
         file.write_bytes(contents)
-    with pytest.raises(UsageError, match="cannot be read") as caught:
+    with pytest.raises(UsageError, match=r"cannot be read|is no GGUF file") as caught:
         read_file(str(file)).load()
+    assert "\n" not in caught.value.message
+
+
+PETABYTE = 2**50
+
+
+def header(*parts: tuple[str, Any], settings: int = 0, tensors: int = 0) -> bytes:
+    """Of a GGUF file: a text or numbers by their `struct` letters, behind the counts."""
+    content = b"GGUF" + struct.pack("<IQQ", 3, tensors, settings)
+    for kind, value in parts:
+        text = value.encode() if kind == "text" else b""
+        content += struct.pack("<Q", len(text)) + text if kind == "text" else struct.pack(f"<{kind}", value)
+    return content + bytes(64)
+
+
+KEY, ARCHITECTURE = ("text", "tokenizer.ggml.tokens"), ("text", "token_embd.weight")
+PROMISES: dict[str, tuple[bytes, str]] = {
+    "settings": (header(settings=PETABYTE), "promises 1,125,899,906,842,624 settings"),
+    "weights": (header(tensors=PETABYTE), "promises 1,125,899,906,842,624 weights"),
+    "a text": (header(("Q", PETABYTE), settings=1), "promises a text of 1,125,899,906,842,624 bytes"),
+    "texts": (
+        header(KEY, ("I", 9), ("I", 8), ("Q", PETABYTE), settings=1),
+        "promises 1,125,899,906,842,624 values of 'tokenizer.ggml.tokens'",
+    ),
+    "numbers": (header(KEY, ("I", 9), ("I", 0), ("Q", PETABYTE), settings=1), "promises 1,125,899,906"),
+    "arrays": (header(KEY, ("I", 9), ("I", 9), ("Q", 1), settings=1), "is an array of kind 9"),
+    "a kind": (header(KEY, ("I", 77), settings=1), "is of kind 77, which is not known"),
+    "one large weight": (
+        header(ARCHITECTURE, ("I", 2), ("Q", 2**25), ("Q", 2**25), ("I", 0), ("Q", 0), tensors=1),
+        "promises weights 'token_embd.weight' of 4,503,599,627,370,496 bytes",
+    ),
+    "a weight far away": (
+        header(ARCHITECTURE, ("I", 1), ("Q", 1), ("I", 0), ("Q", PETABYTE), tensors=1),
+        "promises weights 'token_embd.weight' of 4 bytes",
+    ),
+    "dimensions": (header(ARCHITECTURE, ("I", 2**31), tensors=1), "have 2,147,483,648 dimensions"),
+    "a later version": (b"GGUF" + struct.pack("<I", 77) + bytes(64), "is GGUF of version 77"),
+    "the other byte first": (b"GGUF" + struct.pack(">I", 3) + bytes(64), "is GGUF of version 50,331,648"),
+}
+
+
+@pytest.mark.parametrize(("content", "message"), PROMISES.values(), ids=PROMISES.keys())
+def test_a_header_that_promises_more_than_there_is_reserves_nothing(
+    content: bytes, message: str, tmp_path: Path
+) -> None:
+    pytest.importorskip("gguf")
+    (tmp_path / "model.gguf").write_bytes(content)
+    with pytest.raises(UsageError, match=message) as caught:
+        read_file(str(tmp_path / "model.gguf"))
     assert "\n" not in caught.value.message
 
 

@@ -16,7 +16,13 @@ from nas.store.values import now
 
 ANCHOR = "anchor-"  # and its position: the stage that trains one
 BUDGET = "budget"  # the stage that divides one
-SHORT = ("space", BASELINES, BUDGET)  # stages that take no time worth telling, where nothing is known of them
+SENSITIVITY = "sensitivity"  # the stage that tells what choices are worth
+SHORT = (
+    "space",
+    BASELINES,
+    BUDGET,
+    SENSITIVITY,
+)  # stages that take no time worth telling, where nothing is known of them
 MOST_COMPARED = 10  # jobs
 REPORTED = 4.0  # times the examples of an evaluation in the search, which races, that a finalist is shown
 
@@ -51,6 +57,8 @@ def planned(job: Job) -> Iterator[str]:
     if not config.get("supernets"):
         yield from (*_anchors(_section(config, "supernet")), "train")
     if is_front:
+        if _section(config, "search").get("start") == SENSITIVITY and not config.get("supernets"):
+            yield SENSITIVITY
         yield "search"
         if _section(config, "finalists").get("train") is not None:
             yield from ("choose", SPECIALISE)

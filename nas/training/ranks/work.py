@@ -105,8 +105,7 @@ def take_part(training: Training, config: JobConfig, data: DataSet, channel: Cha
             until = (training.step // train.checkpoint_every + 1) * train.checkpoint_every
             for metrics in stepping(training, batches, until=until, stop=channel.stops):
                 if rank() == 0:
-                    _tell(channel, metrics, [*batches.warnings, *training.remarks()])
-                    batches.warnings.clear()
+                    _tell(channel, metrics, warnings_of(training, batches))
             if rank() == 0:
                 channel.tell("state", {"step": training.step}, save(on_cpu(training.state())))
             if training.step < min(until, train.steps):
@@ -122,6 +121,14 @@ def stepping(
         share = (batches.waited - waited) / (time.perf_counter() - began)
         began, waited = time.perf_counter(), batches.waited
         yield metrics | {WAITED: round(share, 4)}
+
+
+def warnings_of(training: Training, batches: Loading) -> list[str]:
+    """What nobody has been told yet."""
+    warnings = training.remarks()
+    while batches.warnings:  # which the thread that prepares batches goes on to fill
+        warnings.append(batches.warnings.pop(0))
+    return warnings
 
 
 def on_cpu(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -13,6 +13,7 @@ from filled_store import finished_job
 from running import Nas
 
 import search_spaces
+from nas.results.running.replaced_images import sentence
 from nas.store import NewEvaluation, NewEvent, NewSubnet, Store
 
 COMMAND = str(Path(sysconfig.get_path("scripts")) / "nas")
@@ -120,6 +121,21 @@ def test_show_says_why_a_search_ended_early(run_nas: Nas, store_url: str) -> Non
     )
     progress = json.loads(run_nas("show", "a", "--store", store_url, "--json").out)["progress"]
     assert progress == {"evaluations": 0, "of": 96, "ended": "it was enough"}
+
+
+def test_show_counts_and_names_images_that_broke_in_the_training(run_nas: Nas, store_url: str) -> None:
+    with Store.open(store_url) as store:
+        job = store.create_job("a", config={}, seed=0, provenance={})
+        lines = ["Other news.", *(sentence(f"'/images/{number}.png'", "it is empty") for number in (3, 5, 3))]
+        with store.acquire(job) as lease:
+            store.add_events(lease, [NewEvent("log", {"message": line}) for line in lines])
+            lease.finish("succeeded")
+    assert (
+        "2, which cannot be read any more: '/images/3.png', '/images/5.png'"
+        in run_nas("show", "a", "--store", store_url).out
+    )
+    shown = json.loads(run_nas("show", "a", "--store", store_url, "--json").out)
+    assert shown["replaced_images"] == ["'/images/3.png'", "'/images/5.png'"]
 
 
 def test_show_says_when_a_ranking_is_not_known(run_nas: Nas, store_url: str) -> None:

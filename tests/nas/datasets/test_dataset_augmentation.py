@@ -13,6 +13,7 @@ from timm.data.transforms_factory import create_transform
 
 from nas import datasets
 from nas.datasets import image_folder
+from nas.images.files import decoded
 from nas.images.seeds import mixed_seed
 from search_spaces.errors import UsageError
 from supernet.global_draws import seeded
@@ -40,7 +41,7 @@ def test_images_are_what_timm_makes_of_them(tree: Path, options: dict[str, Any])
     files = data._chosen(3, 2, SIZE)
     for i, file in enumerate(files):
         with seeded(mixed_seed(3, 2, i)):
-            expected = transform(image_folder._decoded(file.path, data._scale))
+            expected = transform(decoded(file.path, data.scale))
         assert torch.equal(images[i], expected)
         assert int(labels[i]) == file.label
 
@@ -78,6 +79,13 @@ def test_an_image_may_be_there_several_times_each_time_otherwise(tree: Path) -> 
     count = data.sizes["train"]
     seen = [file.relative for step in range(3 * count // SIZE) for file in data._chosen(0, step, SIZE)]
     assert sorted(seen) == sorted(3 * [file.relative for file in data._splits["train"]])
+
+
+@pytest.mark.parametrize("policy", ["rand-m10-inc1-n12-p1.0", "rand-m0-n12-p1.0", "original"])
+def test_a_level_that_leaves_no_bits_ends_no_training(tree: Path, policy: str) -> None:
+    data = built(tree, auto_augment=policy)
+    for step in range(8):  # without a bit at least one image in two
+        assert data.train_batch(0, step, SIZE)[0].isfinite().all()
 
 
 def test_grey_images_are_augmented_too(tree: Path) -> None:

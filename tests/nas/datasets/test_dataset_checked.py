@@ -143,7 +143,7 @@ def test_what_was_seen_is_not_read_again(tree, read) -> None:
 @pytest.mark.parametrize("damage", [truncate, replace_by_text, empty])
 def test_a_damaged_memory_is_harmless(tree, read, damage) -> None:
     digest = image_folder.build(root=str(tree)).digest
-    (memory,) = (checked._place(tree).parent).iterdir()
+    (memory,) = (checked._place(checked.Files(tree)).parent).iterdir()
     damage(memory)
     forget_process()
     read.clear()

@@ -12,6 +12,8 @@ from image_trees import CLASSES, make_tree, save
 from PIL import Image
 
 from nas.datasets import image_folder
+from nas.images import checked
+from nas.images.sets.image_set import crop_box
 
 EXACT = {"mean": (0, 0, 0), "std": (1, 1, 1), "augmentation": "none"}
 
@@ -127,7 +129,7 @@ def test_a_clean_batch_is_centre_crops_of_the_training_images(tree) -> None:
 def test_crop_boxes_stay_inside(height: int, width: int) -> None:
     draws = torch.rand(200, 10, 4, generator=torch.Generator().manual_seed(0)).tolist()
     for draw in [*draws, [[0.0] * 4], [[1 - 1e-7] * 4]]:
-        top, left, h, w = image_folder.crop_box(height, width, draw)
+        top, left, h, w = crop_box(height, width, draw)
         assert 0 <= top <= top + h <= height
         assert 0 <= left <= left + w <= width
         assert min(h, w) > 0
@@ -148,10 +150,8 @@ def test_threads_and_the_global_generator_change_nothing(tree) -> None:
 def test_batches_read_no_more_than_they_give(tree, monkeypatch) -> None:
     dataset = image_folder.build(root=str(tree), search=0.4)
     read: list[Path] = []
-    decoded = image_folder._decoded
-    monkeypatch.setattr(
-        image_folder, "_decoded", lambda path, scale: read.append(path) or decoded(path, scale)
-    )
+    decoded = checked.decoded
+    monkeypatch.setattr(checked, "decoded", lambda path, scale: read.append(path) or decoded(path, scale))
     batches = dataset.batches("search", 5)
     assert read == []
     next(batches)

@@ -63,7 +63,7 @@ def broken_link(root: Path) -> None:
         (make_empty, "'{root}' has no class folders"),
         (one_class, "'{root}' has only one class folder ('ant')"),
         (empty_class, "The class folder '{root}/dog' has no images"),
-        (two_images, "The 2 images of class folder '{root}/bee' are too few"),
+        (two_images, "The 2 images of class 'bee' of '{root}' are too few"),
         (only_train, "'{root}' has a 'train' folder of classes but no 'val' folder"),
         (other_classes_in_val, "Class 'cat' of the image folder '{root}' has no folder in 'val'"),
         (broken_link, "gone.png"),

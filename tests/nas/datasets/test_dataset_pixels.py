@@ -12,6 +12,7 @@ from PIL import Image
 from nas.datasets import image_folder
 from nas.images.decoding import UnreadableError
 from nas.images.files import decoded
+from nas.images.sets.image_set import crop_box
 from search_spaces.errors import UsageError
 
 EXACT = {"mean": (0, 0, 0), "std": (1, 1, 1), "augmentation": "none", "report": 0.3}
@@ -181,7 +182,7 @@ def test_images_may_be_rectangles(tmp_path) -> None:
 def test_crops_have_about_the_proportions_of_the_input(shape: tuple[int, int]) -> None:
     draws = torch.rand(100, 10, 4, generator=torch.Generator().manual_seed(0)).tolist()
     for draw in draws:
-        _, _, h, w = image_folder.crop_box(400, 400, draw, shape=shape)
+        _, _, h, w = crop_box(400, 400, draw, shape=shape)
         assert (h, w) == (400, 400) or 0.7 < (w / h) / (shape[1] / shape[0]) < 1.4
 
 

@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 import torch
 from idx_files import make_idx
+from image_tables import hf_table, save_to_disk, write_parquet
+from image_tables import rows as image_rows
 from image_trees import make_tree
 from made_text import make_text
 from sklearn.datasets import load_digits
@@ -27,11 +29,20 @@ def needed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]
     """The options without which a data set cannot be built."""
     tree = make_tree(tmp_path_factory.mktemp("images"))
     idx = make_idx(tmp_path_factory.mktemp("fashion"))
+    torchvisions = tmp_path_factory.mktemp("torchvision")
+    make_idx(torchvisions / "FashionMNIST" / "raw", packed=False)
+    small = {"image_size": 8, "search": 0.3, "report": 0.3}
     return {
         "fashion_mnist": {"root": str(idx), "search": 50, "report": 100},
-        "image_folder": {"root": str(tree), "image_size": 8, "search": 0.3, "report": 0.3},
+        "hf": {"root": str(save_to_disk(tmp_path_factory.mktemp("hf"), hf_table(image_rows()))), **small},
+        "image_folder": {"root": str(tree), **small},
+        "parquet_images": {
+            "root": str(write_parquet(tmp_path_factory.mktemp("rows") / "a.parquet", image_rows())),
+            **small,
+        },
         "python_docs": {"documents": 60, "context": 64},
         "text": {"files": [str(make_text(tmp_path_factory.mktemp("text")))], "context": 48},
+        "torchvision": {"class_name": "FashionMNIST", "root": str(torchvisions), "in_chans": 1, **small},
     }
 
 
@@ -50,7 +61,9 @@ def rows(inputs: Tensor) -> set[bytes]:
 
 
 def test_every_data_set_is_found() -> None:
-    assert {"digit_pairs", "digits", "fashion_mnist", "image_folder"} <= set(datasets.names())
+    assert {"digit_pairs", "digits", "fashion_mnist", "hf", "image_folder", "torchvision"} <= set(
+        datasets.names()
+    )
 
 
 def test_batches_cover_each_split_exactly_and_in_order(build) -> None:

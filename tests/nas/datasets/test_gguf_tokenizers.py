@@ -163,7 +163,7 @@ WRONG: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "a merge of one": (lambda said: said["merges"].append("ab"), "damaged: a merge is not of two tokens"),
     "an unknown merge": (lambda said: said["merges"].append("abc def"), "damaged: "),
     "fewer types": (lambda said: said["token_type"].pop(), "damaged: "),
-    "no merges": (lambda said: said.pop("merges"), "damaged: "),
+    "no merges": (lambda said: said.pop("merges"), "does not list the merges of its tokenizer"),
 }
 
 

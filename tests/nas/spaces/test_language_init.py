@@ -8,8 +8,9 @@ import pytest
 import torch
 
 import supernet
-from nas.config import checked_config
+from nas.config import CheckpointInit, checked_config
 from nas.datasets import DataSet
+from nas.spaces.baselines import load_baselines
 from nas.spaces.initial import initialise, language_options
 from nas.spaces.job_space import data_sizes, resolve
 from nas.training.keys import supernet_key
@@ -84,6 +85,15 @@ def test_images_do_not_fit(init: dict[str, Any]) -> None:
     _, config = job_space(init, DATA)
     with pytest.raises(UsageError, match="takes other inputs than the data: it has no image_size"):
         language_options("matlm", config.supernet.init, {"image_size": (8, 8)})
+
+
+def test_reference_networks_are_of_images(init: dict[str, Any]) -> None:
+    _, config = job_space(init, DATA)
+    config = config.model_copy(update={"baselines": (CheckpointInit(checkpoint="./nowhere"),)})
+    with pytest.raises(
+        UsageError, match="baselines are classifiers of images, and data set 'tokens' has none"
+    ):
+        load_baselines(config, cast(DataSet, SimpleNamespace(**DATA)))
 
 
 def test_data_with_fewer_tokens_fit(init: dict[str, Any]) -> None:

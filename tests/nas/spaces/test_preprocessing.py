@@ -21,6 +21,7 @@ from nas.cli import main
 from nas.config import AnchorsInit, JobConfig, checked_config
 from nas.datasets import image_folder
 from nas.images.centre import at_centre, shape_of
+from nas.images.preprocessing import DEFAULTS
 from nas.progress import Silent
 from nas.results.extraction import export
 from nas.spaces.job_space import data_sizes, resolve, space_of
@@ -32,7 +33,7 @@ from supernet.families.stitching import Stitching
 from supernet.normalisation import Normalisation, folded
 from supernet.training.teachers import load_teacher
 
-HALF, IMAGENET = ((0.5,) * 3, (0.5,) * 3), (image_folder.DEFAULTS.mean, image_folder.DEFAULTS.std)
+HALF, IMAGENET = ((0.5,) * 3, (0.5,) * 3), (DEFAULTS.mean, DEFAULTS.std)
 ARGUMENTS: dict[str, Any] = {"img_size": 16, "patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2}
 
 

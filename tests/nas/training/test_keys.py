@@ -155,6 +155,7 @@ FIELDS: dict[str, tuple[dict[str, Any], bool]] = {
             "measure_above": None,
             "seed": 3,
             "source": "other",
+            "start": "sensitivity",
         }.items()
     },
     "search.stop.gain": ({"search.stop": {"gain": 0.01}}, SAME),

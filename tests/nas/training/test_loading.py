@@ -4,19 +4,23 @@ import os
 import signal
 import time
 from pathlib import Path
+from threading import Thread
+from typing import Any
 
 import psutil
 import pytest
 import torch
+from image_trees import make_tree
 from torch import Tensor
 
 from nas import checkpoints
 from nas.cli import main
 from nas.datasets import build
 from nas.errors import JobFailedError
+from nas.results.running.replaced_images import replaced
 from nas.store import Store
 from nas.training import loading as module
-from nas.training.loading import loading
+from nas.training.loading import Loading, Numbered, loading
 
 SIZE = 4
 CPU = torch.device("cpu")
@@ -77,6 +81,69 @@ def test_one_that_dies_is_replaced_and_no_batch_is_lost(tmp_path: Path) -> None:
     numbers, warnings = told(Numbers(dies=3, folder=tmp_path), processes=2, numbers=range(7))
     assert numbers == list(range(7))
     assert warnings == ["A process that prepares training batches died: others are started."]
+
+
+@pytest.mark.parametrize("augmentation", ["crop", "none", {"re_prob": 0.5}])
+@pytest.mark.parametrize("processes", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_bytes_that_are_normalised_where_they_arrive_are_the_same(
+    tmp_path: Path, processes: int, augmentation: Any
+) -> None:
+    tree = make_tree(tmp_path / "images")
+    data: Any = build("image_folder", root=str(tree), image_size=8, augmentation=augmentation)
+    numbered = Numbered(data, 1, SIZE, raw=True)
+    made = module._FromProcesses(numbered, 1, print, module._Once(print)) if processes else numbered.batch
+    batches = Loading(made, CPU, [], patience=None, finish=data.normalised)
+    thread = Thread(target=batches.prepare)
+    thread.start()
+    for number in range(4):
+        for one, other in zip(batches(number), data.train_batch(1, number, SIZE), strict=True):
+            assert torch.equal(one, other)
+    assert (numbered.batch(0)[0].dtype == torch.uint8) == isinstance(augmentation, str)
+    batches.end()
+    thread.join()
+    if isinstance(made, module._FromProcesses):
+        made.end()
+
+
+@pytest.mark.gpu
+def test_a_gpu_normalises_to_the_same_bits(tmp_path: Path) -> None:
+    data = build("image_folder", root=str(make_tree(tmp_path / "images")), image_size=16)
+    with loading(data, 1, SIZE, CPU) as here, loading(data, 1, SIZE, torch.device("cuda")) as there:
+        for number in range(6):
+            assert torch.equal(here(number)[0], there(number)[0].cpu())
+
+
+@pytest.mark.parametrize("processes", [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_images_that_break_are_replaced_and_told_once(tmp_path: Path, processes: int) -> None:
+    tree = make_tree(tmp_path / "images")
+    data = build("image_folder", root=str(tree), image_size=8, on_bad_image="skip")
+    (tree / "bee" / "3.png").write_bytes(b"")
+    (tree / "cat" / "5.png").unlink()
+    with loading(data, 1, SIZE, CPU, processes=processes) as batches:
+        made = [batches(number) for number in range(18)]  # three epochs
+    for number, batch in enumerate(made):
+        for one, other in zip(batch, data.train_batch(1, number, SIZE), strict=True):
+            assert torch.equal(one, other)
+    trained = {f"'{file.path}'" for file in data._splits["train"]}
+    broken = {f"'{tree / name}'" for name in ("bee/3.png", "cat/5.png")} & trained
+    assert broken
+    assert set(replaced(batches.warnings)) == broken
+    assert len(batches.warnings) == len(broken)
+
+
+@pytest.mark.slow
+def test_batches_of_images_are_the_same_whoever_is_killed(tmp_path: Path) -> None:
+    tree = make_tree(tmp_path / "images")
+    data = build("image_folder", root=str(tree), image_size=8, balance=True, augmentation={"re_prob": 0.5})
+    with loading(data, 1, SIZE, CPU, processes=2) as batches:
+        made = [batches(number) for number in range(3)]
+        for child in psutil.Process().children(recursive=True):
+            if "spawn_main" in " ".join(child.cmdline()):
+                child.send_signal(signal.SIGKILL)
+        made += [batches(number) for number in range(3, 12)]
+    for number, batch in enumerate(made):
+        for one, other in zip(batch, data.train_batch(1, number, SIZE), strict=True):
+            assert torch.equal(one, other)
 
 
 @pytest.mark.slow
