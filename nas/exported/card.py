@@ -11,7 +11,13 @@ from nas.exported.forms import Exporter
 
 CARD = "README.md"
 SPECIAL = re.compile(r"[\\`*\[\]<>|#&~$!]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|(?<=[a-z]):(?=//)")
-ELSEWHERE = ("architecture", "classes", "preprocessing", "command")  # of `info`: not in the card's table
+ELSEWHERE = (
+    "architecture",
+    "classes",
+    "preprocessing",
+    "command",
+    "inputs",
+)  # of `info`: not in the card's table
 LICENCE = "not stated: it follows from the data, and from the weights with which the job began"
 
 _CARD = """# {title}

@@ -289,14 +289,20 @@ def _info(store: Store, job: Job, subnet: Subnet, weights: str) -> dict[str, Any
 
 
 def _timed(store: Store, job: Job, row: MeasurementRow[Measurement]) -> dict[str, Any]:
-    """The latency and its batch on a device that was searched for, named as in the job's limits."""
+    """The latency, its batch, and what a device that was searched for is; named as in the job's limits."""
     names = job.config.get("devices") or {}
     device = job_devices.searched_name(store, job, row.device_id)
     if device is None:
         return {}
+    measured_on = next(one for one in store.devices() if one.id == row.device_id).fingerprint
+    parts = [measured_on.get("backend"), measured_on.get("cpu"), measured_on.get("gpu")]
+    if (threads := measured_on.get("threads")) is not None:
+        parts.append(f"{threads} thread{'s' if threads != 1 else ''}")
+    parts.append(measured_on.get("precision"))
     return {
         named("latency_ms", device, names): row.result.latency_ms,
         named("batch", device, names): names[device].get("batch"),
+        named("device", device, names): ", ".join(str(part) for part in parts if part),
     }
 
 

@@ -38,6 +38,7 @@ def test_a_folder_says_what_an_image_shows(
     assert {Path(file).name for file in made["files"]} >= {"infer.py", "preprocessor_config.json"}
     card = (folder / "README.md").read_text()
     assert f"nas extract tiny --subnet {made['subnet']} --format safetensors -o DIR" in card
+    assert "| device | torch_cpu, " in card
     assert "Run in a fresh process on 3 examples of the search split: outputs equal" in card
     pixels = torch.zeros(1, 1, 8, 8)
     pixels[..., 1:7, 4] = 1

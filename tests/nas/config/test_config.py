@@ -72,7 +72,11 @@ BROKEN = {
     "train: {ema: 1}": "train.ema: must be less than 1",
     "search: {latency_margin: -1}": "search.latency_margin: must be greater than or equal to 0, not -1.",
     "train: {betas: [0.9]}": "train.betas.1: is missing.",
-    "train: {clip: yes}": "train.clip: must be a number, not true.",
+    "train: {clip: yes}": "train.clip: must be a number, or must be 'none', not true.",
+    "train: {drop_path: -1}": (
+        "train.drop_path: must be greater than or equal to 0, or must be a list, not -1."
+    ),
+    "train: {drop_path: [0.1, x]}": "job.yaml: train.drop_path.1: must be a number, not 'x'.",
     "train: {device: tpu}": "train.device: must be 'auto', 'cpu' or 'cuda', not 'tpu'.",
     "train: {sampling: {smallest: 0.6, largest: 0.6}}": "train.sampling: smallest and largest are shares",
     "train: {sampling: {weights: [0, 0]}}": "train.sampling: weights must hold",
