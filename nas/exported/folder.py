@@ -61,7 +61,7 @@ def export(
     """
     exporter = forms.exporter(format)
     with appearing(folder) as partial:
-        module = _whole(module)
+        module = whole(module)
         timm = timm_config(module, info) or {}
         keys = {**timm, **exporter.write(module, partial, example=example, form=form)}
         _describe(module, partial, {**info, "format": format}, keys)
@@ -78,7 +78,7 @@ def export(
     return [folder / name for name in names]
 
 
-def _whole(module: nn.Module) -> nn.Module:
+def whole(module: nn.Module) -> nn.Module:
     """In evaluation mode. Raises JobFailedError for weights that are no finite numbers."""
     try:
         check_finite("the subnet", module.state_dict())

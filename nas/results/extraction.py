@@ -12,12 +12,16 @@ from nas.config.components import stored_config
 from nas.config.quantities import named
 from nas.datasets import DataSet, task_of
 from nas.evaluation.qualities import qualities_of
+from nas.exported.elastic import ElasticMember, export_elastic
 from nas.exported.folder import appearing
 from nas.exported.folder import export as write_folder
 from nas.exported.forms import Form, Run, check_form, exporter
 from nas.images.preprocessing import DEFAULTS
+from nas.limits import kind_of
 from nas.results import frames, job_devices
 from nas.results.frames import INHERITED, SPECIALISE, SPECIALISED
+from nas.results.front import front as read_front
+from nas.results.members import Member
 from nas.spaces.job_space import space_of
 from nas.store import Artifact, Job, MeasurementRow, Store, Subnet
 from predictors.measurement.labels import Measurement
@@ -143,6 +147,67 @@ def export(
     with appearing(folder) as passing:
         files = [file for name in formats for file in written(name, passing / name)]
     return [folder / file.relative_to(passing) for file in files]
+
+
+def export_front(store: Store, job: Job, folder: Path) -> list[Path]:
+    """Writes the subnets of a job's front to `folder` as one elastic checkpoint; the written files.
+
+    Raises NotFoundError for a job without a front, UsageError where its subnets do not share their weights,
+    ConflictError for a folder that is not empty.
+    """
+    pareto = read_front(store, [job])
+    if not pareto.members:
+        raise NotFoundError(f"There is no front of '{job.name}' yet.", "`nas show JOB` tells how far it is.")
+    net = _shared_by(store, job, pareto.members)
+    example, inputs = _examples(_data(store, job), net)
+    members = [
+        ElasticMember(net.space.architecture(member.architecture), _facts(member))
+        for member in pareto.members
+    ]
+    goal = "min" if kind_of(pareto.metric).goal == "min" else "max"
+    info = {"job": job.name, "metric": pareto.metric, "goal": goal, "inputs": inputs}
+    return export_elastic(net, members, folder, example=example, info=info)
+
+
+def _shared_by(store: Store, job: Job, members: Sequence[Member]) -> "Supernet":
+    """The supernet of all of them. Raises UsageError where there is none."""
+    if len(space_of(store, job).members) > 1:
+        raise UsageError(
+            f"Job '{job.name}' has several supernets, whose subnets share no weights.",
+            "Extract them one by one.",
+        )
+    alone = UsageError(
+        f"The subnets on the front of job '{job.name}' have weights of their own: they share none.",
+        "Extract them one by one.",
+    )
+    files: dict[int | None, Artifact | None] = {}
+    for member in members:
+        if member.weights == INHERITED:
+            files[None] = None
+            continue
+        trained = specialised_file(store, job, member.subnet)
+        if trained is None or not trained.shared:
+            raise alone
+        files[trained.file.id] = trained.file
+    if len(files) > 1:
+        raise alone
+    return load_supernet(store, job, next(iter(files.values())))
+
+
+def _facts(member: Member) -> dict[str, Any]:
+    """What `elastic.py` chooses by."""
+    devices = [one for one in (member, *member.on_devices) if one.device is not None]
+    times = {
+        str(one.device): one.predicted_ms if one.measured_ms is None else one.measured_ms for one in devices
+    }
+    return {
+        "key": member.subnet,
+        "quality": member.quality,
+        "stderr": member.stderr,
+        "params": member.params,
+        "macs": member.macs,
+        "latency_ms": {name: ms for name, ms in times.items() if ms is not None},
+    }
 
 
 def _command(job: Job, subnet: Subnet, name: str, form: Form) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """`nas extract`: a subnet as a folder that runs elsewhere."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -10,6 +10,7 @@ from nas.cli.options import AsJSON, JobName, StoreURL, Where, parse_architecture
 from nas.cli.output import emit, emit_json, note
 
 OPSET = 18
+AS_USUAL = ("safetensors", "fp32", 0, OPSET)
 
 
 def extract(
@@ -55,6 +56,9 @@ def extract(
         ),
     ] = 0,
     opset: Annotated[int, typer.Option("--opset", help="Of ONNX.")] = OPSET,
+    elastic: Annotated[
+        bool, typer.Option("--elastic", help="The whole front on one set of weights, with elastic.py.")
+    ] = False,
     store: StoreURL = None,
     as_json: AsJSON = False,
 ) -> None:
@@ -62,9 +66,12 @@ def extract(
     from nas.errors import ConflictError
     from search_spaces.errors import UsageError
 
-    if (subnet is not None) + (arch is not None) + bool(where) + knee != 1:
-        hint = "Try --knee."
+    named = (subnet is not None) + (arch is not None) + bool(where) + knee
+    if named != 1 and not elastic:
+        hint = "Try --knee, or --elastic for all of the front."
         raise UsageError("Say which subnet: exactly one of --subnet, --arch, --where and --knee.", hint)
+    if elastic and (named or weights or (formats, precision, calibration, opset) != AS_USUAL):
+        raise UsageError("--elastic takes the whole front, in one format.", "Leave the other options out.")
     names = [name.strip() for name in formats.split(",") if name.strip()]
     if not names:
         raise UsageError("--format names no format.", "Try --format safetensors.")
@@ -79,22 +86,19 @@ def extract(
         from nas.results import extraction
         from nas.spaces.job_space import space_of
 
-        if architecture is None:
-            key = chosen_key(opened, stored, subnet=subnet, where=where, knee=knee)
+        if elastic:
+            key, files = None, extraction.export_front(opened, stored, folder)
         else:
-            key = space_of(opened, stored).architecture(architecture).key
-        files = extraction.export(
-            opened,
-            stored,
-            key if architecture is None else architecture,
-            folder,
-            formats=names,
-            weights=weights,
-            form=Form(precision, opset),
-            calibration=calibration,
-        )
+            if architecture is None:
+                key = chosen_key(opened, stored, subnet=subnet, where=where, knee=knee)
+            else:
+                key = space_of(opened, stored).architecture(architecture).key
+            chosen, form = key if architecture is None else architecture, Form(precision, opset)
+            wishes: Any = {"formats": names, "weights": weights, "form": form, "calibration": calibration}
+            files = extraction.export(opened, stored, chosen, folder, **wishes)
+    what = "The front" if key is None else f"Subnet {key}"
     if as_json:
         emit_json({"job": stored.name, "subnet": key, "files": [str(file) for file in files]})
     else:
         emit("\n".join(map(str, files)))
-        note(f"Subnet {key} of job '{stored.name}' is in {folder}", quiet=ctx.obj.quiet)
+        note(f"{what} of job '{stored.name}' is in {folder}", quiet=ctx.obj.quiet)

@@ -83,6 +83,23 @@ def test_int8_is_judged_on_the_report_split(run_nas: Nas, tmp_path: Path) -> Non
     assert "--precision int8 --calibration 64 -o DIR" in config
 
 
+def test_the_front_is_one_elastic_folder(run_nas: Nas, tiny_job: nas.JobHandle, tmp_path: Path) -> None:
+    folder = tmp_path / "net"
+    ran = run_nas("extract", "tiny", "--elastic", "-o", folder, "--json")
+    assert ran.code == 0, ran.err
+    assert json.loads(ran.out)["subnet"] is None
+    members = {member.subnet: member for member in tiny_job.front().members}
+    described = {one["key"]: one for one in json.loads((folder / "elastic.json").read_text())["members"]}
+    assert described.keys() == members.keys()
+    for key, one in described.items():
+        assert one["quality"] == members[key].quality
+        assert one["latency_ms"] == {"cpu": members[key].measured_ms}
+    assert "outputs equal those" in (folder / "README.md").read_text()
+    assert run_nas("verify", folder).code == 0
+    assert run_nas("extract", "tiny", "--elastic", "-o", folder).code == 4
+    assert run_nas("extract", "tiny", "--elastic", "--knee", "-o", tmp_path / "more").code == 2
+
+
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [

@@ -1,0 +1,157 @@
+"""One set of weights for a front: subnets as views of it, chosen by budgets, kept within deadlines."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import search_spaces
+import supernet
+from nas.errors import ConflictError, JobFailedError
+from nas.exported import elastic as writing
+from nas.exported.elastic import ElasticMember, export_elastic
+from nas.exported.elastic_runtime import Elastic
+from nas.exported.sums import verify
+from supernet.supernet import Supernet
+
+SPACES: dict[str, dict[str, Any]] = {
+    "matformer": {},
+    "autoformer": {},
+    "vit_resnas": {},
+    "turbovit_digit_pairs": {},
+    "stitching": {},
+    "matlm": {"context": 16, "embed_dim": [16], "depth": [1, 2], "num_heads": [2, 4], "mlp_hidden": [16, 32]},
+}
+INFO = {"job": "made", "metric": "accuracy", "goal": "max", "inputs": "made inputs"}
+
+
+def built(name: str) -> Supernet:
+    return supernet.build(search_spaces.get(name, **SPACES[name]), seed=0).eval()
+
+
+def members(net: Supernet) -> list[ElasticMember]:
+    """The smallest, one between, and the largest; the larger the better, and the slower."""
+    archs = [net.space.smallest, *net.space.uniform(3)[1:2], net.space.largest]
+    return [
+        ElasticMember(
+            arch,
+            {
+                "key": arch.key,
+                "quality": i / 10,
+                "stderr": 0.01,
+                "params": net.space.cost(arch).params,
+                "macs": net.space.cost(arch).macs,
+                "latency_ms": {"cpu": 2.0 * (i + 1)},
+            },
+        )
+        for i, arch in enumerate(dict.fromkeys(archs))
+    ]
+
+
+@pytest.fixture(autouse=True)
+def _no_module_of_a_folder() -> Iterator[None]:
+    yield
+    sys.modules.pop("modeling", None)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    net = built("matformer")
+    export_elastic(net, members(net), tmp_path / "it", example=net.example_input(3), info=INFO)
+    return tmp_path / "it"
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[] if n == "matformer" else pytest.mark.slow) for n in SPACES]
+)
+def test_every_subnet_has_the_supernets_outputs(name: str, tmp_path: Path) -> None:
+    net, target = built(name), tmp_path / "it"
+    export_elastic(net, members(net), target, example=net.example_input(3), info=INFO)
+    assert set(verify(target).values()) == {"ok"}
+    elastic = Elastic.load(target)
+    x = net.example_input(3)
+    with torch.no_grad():
+        for member in members(net):
+            exact = elastic.use(member.facts["key"], exact=True)(x)
+            assert torch.equal(exact, net.extract(member.arch)(x))
+            torch.testing.assert_close(elastic.use(member.facts["key"])(x), exact, rtol=1e-4, atol=1e-5)
+    apart = sum(t.nbytes for m in members(net) for t in net.extract(m.arch).state_dict().values())
+    assert sum(t.nbytes for t in elastic._weights.values()) < apart
+
+
+def test_the_largest_is_nothing_but_views(folder: Path) -> None:
+    elastic = Elastic.load(folder)
+    elastic.use(elastic.members[-1]["key"])
+    assert elastic.copied_bytes() == 0
+    first = elastic.use(params=1e9)
+    assert elastic.use(params=1e9) is first
+
+
+def test_budgets_choose(folder: Path) -> None:
+    elastic = Elastic.load(folder)
+    keys = [member["key"] for member in elastic.members]
+    assert elastic.choose(latency_ms=4.5)["key"] == keys[1]
+    assert elastic.choose(latency_ms=4.5, device="cpu")["key"] == keys[1]
+    assert elastic.choose(latency_ms=100, params=elastic.members[0]["params"])["key"] == keys[0]
+    assert elastic.choose()["key"] == keys[-1]
+    with pytest.warns(UserWarning, match="the cheapest is taken"):
+        assert elastic.choose(latency_ms=0.1)["key"] == keys[0]
+    with pytest.raises(ValueError, match="no subnet is within"):
+        elastic.choose(latency_ms=0.1, strict=True)
+    with pytest.raises(KeyError, match="no device 'gpu', but cpu"):
+        elastic.choose(latency_ms=1, device="gpu")
+    with pytest.raises(KeyError, match="0 subnets have a key"):
+        elastic.choose("nobody")
+
+
+def test_a_deadline_is_kept_while_the_machine_is_slow_and_nothing_flaps(folder: Path) -> None:
+    adaptive = Elastic.load(folder).adapt(7.0)
+    chosen = []
+    for slowness in [1.0] * 10 + [3.0] * 30 + [1.0] * 60:
+        chosen.append(adaptive.member["latency_ms"]["cpu"])
+        adaptive.told(slowness * chosen[-1])
+    assert chosen[:10] == [6.0] * 10
+    assert chosen[11:40] == [2.0] * 29  # 2 ms take 6, and 4 would take 12
+    assert chosen[-20:] == [6.0] * 20
+    assert sum(a != b for a, b in pairwise(chosen)) <= 3
+
+
+def test_the_folder_needs_nothing_of_ours(folder: Path) -> None:
+    code = (
+        "import sys\n"
+        "from elastic import Elastic\n"
+        "assert Elastic.load().use(params=1e9).training is False\n"
+        "assert not {'nas', 'supernet', 'search_spaces'} & set(sys.modules)"
+    )
+    ran = subprocess.run([sys.executable, "-B", "-c", code], cwd=folder, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    listed = subprocess.run(
+        [sys.executable, "-B", "elastic.py"], cwd=folder, capture_output=True, text=True, check=True
+    )
+    described = json.loads((folder / "elastic.json").read_text())
+    assert len(listed.stdout.splitlines()) == len(described["members"])
+
+
+def test_other_outputs_leave_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    net = built("matformer")
+    union = writing._union
+
+    def wrong(*parts: Any) -> dict[str, torch.Tensor]:
+        weights = union(*parts)
+        weights["head.bias"] = weights["head.bias"] + 1e-3
+        return weights
+
+    monkeypatch.setattr(writing, "_union", wrong)
+    with pytest.raises(JobFailedError, match=r"has other outputs on the shared weights"):
+        export_elastic(net, members(net), tmp_path / "it", example=net.example_input(3), info=INFO)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "it").mkdir()
+    (tmp_path / "it" / "mine").touch()
+    with pytest.raises(ConflictError):
+        export_elastic(net, members(net), tmp_path / "it", example=net.example_input(3), info=INFO)
