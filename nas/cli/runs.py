@@ -15,7 +15,6 @@ from nas.cli.output import INTERRUPTED, amount, emit, emit_json, end_process, no
 from nas.cli.progress import shown_progress
 from nas.cli.queue.turns import queue_again, stop_job
 from nas.cli.stored.supernets import show_supernet
-from search_spaces.errors import UsageError
 
 TORCHRUN = "TORCHELASTIC_RUN_ID"  # a variable of the processes that it starts
 
@@ -130,6 +129,8 @@ def _train_together(
 
 def check_alone() -> None:
     """Raises UsageError in a process that `torchrun` has started beside others."""
+    from search_spaces.errors import UsageError
+
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and TORCHRUN in os.environ:
         raise UsageError(
             "torchrun starts several processes, and each would run the job.",
