@@ -38,12 +38,8 @@ PRIVATE = re.compile(r"`(_[a-z]\w*(?:\.py)?)`")
 NO_MODULES = re.compile(
     r"nas\.db(\.artifacts)?|supernet\.(family|init|name|space|trainer|use|variant)(\.\w+)*"
 )
-OTHERS = {
-    "modeling.py",
-    "modeling_elastiform.py",
-    "infer.py",
-    "latency_predictor.py",
-}  # in folders that `nas extract` writes; in HAT
+EXTRACTED = {"modeling.py", "modeling_elastiform.py", "infer.py", "elastic.py"}
+OTHERS = EXTRACTED | {"latency_predictor.py"}  # of HAT
 SUFFIXES = {"_b_l", "_s_b", "_small", "_base"}  # of names of spaces
 KINDS = [folder.replace("/", ".") for folder in COMPONENTS]
 COUNTS = re.compile(

@@ -110,12 +110,12 @@ class Elastic:
     def copied_bytes(self) -> int:
         """What the subnets that are in use hold beside the shared weights."""
         shared = {tensor.untyped_storage().data_ptr() for tensor in self._weights.values()}
-        own = {
+        sizes = {
             tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
             for module in self._modules.values()
             for tensor in module.state_dict().values()
         }
-        return sum(size for place, size in own.items() if place not in shared)
+        return sum(size for place, size in sizes.items() if place not in shared)
 
     def _latency(self, member: Mapping[str, Any], device: str | None) -> float:
         latencies: dict[str, float] = member["latency_ms"]

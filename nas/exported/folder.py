@@ -26,8 +26,8 @@ from nas.exported.forms import Exporter, Form, Run
 from nas.exported.images import CONFIG, PREPROCESSOR
 from nas.exported.source import one_file
 from nas.exported.sums import write_sums
-from nas.exported.timm_config import timm_config
 from search_spaces.errors import UsageError
+from supernet.plain.layers import Network
 from supernet.pretrained.weight_files import check_finite
 
 INFER = "infer.py"
@@ -35,6 +35,8 @@ BATCHES = (1, 3)
 LONGEST = 900  # seconds that a check may take
 CHANNELS = {1: "L", 3: "RGB"}
 BITS = "BitImageProcessor"  # of transformers: resizes the shorter side and cuts the middle out
+
+TIMMS = ("mean", "std", "interpolation", "crop_pct", "crop_mode")  # what timm knows of images
 
 Judge = Callable[[Run], Mapping[str, Any]]
 
@@ -209,3 +211,28 @@ def _in_fresh_process(folder: Path, inputs: Mapping[str, Tensor]) -> Mapping[str
             raise JobFailedError(f"The exported subnet does not run: {reason}")
         with np.load(made) as outputs:
             return dict(outputs)
+
+
+def timm_config(module: nn.Module, facts: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
+    """What timm reads from config.json; None where timm cannot express the subnet.
+
+    facts: perhaps `classes` and `preprocessing`.
+    """
+    facts = facts or {}
+    if not isinstance(module, Network) or (kwargs := module.timm_arguments()) is None:
+        return None
+    classes = kwargs.pop("num_classes")  # transformers' wrapper of timm would have it twice
+    return {
+        "architecture": kwargs.pop("model_name"),
+        "num_classes": classes,
+        "model_args": kwargs,
+        **({"label_names": facts["classes"]} if "classes" in facts else {}),
+        "pretrained_cfg": {
+            "num_classes": classes,
+            "input_size": module.input_shape,
+            "fixed_input_size": True,
+            **{key: value for key, value in facts.get("preprocessing", {}).items() if key in TIMMS},
+            "first_conv": module.first_conv,
+            "classifier": module.classifier,
+        },
+    }

@@ -68,7 +68,7 @@ def extract(
 
     named = (subnet is not None) + (arch is not None) + bool(where) + knee
     if named != 1 and not elastic:
-        hint = "Try --knee, or --elastic for all of the front."
+        hint = "Try --knee."
         raise UsageError("Say which subnet: exactly one of --subnet, --arch, --where and --knee.", hint)
     if elastic and (named or weights or (formats, precision, calibration, opset) != AS_USUAL):
         raise UsageError("--elastic takes the whole front, in one format.", "Leave the other options out.")

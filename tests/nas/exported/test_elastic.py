@@ -82,7 +82,8 @@ def test_every_subnet_has_the_supernets_outputs(name: str, tmp_path: Path) -> No
             assert torch.equal(exact, net.extract(member.arch)(x))
             torch.testing.assert_close(elastic.use(member.facts["key"])(x), exact, rtol=1e-4, atol=1e-5)
     apart = sum(t.nbytes for m in members(net) for t in net.extract(m.arch).state_dict().values())
-    assert sum(t.nbytes for t in elastic._weights.values()) < apart
+    shared = sum(t.nbytes for t in elastic._weights.values())
+    assert shared < apart or name == "stitching"  # whose largest anchors have nothing in common
 
 
 def test_the_largest_is_nothing_but_views(folder: Path) -> None:

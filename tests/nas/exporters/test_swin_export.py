@@ -10,8 +10,7 @@ import torch
 import search_spaces
 import supernet
 from nas.config import AnchorsInit
-from nas.exported.folder import export
-from nas.exported.timm_config import timm_config
+from nas.exported.folder import export, timm_config
 from nas.spaces.initial import load_folder
 from nas.spaces.pretrained import load_anchors
 from supernet.families.stitching import Stitching
