@@ -224,11 +224,9 @@ def test_stop(run_nas: Nas, store_url: str) -> None:
 
 @pytest.mark.usefixtures("filled")
 def test_extract(run_nas: Nas, stand_in: StandIn, tmp_path: Path, filled: str) -> None:
-    def export(
-        store: Store, job: Job, key: str, folder: Path, *, format: str, weights: str | None
-    ) -> list[Path]:
+    def export(store: Store, job: Job, key: str, folder: Path, **wishes: Any) -> list[Path]:
         folder.mkdir(exist_ok=True)
-        (folder / "which").write_text(f"{job.name} {key} {format} {weights}")
+        (folder / "which").write_text(f"{job.name} {key} {wishes['formats']} {wishes['weights']}")
         return [folder / "which"]
 
     stand_in("results.extraction", export=export)
@@ -236,13 +234,13 @@ def test_extract(run_nas: Nas, stand_in: StandIn, tmp_path: Path, filled: str) -
         keys = [subnet.key for subnet in store.subnets(store.job("first"))]
     ran = run_nas("extract", "first", "--subnet", keys[5], "-o", tmp_path / "a")
     assert (ran.code, ran.out) == (0, f"{tmp_path / 'a' / 'which'}\n")
-    assert (tmp_path / "a" / "which").read_text() == f"first {keys[5]} safetensors None"
+    assert (tmp_path / "a" / "which").read_text() == f"first {keys[5]} ['safetensors'] None"
     (tmp_path / "empty").mkdir()
     for number, choice in enumerate((["--knee"], ["--where", "latency_ms<1", "--where", "params<1e5"])):
         folder = tmp_path / f"b{number}" if number else tmp_path / "empty"
         options = ("--format", "onnx", "--weights", "scratch", "-o", folder, "--json")
         data = json.loads(run_nas("extract", "first", *choice, *options).out)
-        assert (folder / "which").read_text() == f"first {data['subnet']} onnx scratch"
+        assert (folder / "which").read_text() == f"first {data['subnet']} ['onnx'] scratch"
         assert data["files"] == [str(folder / "which")]
     assert run_nas("extract", "first", "--knee", "-o", tmp_path / "a").code == 4
 

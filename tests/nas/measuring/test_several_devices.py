@@ -353,8 +353,10 @@ def test_stages_of_jobs_with_one_device_have_the_keys_that_they_always_had(
         assert store.stages(store.job("alone")) == before
     del asked["space"]["config"]["use"]  # no job of that time has it, nor a choice of the optimiser
     later = ("optimizer", "muon", "schedule", "lr_floor", "layer_decay", "accumulate", "drop_path")
-    for field in (*later, "mixup", "cutmix", "loaders", "workers"):
+    later += ("mixup", "cutmix", "loaders", "workers", "drop_path_by", "dropout", "recalibrate", "tf32")
+    for field in (*later, "channels_last", "checkpoint_activations", "compile"):
         del asked["train"]["train"][field]
+    del asked["train"]["train"]["sampling"]["lot_norms"]
     keys: dict[str, str] = {}
     for name, inputs in asked.items():
         values = [name, released_keys.stage_inputs(name, inputs), keys]

@@ -401,7 +401,7 @@ LOADED = """
 import sys
 from dashboards.opened import OpenedStore
 from nas.cli.server.app import application
-from nas.cli.server.api.routes import Service
+from nas.cli.server.api.service import Service
 from nas.cli.server.tokens import Tokens
 url, *paths = sys.argv[1:]
 client = application(Service(url, OpenedStore(url)), Tokens(), is_allowed=lambda host: True).test_client()
