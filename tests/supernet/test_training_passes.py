@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch._inductor.config
 from elastic_nets import space
 from torch import Tensor, nn
 
@@ -289,10 +290,12 @@ def test_a_compiled_training_learns_as_one_that_is_not_and_counts() -> None:
         torch.testing.assert_close(made.state()[name], plain[name], rtol=1e-3, atol=1e-4)
 
 
-def test_without_a_compiler_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CXX", "no-such-compiler")
-    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
-    with pytest.raises(UsageError, match=r"train\.compile needs a C\+\+ compiler"):
+def test_without_a_compiler_it_is_said() -> None:
+    # Torch's configuration is no module: monkeypatch would leave it without what it had.
+    with (
+        torch._inductor.config.patch({"cpp.cxx": ("no-such-compiler",)}),
+        pytest.raises(UsageError, match=r"train\.compile needs a C\+\+ compiler"),
+    ):
         training(compile=True)
 
 
