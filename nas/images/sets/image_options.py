@@ -102,7 +102,9 @@ def takes_image_options(build: Callable[..., DataSetT]) -> Callable[..., DataSet
     signature = inspect.signature(build)
     first = [one for one in signature.parameters.values() if one.name != "images"]
     shared = [
-        inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default)
+        inspect.Parameter(
+            field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=field.type
+        )
         for field in fields(ImageOptions)
         if field.default is not MISSING
     ]
