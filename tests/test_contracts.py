@@ -283,7 +283,7 @@ def test_the_seed_decides_the_weights(running) -> None:
 def test_an_exporter_writes_a_new_folder_and_leaves_the_network_alone(
     name: str, family: str, tmp_path: Path
 ) -> None:
-    """Run in a fresh process it gives the supernet's outputs, as near as the table of docs/export.md says."""
+    """Run in a fresh process it gives the supernet's outputs."""
     net = built(runnable_space(family))
     arch, example = net.space.uniform(3)[1], net.example_input(BATCH)
     module, folder = net.extract(arch), tmp_path / "subnet"
@@ -301,24 +301,6 @@ def test_an_exporter_writes_a_new_folder_and_leaves_the_network_alone(
     tolerance = load("nas.exporters", name).TOLERANCES["fp32"]
     card = (folder / "README.md").read_text()
     assert f"(allowed: {tolerance:g})" in card
-    said = in_the_table(family, name)
-    assert said in (None, "exact" if tolerance == 0 else f"within {tolerance:g}")
-
-
-def test_the_table_of_formats_has_the_families_of_the_architecture() -> None:
-    page = (TESTS.parent / "docs" / "architecture.md").read_text()
-    (row,) = (line for line in page.splitlines() if line.startswith("| families |"))
-    for family in FAMILIES:
-        assert (f"`{family}`" in row) == (in_the_table(family, "onnx") is not None)
-
-
-def in_the_table(family: str, name: str) -> str | None:
-    """What docs/export.md says of the family in the format; None of one that it does not have."""
-    page = (TESTS.parent / "docs" / "export.md").read_text().splitlines()
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in page if line.startswith("|")]
-    header = next(row for row in rows if row[0] == "family")
-    of_family = [row[header.index(name)] for row in rows if row[0] == family]
-    return of_family[0] if of_family else None
 
 
 def exported(family: str, arch: Architecture, folder: Path) -> nn.Module:

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filled_store import HOSTILE, finished_job
@@ -164,14 +165,21 @@ def test_what_cannot_be_done_from_a_jobs_page_is_told_with_the_way_back(
     assert browser.current_url == f"{team}/job/2"
 
 
+def opened(browser: Chrome) -> Any:
+    """The form that deletes a job, once what hides it is open; the page may be drawn anew meanwhile."""
+    for details in browser.find_elements(By.CSS_SELECTOR, "details.remarks, details.remarks details"):
+        if details.get_attribute("open") is None:
+            details.find_element(By.TAG_NAME, "summary").click()
+    form = browser.find_element(By.CSS_SELECTOR, "form.remove")
+    return form if form.is_displayed() else None
+
+
 def test_a_job_is_deleted_after_a_second_click(browser: Chrome, team: str, team_url: str) -> None:
     browser.get(f"{team}/login?next=/job/2")
     sign_in(browser, WRITE)
     remove = on_job(browser, f"{team}/job/2", "remove")
     assert not remove.is_displayed()
-    for summary in browser.find_elements(By.CSS_SELECTOR, "details.remarks summary"):
-        summary.click()
-    press(remove)
+    press(wait(browser, opened))
     wait(browser, lambda b: b.current_url == f"{team}/")
     with Store.open(team_url, read_only=True) as store:
         assert [job.name for job in store.jobs()] == ["digit-pairs"]

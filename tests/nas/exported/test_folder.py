@@ -189,6 +189,19 @@ def test_our_own_source_takes_the_weights_of_a_folder_for_transformers(tmp_path:
         assert torch.equal(loaded(images()), module(images()))
 
 
+def test_the_table_of_formats_says_what_the_contracts_hold() -> None:
+    """Every family goes through every format in tests/test_contracts.py, within these tolerances."""
+    page = (Path(__file__).parents[3] / "docs" / "export.md").read_text().splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in page if line.startswith("|")]
+    first = next(i for i, row in enumerate(rows) if row[0] == "family")
+    families, formats = names("supernet.families"), rows[first][1:]
+    assert formats == FORMATS
+    table = {row[0]: dict(zip(formats, row[1:], strict=True)) for row in rows[first + 2 :][: len(families)]}
+    tolerances = {name: load(EXPORTERS, name).TOLERANCES["fp32"] for name in FORMATS}
+    cells = {name: f"within {most:g}" if most else "exact" for name, most in tolerances.items()}
+    assert table == dict.fromkeys(families, cells)
+
+
 def test_damage_is_noticed(tmp_path: Path) -> None:
     folder = written("safetensors", tmp_path / "it")
     weights = folder / "model.safetensors"
