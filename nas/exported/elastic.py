@@ -1,9 +1,6 @@
 """A front as one folder: the union of its weights, and `elastic.py`, which makes subnets of them."""
 
 import json
-import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,8 +12,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from nas.errors import JobFailedError
-from nas.exported.card import escaped
-from nas.exported.folder import BATCHES, LONGEST, appearing, whole
+from nas.exported.card import CARD, escaped
+from nas.exported.folder import BATCHES, appearing, run_fresh, save_tensors, whole
 from nas.exported.source import one_file, path_of_class, path_of_module
 from nas.exported.sums import write_sums
 from search_spaces import Architecture
@@ -25,7 +22,6 @@ from supernet.supernet import Supernet
 
 RUNTIME = "nas.exported.elastic_runtime"  # which stands alone, as elastic.py
 DESCRIPTION, WEIGHTS, SOURCE, MODELING = "elastic.json", "model.safetensors", "elastic.py", "modeling.py"
-CARD = "README.md"
 TOLERANCE = 1e-4  # of the largest output: views may round otherwise than copies
 
 _CARD = """# {count} subnets on one set of weights
@@ -78,7 +74,7 @@ def export_elastic(
     parts = [_parts(net, member.arch) for member in members]
     with appearing(folder) as partial:
         weights = _union(parts)
-        save_file(weights, partial / WEIGHTS, metadata={"format": "pt"})
+        save_tensors(weights, partial / WEIGHTS)
         described = [
             {
                 **member.facts,
@@ -171,20 +167,8 @@ def _run(folder: Path, inputs: dict[str, Tensor], *, exact: bool) -> dict[str, T
     with tempfile.TemporaryDirectory(prefix="elastiform-") as place:
         given, made = Path(place, "in"), Path(place, "out")
         save_file(inputs, given)
-        command = [sys.executable, "-B", str(folder / SOURCE), "--arrays", str(given), str(made)]
-        env = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
-        ran = subprocess.run(
-            [*command, *(["--exact"] if exact else [])],
-            cwd=folder,
-            env=env,
-            capture_output=True,
-            text=True,
-            timeout=LONGEST,
-            check=False,
-        )
-        if ran.returncode:
-            reason = (ran.stderr.strip().splitlines() or [f"it ended with {ran.returncode}"])[-1]
-            raise JobFailedError(f"The elastic folder does not run: {reason}")
+        words = ["--arrays", str(given), str(made), *(["--exact"] if exact else [])]
+        run_fresh(folder, SOURCE, words, home=place)
         return load_file(made)
 
 

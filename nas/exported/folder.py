@@ -4,11 +4,12 @@ import inspect
 import json
 import os
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import numpy as np
 import torch
 from PIL import Image
 from safetensors import SafetensorError
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from nas.errors import ConflictError, JobFailedError
@@ -200,17 +202,34 @@ def _in_fresh_process(folder: Path, inputs: Mapping[str, Tensor]) -> Mapping[str
         given, made = Path(place, "in.npz"), Path(place, "out.npz")
         arrays: Any = {name: x.numpy() for name, x in inputs.items()}
         np.savez(given, **arrays)
-        command = [sys.executable, "-B", str(folder / INFER), "--arrays", str(given), str(made)]
-        threads = str(torch.get_num_threads())
-        env = os.environ | {"OMP_NUM_THREADS": threads, "HF_HOME": place, "HF_HUB_OFFLINE": "1"}
+        run_fresh(folder, INFER, ["--arrays", str(given), str(made)], home=place)
+        with np.load(made) as outputs:
+            return dict(outputs)
+
+
+def run_fresh(folder: Path, file: str, words: Sequence[str], *, home: str) -> None:
+    """Runs a file of the folder in a process of its own. Raises JobFailedError where it fails.
+
+    home: an empty folder for what transformers keeps.
+    """
+    command = [sys.executable, "-B", str(folder / file), *words]
+    threads = str(torch.get_num_threads())
+    env = os.environ | {"OMP_NUM_THREADS": threads, "HF_HOME": home, "HF_HUB_OFFLINE": "1"}
+    try:
         ran = subprocess.run(
             command, cwd=folder, env=env, capture_output=True, text=True, timeout=LONGEST, check=False
         )
-        if ran.returncode:
-            reason = (ran.stderr.strip().splitlines() or [f"it ended with {ran.returncode}"])[-1]
-            raise JobFailedError(f"The exported subnet does not run: {reason}")
-        with np.load(made) as outputs:
-            return dict(outputs)
+    except subprocess.TimeoutExpired as error:
+        raise JobFailedError(f"The exported {file} has not ended within {LONGEST} s.") from error
+    if ran.returncode:
+        reason = (ran.stderr.strip().splitlines() or [f"it ended with {ran.returncode}"])[-1]
+        raise JobFailedError(f"The exported {file} does not run: {reason}")
+
+
+def save_tensors(tensors: dict[str, Tensor], file: Path) -> None:
+    """As safetensors, for whoever may read the folder: by itself the library writes for the owner alone."""
+    save_file(tensors, file, metadata={"format": "pt"})
+    file.chmod(stat.S_IMODE(file.parent.stat().st_mode) & 0o666)
 
 
 def timm_config(module: nn.Module, facts: Mapping[str, Any] | None = None) -> dict[str, Any] | None:

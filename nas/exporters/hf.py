@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from nas.exported.folder import save_tensors
 from nas.exported.forms import DTYPES, Form
 from nas.exported.source import one_file, path_of_class, path_of_module
 from nas.exporters.safetensors import WEIGHTS, save_weights
@@ -108,7 +108,7 @@ def _save_decoder(module: Decoder, folder: Path, form: Form) -> None:
         parts = tensor.detach().cpu().to(dtype).chunk(len(theirs))
         tensors |= {key: part.contiguous() for key, part in zip(theirs, parts, strict=True)}
     check_finite(f"the subnet in {form.precision}", tensors)
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    save_tensors(tensors, folder / WEIGHTS)
 
 
 def load(folder: Path) -> Callable[[Any], Any]:

@@ -4,15 +4,14 @@ Where timm's `VisionTransformer` can express the subnet, `config.json` also carr
 read: `timm.create_model("local-dir:FOLDER", pretrained=True)`, `AutoModelForImageClassification`.
 """
 
-import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from nas.exported.folder import save_tensors
 from nas.exported.forms import DTYPES, Form
 from nas.exported.source import of_class
 from supernet.pretrained.weight_files import check_finite
@@ -54,9 +53,7 @@ def save_weights(module: nn.Module, folder: Path, form: Form, *, prefix: str = "
     }
     tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
     check_finite(f"the subnet in {form.precision}", tensors)
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
-    # safetensors writes for the owner alone; whoever may read the folder may read the weights.
-    (folder / WEIGHTS).chmod(stat.S_IMODE(folder.stat().st_mode) & 0o666)
+    save_tensors(tensors, folder / WEIGHTS)
 
 
 def load(folder: Path) -> Callable[[Any], Any]:

@@ -164,7 +164,7 @@ def export_front(store: Store, job: Job, folder: Path) -> list[Path]:
         ElasticMember(net.space.architecture(member.architecture), _facts(member))
         for member in pareto.members
     ]
-    goal = "min" if kind_of(pareto.metric).goal == "min" else "max"
+    goal = kind_of(pareto.metric).goal
     info = {"job": job.name, "metric": pareto.metric, "goal": goal, "inputs": inputs}
     return export_elastic(net, members, folder, example=example, info=info)
 

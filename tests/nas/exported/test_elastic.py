@@ -74,6 +74,7 @@ def test_every_subnet_has_the_supernets_outputs(name: str, tmp_path: Path) -> No
     net, target = built(name), tmp_path / "it"
     export_elastic(net, members(net), target, example=net.example_input(3), info=INFO)
     assert set(verify(target).values()) == {"ok"}
+    assert len({path.stat().st_mode for path in target.iterdir()}) == 1  # who reads one file reads all
     elastic = Elastic.load(target)
     x = net.example_input(3)
     with torch.no_grad():

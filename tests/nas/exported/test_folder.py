@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from nas.errors import JobFailedError
+from nas.exported import folder as writing
 from nas.exported import forms
 from nas.exported.classifying import classified
 from nas.exported.folder import export
@@ -229,6 +230,13 @@ def test_other_outputs_are_refused_and_leave_nothing(tmp_path: Path, monkeypatch
 
 
 WRITE = load(EXPORTERS, "safetensors").write
+
+
+def test_a_check_that_never_ends_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writing, "LONGEST", 0.01)
+    with pytest.raises(JobFailedError, match=r"The exported infer.py has not ended within 0.01 s"):
+        written("safetensors", tmp_path / "it")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_a_format_does_not_have(monkeypatch: pytest.MonkeyPatch) -> None:

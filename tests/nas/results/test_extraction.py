@@ -210,12 +210,12 @@ def test_a_wrong_weight_is_found_and_nothing_is_left(
 ):
     (key,) = made.looked_at(mixed(made))
 
-    def wrong(tensors: dict[str, torch.Tensor], path: Path, **options: Any) -> None:
+    def wrong(tensors: dict[str, torch.Tensor], path: Path) -> None:
         tensors["head.bias"] = tensors["head.bias"].clone()
         tensors["head.bias"][3] += 1e-6
-        save_file(tensors, path, **options)
+        save_file(tensors, path)
 
-    monkeypatch.setattr(exporter, "save_file", wrong)
+    monkeypatch.setattr(exporter, "save_tensors", wrong)
     with pytest.raises(JobFailedError, match="differ"):
         extraction.export(made.store, made.job, key, tmp_path / "new" / "out")
     assert list((tmp_path / "new").iterdir()) == []
