@@ -18,7 +18,7 @@ SENTENCES = {
     "incomplete init": "model.safetensors",
     "init without hashes": "SHA256SUMS",
     "init beside another space": "subnet",
-    "unknown optimizer": "train.optimizer: 'sgd' is unknown. Known: adamw, muon.",
+    "unknown optimizer": "train.optimizer: 'sgd' is unknown. Known: adamw, lamb, muon.",
     "unknown schedule": "train.schedule: 'cosin' is unknown. Did you mean 'cosine'?",
     "optimizer without anything to train": "none of them learns here",
     "finalists without a step": "is less than one step",
