@@ -16,6 +16,7 @@ OPSET = 18  # the first of torch's exporter
 DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}  # torch's and NumPy's words
 
 Run = Callable[[Any], Any]
+Timer = Callable[[Path], Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -39,12 +40,16 @@ class Exporter(Protocol):
     TOLERANCES: precisions, and what outputs may differ, as a share of the largest; None:
     outputs are not compared, since the network's quality is what such a precision is judged by.
     LOADING: of the model card, how the folder is used; fields {name}, {timm}, {auto}, {trust}.
+    DEVICES: backends that time what was written, the usual one first.  RISK: why nobody loads a file of
+    somebody else's; None for one that is data.
     """
 
     MODULES: Sequence[str]
     EXTRA: str | None
     TOLERANCES: Mapping[str, float | None]
     LOADING: str
+    DEVICES: Sequence[str]
+    RISK: str | None
 
     def write(self, module: nn.Module, folder: Path, *, example: Tensor, form: Form) -> Mapping[str, Any]:
         """Writes the format's own files; the keys that it needs in config.json.
@@ -54,6 +59,12 @@ class Exporter(Protocol):
 
     def load(self, folder: Path) -> Run:
         """From a batch of inputs to outputs, both of NumPy. Its source goes into `infer.py` as it is."""
+
+    def network(self, folder: Path) -> nn.Module:
+        """What was written, as DEVICES take it: from float32 images or token ids, in its own precision.
+
+        No source out of the folder is run. Raises UsageError for files that do not belong together.
+        """
 
 
 def exporter(name: str) -> Exporter:
@@ -88,3 +99,37 @@ def check_form(name: str, form: Form, *, calibrated: bool) -> None:
         raise UsageError(
             f"Precision '{form.precision}' has nothing to calibrate.", "Only int8 has: --precision int8."
         )
+
+
+@dataclass(frozen=True)
+class Packing:
+    """In which formats a subnet is written, of several each in a folder of its own, and how.
+
+    calibration: with how many training examples ranges are found for int8; 0: with none.
+    timer: from a folder that was written to figures for its card.
+    """
+
+    formats: Sequence[str] = ("safetensors",)
+    precision: str = "fp32"
+    opset: int = OPSET
+    calibration: int = 0
+    timer: Timer | None = None
+
+    def checked(self) -> tuple[list[str], Form]:
+        """Each format once, and the form without calibration.
+
+        Raises NotFoundError for a format that there is not, UsageError where it has no such form, for none at
+        all, and where something is not installed.
+        """
+        formats, form = list(dict.fromkeys(self.formats)), Form(self.precision, self.opset)
+        if not formats:
+            raise UsageError("The list of formats names no format.", "Try safetensors, or onnx,hf for both.")
+        for name in formats:
+            exporter(name)
+            check_form(name, form, calibrated=self.calibration > 0)
+        return formats, form
+
+
+def listed_formats(text: str) -> list[str]:
+    """The names in a list with commas between them."""
+    return [name.strip() for name in text.split(",") if name.strip()]
