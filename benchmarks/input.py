@@ -211,7 +211,7 @@ def alone(root: Path, option: Any, theirs: dict[str, Any], batch: int) -> list[f
     files: Any = create_dataset("", root=str(root))
     files.transform = transform
     times: list[tuple[float, float]] = []
-    for turn in range(7):
+    for turn in range(21):
         began = time.process_time()
         data.train_batch(0, turn, batch)
         middle = time.process_time()
