@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 _one_at_a_time = threading.Lock()
+_lent = np.random.MT19937(0)  # to numpy's functions, whose own state takes long to be read and written
 
 
 @contextmanager
@@ -18,13 +19,14 @@ def seeded(seed: int) -> Iterator[None]:
     One thread at a time: each would draw what another one was to get.
     """
     with _one_at_a_time:
-        before = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+        before = random.getstate(), np.random.get_bit_generator(), torch.get_rng_state()
         random.seed(seed)
+        np.random.set_bit_generator(_lent)
         np.random.seed(seed % 2**32)  # noqa: NPY002
         torch.default_generator.manual_seed(seed)  # the others of torch's are of devices
         try:
             yield
         finally:
             random.setstate(before[0])
-            np.random.set_state(before[1])  # noqa: NPY002
+            np.random.set_bit_generator(before[1])
             torch.set_rng_state(before[2])
