@@ -2,7 +2,8 @@
 
     python benchmarks/elastic.py                        # trains a small job first, some minutes
     python benchmarks/elastic.py FOLDER --device cpu    # what `nas extract --elastic` wrote, images of 8 x 16
-    python benchmarks/elastic.py --simulated            # no clock: made latencies under made slowness
+    python benchmarks/elastic.py --only simulated       # no clock: made latencies under made slowness
+    python benchmarks/elastic.py --only switches        # CPU time and memory, of made supernets
 
 `adapt` is compared with fixed subnets of the same mean quality: a mixture of two of them in the proportion
 that gives adapt's mean, the two that keep most deadlines. In the real test all take turns within each tick,
@@ -16,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -218,13 +219,21 @@ def chosen(members: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def quiet_ms(elastic: Elastic, key: str, x: torch.Tensor) -> float:
-    """The median time of a subnet while nothing else is known to run."""
+    """The median CPU time of a subnet, which is what it takes while nothing else runs."""
     module = elastic.use(key)
     with torch.inference_mode():
-        return statistics.median(timed(lambda: module(x)) for _ in range(40))
+        return statistics.median(cpu_ms(partial(module, x)) for _ in range(40))
 
 
-def timed(run: Any) -> float:
+def cpu_ms(run: Callable[[], object]) -> float:
+    """CPU time of this thread in milliseconds."""
+    began = time.thread_time()
+    run()
+    return 1e3 * (time.thread_time() - began)
+
+
+def timed(run: Callable[[], object]) -> float:
+    """Milliseconds of wall time."""
     began = time.perf_counter()
     run()
     return 1e3 * (time.perf_counter() - began)
@@ -276,7 +285,7 @@ def under_load(folder: Path, batch: int, seconds: float, rounds: int) -> None:
     for member in elastic.members:
         member["latency_ms"] = {"here": quiet_ms(elastic, member["key"], x)}
     elastic.members.sort(key=lambda member: member["quality"])
-    print(f"\nOn this machine, batches of {batch}, measured quiet: ", end="")
+    print(f"\nOn this machine, batches of {batch}, CPU time (accuracy): ", end="")
     print(", ".join(f"{m['latency_ms']['here']:.2f} ms ({m['quality']:.3f})" for m in elastic.members))
     slowest = max(member["latency_ms"]["here"] for member in elastic.members)
     deadlines = [share * slowest for share in (0.5, 1.0, 1.5)]
@@ -314,8 +323,8 @@ def print_switches() -> None:
         with tempfile.TemporaryDirectory() as place:
             elastic = Elastic.load(made_folder(net, Path(place, "nets")))
         keys = [member["key"] for member in elastic.members]
-        first = [timed(partial(elastic.use, key)) for key in keys]
-        later = [timed(partial(elastic.use, key)) for _ in range(200) for key in keys]
+        first = [cpu_ms(partial(elastic.use, key)) for key in keys]
+        later = [cpu_ms(partial(elastic.use, key)) for _ in range(200) for key in keys]
         modules = [elastic.use(key) for key in keys]
         apart = sum(t.nbytes for module in modules for t in module.state_dict().values())
         shared, copied = elastic.shared_bytes(), elastic.copied_bytes()
@@ -327,17 +336,18 @@ def print_switches() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("folder", nargs="?", type=Path, help="of a front on pairs of digits")
-    parser.add_argument("--simulated", action="store_true", help="nothing else")
+    parser.add_argument("--only", choices=("simulated", "switches", "load"))
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=20.0, help="of one round")
     parser.add_argument("--rounds", type=int, default=5)
     asked = parser.parse_args()
-    simulate()
-    if asked.simulated:
-        return
-    print_switches()
-    with tempfile.TemporaryDirectory() as place:
-        under_load(asked.folder or trained(Path(place)), asked.batch, asked.seconds, asked.rounds)
+    if asked.only in (None, "simulated"):
+        simulate()
+    if asked.only in (None, "switches"):
+        print_switches()
+    if asked.only in (None, "load"):
+        with tempfile.TemporaryDirectory() as place:
+            under_load(asked.folder or trained(Path(place)), asked.batch, asked.seconds, asked.rounds)
 
 
 if __name__ == "__main__":
