@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 DESCRIPTION, WEIGHTS = "elastic.json", "model.safetensors"
 SURE = 3  # calls in a row that must allow a dearer subnet before it is taken
@@ -148,7 +149,7 @@ class Elastic:
         return latencies[device]
 
     def _built(self, member: Mapping[str, Any], *, exact: bool) -> nn.Module:
-        with torch.device("meta"):
+        with torch.device("meta"), _Undrawn():
             module: nn.Module = getattr(self._classes, member["class"])(**member["arguments"])
         tensors = {
             name: _part(self._weights[shared], shape, segments)
@@ -160,6 +161,16 @@ class Elastic:
             }
         module.load_state_dict(tensors, strict=True, assign=True)
         return module.requires_grad_(False).eval()
+
+
+class _Undrawn(TorchFunctionMode):
+    """Nothing is drawn for new weights, which come from the file; on `meta` it would cost seconds once."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == nn.init.__name__:
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
 
 
 def _part(tensor: Tensor, shape: list[int], segments: int) -> Tensor:
