@@ -4,10 +4,10 @@
 
 Made JPEGs of 500x375 pixels become batches of 224x224. Both loaders live through the whole run and take turns
 in every round, when neither works any more: first as many batches as they may have prepared, which do not
-count, then those that do. Printed are medians over the rounds of images a second, of images per second of CPU time of the
-processes, and of the ratios within rounds with their quartiles. Then the share of time that steps of a ViT-Ti
-waited for their batches. With --alone: CPU time an image in one process, without loaders. With --decoders:
-how long an image takes, decoded by Pillow and by torchvision.
+count, then those that do. Printed are medians over the rounds of images a second, of images per
+second of CPU time of the processes, and of the ratios within rounds with their quartiles. Then the share of
+time that steps of a ViT-Ti waited for their batches. With --alone: CPU time an image in one process, without
+loaders. With --decoders: how long an image takes, decoded by Pillow and by torchvision.
 """
 
 import argparse

@@ -26,11 +26,13 @@ class Form:
     precision: of weights and arithmetic, by the format's names.  opset: of ONNX.
     calibration: inputs (N, *input shape) with which ranges are found for int8; None: they are found anew in
     every forward pass.
+    tokenizer: `bytes` where that is what a language model reads.
     """
 
     precision: str = "fp32"
     opset: int = OPSET
     calibration: Tensor | None = None
+    tokenizer: str | None = None
 
 
 class Exporter(Protocol):
@@ -39,9 +41,11 @@ class Exporter(Protocol):
     MODULES: what has to be installed to write and to check it.  EXTRA: the extra of ours that brings them.
     TOLERANCES: precisions, and what outputs may differ, as a share of the largest; None:
     outputs are not compared, since the network's quality is what such a precision is judged by.
+    LAST_ONLY: optional; whether `load` gives of a text the logarithms of the probabilities of what follows
+    it, (n, 1, vocabulary), and not all logits. Then greedy tokens are compared, too.
     LOADING: of the model card, how the folder is used; fields {name}, {timm}, {auto}, {trust}.
-    DEVICES: backends that time what was written, the usual one first.  RISK: why nobody loads a file of
-    somebody else's; None for one that is data.
+    DEVICES: backends that time what was written, the usual one first; without any there is no `network`.
+    RISK: why nobody loads a file of somebody else's; None for one that is data.
     """
 
     MODULES: Sequence[str]
@@ -81,6 +85,16 @@ def exporter(name: str) -> Exporter:
             f"`pip install 'elastiform[{extra}]'`." if extra else f"`pip install {' '.join(lacking)}`.",
         )
     return cast(Exporter, made)
+
+
+def check_timed(name: str) -> None:
+    """Raises UsageError for a format whose files no device of ours runs."""
+    if not registry.load(EXPORTERS, name).DEVICES:
+        timed = [other for other in registry.names(EXPORTERS) if registry.load(EXPORTERS, other).DEVICES]
+        raise UsageError(
+            f"A file in the format '{name}' is timed by no device of `nas devices`.",
+            f"Those in {', '.join(timed)} are.",
+        )
 
 
 def check_form(name: str, form: Form, *, calibrated: bool) -> None:
@@ -127,6 +141,8 @@ class Packing:
         for name in formats:
             exporter(name)
             check_form(name, form, calibrated=self.calibration > 0)
+            if self.timer is not None:
+                check_timed(name)
         return formats, form
 
 

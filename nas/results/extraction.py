@@ -131,6 +131,7 @@ def export(
     if packing.calibration:
         form = replace(form, calibration=_calibrating(data, packing.calibration))
     info = {**_info(store, job, row, weights), **_facts_of(data), "inputs": inputs}
+    form = replace(form, tokenizer=info.get("tokenizer"))
     judge = None if data is None else partial(_judged, data)
 
     def written(name: str, target: Path) -> list[Path]:

@@ -22,9 +22,7 @@ THREADS = 2 * MOST_STREAMS
 MOST_CONNECTIONS = 500
 REQUEST_SECONDS = 60  # in which a request has to be there, and after which an idle connection is closed
 LARGEST_HEADERS = 32 * 1024  # bytes
-LARGEST_ANSWER = (
-    128 * 1024**2
-)  # bytes in memory; not all files that waitress makes for more are closed
+LARGEST_ANSWER = 128 * 1024**2  # bytes in memory; not all files that waitress makes for more are closed
 ENDING_SECONDS = 5  # that what is being answered has when the server ends
 
 

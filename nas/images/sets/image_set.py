@@ -176,7 +176,7 @@ class ImageSet:
         return images, torch.tensor([file.label for file in files])
 
     def _mapped(self, make: Callable[..., Made], *arguments: Sequence[Any]) -> list[Made]:
-        # Processes of a loader are as many as are to work at once: threads would only stand in each other's way.
+        # As many processes of a loader work at once as are to: threads would stand in each other's way.
         if self._workers == 1 or get_worker_info() is not None:
             with _quiet():
                 return list(map(make, *arguments))
@@ -209,7 +209,8 @@ class ImageSet:
             return images
         mean, std = self._normal
         inputs: Tensor = transforms.to_dtype(images, torch.float32, scale=True)
-        return transforms.normalize(inputs, mean, std, inplace=True)  # another large tensor costs most of it
+        transforms.normalize(inputs, mean, std, inplace=True)  # another large tensor costs most of it
+        return inputs
 
     def _centre(self, image: Image.Image) -> Image.Image:
         if self._shape.pct is not None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nas.errors import JobFailedError
 from nas.exported.card import device_line
-from nas.exported.forms import Exporter, exporter
+from nas.exported.forms import Exporter, check_timed, exporter
 from nas.measuring.folders.described import Described, OnFront, described, of_format
 from nas.measuring.requests import WorkingDevice, build_device
 from nas.spaces.memory_limits import check_batch
@@ -39,6 +39,7 @@ def measure_file(
     does not take the file, JobFailedError where it cannot be timed.
     """
     form, place = exporter(format), of_format(folder, format)
+    check_timed(format)
     section = described(place)
     if section.format != format:
         raise UsageError(

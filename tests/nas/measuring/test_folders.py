@@ -11,7 +11,7 @@ from torch import nn
 from nas.errors import JobFailedError
 from nas.exported import folder as writing
 from nas.exported.folder import export
-from nas.exported.forms import EXPORTERS, Form
+from nas.exported.forms import EXPORTERS, Form, Packing
 from nas.exported.sums import verify, write_sums
 from nas.measuring.folders.timed import card_figures, compared_line, measure_file
 from nas.measuring.requests import build_device
@@ -21,7 +21,7 @@ from search_spaces.registry import load, names
 from supernet.plain.decoder import Decoder
 from supernet.plain.vit import ViT
 
-FORMATS = names(EXPORTERS)
+FORMATS = [name for name in names(EXPORTERS) if load(EXPORTERS, name).DEVICES]
 FAST = ("safetensors",)
 
 
@@ -240,6 +240,17 @@ def test_a_file_that_its_runtime_cannot_read_fails(tmp_path: Path) -> None:
 
 def test_formats_name_devices_that_there_are() -> None:
     for name in FORMATS:
-        devices = load(EXPORTERS, name).DEVICES
-        assert devices
-        assert set(devices) <= set(names("predictors.devices"))
+        assert set(load(EXPORTERS, name).DEVICES) <= set(names("predictors.devices"))
+    assert {"hf", "onnx", "openvino", "safetensors", "torch_export"} <= set(FORMATS)
+
+
+def test_a_format_without_a_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = written("safetensors", tmp_path / "it")
+    monkeypatch.setattr(load(EXPORTERS, "safetensors"), "DEVICES", ())
+    with pytest.raises(UsageError, match="'safetensors' is timed by no device of `nas devices`") as refused:
+        measure_file(folder, "safetensors", {})
+    assert refused.value.hint.startswith("Those in hf, onnx, ")
+    with pytest.raises(UsageError, match="is timed by no device"):
+        Packing(timer=card_figures).checked()
+    card = (written("safetensors", tmp_path / "other") / "README.md").read_text()
+    assert "not timed (no device of" in card
