@@ -72,9 +72,9 @@ BUSY, QUIET = 40, 80  # calls that a made busy time, and a quiet one, last in th
 MOST_SUBNETS = 5  # of a real front
 BUSY_S, QUIET_S = 4.0, 6.0  # of the process that uses the core, in the mean
 HOG = """
-import random, sys, time
-draw = random.Random(int(sys.argv[1]))
-while True:
+import os, random, sys, time
+draw, parent = random.Random(int(sys.argv[1])), os.getppid()
+while os.getppid() == parent:
     end = time.monotonic() + draw.expovariate(1 / float(sys.argv[2]))
     while time.monotonic() < end:
         pass
@@ -228,7 +228,7 @@ def chosen(members: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return [members[i] for i in dict.fromkeys(places)]
 
 
-def quiet_ms(elastic: Elastic, key: str, x: torch.Tensor) -> float:
+def wall_ms(elastic: Elastic, key: str, x: torch.Tensor) -> float:
     """The median time of a subnet on the machine as it is before the test's own process uses the core."""
     module = elastic.use(key)
     with torch.inference_mode():
@@ -292,14 +292,13 @@ def under_load(folder: Path, batch: int, seconds: float, rounds: int) -> None:
     elastic = Elastic.load(folder)
     elastic.members[:] = chosen(elastic.members)
     x = torch.zeros(batch, 1, 8, 8)
+    print(f"\nBatches of {batch}: ms of the front, ms now without the other process, accuracy:")
     for member in elastic.members:
-        member["latency_ms"] = {"here": quiet_ms(elastic, member["key"], x)}
-    elastic.members.sort(key=lambda member: member["quality"])
-    print(f"\nOn this machine, batches of {batch}, without that process (accuracy): ", end="")
-    print(", ".join(f"{m['latency_ms']['here']:.2f} ms ({m['quality']:.3f})" for m in elastic.members))
-    slowest = max(member["latency_ms"]["here"] for member in elastic.members)
-    deadlines = [share * slowest for share in (0.7, 1.3)]
-    adaptives = [elastic.adapt(deadline, device="here") for deadline in deadlines]
+        now = wall_ms(elastic, member["key"], x)
+        (of_front,) = member["latency_ms"].values()
+        print(f"{of_front:.2f}, {now:.2f}, {member['quality']:.3f}")
+    deadlines = [share * now for share in (0.7, 1.3)]  # of the best one, the last
+    adaptives = [elastic.adapt(deadline) for deadline in deadlines]
     results = []
     for seed in range(rounds):
         with hog(seed, core):
