@@ -210,7 +210,7 @@ def main() -> None:
     try:
         nets = Nets(asked.folder, asked.device, asked.deadline_ms)
     except (OSError, KeyError, ValueError) as error:  # no such folder, no such device
-        parser.error(str(error.args[-1]))
+        parser.error(f"'{asked.folder}' cannot be served: {error.args[-1]}")
     with NetsServer((asked.host, asked.port), nets) as server:
         print(f"http://{asked.host}:{server.server_port}/ answers by {len(nets.elastic.members)} subnets")
         try:
