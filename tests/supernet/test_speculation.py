@@ -20,8 +20,13 @@ def target() -> Decoder:
     return made.double().eval()  # so that rounding decides nothing
 
 
+@pytest.fixture(scope="module")
+def texts(target: Decoder) -> list[tuple[list[int], tuple[int, ...]]]:
+    """Texts and the 30 tokens behind each, without any cache."""
+    return [(ids, by_whole_texts(target, ids, 30)) for ids in ([3], [5, 1, 9, 30, 2, 2], list(range(17)))]
+
+
 def by_whole_texts(target: Decoder, ids: list[int], count: int) -> tuple[int, ...]:
-    """Without any cache."""
     for _ in range(count):
         with torch.no_grad():
             ids = [*ids, int(target(torch.tensor([ids]))[0, -1].argmax())]
@@ -32,11 +37,14 @@ def by_whole_texts(target: Decoder, ids: list[int], count: int) -> tuple[int, ..
 @pytest.mark.parametrize("ahead", [1, 2, 4, 7])
 @pytest.mark.parametrize("hidden", [[64, 64, 64], [48, 64, 56], [1, 1, 1]], ids=["whole", "near", "far"])
 def test_the_tokens_are_those_of_the_whole_network(
-    target: Decoder, hidden: list[int], ahead: int, shared: bool
+    target: Decoder,
+    texts: list[tuple[list[int], tuple[int, ...]]],
+    hidden: list[int],
+    ahead: int,
+    shared: bool,
 ) -> None:
     draft = nested_draft(target, hidden)
-    for ids in ([3], [5, 1, 9, 30, 2, 2], list(range(17))):
-        expected = by_whole_texts(target, ids, 30)
+    for ids, expected in texts:
         alone = completed(target, ids, 30)
         assert alone.tokens == expected
         assert alone.calls == 30
