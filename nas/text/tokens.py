@@ -1,7 +1,7 @@
 """From a document's text to its tokens: its bytes, or what the tokenizer of a language model makes of it."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +27,14 @@ Ends = NDArray[np.int64]
 class Tokenizer:
     """How text becomes tokens below `vocabulary`; `begin` stands before every piece of a text.
 
-    split: from a text to its tokens, and at which byte of the text each of them ends.
+    split: from a text to its tokens, and at which byte of the text each of them ends.  join: from tokens to
+    their text.
     """
 
     vocabulary: int
     begin: int
     split: Callable[[str], tuple[Ids, Ends]]
+    join: Callable[[Sequence[int]], str]
 
 
 def tokenizer_of(name: object, *, vocabulary: int | None = None) -> Tokenizer:
@@ -54,7 +56,7 @@ def tokenizer_of(name: object, *, vocabulary: int | None = None) -> Tokenizer:
             f"The tokenizer '{name}' has {made.vocabulary:,} tokens, and vocabulary is {vocabulary:,}.",
             "Take the tokenizer that the network was trained with, or leave vocabulary out.",
         )
-    return Tokenizer(vocabulary, made.begin, made.split)
+    return replace(made, vocabulary=vocabulary)
 
 
 def _of_bytes() -> Tokenizer:
@@ -64,7 +66,7 @@ def _of_bytes() -> Tokenizer:
         values = np.frombuffer(text.encode(), dtype=np.uint8).astype(np.int32)
         return values, np.arange(1, len(values) + 1)
 
-    return Tokenizer(256, 0, split)
+    return Tokenizer(256, 0, split, lambda ids: bytes(ids).decode(errors="replace"))
 
 
 def _of_others(name: str) -> Tokenizer:
@@ -85,7 +87,13 @@ def _of_others(name: str) -> Tokenizer:
             f"The tokenizer '{name}' has no token with which a text begins.",
             f"Known are {', '.join(BEGINNINGS)}.",
         )
-    return Tokenizer(1 + max(read.get_vocab().values()), begin, lambda text: _encoded(read, text))
+    vocabulary = 1 + max(read.get_vocab().values())
+    return Tokenizer(
+        vocabulary,
+        begin,
+        lambda text: _encoded(read, text),
+        lambda ids: str(read.decode(list(ids), skip_special_tokens=False)),
+    )
 
 
 def _in_json(path: Path) -> Any:

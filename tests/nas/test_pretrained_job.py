@@ -1,5 +1,6 @@
 """Jobs that search weights as they came: the front, subnets, what is found again, and refusals."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,13 @@ from made_text import make_text
 
 import nas
 from nas import datasets, jobs
+from nas.cli import main
 from nas.config import checked_config
 from nas.results.extraction import export
 from nas.spaces.initial import load_folder, with_layer_order
 from nas.spaces.job_space import resolve, space_of
 from nas.store import Store
+from nas.text.tokens import tokenizer_of
 from nas.training import supernets as train_stage
 from nas.training.keys import supernet_key
 from nas.training.supernets import teacher_of
@@ -303,3 +306,44 @@ def test_data_that_the_model_does_not_fit_are_refused(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match=message) as caught:
             jobs.check(checked_config(tree | net | {"data": tree["data"] | data}, where="here"))
         assert caught.value.hint.startswith("Set data.")
+
+
+def test_a_text_is_continued_with_a_part_as_draft(
+    done: tuple[Path, nas.JobHandle], capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, job = done
+    space = space_of(job.store, job.job)
+    whole = space.largest.key
+    part = next(row.key for row in job.store.subnets(job.job) if row.key != whole)
+    text = "a text of words"
+
+    def said(*words: str) -> tuple[int, str, str]:
+        code = main(["complete", job.job.name, *words, "--store", job.store.url])
+        return (code, *capsys.readouterr())
+
+    code, plain, note = said(text, "--subnet", whole, "--tokens", "6")
+    assert code == 0
+    assert f"6 tokens by {whole}" in note
+    net, read = job.extract(whole), tokenizer_of(job.job.config["data"]["tokenizer"])
+    ids = [read.begin, *read.split(text)[0].tolist()]
+    for _ in range(6):
+        with torch.no_grad():
+            ids.append(int(net(torch.tensor([ids]))[0, -1].argmax()))
+    assert plain == read.join(ids[-6:]) + "\n"
+    code, document, _ = said(text, "--subnet", whole, "--draft", part, "--tokens", "6", "--json")
+    made = json.loads(document)
+    assert code == 0
+    names = "subnet draft text tokens calls acceptance seconds plain_seconds same tokens_a_call"
+    assert list(made) == names.split()
+    assert made["text"] == read.join(ids[-6:])
+    assert made["same"]
+    assert made["tokens"] == 6
+    assert made["tokens_a_call"] == 6 / made["calls"]
+    for words, sentence in (
+        ([text, "--subnet", part, "--draft", whole, "--tokens", "6"], "are no part of"),
+        (["", "--subnet", whole], "There is no text to be continued."),
+        ([text, "--subnet", whole, "--tokens", "24"], "do not fit into the context of 24"),
+    ):
+        code, out, error = said(*words)
+        assert (code, out) == (2, "")
+        assert sentence in error
