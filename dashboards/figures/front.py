@@ -92,6 +92,9 @@ def front_figure(
         others = timed.dropna(subset=[weights])
         if len(others):
             figure.add_trace(_with_other_weights(others, weights))
+    computed = timed.dropna(subset=["device_quality"]) if "device_quality" in timed else timed.iloc[:0]
+    if len(computed):
+        figure.add_trace(_computed(computed))
     for trace in (stars(baselines, metric=metric, cost="measured_ms"), _ring(timed, tried, selected)):
         if trace is not None:
             figure.add_trace(trace)
@@ -245,6 +248,23 @@ def _with_other_weights(rows: pd.DataFrame, weights: str) -> go.Scatter:
         mode="markers",
         marker={"size": 10, "symbol": symbol, "color": color},
         name=f"{named}: report split (±1 standard error)",
+    )
+
+
+def _computed(rows: pd.DataFrame) -> go.Scatter:
+    """What the backend of the device computes of the same weights: as fast, since that is what is timed."""
+    rows = rows.astype({"device_quality": float})
+    errors = [value or 0.0 for value in numbers(rows["device_stderr"])]
+    return go.Scatter(
+        x=numbers(rows["measured_ms"]),
+        y=numbers(rows["device_quality"]),
+        error_y={"type": "data", "array": errors, "thickness": 1, "width": 3},
+        customdata=[str(key) for key in rows["subnet"]],
+        hovertext=[_finalist_text(row) for row in rows.to_dict("records")],
+        hoverinfo="text",
+        mode="markers",
+        marker={"size": 10, "symbol": "x-thin", "color": BLACK, "line": {"width": 2, "color": BLACK}},
+        name="as the device computes it: report split (±1 standard error)",
     )
 
 
