@@ -1,6 +1,6 @@
 """The main figure: the front of a job over everything that its search looked at."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -88,13 +88,8 @@ def front_figure(
             rows[on_front], rows[~on_front], device=escaped(shortened(device)), index=i
         ):
             figure.add_trace(trace)
-    for weights in MARKERS:
-        others = timed.dropna(subset=[weights])
-        if len(others):
-            figure.add_trace(_with_other_weights(others, weights))
-    computed = timed.dropna(subset=["device_quality"]) if "device_quality" in timed else timed.iloc[:0]
-    if len(computed):
-        figure.add_trace(_computed(computed))
+    for trace in _of_the_same_subnets(timed):
+        figure.add_trace(trace)
     for trace in (stars(baselines, metric=metric, cost="measured_ms"), _ring(timed, tried, selected)):
         if trace is not None:
             figure.add_trace(trace)
@@ -223,6 +218,17 @@ def _points(rows: pd.DataFrame, name: str) -> go.Scatter:
         mode="markers",
         name=name,
     )
+
+
+def _of_the_same_subnets(timed: pd.DataFrame) -> Iterator[go.Scatter]:
+    """What finalists are with other weights, and as the device computes them."""
+    for weights in MARKERS:
+        others = timed.dropna(subset=[weights])
+        if len(others):
+            yield _with_other_weights(others, weights)
+    computed = timed.dropna(subset=["device_quality"]) if "device_quality" in timed else timed.iloc[:0]
+    if len(computed):
+        yield _computed(computed)
 
 
 def _with_other_weights(rows: pd.DataFrame, weights: str) -> go.Scatter:

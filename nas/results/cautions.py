@@ -72,8 +72,8 @@ def _on_devices(store: Store, job: Job) -> Iterator[str]:
         return
     for name, reason in (stage.result or {}).get("refused", {}).items():
         precision = _section(_section(job.config, "devices"), name).get("precision")
-        told = "" if precision is None else f" ({precision})"
-        yield f"Of '{name}'{told} only the supernet's quality is known: {reason}."
+        words = "" if precision is None else f" ({precision})"
+        yield f"Of '{name}'{words} only the supernet's quality is known: {reason}."
     names, weights = (
         job_devices.device_names(store, job),
         {e.subnet.id: e.weights for e in reported(store, job)},

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -93,9 +94,14 @@ def test_differences_are_paired_and_know_of_shared_items() -> None:
 
 
 def test_losses_are_compared_by_what_they_are_told_per() -> None:
-    data = datasets.build("python_docs", context=32)
-    count = data.sizes["report"]
-    rng = np.random.default_rng(1)
+    count, rng = 80, np.random.default_rng(1)
+    of_bytes = torch.from_numpy(rng.integers(20, 60, count))
+    data: Any = SimpleNamespace(
+        task="language",
+        sizes={"report": count},
+        sources=lambda split: None,
+        counts=lambda split: {"bytes": of_bytes, "tokens": of_bytes // 2},
+    )
     nats = rng.uniform(20, 40, count).astype(np.float32)
     both = compared("bits_per_byte", nats + np.float32(0.5), nats, data, "report", range(count))
     told = both.qualities["bits_per_byte"].value
