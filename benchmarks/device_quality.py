@@ -35,12 +35,11 @@ SMALL = ("train.steps=600", "search.evaluations=64", "search.finalists=6")
 
 
 @dataclass(frozen=True)
-class Row:
-    """A finalist on a device, and the seconds that it took."""
+class Line:
+    """What a device makes of the finalists, why it takes some not, and the wall seconds for each."""
 
-    subnet: str
-    device: str
-    result: Compared
+    results: list[Compared]
+    refused: dict[str, str]
     seconds: float
 
 
@@ -57,47 +56,36 @@ def devices(batches: Sequence[int], backends: Sequence[str]) -> Iterator[tuple[s
                     print(f"{name}: {error.message}", flush=True)
 
 
-def computed(
-    networks: dict[str, nn.Module],
-    metric: str,
-    data: DataSet,
-    batches: Sequence[int],
-    backends: Sequence[str],
-) -> list[Row]:
-    """Every finalist on every device."""
+def computed(device: Device, networks: dict[str, nn.Module], metric: str, data: DataSet) -> Line:
+    """Every finalist on a device."""
     places = range(data.sizes[SPLIT])
-    plain = {key: module_scores(net, data, SPLIT, places, batch=BATCH) for key, net in networks.items()}
-    rows = []
-    for name, device in devices(batches, backends):
-        for key, network in networks.items():
-            began = time.perf_counter()
+    results, refused, began = list[Compared](), dict[str, str](), time.perf_counter()
+    for key, network in networks.items():
+        plain = module_scores(network, data, SPLIT, places, batch=BATCH)
+        try:
             with device.session():
                 scores = device_scores(device, network, data, SPLIT, places)
-            result = compared(metric, scores, plain[key], data, SPLIT, places)
-            rows.append(Row(key, name, result, time.perf_counter() - began))
-    return rows
+        except NASError as error:
+            refused[key] = error.message
+            continue
+        results.append(compared(metric, scores, plain, data, SPLIT, places))
+    return Line(results, refused, (time.perf_counter() - began) / len(networks))
 
 
-def table(rows: Sequence[Row], metric: str) -> str:
-    """A line for each device: over the finalists."""
-    lines = [
-        "| device | mean quality % | mean difference | largest difference | clear | s a finalist |",
-        "|---|---|---|---|---|---|",
-    ]
-    for name in dict.fromkeys(row.device for row in rows):
-        some = [row for row in rows if row.device == name]
-        results = [row.result for row in some]
-        mean = sum(one.qualities[metric].value for one in results) / len(some)
-        difference = sum(one.difference for one in results) / len(some)
-        most = max(results, key=lambda one: abs(one.difference))
-        clear = sum(is_clear(one.difference, one.stderr) for one in results)
-        seconds = sum(row.seconds for row in some) / len(some)
-        told = difference_words(metric, most.difference, most.stderr)
-        lines.append(
-            f"| {name} | {100 * mean:.2f} | {100 * difference:+.2f} points | {told} | {clear} of {len(some)} "
-            f"| {seconds:.2f} |"
-        )
-    return "\n".join(lines)
+def told(name: str, line: Line, metric: str) -> str:
+    """A row of the table: over the finalists."""
+    results = line.results
+    if not results:
+        return f"| {name} | – | – | {next(iter(line.refused.values()))} | – | {line.seconds:.1f} |"
+    mean = sum(one.qualities[metric].value for one in results) / len(results)
+    difference = sum(one.difference for one in results) / len(results)
+    most = max(results, key=lambda one: abs(one.difference))
+    clear = sum(is_clear(one.difference, one.stderr) for one in results)
+    words = difference_words(metric, most.difference, most.stderr)
+    return (
+        f"| {name} | {100 * mean:.2f} | {100 * difference:+.2f} | {words} | {clear} of {len(results)} "
+        f"| {line.seconds:.1f} |"
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -120,7 +108,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"{one.subnet}: {one.metric} {one.quality:.4f} ± {one.stderr or 0.0:.4f} in the supernet")
     mean = sum(one.quality for one in front.members) / len(front.members)
     print(f"mean of {len(networks)} finalists: {mean:.4f}, on {data.sizes[SPLIT]:,} images\n")
-    print(table(computed(networks, front.metric, data, args.batches, args.backends), front.metric))
+    print("| device | mean quality % | mean difference, points | the largest | clear | s a finalist |")
+    print("|---|---|---|---|---|---|", flush=True)
+    for name, device in devices(args.batches, args.backends):
+        print(told(name, computed(device, networks, front.metric, data), front.metric), flush=True)
 
 
 if __name__ == "__main__":

@@ -222,6 +222,8 @@ def front(
     costs, found_in = costs_of(jobs), {member.job for member in members}
     objectives = _objectives(jobs[0])
     if len(jobs) > 1:
+        by_device = all(member.by_device for member in members)
+        members = [replace(member, by_device=by_device) for member in members]
         check_comparable(store, jobs, {device_id for device_id in on.values() if device_id is not None})
         check_costs_known(members, costs)
         members = _once(nondominated(members, costs))
