@@ -82,10 +82,10 @@ def told(name: str, line: Line, metric: str) -> str:
     most = max(results, key=lambda one: abs(one.difference))
     clear = sum(is_clear(one.difference, one.stderr) for one in results)
     words = difference_words(metric, most.difference, most.stderr)
-    return (
-        f"| {name} | {100 * mean:.2f} | {100 * difference:+.2f} | {words} | {clear} of {len(results)} "
-        f"| {line.seconds:.1f} |"
-    )
+    refused = f", {len(line.refused)} refused" if line.refused else ""
+    of_all = f"{clear} of {len(results)}{refused}"
+    figures = (f"{100 * mean:.2f}", f"{100 * difference:+.2f}", words, of_all, f"{line.seconds:.1f}")
+    return f"| {name} | {' | '.join(figures)} |"
 
 
 def main(argv: Sequence[str] | None = None) -> None:

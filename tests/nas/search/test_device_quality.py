@@ -248,9 +248,6 @@ def test_a_number_of_images_is_for_all_devices_and_the_same_images(copy: Store) 
     exact = [row for row in rows if names[row.device_id] == "cpu"]
     assert {row.difference for row in exact} == {0.0}  # float32 computes what the supernet does
     assert {member.device_examples for member in front(copy, job).members} == {40}
-    none = ran(copy, made(copy, TINY | {"finalists": {"device_images": 0}}, "none"))
-    assert copy.device_qualities(none) == []
-    assert copy.stage(none, DEVICE_QUALITY) is None
 
 
 def test_what_cannot_be_computed_is_told_and_tried_again(
