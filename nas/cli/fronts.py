@@ -188,6 +188,9 @@ def _pruning(pareto: "ParetoFront") -> list[str]:
         by = " and ".join([f"{pareto.metric} on the report split", *pareto.decided_by])
         lines.append(f"Left out is what another row beats in {by}{measured}.")
         lines += [f"Job '{name}' has no finalists here yet." for name in pareto.without]
+    elif any(member.precision is not None for member in pareto.members):
+        by = f"{pareto.metric} on device and latency"
+        lines.append(f"A row is a finalist in one precision; left out is what another row beats in {by}.")
     beaten = [f"{member.subnet} (by {member.beaten_by})" for member in pareto.members if member.beaten_by]
     if beaten:
         lines.append(

@@ -428,7 +428,8 @@ def test_a_point_of_the_front_is_a_subnet_and_a_precision(
     pairs = permutations(pareto.members, 2)
     assert not any(beats(one, other, ("latency_ms",)) for one, other in pairs)
     assert main(["front", "both", "--store", copy.url]) == 0
-    table = capsys.readouterr().out
+    table, remarks = capsys.readouterr()
+    assert "A row is a finalist in one precision; left out is what another row beats" in remarks
     assert "PRECISION" in table.splitlines()[0]
     told = json.loads(json.dumps(pareto.to_dict()))["front"]
     assert {one["latency"]["precision"] for one in told} == {m.precision for m in pareto.members}
