@@ -28,6 +28,7 @@ from dashboards.search_points import Described, Points, Row, search_points, show
 from nas.results import baselines, frames, job_devices, latency_frames
 from nas.results.cautions import cautions
 from nas.results.columns import sign_of
+from nas.results.front import points_frame
 from nas.results.running.stage_progress import stage_progress
 from nas.store import Job, Store, digest
 from nas.store import tables as t
@@ -118,6 +119,7 @@ class JobViews:
             return (
                 tip(connection, t.evaluations),
                 tip(connection, t.measurements),
+                tip(connection, t.device_qualities),
                 *(tuple(row) for row in connection.execute(predictors)),
                 *(tuple(row) for row in connection.execute(stages)),
                 *(tuple(row) for row in connection.execute(sa.select(d.id, d.name))),
@@ -157,9 +159,13 @@ class JobViews:
         )
 
     def _finalists(self, job: Job, device_id: int | None) -> pd.DataFrame:
-        """As `frames.finalists`; the front figure and the table show the same ones."""
-        key = ("finalists", job.id, device_id)
-        return self._under(key, self._results(job), lambda: frames.finalists(self.store, job, device_id))
+        """As `points_frame`, or else `frames.finalists`; front figure and table show the same ones."""
+
+        def read() -> pd.DataFrame:
+            points = points_frame(self.store, job) if device_id is None else None
+            return frames.finalists(self.store, job, device_id) if points is None else points
+
+        return self._under(("finalists", job.id, device_id), self._results(job), read)
 
     def _points(self, job: Job, device: str | None) -> Points:
         """The subnets of the search; only those are read that were not there before."""

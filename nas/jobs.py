@@ -28,6 +28,7 @@ from nas.measuring.latency_fit import MEMORY, check_needs_no_layers, smallest_sa
 from nas.measuring.requests import build_device, running
 from nas.measuring.targets import check_different, resolved
 from nas.results import job_devices
+from nas.search.device_quality import check_images, check_quality_on
 from nas.search.source import check_source
 from nas.searchers import SearchProblem, with_directions
 from nas.spaces.baselines import load_baselines
@@ -145,6 +146,8 @@ def check(config: JobConfig, used: Mapping[str, Supernet] = MappingProxyType({})
             if device.backend not in (REMOTE, STORED)
         }
     )
+    check_images(config, data)
+    check_quality_on(config)
     _check_sample(config, space)
     check_searcher(config, space)
     _check_cluster(config)
@@ -236,6 +239,7 @@ def new_values(store: Store, config: JobConfig, *, goal: str = "front") -> dict[
     for device_name, device in config.devices.items():
         if device.backend == REMOTE:
             check_needs_no_layers(config.predictor.name, device_name)
+    check_quality_on(config)
     source_state(store, config)
     check_source(store, config)
     uses = {

@@ -61,7 +61,7 @@ class Limit:
         name, sign, value = match.group("name", "operator", "value")
         name = name.rstrip()
         metric, device = split(name)
-        if metric not in NAMES or (device is not None and metric not in PER_DEVICE):
+        if metric not in NAMES or (device is not None and metric not in (*PER_DEVICE, *QUALITIES)):
             names = NAMES if device is None else PER_DEVICE
             raise UsageError(
                 f"There is no quantity '{name[:40]}' in {text[:80]!r}.", did_you_mean(metric, names)

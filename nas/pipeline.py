@@ -24,6 +24,7 @@ from nas.notifications import notify_of_end
 from nas.progress import Progress
 from nas.results.frames import INHERITED, SPECIALISED
 from nas.search.budget import divided
+from nas.search.device_quality import report_on_devices, searched_on
 from nas.search.finalists import choose_to_train, report, report_trained
 from nas.search.objectives import Objectives
 from nas.search.stage import search
@@ -81,13 +82,15 @@ def _run(store: Store, job: Job, *, progress: Progress, end: Leave | None, owner
         setup = _setup(run, space, data, files)
         with evaluator(setup, config.execution, warn=run.warn) as paid:
             pool = stored_first(run, space, data, paid, torch_device=setup.torch_device)
-            search(run, objectives, data, pool, clock, weights=files)
+            searching = searched_on(run, space, data, pool, files)
+            search(run, objectives, data, searching, clock, weights=files)
             if config.finalists.train is None:
-                report(run, objectives, data, pool)
+                report(run, objectives, data, searching)
             else:
-                archs = choose_to_train(run, objectives, data, pool)
+                archs = choose_to_train(run, objectives, data, searching)
         if config.finalists.train is not None:
             _train_finalists(run, objectives, data, setup, weights[""], archs)
+        report_on_devices(run, data)
         run.lease.finish("succeeded")
 
 

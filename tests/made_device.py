@@ -1,11 +1,13 @@
 """A backend whose timings follow from the parameters of a network: somebody's own module."""
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from predictors.devices import Timing
 from predictors.measurement.calibrator import calibrator
@@ -29,6 +31,12 @@ def build(
     if speed <= 0:
         raise UsageError(f"Device '{name}' cannot have a speed of {speed}.")
     return MadeDevice(name, threads, batch, precision, speed, launch)
+
+
+def in_four_bits(weights: Tensor) -> Tensor:
+    """16 levels between the least and the greatest."""
+    low, step = weights.min(), (weights.max() - weights.min()).clamp_min(1e-12) / 15
+    return ((weights - low) / step).round() * step + low
 
 
 @dataclass
@@ -62,6 +70,21 @@ class MadeDevice:
 
         yield run
 
+    @contextmanager
+    def computing(self, module: nn.Module, example: Tensor) -> Iterator[Callable[[Tensor], Tensor]]:
+        """Weights in 4 bits really are: a quantised network is another one."""
+        network = copy.deepcopy(module).eval()
+        if self.precision == "int4":
+            for parameter in network.parameters():
+                parameter.data = in_four_bits(parameter.data)
+
+        def compute(x: Tensor) -> Tensor:
+            assert x.shape == example.shape
+            with torch.inference_mode():
+                return network(x)
+
+        yield compute
+
     def time(self, run: Callable[[], None]) -> Timing:
         self._seconds = 0.0
         run()
@@ -76,4 +99,5 @@ class MadeDevice:
     def _seconds_of(self, module: nn.Module) -> float:
         parameters = sum(p.numel() for p in module.parameters())
         launched = sum(1 for m in module.modules() if any(True for _ in m.parameters(recurse=False)))
-        return (1e-5 + SECONDS_PER_PARAMETER * parameters) / self.speed + self.launch * launched
+        seconds = (1e-5 + SECONDS_PER_PARAMETER * parameters) / self.speed + self.launch * launched
+        return seconds / 2 if self.precision == "int4" else seconds

@@ -1,6 +1,6 @@
 """The main figure: the front of a job over everything that its search looked at."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -88,10 +88,8 @@ def front_figure(
             rows[on_front], rows[~on_front], device=escaped(shortened(device)), index=i
         ):
             figure.add_trace(trace)
-    for weights in MARKERS:
-        others = timed.dropna(subset=[weights])
-        if len(others):
-            figure.add_trace(_with_other_weights(others, weights))
+    for trace in _of_the_same_subnets(timed):
+        figure.add_trace(trace)
     for trace in (stars(baselines, metric=metric, cost="measured_ms"), _ring(timed, tried, selected)):
         if trace is not None:
             figure.add_trace(trace)
@@ -222,6 +220,17 @@ def _points(rows: pd.DataFrame, name: str) -> go.Scatter:
     )
 
 
+def _of_the_same_subnets(timed: pd.DataFrame) -> Iterator[go.Scatter]:
+    """What finalists are with other weights, and as the device computes them."""
+    for weights in MARKERS:
+        others = timed.dropna(subset=[weights])
+        if len(others):
+            yield _with_other_weights(others, weights)
+    computed = timed.dropna(subset=["device_quality"]) if "device_quality" in timed else timed.iloc[:0]
+    if len(computed):
+        yield _computed(computed)
+
+
 def _with_other_weights(rows: pd.DataFrame, weights: str) -> go.Scatter:
     """What the finalists are with other weights than those that the front reports: as fast."""
     rows, named, (symbol, color) = rows.astype({weights: float}), NAMES[weights], MARKERS[weights]
@@ -245,6 +254,23 @@ def _with_other_weights(rows: pd.DataFrame, weights: str) -> go.Scatter:
         mode="markers",
         marker={"size": 10, "symbol": symbol, "color": color},
         name=f"{named}: report split (±1 standard error)",
+    )
+
+
+def _computed(rows: pd.DataFrame) -> go.Scatter:
+    """What the backend of the device computes of the same weights: as fast, since that is what is timed."""
+    rows = rows.astype({"device_quality": float})
+    errors = [value or 0.0 for value in numbers(rows["device_stderr"])]
+    return go.Scatter(
+        x=numbers(rows["measured_ms"]),
+        y=numbers(rows["device_quality"]),
+        error_y={"type": "data", "array": errors, "thickness": 1, "width": 3},
+        customdata=[str(key) for key in rows["subnet"]],
+        hovertext=[_finalist_text(row) for row in rows.to_dict("records")],
+        hoverinfo="text",
+        mode="markers",
+        marker={"size": 10, "symbol": "x-thin", "color": BLACK, "line": {"width": 2, "color": BLACK}},
+        name="as the device computes it: report split (±1 standard error)",
     )
 
 

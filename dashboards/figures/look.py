@@ -10,7 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
-from nas.results.columns import Column, Kind, Row
+from nas.results.columns import Column, Kind, Row, difference_words
 
 MIB = 2**20
 # Okabe and Ito's colours, which colour-blind readers tell apart; symbols and patterns serve greyscale.
@@ -140,6 +140,8 @@ def cell(column: Column, row: Row, *, digits: int | None = None) -> str:
             return f"{value:.3g} {column.unit}".rstrip()
         case Kind.QUALITY:
             return quality(value, error, row["metric"])
+        case Kind.DIFFERENCE:
+            return difference_words(row["metric"], value, error)
         case Kind.LATENCY:
             return milliseconds(value, error, digits=digits)
         case Kind.PREDICTION:

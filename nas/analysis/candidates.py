@@ -61,7 +61,10 @@ def evaluated_subnets(
     """
     use = None if alone else store.supernet_of(job)
     uses = [] if use is None else [one for one in store.supernet_uses() if one.supernet.id == use.supernet.id]
-    everything = store.searched({job.id, *(one.job_id for one in uses)}, metric)
+    # What the backend of a device has computed is about another network than the supernet's.
+    by_devices = {one.id for one in store.jobs() if one.config.get("quality_on") is not None}
+    others = set() if job.id in by_devices else {one.job_id for one in uses} - by_devices
+    everything = store.searched({job.id, *others}, metric)
     if len(everything) < FEWEST:
         begun = [stage.name for stage in store.stages(job) if stage.state == "running"]
         has = f"has evaluated {len(everything)} subnets"

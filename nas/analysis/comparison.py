@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from nas.limits import QUALITIES, kind_of
 from nas.results.comparability import check_comparable, check_costs_known
-from nas.results.front import costs_of, front, shown_devices
+from nas.results.front import costs_of, each_once, front, shown_devices
 from nas.results.members import Member, nondominated
 from nas.store import Job, Store
 from search_spaces.errors import NotFoundError, UsageError, did_you_mean
@@ -150,7 +150,9 @@ def compare(
 
 
 def _finalists(store: Store, job: Job, device: str | None) -> list[Member]:
-    members = list(front(store, job, device=device).members)
+    """With the quality that the supernet computes, whatever else the job goes by."""
+    shown = each_once(store, job) if device is None else front(store, job, device=device)
+    members = [replace(member, by_device=False) for member in shown.members]
     if not members:
         raise NotFoundError(
             f"There is no front of '{job.name}' yet.", f"`nas show {job.id}` tells how far it is."

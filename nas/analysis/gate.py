@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from nas.job_run import check_finished
-from nas.limits import Limit, is_share, on_device, split
+from nas.limits import QUALITIES, Limit, is_share, on_device, split
 from nas.results.front import ParetoFront, front
 from nas.results.members import Member, check_known
 from nas.store import Job, Store
@@ -68,7 +68,8 @@ class Gate:
 def gate(store: Store, job: Job, limits: Sequence[Limit], *, device: str | None = None) -> Gate:
     """Whether a subnet of the job's front keeps all limits, latencies being measured ones.
 
-    A quality is that on the report split.  device: the name of one that the front was measured on.
+    A quality is that on the report split, `accuracy@NAME` the one that this device computes.
+    device: the name of one that the front was measured on.
     Raises UsageError without a limit and for one on what is not known of any subnet, ConflictError for a job
     that has not finished, NotFoundError for a device that the job was not measured on.
     """
@@ -100,7 +101,9 @@ def _value(member: Member, limit: Limit) -> float | None:
     if device is None:
         return member.told(metric)
     shown = next((one for one in (member, *member.on_devices) if one.device == device), None)
-    return None if shown is None else shown.told(metric)
+    if shown is None:
+        return None
+    return shown.computed(metric) if metric in QUALITIES else shown.told(metric)
 
 
 def _keeps(member: Member, limit: Limit) -> bool:
@@ -117,7 +120,7 @@ def _off(limit: Limit, member: Member) -> str:
     value = _value(member, limit)
     assert value is not None, "the closest one is known"
     missing = abs(value - limit.value)
-    if is_share(limit.name):
+    if is_share(split(limit.name)[0]):
         return f"{limit.name} {value:.4g} ({PERCENT * missing:.2g} points {_side(limit)})"
     if not limit.value:
         return f"{limit.name} {value:.4g}"

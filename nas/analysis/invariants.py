@@ -7,7 +7,7 @@ import numpy as np
 
 from nas.config.components import stored_config
 from nas.jobs import provenance
-from nas.results.front import costs_of, front
+from nas.results.front import costs_of, each_once
 from nas.results.members import Member
 from nas.search.finalists import chosen_of
 from nas.search.objectives import stored_objectives
@@ -42,7 +42,7 @@ def _front_problems(store: Store, job: Job) -> list[str]:
     stored = {one.subnet.key for one in store.evaluations(job, "report")}
     try:
         chosen = _chosen_again(store, job, stored)
-        shown = front(store, job).members
+        shown = each_once(store, job).members
     except NASError as error:
         return [f"the front of job '{job.name}' cannot be made again: {error.message.rstrip('.')}"]
     reported = {one.subnet.key for one in store.evaluations(job, "report") if one.state == "ok"}

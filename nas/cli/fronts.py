@@ -132,8 +132,9 @@ def _emit_remarks(pareto: "ParetoFront") -> None:
     from nas.results.frames import SPECIALISED, TRAINED
 
     devices = [str(one.device) for one in pareto.members[0].on_devices] if pareto.members else []
-    if len(devices) > 1:
+    if len(devices) > 1 and pareto.members[0].precision is None:
         emit(f"\nLatency on {pareto.device}; --device chooses another one of {', '.join(devices)}.")
+    _emit_computed(pareto)
     if pareto.baselines:
         quality = pareto.metric.replace("_", " ")
         named = "reference network, as job files name them in `baselines`"
@@ -158,6 +159,21 @@ def _emit_remarks(pareto: "ParetoFront") -> None:
         emit(f"\nKendall's tau of the {pareto.metric}, inherited and {TRAINED[weights]}: {agreement}")
 
 
+def _emit_computed(pareto: "ParetoFront") -> None:
+    """What the columns tell that a device has computed."""
+    from nas.results.columns import CLEAR
+
+    one = next((member for member in pareto.members if member.device_quality is not None), None)
+    if one is not None:
+        quality = pareto.metric.replace("_", " ").capitalize()
+        who = one.device if one.precision is None else "the device, in the precision of the row,"
+        emit(
+            f"\n{quality} on device: as {who} computes it, on {one.device_examples:,.0f} examples of the "
+            "report split. Difference: less that of the supernet on the same examples, with the standard "
+            f"error of paired differences; {CLEAR} is behind those of more than two."
+        )
+
+
 def _note_remarks(pareto: "ParetoFront", *, quiet: bool) -> None:
     """By what rows are there, and what speaks against believing them."""
     for line in (*_pruning(pareto), *(f"Caution: {caution}" for caution in pareto.cautions)):
@@ -172,6 +188,9 @@ def _pruning(pareto: "ParetoFront") -> list[str]:
         by = " and ".join([f"{pareto.metric} on the report split", *pareto.decided_by])
         lines.append(f"Left out is what another row beats in {by}{measured}.")
         lines += [f"Job '{name}' has no finalists here yet." for name in pareto.without]
+    elif any(member.precision is not None for member in pareto.members):
+        by = f"{pareto.metric} on device and latency"
+        lines.append(f"A row is a finalist in one precision; left out is what another row beats in {by}.")
     beaten = [f"{member.subnet} (by {member.beaten_by})" for member in pareto.members if member.beaten_by]
     if beaten:
         lines.append(
@@ -199,7 +218,7 @@ def _drawn(opened: "Store", jobs: Sequence["Job"], pareto: "ParetoFront", device
     from dashboards.figures import front_figure, fronts_figure
     from nas.results import frames
     from nas.results.baselines import frame
-    from nas.results.front import shown_devices
+    from nas.results.front import points_frame, shown_devices
 
     if len(jobs) > 1:
         cost, columns = pareto.decided_by[0], ("job", "subnet", "quality", "stderr")
@@ -209,7 +228,8 @@ def _drawn(opened: "Store", jobs: Sequence["Job"], pareto: "ParetoFront", device
         return fronts_figure(members, metric=pareto.metric, cost=cost, baselines=stars)
     (job,) = jobs
     shown = shown_devices(opened, jobs, device)[job.id]
-    finalists = frames.finalists(opened, job, shown)
+    points = points_frame(opened, job) if device is None else None
+    finalists = frames.finalists(opened, job, shown) if points is None else points
     kept = finalists["subnet"].isin([member.subnet for member in pareto.members])
     return front_figure(
         finalists[kept],
@@ -261,7 +281,7 @@ def check_figure(figure: Path | None) -> None:
 
 def cell(column: "Column", row: "Row", choice: str | None) -> str | None:
     """A value in the table; choice: which one stands for the architecture."""
-    from nas.results.columns import Kind
+    from nas.results.columns import Kind, difference_words
 
     value, error = column.value(row), column.uncertainty(row)
     if value is None:
@@ -277,6 +297,8 @@ def cell(column: "Column", row: "Row", choice: str | None) -> str | None:
             return f"{value:.3g}"
         case Kind.QUALITY:
             return with_error(value, error, percent=is_share(row["metric"]))
+        case Kind.DIFFERENCE:
+            return difference_words(row["metric"], value, error)
         case Kind.LATENCY | Kind.PREDICTION:
             return with_error(value, error)
         case Kind.INTERVAL:

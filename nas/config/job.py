@@ -21,11 +21,12 @@ from pydantic import (
 from nas.config import yaml
 from nas.config.family_training import FRESH, family_search, family_training
 from nas.config.init import AnchorsInit, BaselineInit, is_fresh, with_tokenizer
-from nas.config.latency import STORED, DeviceConfig, PredictorConfig
+from nas.config.latency import STORED, DeviceConfig, PredictorConfig, one_for_each_precision
 from nas.config.paths import with_absolute_paths
 from nas.config.problems import problems_error
 from nas.config.quantities import (
     check_quality,
+    check_quality_on,
     checked_devices,
     checked_objective,
     checked_quality,
@@ -35,6 +36,7 @@ from nas.config.quantities import (
     objectives_of,
     seconds_of,
     task_of,
+    with_quality_on,
 )
 from nas.config.sections import (
     DataConfig,
@@ -79,13 +81,16 @@ def _device(value: Any) -> Any:
 
 
 def _devices_by_name(value: Any) -> Any:
-    """`devices: [pi]` is short for `devices: {pi: stored}`. Raises ValueError for a name that comes twice."""
+    """`devices: [pi]` is short for `devices: {pi: stored}`; one with `precisions` is one for each of them.
+
+    Raises ValueError for a name that comes twice, and as `one_for_each_precision`.
+    """
     if isinstance(value, list) and all(isinstance(name, str) for name in value):
         twice = [name for name in value if value.count(name) > 1]
         if twice:
             raise ValueError(f"'{twice[0][:60]}' is there twice")
         return dict.fromkeys(value, STORED)
-    return value
+    return one_for_each_precision(value) if isinstance(value, dict) else value
 
 
 def _with_defaults(supernet: Mapping[str, Any], train: Any, task: str) -> Any:
@@ -149,6 +154,8 @@ class JobConfig(Section):
     """One job, from its data to its front; every field has a default that works.
 
     quality: what is told of evaluated subnets; it may be named among the objectives only.
+    quality_on: the device whose backend computes it during the search; null: the supernet does. Written
+    `accuracy@NAME` among the objectives.
     objectives, constraints: with several devices `latency_ms` (and `peak_memory_bytes`) becomes one of each,
     `latency_ms@NAME`.
     supernets: several of them in place of `supernet`, searched at once; see docs/families.md.
@@ -173,6 +180,7 @@ class JobConfig(Section):
         default=("accuracy", "latency_ms"), validate_default=True
     )
     quality: Quality = ACCURACY
+    quality_on: Name | None = None
     constraints: Annotated[tuple[str, ...], AList] = ()
     baselines: Annotated[tuple[BaselineInit, ...], AList, Field(max_length=100)] = ()
     predictor: PredictorConfig = PredictorConfig()
@@ -302,6 +310,7 @@ class JobConfig(Section):
         """
         if not isinstance(value, dict):
             return value
+        value = with_quality_on(value)
         given, objectives = value.get("quality"), value.get("objectives")
         first = first_quality(_told_task(value, info))
         if given is None and first != ACCURACY and not set(QUALITIES) & set(objectives or ()):
@@ -325,6 +334,18 @@ class JobConfig(Section):
     def _quality_of_its_task(self, info: ValidationInfo) -> Self:
         if by_author(info):
             check_quality(self.quality, self.data.name)
+        return self
+
+    @model_validator(mode="after")
+    def _computed_on_one_of_its_devices(self) -> Self:
+        if self.quality_on is None:
+            return self
+        check_quality_on(self.quality, self.quality_on, self.devices)
+        if self.budget is not None:
+            raise ValueError(
+                f"budget times evaluations in processes, and {self.quality} is computed on "
+                f"'{self.quality_on}': give train.steps and search.evaluations"
+            )
         return self
 
     @model_validator(mode="after")

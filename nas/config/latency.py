@@ -1,5 +1,6 @@
 """The sections of a job file on where latency is measured and how it is predicted."""
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Annotated, Any, Self
 
@@ -10,6 +11,7 @@ from search_spaces.registry import load
 from supernet.training.sections import Count, Section, Text, Threads
 
 DAY = 86_400.0  # seconds
+PRECISIONS = "precisions"  # of a device in a job file, which is then one for each of them
 REMOTE, STORED = "remote", "stored"  # backends without a file: an agent's device, one that the store knows
 
 
@@ -47,6 +49,7 @@ class DeviceConfig(Section):
     `backend: remote` is the device of an agent (by default the one named like the device), `backend: stored`
     the one that is registered under this name; what they measure with is said there.
     workload: what language models are run on; null: a whole text of as many tokens as the data's.
+    one_of: of a device that lists `precisions` the name that stands for all of them.
     digest: of the fingerprint of a device that the store knows; set when a job is made, so that it is never
     measured elsewhere without a word.
     """
@@ -60,6 +63,7 @@ class DeviceConfig(Section):
     batch: Annotated[int, Field(ge=1, le=65536)] = 64
     precision: Text = "fp32"
     workload: WorkloadConfig | None = None
+    one_of: Text | None = None
     digest: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
 
     @model_validator(mode="after")
@@ -93,6 +97,32 @@ class DeviceConfig(Section):
         if self.workload is not None:
             options["workload"] = self.workload.model_dump(mode="json", exclude_none=True)
         return options
+
+
+def one_for_each_precision(devices: Mapping[Any, Any]) -> dict[Any, Any]:
+    """The devices, of one that lists `precisions` one for each of them: `NAME@PRECISION`.
+
+    Raises ValueError for a list that names none, names one twice, or stands beside a `precision`.
+    """
+    expanded: dict[Any, Any] = {}
+    for name, device in devices.items():
+        precisions = device.get(PRECISIONS) if isinstance(device, Mapping) else None
+        if precisions is None:
+            expanded[name] = device
+            continue
+        listed = isinstance(precisions, list | tuple) and all(isinstance(one, str) for one in precisions)
+        if not listed or not precisions or len(set(precisions)) < len(precisions):
+            raise ValueError(f"{name}.precisions must be a list of different ones, such as [fp32, int8]")
+        rest = {key: value for key, value in device.items() if key != PRECISIONS}
+        if rest.get("precision") is not None or rest.get("backend") in (REMOTE, STORED):
+            raise ValueError(
+                f"{name}.precisions belongs to a backend of this host, without a precision beside it"
+            )
+        if len(precisions) == 1:
+            expanded[name] = {**rest, "precision": precisions[0]}
+        for precision in precisions if len(precisions) > 1 else ():
+            expanded[f"{name}@{precision}"] = {**rest, "precision": precision, "one_of": str(name)}
+    return expanded
 
 
 class PredictorConfig(Section):

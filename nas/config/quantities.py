@@ -48,15 +48,20 @@ def named(metric: str, device: str, devices: Collection[str]) -> str:
 def everywhere(name: str, devices: Collection[str]) -> tuple[str, ...]:
     """The names of a quantity in a job with these devices: one, or one a device.
 
+    The name of a device that lists its precisions stands for each of them.
     Raises ValueError for a device that is none of them.
     """
     metric, device = split(name)
-    if device is not None and device not in devices:
-        raise ValueError(f"'{name}' is told of no device of this job. {did_you_mean(device, devices)}")
+    asked = devices if device is None else [device] if device in devices else _precisions_of(device, devices)
+    if not asked:
+        raise ValueError(f"'{name}' is told of no device of this job. {did_you_mean(str(device), devices)}")
     if metric not in PER_DEVICE:
         return (name,)
-    asked = devices if device is None else [device]
     return tuple(named(metric, one, devices) for one in asked)
+
+
+def _precisions_of(device: str, devices: Collection[str]) -> list[str]:
+    return [name for name in devices if name.startswith(on_device(device, ""))]
 
 
 def limits_everywhere(limits: Iterable[Limit], devices: Collection[str]) -> tuple[Limit, ...]:
@@ -123,6 +128,32 @@ def objectives_of(names: Iterable[str], devices: Collection[str]) -> tuple[str, 
     if len(set(SEARCHED) & set(objectives)) > 1:
         raise ValueError(f"can hold one of {' and '.join(SEARCHED)}: a search is for one quality")
     return objectives
+
+
+def with_quality_on(value: Mapping[str, Any]) -> dict[str, Any]:
+    """A job file with `accuracy@NAME` among its objectives as one with `accuracy`, and `quality_on: NAME`.
+
+    Raises ValueError for qualities on several devices.
+    """
+    given = value.get("objectives")
+    names = [name for name in given if isinstance(name, str)] if isinstance(given, list | tuple) else []
+    on = {name: split(name) for name in names if split(name)[0] in SEARCHED and split(name)[1] is not None}
+    if not on:
+        return dict(value)
+    if len(on) > 1:
+        raise ValueError(f"objectives hold {' and '.join(on)}: a search is for one quality on one device")
+    ((quality, device),) = on.values()
+    assert given is not None, "one of them names a device"
+    return {**value, "objectives": [quality if name in on else name for name in given], "quality_on": device}
+
+
+def check_quality_on(quality: str, device: str, devices: Collection[str]) -> None:
+    """Raises ValueError for a device that the job does not have."""
+    if device not in devices:
+        name = on_device(quality, device)
+        raise ValueError(
+            f"objectives: '{name}' is told of no device of this job. {did_you_mean(device, devices)}"
+        )
 
 
 def limits_of(texts: Iterable[str], devices: Collection[str]) -> tuple[str, ...]:

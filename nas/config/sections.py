@@ -23,6 +23,7 @@ from nas.config.strict import Options, by_author, check_option_names, known_comp
 from supernet.training.recipe import Recipe
 from supernet.training.sections import AList, Count, NotNegative, Positive, Section, Share, Text, Threads
 
+FP32 = "fp32"  # the precision of the supernet's own evaluations
 MOST_OF_AN_OPTION = 1_000_000_000  # a number of a searcher's
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 
@@ -277,13 +278,35 @@ def _training(value: Any) -> Any:
     return {} if value is True else None if value is False else value
 
 
+ALL = "all"  # examples of the report split
+
+
+def _checked_images(value: Any) -> Any:
+    """Raises ValueError unless it is `all`, or how many examples of the report split."""
+    is_number = isinstance(value, int) and not isinstance(value, bool)
+    if value not in (None, ALL) and not (is_number and 0 <= value <= 1_000_000_000):
+        raise ValueError("must be all, or how many images of the report split: 0 or more")
+    return value
+
+
 class FinalistsConfig(Section):
     """What becomes of the finalists of the search; `train: null` leaves them the weights that they inherit.
 
     How many there are says `search.finalists`.
+    device_images: on how many examples of the report split their quality is also computed by the backends of
+    all devices: a number, drawn from the split, or `all`; 0: on none.  null: on all examples, by the devices
+    that compute in another precision than fp32. (A job that was stored before there was this field: none.)
     """
 
     train: Annotated[FinalistTraining | None, BeforeValidator(_training)] = None
+    device_images: Annotated[int | Literal["all"] | None, BeforeValidator(_checked_images)] = None
+
+    def images_on(self, precision: str) -> int | Literal["all"]:
+        """On how many examples the quality is computed by a device of this precision."""
+        if self.device_images is not None:
+            return self.device_images
+        is_asked = "device_images" in self.model_fields_set and precision != FP32
+        return "all" if is_asked else 0
 
 
 def _checked_address(value: str) -> str:

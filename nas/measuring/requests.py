@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import search_spaces
 import supernet
-from predictors.devices import JSON, Device, Example, Timing
+from predictors.devices import JSON, Compute, Device, Example, Timing
 from predictors.devices import Run as RunOnce
 from predictors.measurement.rounds import Failure, Measurement, measure
 from predictors.measurement.session import Within, unlimited
@@ -85,6 +85,10 @@ class WorkingDevice:
     def prepare(self, module: "nn.Module", example: Example) -> AbstractContextManager[RunOnce]:
         """See `Device`."""
         return self.device.prepare(module, example)
+
+    def computing(self, module: "nn.Module", example: "Tensor") -> AbstractContextManager[Compute]:
+        """See `Device`."""
+        return self.device.computing(module, example)
 
     def time(self, run: RunOnce) -> Timing:
         """See `Device`."""

@@ -19,7 +19,16 @@ NO_FILES = frozenset({"constraints", "name", "objectives", "separator", "source"
 SECTIONS = frozenset(
     {
         *("name", "seed", "reuse", "budget", "data", "supernet", "supernets", "train", "devices"),
-        *("objectives", "quality", "constraints", "baselines", "predictor", "search", "finalists"),
+        *(
+            "objectives",
+            "quality",
+            "quality_on",
+            "constraints",
+            "baselines",
+            "predictor",
+            "search",
+            "finalists",
+        ),
         *("execution", "store"),
     }
 )

@@ -1,11 +1,14 @@
 """What speaks against believing a front, in sentences that every view of a job shows."""
 
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from nas.limits import BALANCED, is_share, kind_of
+from nas.results import job_devices
 from nas.results.agreement import Agreement
+from nas.results.columns import difference_words, is_clear
 from nas.results.frames import reported
-from nas.store import Evaluation, Job, Store
+from nas.store import DeviceQuality, Evaluation, Job, Store
 from nas.store.values import shortened
 
 DEVIATIONS = 2.0  # standard errors above what needs no learning
@@ -59,7 +62,52 @@ def cautions(store: Store, job: Job) -> tuple[str, ...]:
             "The order of the subnets is noise: halves of the search split agree on it with Kendall's tau "
             f"{order}."
         )
-    return tuple(sentences)
+    return (*sentences, *_on_devices(store, job))
+
+
+def _on_devices(store: Store, job: Job) -> Iterator[str]:
+    """Where the quality that a device computes is another one, or is not known although one was asked for."""
+    stage = store.stage(job, job_devices.DEVICE_QUALITY)
+    if stage is None or stage.state != "done":
+        return
+    for name, reason in (stage.result or {}).get("refused", {}).items():
+        precision = _section(_section(job.config, "devices"), name).get("precision")
+        words = "" if precision is None else f" ({precision})"
+        yield f"Of '{name}'{words} only the supernet's quality is known: {reason}."
+    names, weights = (
+        job_devices.device_names(store, job),
+        {e.subnet.id: e.weights for e in reported(store, job)},
+    )
+    by_device: dict[int, list[DeviceQuality]] = {}
+    for one in store.device_qualities(job):
+        if weights.get(one.subnet.id) == one.weights:
+            by_device.setdefault(one.device_id, []).append(one)
+    for device_id, rows in by_device.items():
+        yield from _of_device(names[device_id], rows)
+
+
+def _of_device(name: str, rows: Sequence[DeviceQuality]) -> Iterator[str]:
+    """rows: what became of each finalist."""
+    metric = rows[0].metric.replace("_", " ")
+    failed = [row for row in rows if row.state != "ok"]
+    if failed:
+        yield (
+            f"The {metric} of {len(failed)} of {len(rows)} finalists cannot be computed on '{name}': "
+            f"{shortened(failed[0].reason or 'nobody knows why')}."
+        )
+    clear = [row for row in rows if is_clear(row.difference, row.difference_stderr)]
+    if clear:
+        most = max(clear, key=lambda row: abs(row.difference or 0.0))
+        words = difference_words(most.metric, most.difference or 0.0, most.difference_stderr).rstrip(" !")
+        yield (
+            f"The {metric} that '{name}' computes differs from the supernet's by more than two paired "
+            f"standard errors for {len(clear)} of {len(rows)} finalists, most for {most.subnet.key}: {words}."
+        )
+
+
+def _section(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    section = config.get(name)
+    return section if isinstance(section, dict) else {}
 
 
 def _told(best: Evaluation) -> str:

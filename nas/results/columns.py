@@ -10,14 +10,17 @@ from dataclasses import dataclass
 from enum import Enum, StrEnum
 from typing import Any, NamedTuple
 
-from nas.limits import ACCURACY, BALANCED, QUALITIES, kind_of
-from nas.results.frames import INHERITED, RETRAINED, SPECIALISED
+from nas.limits import ACCURACY, BALANCED, QUALITIES, is_share, kind_of
+from nas.results.frames import INHERITED, ON_DEVICE, RETRAINED, SPECIALISED
 
 # The fields of a `Member` by name; a row of `frames.finalists` has some of them, NaN for what is missing.
 Row = Mapping[str, Any]
 Interval = tuple[float, float]
 ALWAYS = (ACCURACY, BALANCED)  # what CSV has a column for in any case
 TOKENS = "tokens_per_s"
+DEVIATIONS = 2.0  # paired standard errors beyond which two qualities differ
+CLEAR = "!"  # behind a difference that is clear
+SEEN = 5e-4  # the smallest difference of which one digit is shown
 OTHERS = tuple(name for name in QUALITIES if name not in ALWAYS)
 
 
@@ -43,6 +46,7 @@ class Kind(Enum):
     BYTES = "bytes"
     NUMBER = "number"  # with its unit
     QUALITY = "quality"  # with its standard error
+    DIFFERENCE = "difference"  # of qualities, with its standard error
     LATENCY = "latency"  # with its spread
     PREDICTION = "prediction"  # of a latency; `error` is half of its interval
     INTERVAL = "interval"  # of a latency
@@ -123,9 +127,40 @@ def sign_of(metric: str) -> float:
 
 
 def asked_of_csv(rows: Sequence[Row]) -> list[str]:
-    """The keys of columns that CSV has only if a row has them: of qualities, and of tokens."""
-    others = [name for name in OTHERS if any(is_known(row.get(name)) for row in rows)]
+    """The keys of columns that CSV has only if a row has them: of qualities, of tokens, of devices."""
+    optional = [*OTHERS, *ON_DEVICE, "precision"]
+    others = [name for name in optional if any(is_known(row.get(name)) for row in rows)]
     return [*others, *([TOKENS] if any(tokens_per_s(row) is not None for row in rows) else [])]
+
+
+def is_clear(difference: float | None, stderr: float | None) -> bool:
+    """Whether a difference of qualities is more than two standard errors, and is seen in the digits shown."""
+    if difference is None or not is_known(difference):
+        return False
+    return abs(difference) > max(DEVIATIONS * (stderr or 0.0), SEEN)
+
+
+def difference_words(metric: str, difference: float, stderr: float | None) -> str:
+    """A difference of qualities with its error, CLEAR behind one that is clear; of shares in points."""
+    mark = f" {CLEAR}" if is_clear(difference, stderr) else ""
+    if is_share(metric):
+        error = "" if stderr is None else f" ± {100 * stderr:.1f}"
+        return f"{100 * difference:+.1f}{error} points{mark}"
+    return f"{difference:+.3f}" + ("" if stderr is None else f" ± {stderr:.3f}") + mark
+
+
+def _differs(row: Row) -> bool:
+    return is_clear(row.get("device_difference"), row.get("device_difference_stderr"))
+
+
+def _computed_on_each(row: Row) -> list[dict[str, Any]]:
+    """What the backend of each of several devices computes, with the device's name."""
+    members = [one.row for one in row["on_devices"]]
+    return [
+        {"device": one["device"], **document(one)["computed"]}
+        for one in members
+        if is_known(one["device_quality"])
+    ]
 
 
 def tokens_per_s(row: Row) -> float | None:
@@ -280,6 +315,78 @@ COLUMNS: tuple[Column, ...] = (
     *_inherited(),
     *(_other_quality(name, i) for i, name in enumerate(QUALITIES)),
     Column(
+        "device_quality",
+        "{metric} as the device computes it",
+        Kind.QUALITY,
+        at(
+            table=(48, "{metric} on device"),
+            csv=250,
+            json=(97, "computed.value"),
+            page=36,
+            hover=(22, "{value} as the device computes it"),
+            panel=16,
+        ),
+        error=_field("device_stderr"),
+        only_if=_has("device_quality"),
+        on_demand=(View.CSV,),  # where it is told
+    ),
+    Column(
+        "device_stderr",
+        "its standard error",
+        Kind.NUMBER,
+        at(csv=251, json=(98, "computed.stderr")),
+        only_if=_has("device_quality"),
+        on_demand=(View.CSV,),
+    ),
+    Column(
+        "device_examples",
+        "on how many examples",
+        Kind.COUNT,
+        at(csv=252, json=(99, "computed.examples")),
+        only_if=_has("device_quality"),
+        on_demand=(View.CSV,),
+    ),
+    Column(
+        "device_difference",
+        "the device's less the supernet's",
+        Kind.DIFFERENCE,
+        at(
+            table=(49, "difference"),
+            csv=253,
+            json=(105, "computed.difference"),
+            page=37,
+            hover=(23, "{value} from the supernet's"),
+            panel=17,
+        ),
+        error=_field("device_difference_stderr"),
+        only_if=_has("device_difference"),
+        on_demand=(View.CSV,),
+    ),
+    Column(
+        "device_difference_stderr",
+        "standard error of the paired differences",
+        Kind.NUMBER,
+        at(csv=254, json=(106, "computed.difference_stderr")),
+        only_if=_has("device_difference"),
+        on_demand=(View.CSV,),
+    ),
+    Column(
+        "device_differs",
+        "whether they differ by more than two standard errors",
+        Kind.TEXT,
+        at(json=(107, "computed.differs")),
+        read=_differs,
+        only_if=_has("device_difference"),
+    ),
+    Column(
+        "computed_on_devices",
+        "as each device computes it",
+        Kind.TEXT,
+        at(json=(161, "computed_on")),
+        read=_computed_on_each,
+        only_if=lambda row: any(is_known(one.device_quality) for one in row.get("on_devices") or ()),
+    ),
+    Column(
         "search_quality",
         "{metric}, search split",
         Kind.QUALITY,
@@ -293,6 +400,14 @@ COLUMNS: tuple[Column, ...] = (
         Kind.DEVICE,
         at(csv=100, json=(110, "latency.device"), page=20, panel=100),
         on_demand=(View.PAGE,),  # where there are several
+    ),
+    Column(
+        "precision",
+        "precision",
+        Kind.TEXT,
+        at(table=58, csv=255, json=(115, "latency.precision")),
+        only_if=_has("precision"),
+        on_demand=(View.CSV,),  # where it is chosen
     ),
     Column(
         "predicted_ms",

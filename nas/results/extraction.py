@@ -21,7 +21,7 @@ from nas.images.preprocessing import DEFAULTS
 from nas.limits import kind_of
 from nas.results import frames, job_devices
 from nas.results.frames import INHERITED, SPECIALISE, SPECIALISED
-from nas.results.front import front as read_front
+from nas.results.front import each_once
 from nas.results.members import Member
 from nas.spaces.job_space import space_of
 from nas.store import Artifact, Job, MeasurementRow, Store, Subnet
@@ -82,6 +82,19 @@ def specialised_file(store: Store, job: Job, key: str) -> SpecialisedFile | None
     if stage is None or stage.state != "done" or key not in (files := stage.told("artifacts")):
         return None
     return SpecialisedFile(store.artifact(files[key]), shared=stage.told("how") == "together")
+
+
+def weights_file(store: Store, job: Job, subnet: Subnet, weights: str) -> Artifact:
+    """The file with the weights of a subnet: its supernet's, or what the job trained finalists to.
+
+    weights: inherited or specialised.  Raises NotFoundError where there is none.
+    """
+    if weights == INHERITED:
+        return supernet_file(store, job, _own(store, job, subnet)[0])
+    specialised = specialised_file(store, job, subnet.key)
+    if specialised is None:
+        raise _not_specialised(job, subnet)
+    return specialised.file
 
 
 def reported_weights(store: Store, job: Job, key: str) -> str:
@@ -152,7 +165,7 @@ def export_front(store: Store, job: Job, folder: Path) -> list[Path]:
     Raises NotFoundError for a job without a front, UsageError where its subnets do not share their weights,
     ConflictError for a folder that is not empty.
     """
-    pareto = read_front(store, [job])
+    pareto = each_once(store, job)
     if not pareto.members:
         raise NotFoundError(f"There is no front of '{job.name}' yet.", "`nas show JOB` tells how far it is.")
     net = _shared_by(store, job, pareto.members)
@@ -311,14 +324,18 @@ def _own(store: Store, job: Job, subnet: Subnet) -> tuple[str, Architecture]:
 def _specialised(store: Store, job: Job, subnet: Subnet) -> "tuple[Supernet, nn.Module]":
     weights = specialised_file(store, job, subnet.key)
     if weights is None:
-        raise NotFoundError(
-            f"Subnet '{subnet.key}' of job '{job.name}' has no weights '{SPECIALISED}'.",
-            "Finalists have them, of a job whose job file says `finalists: {train: true}`.",
-        )
+        raise _not_specialised(job, subnet)
     if not weights.shared:
         return _from_file(store, job, subnet, weights.file)
     net = load_supernet(store, job, weights.file)
     return net, net.extract(net.space.architecture(subnet.architecture))
+
+
+def _not_specialised(job: Job, subnet: Subnet) -> NotFoundError:
+    return NotFoundError(
+        f"Subnet '{subnet.key}' of job '{job.name}' has no weights '{SPECIALISED}'.",
+        "Finalists have them, of a job whose job file says `finalists: {train: true}`.",
+    )
 
 
 def _from_file(store: Store, job: Job, subnet: Subnet, file: Artifact) -> "tuple[Supernet, nn.Module]":

@@ -48,6 +48,10 @@ FINALISTS += ["weights", INHERITED, f"{INHERITED}_stderr"]
 # What retraining made of a subnet: the store's word for its weights, and ours for people.
 RETRAINED = {"finetuned": "fine-tuned", "scratch": "from scratch"}
 TRAINED = {SPECIALISED: SPECIALISED, **RETRAINED}  # all that can be compared with inherited weights
+# The same weights as the device's backend computes them, and how that differs on the same examples.
+ON_DEVICE = ["device_quality", "device_stderr", "device_examples"]
+ON_DEVICE += ["device_difference", "device_difference_stderr"]
+FINALISTS += ON_DEVICE
 FINALISTS += ["tokens_a_run"]  # on the device; None: the networks are run on images
 FINALISTS += [column for weights in RETRAINED for column in (weights, f"{weights}_stderr")]
 MEASURED = ["subnet", "device", "measured_ms", "spread_ms", "purpose", "params", "macs", "architecture"]
@@ -148,7 +152,9 @@ def finalists(store: Store, job: Job, device_id: int | None = None) -> pd.DataFr
     is what the search was told, or what the device's own predictor says, `measured_ms` a timing.
     `quality` is that of the `weights` that the front reports. Where those are specialised, `inherited`, with
     its error, is what the finalist was before. `finetuned` and `scratch` are those of the subnet trained by
-    itself, where it was.
+    itself, where it was. `device_quality` is what the device's backend computes with the reported weights, on
+    `device_examples` of the report split, and `device_difference` how much that is more than the supernet's
+    on the same ones.
     """
     names = device_names(store, job)
     first_device = own_device(store, job)
@@ -161,6 +167,7 @@ def finalists(store: Store, job: Job, device_id: int | None = None) -> pd.DataFr
     searched = {(e.subnet.id, e.metric): e for e in store.evaluations(job, "search", reported=True)}
     search_quality = {(e.subnet.id, e.metric): e.value for e in reported(store, job, "search")}
     others, tokens = _with_other_weights(store, job), tokens_a_run(store, job, asked)
+    computed = _computed_by(store, job, asked)
     rows = []
     for report in reported(store, job):
         which = (report.subnet.id, report.metric)
@@ -173,6 +180,7 @@ def finalists(store: Store, job: Job, device_id: int | None = None) -> pd.DataFr
             _as_searched(search, device) if by_search else predictions.get(report.subnet.key, (None,) * 3)
         )
         row |= dict(zip(PREDICTED, predicted, strict=True)) | _of_timing(timing)
+        row |= computed.get((*which, report.weights), dict.fromkeys(ON_DEVICE))
         for weights in (INHERITED, *RETRAINED):
             other = others.get((*which, weights)) if weights != report.weights else None
             row |= {weights: other and other.value, f"{weights}_stderr": other and other.stderr}
@@ -187,6 +195,24 @@ def _with_other_weights(store: Store, job: Job) -> dict[tuple[int, str, str], Ev
         (e.subnet.id, e.metric, weights): e
         for weights in (INHERITED, *RETRAINED)
         for e in store.evaluations(job, "report", weights=weights)
+    }
+
+
+def _computed_by(
+    store: Store, job: Job, device_id: int | None
+) -> dict[tuple[int, str, str], dict[str, float | None]]:
+    """What a device's backend computes on the report split, by subnet, metric and weights."""
+    qualities = [] if device_id is None else store.device_qualities(job, device_id)
+    return {
+        (one.subnet.id, one.metric, one.weights): dict(
+            zip(
+                ON_DEVICE,
+                (one.value, one.stderr, one.count, one.difference, one.difference_stderr),
+                strict=True,
+            )
+        )
+        for one in qualities
+        if one.state == "ok" and one.split == "report"
     }
 
 

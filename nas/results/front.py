@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from nas.limits import QUALITIES, Limit, kind_of, on_device, split
-from nas.results import job_devices
+from nas.results import frames, job_devices
 from nas.results.agreement import FEWEST, Agreement, agreement
 from nas.results.baselines import Baseline, baselines
 from nas.results.cautions import cautions
@@ -84,7 +84,7 @@ class ParetoFront:
     @property
     def metric(self) -> str:
         """What the quality is."""
-        named = (name for name in self.objectives if name in QUALITIES)
+        named = (metric for metric, _ in map(split, self.objectives) if metric in QUALITIES)
         return self.members[0].metric if self.members else next(named, QUALITIES[0])
 
     def agreements(self) -> dict[str, Agreement]:
@@ -110,15 +110,17 @@ class ParetoFront:
     def to_pandas(self) -> pd.DataFrame:
         """One row a member, in their order; columns are those of `nas front --csv`, without baselines.
 
-        With several devices `predicted_ms@NAME` and `measured_ms@NAME` of each stand at the end.
+        With several devices `predicted_ms@NAME` and `measured_ms@NAME` of each stand at the end, and the
+        quality that each computes, where it is told.
         """
         columns = self._csv_columns()
+        asked = [name for name in ("device_quality", "device_difference") if name in {c.key for c in columns}]
         rows = [
             {column.key: column.value(member.row) for column in columns}
             | {
                 on_device(name, str(one.device)): getattr(one, name)
                 for one in member.on_devices
-                for name in ("predicted_ms", "measured_ms")
+                for name in ("predicted_ms", "measured_ms", *asked)
             }
             for member in self.members
         ]
@@ -126,8 +128,13 @@ class ParetoFront:
         others = dict.fromkeys(name for row in rows for name in row if name not in names)
         return pd.DataFrame(rows, columns=[*names, *others])
 
+    @property
+    def _all_rows(self) -> list[dict[str, Any]]:
+        """Of the members, on each of several devices."""
+        return [one.row for member in self.members for one in (member, *member.on_devices)]
+
     def _csv_columns(self) -> list[Column]:
-        return columns_of(View.CSV, [], chosen=asked_of_csv([member.row for member in self.members]))
+        return columns_of(View.CSV, [], chosen=asked_of_csv(self._all_rows))
 
     def to_csv(self) -> str:
         """The frame as CSV: architectures as JSON, and no text that a spreadsheet would run as a formula.
@@ -207,17 +214,20 @@ def front(
     jobs = [jobs] if isinstance(jobs, Job) else list({job.id: job for job in jobs}.values())
     assert jobs, "a front has at least one job"
     on = shown_devices(store, jobs, device)
-    members = [m for job in jobs if job.id in on for m in members_of(store, job, on[job.id])]
+    points = _points(store, jobs[0], costs_of(jobs)) if len(jobs) == 1 and device is None else []
+    members = points or [m for job in jobs if job.id in on for m in _judged(store, job, on[job.id])]
     if device is not None:
         members = [member for member in members if member.device == device]
     devices = sorted({member.device for member in members if member.device})
     costs, found_in = costs_of(jobs), {member.job for member in members}
-    objectives = tuple(jobs[0].config.get("objectives", OBJECTIVES))
+    objectives = _objectives(jobs[0])
     if len(jobs) > 1:
+        by_device = all(member.by_device for member in members)
+        members = [replace(member, by_device=by_device) for member in members]
         check_comparable(store, jobs, {device_id for device_id in on.values() if device_id is not None})
         check_costs_known(members, costs)
         members = _once(nondominated(members, costs))
-    elif len(objectives) > 1:
+    elif len(objectives) > 1 and not points:
         members = _marked(members, costs)
     members = with_families(members)
     limits, names = tuple(where), tuple(job.name for job in jobs)
@@ -238,6 +248,70 @@ def front(
         unmet=unmet,
         baselines=tuple(one for job in jobs if job.id in on for one in baselines(store, job, on[job.id])),
     )
+
+
+def _objectives(job: Job) -> tuple[str, ...]:
+    """A quality that a device computes during the search with its name."""
+    names, on = job.config.get("objectives", OBJECTIVES), job.config.get("quality_on")
+    return tuple(on_device(name, on) if on is not None and name in QUALITIES else name for name in names)
+
+
+def _judged(store: Store, job: Job, device_id: int | None) -> list[Member]:
+    """The members on a device; judged by what it computes, where that is what the job has searched for."""
+    on = job.config.get("quality_on")
+    by_device = on is not None and job_devices.searched_for(store, job).get(on) == device_id
+    members = members_of(store, job, device_id)
+    return [replace(member, by_device=True) for member in members] if by_device else members
+
+
+def each_once(store: Store, job: Job) -> ParetoFront:
+    """The front of a job with every finalist once, whatever precisions there are to choose from."""
+    choice = _precisions(job)
+    return front(store, job, device=next(iter(choice), None))
+
+
+def points_frame(store: Store, job: Job) -> pd.DataFrame | None:
+    """The points of the front, (finalist, precision), as rows of `frames.finalists` for figures and tables.
+
+    Their quality is what the device computes. None where the job's first device lists no precisions, and
+    before it has computed anything.
+    """
+    points = {(m.subnet, m.device) for m in _points(store, job, costs_of([job]))}
+    if not points:
+        return None
+    ids = job_devices.searched_for(store, job)
+    rows = pd.concat(
+        [frames.finalists(store, job, ids[name]) for name in _precisions(job) if name in ids],
+        ignore_index=True,
+    )
+    kept = [(row.subnet, row.device) in points for row in rows.itertuples()]
+    rows = rows[kept].reset_index(drop=True)
+    return rows.assign(quality=rows["device_quality"], stderr=rows["device_stderr"])
+
+
+def _points(store: Store, job: Job, costs: Sequence[str]) -> list[Member]:
+    """Where the job's first device lists its precisions: finalists in each of these that no other one beats.
+
+    They are judged by what the device computes; none before it has computed anything.
+    """
+    ids, choice = job_devices.searched_for(store, job), _precisions(job)
+    members = [
+        replace(member, by_device=True, precision=precision)
+        for name, precision in choice.items()
+        if name in ids
+        for member in members_of(store, job, ids[name])
+        if member.device_quality is not None
+    ]
+    return nondominated(members, costs)
+
+
+def _precisions(job: Job) -> dict[str, str]:
+    """The devices that are the precisions of the job's first one, by their names; empty where it has one."""
+    devices = {name: one for name, one in (job.config.get("devices") or {}).items() if isinstance(one, dict)}
+    first = next((one.get("one_of") for one in devices.values()), None)
+    if first is None:
+        return {}
+    return {name: str(one.get("precision")) for name, one in devices.items() if one.get("one_of") == first}
 
 
 def costs_of(jobs: Iterable[Job]) -> tuple[str, ...]:

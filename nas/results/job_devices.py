@@ -9,6 +9,7 @@ from search_spaces.workloads import tokens_of
 # What is predicted of a subnet on a device: its latency and the ends of the 90 % interval.
 PREDICTED = ("predicted_ms", "predicted_low_ms", "predicted_high_ms")
 LATENCY = "latency"  # the stage that measures on the first of the job's devices
+DEVICE_QUALITY = "device_quality"  # the stage in which devices compute the quality of finalists
 ELSEWHERE = "device"  # first part of the names of stages that measured a finished job on another device
 
 

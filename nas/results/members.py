@@ -31,6 +31,11 @@ class Member:
     family: of its supernet, or what a job with several calls that; None where it is the same for all shown.
     finetuned, scratch: on the report split, trained by itself; None where it was not.
     tokens_a_run: that a run on the device reads or makes; None where it is run on images.
+    device_quality, device_stderr: as the device's backend computes it, on `device_examples` of the report
+    split; None where it was not asked.  device_difference: less that of the supernet on the same examples,
+    with the standard error of paired differences.
+    by_device: whether it is judged by that, and not by the quality with the supernet's arithmetic.
+    precision: of the device, where a point of the front is a subnet and one of several precisions.
     on_devices: the same subnet on each of the devices that the job searched for, if there are several.
     """
 
@@ -63,6 +68,13 @@ class Member:
     inherited_stderr: float | None = None
     family: str | None = None
     tokens_a_run: float | None = None
+    device_quality: float | None = None
+    device_stderr: float | None = None
+    device_examples: float | None = None
+    device_difference: float | None = None
+    device_difference_stderr: float | None = None
+    by_device: bool = False
+    precision: str | None = None
     on_devices: tuple["Member", ...] = ()
 
     @property
@@ -77,8 +89,9 @@ class Member:
 
     @property
     def gain(self) -> float:
-        """The quality, negative where less of it is better."""
-        return kind_of(self.metric).sign * self.quality
+        """The quality that it is judged by, negative where less of it is better."""
+        computed = self.device_quality if self.by_device else None
+        return kind_of(self.metric).sign * (self.quality if computed is None else computed)
 
     @property
     def latency_ms(self) -> float | None:
@@ -105,7 +118,8 @@ class Member:
     def meets(self, limits: Iterable[Limit]) -> bool:
         """Whether all limits hold; what is not known meets nothing.
 
-        `latency_ms` is that on the member's own device, `latency_ms@NAME` that on the one of this name.
+        `latency_ms` is that on the member's own device, `latency_ms@NAME` that on the one of this name; so is
+        the quality behind which a name stands.
         """
         values = {name: self.told(name) for name in (*LIMITED, *QUALITIES)}
         values |= {
@@ -114,7 +128,17 @@ class Member:
             for name in PER_DEVICE
             if one.device is not None
         }
+        values |= {
+            on_device(name, one.device): one.computed(name)
+            for one in (self, *self.on_devices)
+            for name in QUALITIES
+            if one.device is not None
+        }
         return all(limit.holds(values) for limit in limits)
+
+    def computed(self, quality: str) -> float | None:
+        """A quality as the device's backend computes it; None where it was not asked for that one."""
+        return self.device_quality if quality == self.metric else None
 
     def told(self, name: str) -> float | None:
         """A quantity by its name in limits."""
@@ -177,7 +201,7 @@ def _members_on(store: Store, job: Job, device_id: int | None) -> list[Member]:
     }
     reported = {e.subnet.key: e.objectives | {e.metric: e.value} for e in frames.reported(store, job)}
     numbers = ["stderr", "search_quality", *job_devices.PREDICTED, "measured_ms", "spread_ms"]
-    numbers += ["peak_memory_bytes", "energy_mj", "tokens_a_run"]
+    numbers += ["peak_memory_bytes", "energy_mj", "tokens_a_run", *frames.ON_DEVICE]
     with_weights = (frames.INHERITED, *frames.RETRAINED)
     numbers += [column for weights in with_weights for column in (weights, f"{weights}_stderr")]
     return [
@@ -196,6 +220,8 @@ def _members_on(store: Store, job: Job, device_id: int | None) -> list[Member]:
             **{name: _number(row[name]) for name in numbers},
             qualities={name: value for name, value in reported[row["subnet"]].items() if name in QUALITIES},
             beaten_by=None,
+            by_device=False,
+            precision=None,
             on_devices=(),
         )
         for row in frames.finalists(store, job, device_id).drop_duplicates("subnet").to_dict("records")
@@ -221,6 +247,20 @@ def _check_device(members: Collection[Member], limit: Limit) -> None:
         raise UsageError(
             f"'{limit.name}' is not known: nothing here was measured on '{device}'.",
             did_you_mean(device, devices),
+        )
+    metric = split(limit.name)[0]
+    if device is None or metric not in QUALITIES or not members:
+        return
+    computed = [
+        one
+        for member in members
+        for one in (member, *member.on_devices)
+        if one.device == device and one.computed(metric) is not None
+    ]
+    if not computed:
+        raise UsageError(
+            f"'{limit.name}' is not known: '{device}' has computed no {metric} of this front.",
+            "finalists.device_images in a job file says on how many images devices compute it.",
         )
 
 

@@ -35,6 +35,14 @@ def check_source(store: Store, config: JobConfig) -> None:
             f"of its subnets, and this one tells the {config.quality} on {config.search.images or 'all'}.",
             "Give the same quality and search.images.",
         )
+    computed_on = (source.config.get("quality_on"), config.quality_on)
+    if computed_on != (None, None):
+        ours, theirs_on = ("the supernet" if one is None else f"'{one}'" for one in reversed(computed_on))
+        raise UsageError(
+            f"search.source: in job '{source.name}' {theirs_on} has computed the {config.quality}, and in "
+            f"this one {ours} does.",
+            "What a device computes is searched anew: leave search.source out.",
+        )
 
 
 def with_source(

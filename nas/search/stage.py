@@ -62,6 +62,7 @@ def search(
     hidden = {"finalists", *(name for name, value in later.items() if value is None)}
     section = config.search.inputs(exclude=hidden)
     inputs = {"search": section, "objectives": objectives.names, "constraints": config.constraints}
+    inputs |= {} if config.quality_on is None else {"quality_on": config.quality_on}
     run.once("search", inputs, lambda: _search(run, objectives, data, pool, searched, clock))
 
 

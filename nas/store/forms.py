@@ -77,6 +77,7 @@ class Result(_Form):
     artifacts: dict[str, Place] = {}
     how: str = ""
     chosen: list[str] = []
+    refused: dict[str, str] = {}
     generator: Place = 0
 
 

@@ -35,8 +35,8 @@ ENDED = ("succeeded", "failed", "stopped")
 DATA_EVENT = "data"  # kind of the events that tell that a job's data have changed
 # By the split that they look at, or that what they are made of looks at.
 STAGES_OF_SPLIT = {
-    "search": ("search", "choose", "specialise", "finalists"),
-    "report": ("baselines", "finalists"),
+    "search": ("search", "choose", "specialise", "finalists", "device_quality"),
+    "report": ("baselines", "finalists", "device_quality"),
 }
 WEIGHTS = ("inherited", "specialised")  # with which a job evaluates
 
@@ -261,7 +261,7 @@ class DataChanges(Database):
                 result = {**stored, "data": described}
                 connection.execute(sa.update(t.stages).where(space).values(result=result))
             for split in forget:
-                for table in (t.evaluations, t.hits):
+                for table in (t.evaluations, t.hits, t.device_qualities):
                     seen = (table.c.job_id == job_id) & (table.c.split == split)
                     connection.execute(sa.delete(table).where(seen & table.c.weights.in_(WEIGHTS)))
                 connection.execute(

@@ -186,6 +186,7 @@ class Lease(RowLease):
 
     bases: on what its evaluations with inherited weights depend, by which other jobs find them; of a job with
     several supernets by the name of each, else under "".
+    unshared: splits on which something else than its supernets evaluates, so that others find nothing of it.
     """
 
     def __init__(self, store: Database, job: Job, owner: str) -> None:
@@ -193,6 +194,7 @@ class Lease(RowLease):
         self.job = job
         self.attempt = job.attempt
         self.bases: Mapping[str, EvaluationBasis] = {}
+        self.unshared: frozenset[str] = frozenset()
 
     @again
     def stop_requested(self) -> bool:

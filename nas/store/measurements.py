@@ -1,4 +1,4 @@
-"""What a job measures: latencies of subnets on devices, and the predictors fitted to them."""
+"""What a job finds out on devices: latencies and their predictors, and qualities that are computed there."""
 
 from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
@@ -13,11 +13,22 @@ from nas.store.connection.database import Database, fetch
 from nas.store.connection.engine import insert_missing
 from nas.store.connection.patience import again
 from nas.store.leases import Lease
-from nas.store.records import Job, MeasurementRow, NewSubnet, Predictor, StoredMeasurement, Subnet
+from nas.store.records import (
+    DeviceQuality,
+    Job,
+    MeasurementRow,
+    NewDeviceQuality,
+    NewSubnet,
+    Predictor,
+    StoredMeasurement,
+    Subnet,
+)
+from nas.store.results import packed, unpacked
 from nas.store.subnets import nested, subnet_ids, with_subnet
 from nas.store.values import finite, now
 from predictors.measurement.labels import Failure, Measurement
 from predictors.measurement.plausibility import DAY_MS, is_time, is_whole
+from supernet.tasks import Scores
 
 NUMBERS = ("latency_ms", "spread_ms", "reference_ms", "stderr_ms", "contention", "energy_mj")
 
@@ -141,6 +152,47 @@ class Measurements(Database):
         with self.read() as connection:
             first = fetch(connection, Predictor, query.order_by(c.id).limit(1))
         return first[0] if first else None
+
+    @again
+    def put_device_quality(self, lease: Lease, device_id: int, new: NewDeviceQuality) -> None:
+        """Stores a quality on a device in place of the one of the same subnet, split and weights."""
+        names = ("split", "weights", "metric", "basis", "count", "reason", "reused")
+        row: dict[str, Any] = {name: getattr(new, name) for name in names}
+        numbers = ("value", "stderr", "difference", "difference_stderr")
+        row |= {name: finite(getattr(new, name)) for name in numbers}
+        objectives = {name: finite(value) for name, value in new.objectives.items()}
+        row |= {"objectives": objectives, "state": "failed" if row["value"] is None else "ok"}
+        row |= {"scores": None if new.scores is None else packed(new.scores), "created_at": now()}
+        c = t.device_qualities.c
+        with lease.write() as connection:
+            subnet_id = subnet_ids(connection, lease.job.id, [new.subnet])[new.subnet.key]
+            same = (c.subnet_id == subnet_id) & (c.device_id == device_id)
+            same &= (c.split == new.split) & (c.weights == new.weights)
+            connection.execute(sa.delete(t.device_qualities).where(same))
+            row |= {"job_id": lease.job.id, "subnet_id": subnet_id, "device_id": device_id}
+            connection.execute(sa.insert(t.device_qualities).values(row))
+
+    @again
+    def device_qualities(self, job: Job, device_id: int | None = None) -> list[DeviceQuality]:
+        """The job's qualities on devices in the order in which they came, on one device or on all."""
+        c = t.device_qualities.c
+        on_device = sa.true() if device_id is None else c.device_id == device_id
+        query = with_subnet(t.device_qualities).where(
+            (c.job_id == job.id) & on_device & _is_device(c.device_id)
+        )
+        with self.read() as connection:
+            rows = [nested(row) for row in connection.execute(query.order_by(c.id)).mappings()]
+        return [DeviceQuality(**{k: value for k, value in row.items() if k != "scores"}) for row in rows]
+
+    @again
+    def device_scores(self, basis: str, device_id: int) -> Scores | None:
+        """What examples score on a device by this basis, as any job has stored it; None: no job has."""
+        c = t.device_qualities.c
+        which = (c.basis == basis) & (c.device_id == device_id) & (c.state == "ok") & c.scores.is_not(None)
+        query = sa.select(c.count, c.scores).where(which).order_by(c.id).limit(1)
+        with self.read() as connection:
+            row = connection.execute(query).first()
+        return None if row is None else unpacked(row[1], row[0])
 
 
 def _is_device(device_id: sa.ColumnElement[int]) -> sa.ColumnElement[bool]:

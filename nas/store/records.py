@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from nas.errors import StoreError
 from predictors.measurement.labels import Failure, Measurement
+from supernet.tasks import Scores
 
 JSON = dict[str, Any]
 Result = TypeVar("Result", Measurement, Failure)
@@ -391,6 +392,60 @@ class StoredMeasurement:
 
     result: Measurement
     created_at: datetime
+
+
+@dataclass(frozen=True)
+class NewDeviceQuality:
+    """A quality as a device's backend computes it, to be written; one without a value has failed.
+
+    basis: a hash of what the scores depend on beside the device.  scores: of the examples.
+    difference, difference_stderr: from that of the supernet on the same examples; see `DeviceQuality`.
+    objectives: all qualities by their names.  reused: another job had paid for the scores.
+    """
+
+    subnet: NewSubnet
+    metric: str
+    basis: str
+    weights: str
+    split: str
+    value: float | None = None
+    stderr: float | None = None
+    count: int | None = None
+    difference: float | None = None
+    difference_stderr: float | None = None
+    objectives: Mapping[str, float | None] = field(default_factory=dict)
+    scores: Scores | None = None
+    reason: str | None = None
+    reused: bool = False
+
+
+@dataclass(frozen=True)
+class DeviceQuality:
+    """The quality of a subnet on a split as the backend of a device computes it, told of `count` examples.
+
+    difference: the value less what the same weights have in the supernet on the same examples;
+    difference_stderr: the standard error of the paired differences.
+    `state` is ok, or failed with a reason and no value.
+    """
+
+    id: int
+    job_id: int
+    subnet: Subnet
+    device_id: int
+    split: str
+    weights: str
+    metric: str
+    basis: str
+    state: str
+    value: float | None
+    stderr: float | None
+    count: int | None
+    difference: float | None
+    difference_stderr: float | None
+    reason: str | None
+    objectives: dict[str, float | None]
+    created_at: datetime
+    reused: bool = False
 
 
 @dataclass(frozen=True)

@@ -308,7 +308,8 @@ def _hits_row(
 ) -> dict[str, Any]:
     """supernet: of a job with several which the subnet is of."""
     row = {"job_id": lease.job.id, "subnet_id": subnet_id, "split": split, "weights": weights}
-    basis = lease.bases.get(supernet) if weights == INHERITED else None
+    shared = weights == INHERITED and split not in lease.unshared
+    basis = lease.bases.get(supernet) if shared else None
     row |= dict.fromkeys(BASIS) if basis is None else asdict(basis)
     return {**row, "count": len(hits), "bits": packed(hits)}
 

@@ -450,6 +450,35 @@ measurements = sa.Table(
     sa.Index("ix_measurements_network", "network", "device_id"),
 )
 
+# Qualities of subnets as the backend of a device computes them. Equal basis (weights, subnet, data and which
+# examples of them, hashed) and device: equal scores, whichever job has paid for them.
+device_qualities = sa.Table(
+    "device_qualities",
+    metadata,
+    _id(),
+    _of("job", indexed=True),
+    _of("subnet"),
+    _of("device"),
+    sa.Column("split", Word(32), nullable=False),
+    sa.Column("weights", Word(32), nullable=False),
+    sa.Column("metric", Word(64), nullable=False),
+    sa.Column("basis", Word(64), nullable=False),
+    sa.Column("state", Word(16), nullable=False),
+    sa.Column("value", Real),
+    sa.Column("stderr", Real),
+    sa.Column("count", Whole),
+    # The value less that of the supernet on the same examples, and the standard error of paired differences.
+    sa.Column("difference", Real),
+    sa.Column("difference_stderr", Real),
+    sa.Column("reason", AnyText),
+    sa.Column("objectives", PlainJSON("objectives in device_qualities", form=forms.Numbers), nullable=False),
+    sa.Column("scores", sa.LargeBinary),
+    _created(),
+    _reused(),
+    sa.UniqueConstraint("subnet_id", "device_id", "split", "weights"),
+    sa.Index("ix_device_qualities_basis", "basis", "device_id"),
+)
+
 predictors = sa.Table(
     "predictors",
     metadata,

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
 Example: TypeAlias = "Tensor | tuple[Tensor, ...]"
 Run: TypeAlias = Callable[[], None]
+Compute: TypeAlias = "Callable[[Tensor], Tensor]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,14 @@ class Device(Protocol):
         example: a tensor, or a tuple of positional arguments, of any number of samples.
         At the end of the context the module is as it was (train or eval mode, number format).
         Raises UsageError for a module that the backend cannot take.
+        """
+
+    def computing(self, module: "nn.Module", example: "Tensor") -> AbstractContextManager[Compute]:
+        """A function of inputs of the shape of `example`: what the device computes of them with `module`.
+
+        Its result is the first output, float32 on the CPU, in the number format and by the code that
+        `prepare` times. Raises what `prepare` raises. A backend of somebody else's may do without: no quality
+        is then told of its devices.
         """
 
     def time(self, run: Run) -> Timing:

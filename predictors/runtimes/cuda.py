@@ -5,12 +5,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from predictors.devices import JSON, Example, Run, Timing
+from predictors.devices import JSON, Compute, Example, Run, Timing
 from predictors.runtimes.energy import gpu_energy, gpu_facts
 from predictors.runtimes.host import timed
-from predictors.runtimes.torch import evaluating, torch_session
+from predictors.runtimes.torch import computed, evaluating, torch_session
 
 WARM_UP = 10
 
@@ -79,6 +79,12 @@ class TorchCUDA:
             run = GPURun(_captured(forward) if self.graph else forward)
             run()
             yield run
+
+    @contextmanager
+    def computing(self, module: nn.Module, example: Tensor) -> Iterator[Compute]:
+        """See `Device.computing`; a graph would replay the same kernels, so that none is captured."""
+        with evaluating(module, example, self.precision, torch.device("cuda")) as (copy, arguments):
+            yield lambda x: computed(copy, x, arguments[0])
 
     def time(self, run: Run) -> Timing:
         """One timing of a run that `prepare` made, by the GPU's clock."""

@@ -10,15 +10,15 @@ import onnx
 import onnxruntime
 import torch
 from onnxruntime.quantization import QuantType, quantize_dynamic
-from torch import nn
+from torch import Tensor, nn
 
-from predictors.devices import JSON, Example, Run, Timing
+from predictors.devices import JSON, Compute, Example, Run, Timing
 from predictors.runtimes.energy import PackageEnergy
 from predictors.runtimes.host import host_fingerprint, pinned, timed
 from predictors.runtimes.onnx import OPSET, Exported, NetworkFile, exported
 from predictors.runtimes.outputs import check_outputs
 from predictors.runtimes.resident import resident_peak
-from predictors.runtimes.sessions.onnxruntime import loaded
+from predictors.runtimes.sessions.onnxruntime import OnnxRuntimeRun, loaded
 from predictors.runtimes.torch import subnormals_flushed
 from search_spaces.errors import UsageError
 
@@ -61,15 +61,13 @@ class OnnxRuntimeCPU:
 
         Of a `NetworkFile` the outputs have to be finite.
         """
-        with self._file(module, example) as network:
-            try:
-                run = loaded(network.file, network.inputs, threads=self.threads)
-            except Exception as error:  # onnxruntime's own classes are private
-                raise UsageError(f"onnxruntime cannot load the network: {error}") from error
-        outputs = [torch.from_numpy(output) for output in run.outputs()]
-        tolerance = TOLERANCE if self.precision == "fp32" else None
-        check_outputs("onnxruntime", outputs, network.expected or outputs, tolerance=tolerance)
-        yield run
+        yield self._loaded(module, example)
+
+    @contextmanager
+    def computing(self, module: nn.Module, example: Tensor) -> Iterator[Compute]:
+        """See `Device.computing`."""
+        run = self._loaded(module, example)
+        yield lambda x: torch.from_numpy(run.computed([x.contiguous().numpy()])[0]).float()
 
     def time(self, run: Run) -> Timing:
         """One timing with the garbage collector off."""
@@ -84,6 +82,17 @@ class OnnxRuntimeCPU:
     def joules(self) -> float | None:
         """Of all CPU packages; see `PackageEnergy`."""
         return self.energy.joules()
+
+    def _loaded(self, module: nn.Module, example: Example) -> OnnxRuntimeRun:
+        with self._file(module, example) as network:
+            try:
+                run = loaded(network.file, network.inputs, threads=self.threads)
+            except Exception as error:  # onnxruntime's own classes are private
+                raise UsageError(f"onnxruntime cannot load the network: {error}") from error
+        outputs = [torch.from_numpy(output) for output in run.outputs()]
+        tolerance = TOLERANCE if self.precision == "fp32" else None
+        check_outputs("onnxruntime", outputs, network.expected or outputs, tolerance=tolerance)
+        return run
 
     @contextmanager
     def _file(self, module: nn.Module, example: Example) -> Iterator[Exported]:

@@ -5,15 +5,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from predictors.devices import JSON, Example, Run, Timing
+from predictors.devices import JSON, Compute, Example, Run, Timing
 from predictors.runtimes.energy import PackageEnergy
 from predictors.runtimes.host import host_fingerprint, pinned, timed
 from predictors.runtimes.onnx import OPSET, exported
 from predictors.runtimes.outputs import check_outputs
 from predictors.runtimes.resident import resident_peak
-from predictors.runtimes.sessions.openvino import has_bf16, loaded, version
+from predictors.runtimes.sessions.openvino import OpenVINORun, has_bf16, loaded, version
 from predictors.runtimes.torch import subnormals_flushed
 from search_spaces.errors import UsageError
 
@@ -59,15 +59,14 @@ class OpenVINOCPU:
     @contextmanager
     def prepare(self, module: nn.Module, example: Example) -> Iterator[Run]:
         """See `Device.prepare`; checked against torch. Of a `NetworkFile` the outputs have to be finite."""
-        with exported(module, example) as network:
-            try:
-                run = loaded(network.file, network.inputs, threads=self.threads, precision=self.precision)
-            except RuntimeError as error:
-                raise UsageError(f"OpenVINO cannot compile the network: {error}") from error
-        outputs = [torch.from_numpy(output) for output in run.outputs()]
-        expected = network.expected or outputs
-        check_outputs("OpenVINO", outputs, expected, tolerance=TOLERANCES[self.precision])
-        yield run
+        yield self._loaded(module, example, tolerance=TOLERANCES[self.precision])
+
+    @contextmanager
+    def computing(self, module: nn.Module, example: Tensor) -> Iterator[Compute]:
+        """See `Device.computing`; in bf16 only shapes are checked: the quality is what that is judged by."""
+        tolerance = TOLERANCES["fp32"] if self.precision == "fp32" else None
+        run = self._loaded(module, example, tolerance=tolerance)
+        yield lambda x: torch.from_numpy(run.computed([x.contiguous().numpy()])[0]).float()
 
     def time(self, run: Run) -> Timing:
         """One timing with the garbage collector off."""
@@ -78,6 +77,16 @@ class OpenVINOCPU:
         with exported(module, example) as network:
             options: dict[str, JSON] = {"threads": self.threads, "precision": self.precision}
             return resident_peak(loaded.__module__, network.file, network.inputs, options)
+
+    def _loaded(self, module: nn.Module, example: Example, *, tolerance: float | None) -> OpenVINORun:
+        with exported(module, example) as network:
+            try:
+                run = loaded(network.file, network.inputs, threads=self.threads, precision=self.precision)
+            except RuntimeError as error:
+                raise UsageError(f"OpenVINO cannot compile the network: {error}") from error
+        outputs = [torch.from_numpy(output) for output in run.outputs()]
+        check_outputs("OpenVINO", outputs, network.expected or outputs, tolerance=tolerance)
+        return run
 
     def joules(self) -> float | None:
         """Of all CPU packages; see `PackageEnergy`."""

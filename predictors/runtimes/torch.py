@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from predictors.devices import Example, Run
+from predictors.runtimes.outputs import tensors_of
 
 Forward: TypeAlias = Callable[..., object]
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -43,6 +44,17 @@ def evaluating(
     finally:
         for part, training in modes:
             part.training = training
+
+
+def computed(forward: Forward, x: Tensor, like: Tensor) -> Tensor:
+    """The first output of a forward pass in inference, float32 on the CPU.
+
+    like: an input of the place and number format that the forward pass takes; of whole numbers only the
+    place.
+    """
+    with torch.inference_mode():
+        given = x.to(like.device, like.dtype if x.is_floating_point() else None)
+        return tensors_of(forward(given))[0].float().cpu()
 
 
 @contextmanager

@@ -8,11 +8,18 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
-from predictors.devices import JSON, Example, Run, Timing
+from predictors.devices import JSON, Compute, Example, Run, Timing
 from predictors.runtimes.allocator import allocating, allocator_fingerprint
 from predictors.runtimes.energy import PackageEnergy
 from predictors.runtimes.host import host_fingerprint, pinned, timed
-from predictors.runtimes.torch import Forward, allocated_peak, evaluating, held_bytes, torch_session
+from predictors.runtimes.torch import (
+    Forward,
+    allocated_peak,
+    computed,
+    evaluating,
+    held_bytes,
+    torch_session,
+)
 
 Network: TypeAlias = Callable[[nn.Module, tuple[Tensor, ...]], AbstractContextManager[Forward]]
 
@@ -71,6 +78,15 @@ class TorchCPU:
                     forward(*arguments)
 
             yield run
+
+    @contextmanager
+    def computing(self, module: nn.Module, example: Tensor) -> Iterator[Compute]:
+        """See `Device.computing`."""
+        with (
+            evaluating(module, example, self.precision) as (ready, arguments),
+            self.network(ready, arguments) as forward,
+        ):
+            yield lambda x: computed(forward, x, arguments[0])
 
     def time(self, run: Run) -> Timing:
         """One timing with the garbage collector off."""

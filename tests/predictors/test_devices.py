@@ -111,6 +111,26 @@ def test_module_and_process_are_restored(backend: str) -> None:
 
 
 @every_device
+def test_a_device_computes_what_the_module_computes(backend: str) -> None:
+    """In float32 within rounding; in fewer bits something else, which is near it."""
+    module = net(16)
+    for precision in load("predictors.devices", backend).PRECISIONS:
+        device = built_if_possible(backend, precision)
+        if device is None:
+            continue
+        inputs = [torch.randn(8, IN_FEATURES) for _ in range(3)]
+        with device.session(), device.computing(module.train(), inputs[0]) as compute:
+            outputs = [compute(x) for x in inputs]
+        with torch.inference_mode():
+            expected = [module.eval()(x) for x in inputs]
+        for ours, theirs in zip(outputs, expected, strict=True):
+            assert (ours.dtype, ours.device.type, ours.shape) == (torch.float32, "cpu", theirs.shape)
+            error = ((ours - theirs).norm() / theirs.norm()).item()
+            assert error <= (1e-4 if precision == "fp32" else 0.3), precision
+            assert precision == "fp32" or error > 1e-6, precision
+
+
+@every_device
 def test_runs_are_prepared_side_by_side_and_for_any_batch(backend: str) -> None:
     device = built(backend)
     with device.session(), device.prepare(net(16), torch.randn(1, IN_FEATURES)) as one:

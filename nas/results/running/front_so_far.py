@@ -7,7 +7,7 @@ import numpy as np
 
 from nas.limits import QUALITIES, kind_of
 from nas.results.frames import evaluations
-from nas.results.front import costs_of, front
+from nas.results.front import costs_of, each_once
 from nas.store import Job, Store
 
 
@@ -18,7 +18,7 @@ def front_so_far(store: Store, job: Job) -> list[dict[str, Any]]:
     """
     costs = costs_of([job])
     if job.state == "succeeded" and job.goal == "front":
-        members = [member for member in front(store, job).members if member.beaten_by is None]
+        members = [member for member in each_once(store, job).members if member.beaten_by is None]
         return [
             {
                 "subnet": m.subnet,

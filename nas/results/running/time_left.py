@@ -22,6 +22,7 @@ SHORT = (
     BASELINES,
     BUDGET,
     SENSITIVITY,
+    job_devices.DEVICE_QUALITY,
 )  # stages that take no time worth telling, where nothing is known of them
 MOST_COMPARED = 10  # jobs
 REPORTED = 4.0  # times the examples of an evaluation in the search, which races, that a finalist is shown
@@ -63,6 +64,16 @@ def planned(job: Job) -> Iterator[str]:
         if _section(config, "finalists").get("train") is not None:
             yield from ("choose", SPECIALISE)
         yield "finalists"
+        if _computes_on_devices(config):
+            yield job_devices.DEVICE_QUALITY
+
+
+def _computes_on_devices(config: Mapping[str, Any]) -> bool:
+    """Whether a device is asked for the quality of finalists; as `nas.search.device_quality.asked`."""
+    finalists, devices = _section(config, "finalists"), _section(config, "devices")
+    images = finalists.get("device_images", 0)
+    precisions = [device.get("precision", "fp32") for device in devices.values() if isinstance(device, dict)]
+    return bool(images) or (images is None and any(precision != "fp32" for precision in precisions))
 
 
 def _anchors(supernet: Mapping[str, Any]) -> Iterator[str]:
@@ -193,7 +204,8 @@ def _count(job: Job, name: str) -> float:
         return _number(search, "evaluations")
     if name == BASELINES:
         return float(len(job.config.get(BASELINES) or ()))
-    return _number(search, "finalists") if name in ("choose", "finalists") else 1.0
+    of_finalists = ("choose", "finalists", job_devices.DEVICE_QUALITY)
+    return _number(search, "finalists") if name in of_finalists else 1.0
 
 
 def _finalists(store: Store, job: Job) -> float | None:

@@ -99,12 +99,12 @@ def _of_states() -> Iterator[Rule]:
 
 
 def _of_evaluations() -> Iterator[Rule]:
-    for table in (t.evaluations, t.measurements):
-        value = table.c.value if table is t.evaluations else table.c.latency_ms
+    for table in (t.evaluations, t.measurements, t.device_qualities):
+        value = table.c.latency_ms if table is t.measurements else table.c.value
         ok = _differ(table.c.state == "ok", value.is_not(None))
         yield _rule(table, "has no value and is no failure, or has both", ok)
         yield _rule(table, "is in no state that a result can be in", table.c.state.not_in(RESULT_STATES))
-    for table in (t.evaluations, t.measurements, t.hits):
+    for table in (t.evaluations, t.measurements, t.hits, t.device_qualities):
         other = sa.exists().where(
             (t.subnets.c.id == table.c.subnet_id) & (t.subnets.c.job_id != table.c.job_id)
         )
@@ -120,6 +120,7 @@ def _of_uniqueness() -> Iterator[Rule]:
         (t.evaluations, ("subnet_id", "split", "weights", "metric")),
         (t.measurements, ("subnet_id", "device_id", "purpose")),
         (t.hits, ("subnet_id", "split", "weights")),
+        (t.device_qualities, ("subnet_id", "device_id", "split", "weights")),
         (t.stages, ("job_id", "name")),
         (t.artifacts, ("path",)),
     ):

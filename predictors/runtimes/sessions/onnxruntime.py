@@ -1,5 +1,6 @@
 """A file loaded by onnxruntime; imports no torch, so that memory can be measured without it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,11 @@ class OnnxRuntimeRun:
 
     def outputs(self) -> list[NDArray[Any]]:
         """What a forward pass computes."""
-        return list(self.session.run(None, self.inputs))
+        return self.computed(list(self.inputs.values()))
+
+    def computed(self, inputs: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+        """What a forward pass computes of other inputs of the same shapes, in their order."""
+        return list(self.session.run(None, dict(zip(self.inputs, inputs, strict=True))))
 
 
 def loaded(file: Path, inputs: Arrays, *, threads: int) -> OnnxRuntimeRun:

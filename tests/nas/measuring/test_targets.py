@@ -43,7 +43,15 @@ def test_a_job_is_made_with_the_options_of_a_stored_device(store: Store) -> None
         1e3 * made_device.build(name="x", speed=2.0).calibrator_seconds()
     )
     job = jobs.create(store, config(["lab"]), name=None)
-    assert job.config["devices"] == {"lab": OPTIONS | {"agent": None, "workload": None, "digest": row.digest}}
+    assert job.config["devices"] == {
+        "lab": OPTIONS
+        | {
+            "agent": None,
+            "workload": None,
+            "one_of": None,
+            "digest": row.digest,
+        }
+    }
     again = JobConfig.model_validate(job.config, strict=False)
     assert target(store, "lab", again.devices["lab"]) == made_device.build(name="lab", batch=8, speed=2.0)
     assert resolved(store, again) == again
@@ -113,6 +121,7 @@ def test_a_job_is_made_with_what_its_agent_measures_with(store: Store) -> None:
         for value in ({"pi": {"backend": "remote"}}, ["pi"], {"pi": {"backend": "remote", "batch": 8}}):
             job = jobs.create(store, config(value), name=None)
             told = {"backend": "remote", "agent": "pi", "workload": None, "digest": digest(FINGERPRINT)}
+            told |= {"one_of": None}
             assert job.config["devices"] == {"pi": OPTIONS | told}
         with pytest.raises(UsageError, match=r"devices\.pi\.workload: agent 'pi' measures with None"):
             resolved(store, config({"pi": {"backend": "remote", "workload": {"prefill": 8}}}))

@@ -112,6 +112,7 @@ FIELDS: dict[str, tuple[dict[str, Any], bool]] = {
     "budget": ({"budget": "1h", "train": {"batch_size": 32, "warmup": 10}}, OTHER),
     "objectives": ({"objectives": ["accuracy", "params"]}, SAME),
     "quality": ({"quality": "balanced_accuracy"}, SAME),
+    "quality_on": ({"quality_on": "cpu"}, SAME),
     "constraints": ({"constraints": ["params<=6000"]}, SAME),
     **{
         f"devices.{field}": ({"devices": {"cpu": {field: value}}}, SAME)
@@ -121,6 +122,7 @@ FIELDS: dict[str, tuple[dict[str, Any], bool]] = {
             "batch": 8,
             "precision": "bf16",
             "digest": "a" * 64,
+            "one_of": "all",
         }.items()
     },
     "devices.workload.prefill": ({"devices": {"cpu": {"workload": {"prefill": 8}}}}, SAME),
@@ -170,6 +172,7 @@ FIELDS: dict[str, tuple[dict[str, Any], bool]] = {
             "teacher": "largest",
         }.items()
     },
+    "finalists.device_images": ({"finalists.device_images": 7}, SAME),
     **{
         f"execution.{field}": ({f"execution.{field}": value}, SAME)
         for field, value in {"workers": 1, "threads": 2, "cache_mib": 0, "siblings": False}.items()
