@@ -76,10 +76,15 @@ def batch_of(args: argparse.Namespace, space: SearchSpace, device: torch.device)
 
 
 def stepping(training: Training, batch: tuple[Tensor, Tensor]) -> Callable[[], None]:
-    """One step of a training."""
+    """One step of a training, by whoever takes part in it."""
+
+    def part(number: int) -> tuple[Tensor, Tensor]:
+        places = training.part(number).places
+        mine = slice(places[0], places[-1] + 1)  # nothing is mixed, and one subnet sees all of them
+        return batch[0][mine], batch[1][mine]
 
     def step() -> None:
-        for _ in training.run(lambda number: batch, until=training.step + 1):
+        for _ in training.run(part, until=training.step + 1):
             pass
 
     return step

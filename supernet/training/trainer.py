@@ -20,7 +20,7 @@ from search_spaces import Architecture
 from search_spaces.errors import NASError, UsageError
 from search_spaces.restriction import widened
 from supernet import tasks
-from supernet.distribution import Ranks, parts_of, world
+from supernet.distribution import Part, Ranks, parts_of, world
 from supernet.nested import Nested
 from supernet.passes.dropping import Rows, rows_drawn
 from supernet.passes.passes import Passes
@@ -28,9 +28,11 @@ from supernet.supernet import Supernet
 from supernet.training.channel_sorting import sort_by_magnitude
 from supernet.training.lesson import Lesson
 from supernet.training.mixing import (
+    Mixture,
     PatchHead,
     classes_of,
     in_lots,
+    mixed,
     patch_mixup,
     published_mixup,
     whole_mixup,
@@ -133,7 +135,7 @@ class Training:
     ) -> Iterator[dict[str, float]]:
         """Trains up to step `until` (default: the recipe's end); yields step, loss, lr now and then and last.
 
-        batches: step -> (inputs, targets), a pure function; of several ranks all are given whole batches.
+        batches: step -> (inputs, targets), a pure function; each of several ranks is given its `part`.
         stop: asked in every step whether to end after it; of several ranks all end when one is told so.
         Raises DivergedError when loss or gradient are not finite.
         """
@@ -222,7 +224,7 @@ class Training:
         self, x: Tensor, targets: Tensor, *, stop: Callable[[], bool]
     ) -> tuple[Tensor, Tensor, bool]:
         """One step: the first architecture's loss, the gradient's length, whether to stop after it."""
-        archs = self._draw()
+        archs = self._draw(self.step)
         self._optimizers.zero_grad()
         loss = self._backward(x, targets, archs)
         ends = stop() if self._ranks is None else self._ranks.agreed(stop=stop())
@@ -238,13 +240,13 @@ class Training:
             )
         return loss, norm, ends
 
-    def _draw(self) -> list[Architecture]:
+    def _draw(self, step: int) -> list[Architecture]:
         space = self.supernet.space
-        if self.step < self.recipe.largest_first * self.recipe.steps:
+        if step < self.recipe.largest_first * self.recipe.steps:
             return [space.largest]
         begin, takes = self._widening
-        rng = np.random.default_rng([self.seed, self.step])
-        space = widened(space, self.step - begin, takes, blocks_twice=self.recipe.sampling.blocks_twice)
+        rng = np.random.default_rng([self.seed, step])
+        space = widened(space, step - begin, takes, blocks_twice=self.recipe.sampling.blocks_twice)
         archs = self.strategy.draw(space, rng)
         if not self.supernet.frozen.isdisjoint(archs):
             raise UsageError(
@@ -253,21 +255,55 @@ class Training:
             )
         return archs
 
-    def mixed(self, x: Tensor, targets: Tensor, step: int) -> Lesson:
-        """A batch as the architectures see it: with other images in its own, if the recipe says so."""
+    def part(self, step: int) -> Part:
+        """What this process needs of the batch of a step: all, or of several ranks its own part.
+
+        That is what it sees, and what is mixed into that. May be asked by a thread beside the training.
+        """
+        size = self.recipe.batch_size
+        if world() == 1:
+            return Part.whole(size)
+        shares = [range(size)[share] for share in self._parts(size, len(self._draw(step)))]
+        mine = {
+            place
+            for share in shares
+            for rows in parts_of(len(share), self.recipe.accumulate)
+            for place in share[rows]
+        }
+        if self._patch_head is not None:
+            partners = self._mixture(size, step).partners
+            mine |= {int(partners[place]) for place in mine}
+        elif self.recipe.mixes:
+            mine |= {size - 1 - place for place in mine}
+        return Part(size, sorted(mine))
+
+    def mixed(self, x: Tensor, targets: Tensor, step: int, *, part: Part | None = None) -> Lesson:
+        """A batch as the architectures see it: with other images in its own, if the recipe says so.
+
+        part: what of a batch `x` and `targets` are; None: all of one.
+        """
         head, recipe = self._patch_head, self.recipe
         if head is None and not recipe.mixes:
             return Lesson(x, targets)
-        rng = np.random.default_rng([self.seed, abs(step), 0, MIXING])
         if head is None:
-            classes = classes_of(self.supernet.shared)
+            classes, rng = classes_of(self.supernet.shared), self._mixing(step)
             return whole_mixup(x, targets, mixup=recipe.mixup, cutmix=recipe.cutmix, classes=classes, rng=rng)
-        mix = published_mixup if self.recipe.patch_mixup == "published" else patch_mixup
-        return in_lots(mix, x, targets, self.strategy.lots, grid=head.grid, classes=head.classes, rng=rng)
+        part = part or Part.whole(len(x))
+        return mixed(x, targets, self._mixture(part.size, step), classes=head.classes, part=part)
 
-    def _lesson(self, x: Tensor, targets: Tensor) -> Lesson:
+    def _mixture(self, size: int, step: int) -> Mixture:
+        """How the batch of a step is mixed by patches."""
+        assert self._patch_head is not None
+        mix = published_mixup if self.recipe.patch_mixup == "published" else patch_mixup
+        grid = self._patch_head.grid
+        return in_lots(mix, size, self.strategy.lots, grid=grid, rng=self._mixing(step))
+
+    def _mixing(self, step: int) -> np.random.Generator:
+        return np.random.default_rng([self.seed, abs(step), 0, MIXING])
+
+    def _lesson(self, x: Tensor, targets: Tensor, part: Part) -> Lesson:
         """The batch, mixed if it is to be, and what the teacher says of it; of several ranks not yet that."""
-        lesson = self.mixed(x, targets, self.step)
+        lesson = self.mixed(x, targets, self.step, part=part)
         if self.recipe.channels_last and x.ndim == 4:
             images = lesson.inputs.contiguous(memory_format=torch.channels_last)
             lesson = replace(lesson, inputs=images)
@@ -287,14 +323,16 @@ class Training:
 
         Returns the first one's loss; of several ranks this one's part of it.
         """
-        lesson = self._lesson(x, targets)
+        part = Part.whole(len(x)) if self._ranks is None else self.part(self.step)
+        assert len(x) == len(part.places), "each rank is given its part"
+        lesson = self._lesson(x, targets, part)
         sampling = self.recipe.sampling
         teach = sampling.distill and self.step >= sampling.distill_after * self.recipe.steps
-        parts = self._parts(len(x), len(archs))
-        shares = self.strategy.shares([len(range(len(x))[part]) for part in parts])
+        parts = self._parts(part.size, len(archs))
+        shares = self.strategy.shares([len(range(part.size)[its]) for its in parts])
         around = self._dropping(x)
         first, tutors = x.new_zeros((), dtype=torch.float32), dict[int, Tensor]()
-        for one in self._passes(lesson, parts):
+        for one in self._passes(lesson, part, parts):
             i, j, seen = one.place, one.piece, one.seen
             with around(one.net, archs[i], i, one.examples, one.rows):
                 with self._autocast():
@@ -311,21 +349,25 @@ class Training:
                 tutors |= {j: self._task.answers(answers, seen.targets, hard=False)} if teach else {}
         return first
 
-    def _passes(self, lesson: Lesson, parts: Sequence[slice]) -> Iterator["_Pass"]:
-        """This rank's passes of a step; between the last ones of a lot their common part learns."""
+    def _passes(self, lesson: Lesson, whole: Part, parts: Sequence[slice]) -> Iterator["_Pass"]:
+        """This rank's passes of a step; between the last ones of a lot their common part learns.
+
+        whole: what the lesson is of.  parts: what each architecture sees of all of it.
+        """
         answered: dict[tuple[object, ...], Lesson] = {}  # of several ranks each asks once about an example
         for block, members in self._lots(parts):
             with self._behind_common(lesson.part(block)) as (net, lot):
+                here = whole if self._common is None else Part.whole(len(lot.inputs))
                 for i, part in members:
-                    its = lot.part(part)
-                    mine = parts_of(len(its.inputs), self.recipe.accumulate)
+                    its = range(here.size)[part]
+                    mine = parts_of(len(its), self.recipe.accumulate)
                     for j, rows in enumerate(mine):
-                        seen, key = its.part(rows), (part.start, part.stop, part.step, j)
+                        seen, key = lot.part(here.at(its[rows])), (part.start, part.stop, part.step, j)
                         if self._ranks is not None:
                             seen = answered.get(key) or self._taught(seen)
                             answered[key] = seen
                         last = i == len(parts) - 1 and j == len(mine) - 1
-                        yield _Pass(net, i, len(its.inputs), j, rows, seen, is_last=last)
+                        yield _Pass(net, i, len(its), j, rows, seen, is_last=last)
 
     def _summed(self) -> AbstractContextManager[None]:
         """Around this rank's last backward pass of a step: gradients are all ranks' afterwards."""
