@@ -6,7 +6,8 @@
 
 `subnets`: one step each (forward, backward, clipping, optimiser, average) of the largest, a middle and the
 smallest subnet of an elastic ViT, in alternating rounds with timm's network of that size in an ordinary loop
-with the same optimiser, and with our trainer on the plain network alone. `reduction`: forward and backward
+with the same optimiser, and with our trainer on the plain network alone; on one thread of a CPU the time that
+the processor worked for it, which is the same beside other processes. `reduction`: forward and backward
 with gradients summed in buckets while others are computed, with one sum at the end, and by
 DistributedDataParallel. `workers`: steps of one and two processes.
 """
@@ -48,6 +49,7 @@ SIZES: dict[str, dict[str, Any]] = {
     },
 }
 BATCH = {"small": 32, "base": 256}
+Clock = Callable[[], float]
 WARM_UP = 2
 
 
@@ -116,12 +118,12 @@ def plain_stepping(model: nn.Module, how: Recipe, batch: tuple[Tensor, Tensor]) 
     return step
 
 
-def seconds(step: Callable[[], None]) -> float:
+def seconds(step: Callable[[], None], clock: Clock) -> float:
     synchronise()
-    began = time.perf_counter()
+    began = clock()
     step()
     synchronise()
-    return time.perf_counter() - began
+    return clock() - began
 
 
 def synchronise() -> None:
@@ -129,7 +131,9 @@ def synchronise() -> None:
         torch.cuda.synchronize()
 
 
-def rounds(steps: dict[str, Callable[[], None]], count: int) -> dict[str, list[float]]:
+def rounds(
+    steps: dict[str, Callable[[], None]], count: int, clock: Clock = time.perf_counter
+) -> dict[str, list[float]]:
     """Times of each, taken in turns; the order is reversed in every second round."""
     for step in steps.values():
         for _ in range(WARM_UP):
@@ -137,7 +141,7 @@ def rounds(steps: dict[str, Callable[[], None]], count: int) -> dict[str, list[f
     times: dict[str, list[float]] = {name: [] for name in steps}
     for number in range(count):
         for name in list(steps)[:: -1 if number % 2 else 1]:
-            times[name].append(seconds(steps[name]))
+            times[name].append(seconds(steps[name], clock))
     return times
 
 
@@ -149,6 +153,7 @@ def spread(numbers: Sequence[float]) -> str:
 
 def compare_subnets(args: argparse.Namespace) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    clock = time.process_time if device.type == "cpu" and args.threads == 1 else time.perf_counter
     space = space_of(args.size)
     batch, how = batch_of(args, space, device), recipe(args)
     print(f"| subnet | parameters | timm, ms | inside / timm | alone / timm | {args.rounds} rounds")
@@ -166,6 +171,7 @@ def compare_subnets(args: argparse.Namespace) -> None:
                 "alone": stepping(Training(alone, SinglePath(), how, seed=0), batch),
             },
             args.rounds,
+            clock,
         )
         ratios = {
             which: spread([a / b for a, b in zip(times[which], times["timm"], strict=True)])
@@ -252,7 +258,7 @@ def worker_rank(rank: int, args: argparse.Namespace, folder: str) -> None:
     step = stepping(training, batch)
     for _ in range(WARM_UP):
         step()
-    times = [seconds(step) for _ in range(args.rounds)]
+    times = [seconds(step, time.perf_counter) for _ in range(args.rounds)]
     if rank == 0:
         print(f"| {args.workers} | {spread([1000 * t for t in times])} |", flush=True)
     dist.destroy_process_group()

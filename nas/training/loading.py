@@ -5,6 +5,7 @@ Whoever makes a batch, or a part of one, it is a pure function of the seed and i
 
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -78,14 +79,20 @@ class Loading:
 
     def prepare(self) -> None:
         """Makes what is asked for, until `end`."""
+        failed: tuple[int, BaseException] | None = None
         while (next_one := self._asked.get()) is not None:
             number, batch = next_one
+            if failed is not None and number == failed[0] + 1:  # asked for before anybody knew
+                batch.set_exception(failed[1])
+                continue
             try:
                 x, targets = self._make(number)
                 if self._device.type == "cuda":  # else the copy there would wait for what is computed
                     x, targets = x.pin_memory(), targets.pin_memory()
                 batch.set_result((x, targets))
             except BaseException as error:
+                traceback.clear_frames(error.__traceback__)  # which would keep a loader and its processes
+                failed = number, error
                 batch.set_exception(error)
 
     def end(self) -> None:
@@ -121,15 +128,19 @@ def loading(
     patience = LONGEST if processes else None
     make = partial(_told, numbered, wanted, tell) if made is None else made
     batches = Loading(make, device, warnings, patience=patience, **finish)
-    thread = threading.Thread(target=batches.prepare, daemon=True)
+
+    def prepare() -> None:
+        batches.prepare()
+        if made is not None:
+            made.end()
+
+    thread = threading.Thread(target=prepare, daemon=True)
     thread.start()
     try:
         yield batches
     finally:
         batches.end()
-    thread.join()
-    if made is not None:
-        made.end()
+    thread.join()  # not behind an error: data may hang
 
 
 class Numbered(Dataset[Any]):

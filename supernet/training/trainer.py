@@ -37,7 +37,7 @@ from supernet.training.mixing import (
     published_mixup,
     whole_mixup,
 )
-from supernet.training.optimizers import MOMENTS, Optimizers, clipped
+from supernet.training.optimizers import MOMENTS, Average, Optimizers, clipped
 from supernet.training.parameter_groups import trained_parameters
 from supernet.training.recipe import Recipe
 from supernet.training.strategies import Strategy
@@ -120,11 +120,7 @@ class Training:
             self._patch_head.named_parameters() if self._patch_head else ()
         )
         self._optimizers = Optimizers(supernet, self._learning, recipe)
-        self._ema = (
-            {name: p.detach().clone() for name, p in self._parameters.items()}
-            if recipe.ema is not None
-            else None
-        )
+        self._average = None if recipe.ema is None else Average(self._parameters, recipe.ema)
         self._around = Passes(supernet, recipe)
         self._common = supernet.common() if recipe.sampling.lot_norms else None
         self._device_type = next(iter(self._parameters.values())).device.type
@@ -142,9 +138,8 @@ class Training:
         if world() > 1 and self._ranks is None:
             self.check_ranks(world())
             self._ranks = Ranks(self._learning.values())
-        if self.step == 0:
-            for name, average in (self._ema or {}).items():
-                average.copy_(self._parameters[name].detach())  # weights may have been loaded meanwhile
+        if self.step == 0 and self._average is not None:
+            self._average.restart()  # weights may have been loaded meanwhile
         end = self.recipe.steps if until is None else min(until, self.recipe.steps)
         while self.step < end:
             lr, batch = self.recipe.learning_rate(self.step), batches(self.step)
@@ -160,14 +155,15 @@ class Training:
 
     def weights(self) -> dict[str, Tensor]:
         """What evaluation and extraction use: all shared tensors, averaged where there is an average."""
-        averages = self._ema if self.step else None  # before the first step they are of no weights
-        whole = self.supernet.shared.state_dict() | (averages or {})
+        # Before the first step they are of no weights.
+        averages = self._averages() if self.step else {}
+        whole = self.supernet.shared.state_dict() | averages
         return {name: tensor.detach().clone() for name, tensor in whole.items()}
 
     def state(self) -> dict[str, Tensor]:
         """Everything that `load_state` needs, as tensors by name: what is never trained, too."""
         state = {f"model.{name}": tensor for name, tensor in self.supernet.shared.state_dict().items()}
-        state |= {f"ema.{name}": tensor for name, tensor in (self._ema or {}).items()}
+        state |= {f"ema.{name}": tensor for name, tensor in self._averages().items()}
         if self._patch_head is not None:
             state |= self._patch_head.state_dict()
         for name, parameter in self._learning.items():
@@ -180,8 +176,8 @@ class Training:
         self.step = int(state["step"])
         shared = self.supernet.shared
         shared.load_state_dict({name: state[f"model.{name}"] for name in shared.state_dict()})
-        for name, average in (self._ema or {}).items():
-            average.copy_(state[f"ema.{name}"])
+        if self._average is not None:
+            self._average.restart({name: state[f"ema.{name}"] for name in self._parameters})
         if self._patch_head is not None:
             self._patch_head.load_state_dict({name: state[name] for name in self._patch_head.state_dict()})
         for name, parameter in self._learning.items():
@@ -189,19 +185,23 @@ class Training:
                 if (tensor := state.get(f"optimizer.{key}.{name}")) is not None:
                     self._optimizers.moments(parameter)[key] = tensor.to(parameter.device, copy=True)
 
+    def _averages(self) -> dict[str, Tensor]:
+        return {} if self._average is None else self._average.tensors()
+
     def _sort(self) -> None:
         """Sorts neurons and heads, where it is time to; a resumed training does it at the same steps."""
         every, (begin, takes) = self.recipe.sort_every, self._widening
         since = self.step - begin
         if not every or not self.step or not 0 <= since <= takes or since % every:
             return
+        averages = self._averages()
         names = {id(parameter): name for name, parameter in self._parameters.items()}
 
         def companions(parameter: Tensor) -> Iterator[Tensor]:
             moments = self._optimizers.moments(parameter)
             yield from (moment for key, moment in moments.items() if key != "step")
-            if self._ema is not None and id(parameter) in names:
-                yield self._ema[names[id(parameter)]]
+            if averages and id(parameter) in names:
+                yield averages[names[id(parameter)]]
 
         sort_by_magnitude(self.supernet.shared, companions)
 
@@ -233,11 +233,11 @@ class Training:
         longest = math.inf if self.recipe.clip == "none" else self.recipe.clip
         norm = clipped(self._learning.values(), longest)
         self.whole = False
+        if self._average is not None:
+            self._average.before_step()
         self._optimizers.step(self.step)
-        if self._ema is not None and self.recipe.ema is not None:
-            torch._foreach_lerp_(
-                list(self._ema.values()), [p.detach() for p in self._parameters.values()], 1 - self.recipe.ema
-            )
+        if self._average is not None:
+            self._average.after_step()
         return loss, norm, ends
 
     def _draw(self, step: int) -> list[Architecture]:

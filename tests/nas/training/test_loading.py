@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -194,6 +195,19 @@ def test_what_the_data_says_arrives_as_it_was_said() -> None:
     with pytest.raises(JobFailedError, match="cannot be read: it is cut off") as caught:
         told(Numbers(fails=2), processes=2, numbers=range(5))
     assert caught.value.hint == "Repair the file."
+    until = time.monotonic() + 60
+    while loaders() and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not loaders(), "they end with the training, and not with what is said of it"
+
+
+def loaders() -> list[psutil.Process]:
+    """The processes that prepare batches."""
+    running = []
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):  # it has ended meanwhile
+            running += [child] * ("spawn_main" in " ".join(child.cmdline()))
+    return running
 
 
 @pytest.mark.slow

@@ -305,9 +305,11 @@ def test_a_full_disk_loses_no_checkpoint(
     monkeypatch.setattr(checkpoints, "save", full)
     with Store.open(f"sqlite:///{tmp_path / 'nas.db'}") as store:
         job = jobs.create(store, config(workers=2), name=None, goal=TRAINED)
+        before = set(psutil.Process().children(recursive=True))
         with pytest.raises(NoSpaceError):
             pipeline.run(store, job, progress=Silent())
-        left = [" ".join(process.cmdline()) for process in psutil.Process().children(recursive=True)]
+        after = set(psutil.Process().children(recursive=True)) - before
+        left = [" ".join(process.cmdline()) for process in after]
         assert not any("spawn_main" in command for command in left), "no rank is left behind"
         monkeypatch.undo()
         (kept,) = store.artifacts(job, "checkpoint")
