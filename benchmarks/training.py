@@ -43,12 +43,16 @@ SIZES: dict[str, dict[str, Any]] = {
         **{"image_size": (32, 32), "patch_size": 4, "num_classes": 100, "embed_dim": (64, 128, 192)},
         **{"depth": (4, 6, 8), "num_heads": (1, 2, 3), "head_dim": 64, "mlp_ratio": (1, 2, 4)},
     },
+    "ffn": {  # nothing but FFNs is elastic
+        **{"image_size": (32, 32), "patch_size": 4, "num_classes": 100, "embed_dim": (192,)},
+        **{"depth": (8,), "num_heads": (3,), "head_dim": 64, "mlp_ratio": (0.5, 1, 2, 4)},
+    },
     "base": {  # ViT-B/16
         **{"image_size": (224, 224), "patch_size": 16, "num_classes": 1000, "embed_dim": (384, 576, 768)},
         **{"depth": (8, 10, 12), "num_heads": (6, 9, 12), "head_dim": 64, "mlp_ratio": (1, 2, 4)},
     },
 }
-BATCH = {"small": 32, "base": 256}
+BATCH = {"small": 32, "ffn": 32, "base": 256}
 Clock = Callable[[], float]
 WARM_UP = 2
 
