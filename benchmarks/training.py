@@ -6,7 +6,8 @@
 
 `subnets`: one step each (forward, backward, clipping, optimiser, average) of the largest, a middle and the
 smallest subnet of an elastic ViT, in alternating rounds with timm's network of that size in an ordinary loop
-with the same optimiser, and with our trainer on the plain network alone. `reduction`: forward and backward
+with the same optimiser, and with our trainer on the plain network alone; on one thread of a CPU the time that
+the processor worked for it, which is the same beside other processes. `reduction`: forward and backward
 with gradients summed in buckets while others are computed, with one sum at the end, and by
 DistributedDataParallel. `workers`: steps of one and two processes.
 """
@@ -42,12 +43,17 @@ SIZES: dict[str, dict[str, Any]] = {
         **{"image_size": (32, 32), "patch_size": 4, "num_classes": 100, "embed_dim": (64, 128, 192)},
         **{"depth": (4, 6, 8), "num_heads": (1, 2, 3), "head_dim": 64, "mlp_ratio": (1, 2, 4)},
     },
+    "ffn": {  # nothing but FFNs is elastic
+        **{"image_size": (32, 32), "patch_size": 4, "num_classes": 100, "embed_dim": (192,)},
+        **{"depth": (8,), "num_heads": (3,), "head_dim": 64, "mlp_ratio": (0.5, 1, 2, 4)},
+    },
     "base": {  # ViT-B/16
         **{"image_size": (224, 224), "patch_size": 16, "num_classes": 1000, "embed_dim": (384, 576, 768)},
         **{"depth": (8, 10, 12), "num_heads": (6, 9, 12), "head_dim": 64, "mlp_ratio": (1, 2, 4)},
     },
 }
-BATCH = {"small": 32, "base": 256}
+BATCH = {"small": 32, "ffn": 32, "base": 256}
+Clock = Callable[[], float]
 WARM_UP = 2
 
 
@@ -76,10 +82,15 @@ def batch_of(args: argparse.Namespace, space: SearchSpace, device: torch.device)
 
 
 def stepping(training: Training, batch: tuple[Tensor, Tensor]) -> Callable[[], None]:
-    """One step of a training."""
+    """One step of a training, by whoever takes part in it."""
+
+    def part(number: int) -> tuple[Tensor, Tensor]:
+        places = training.part(number).places
+        mine = slice(places[0], places[-1] + 1)  # nothing is mixed, and one subnet sees all of them
+        return batch[0][mine], batch[1][mine]
 
     def step() -> None:
-        for _ in training.run(lambda number: batch, until=training.step + 1):
+        for _ in training.run(part, until=training.step + 1):
             pass
 
     return step
@@ -111,12 +122,12 @@ def plain_stepping(model: nn.Module, how: Recipe, batch: tuple[Tensor, Tensor]) 
     return step
 
 
-def seconds(step: Callable[[], None]) -> float:
+def seconds(step: Callable[[], None], clock: Clock) -> float:
     synchronise()
-    began = time.perf_counter()
+    began = clock()
     step()
     synchronise()
-    return time.perf_counter() - began
+    return clock() - began
 
 
 def synchronise() -> None:
@@ -124,7 +135,9 @@ def synchronise() -> None:
         torch.cuda.synchronize()
 
 
-def rounds(steps: dict[str, Callable[[], None]], count: int) -> dict[str, list[float]]:
+def rounds(
+    steps: dict[str, Callable[[], None]], count: int, clock: Clock = time.perf_counter
+) -> dict[str, list[float]]:
     """Times of each, taken in turns; the order is reversed in every second round."""
     for step in steps.values():
         for _ in range(WARM_UP):
@@ -132,7 +145,7 @@ def rounds(steps: dict[str, Callable[[], None]], count: int) -> dict[str, list[f
     times: dict[str, list[float]] = {name: [] for name in steps}
     for number in range(count):
         for name in list(steps)[:: -1 if number % 2 else 1]:
-            times[name].append(seconds(steps[name]))
+            times[name].append(seconds(steps[name], clock))
     return times
 
 
@@ -144,6 +157,7 @@ def spread(numbers: Sequence[float]) -> str:
 
 def compare_subnets(args: argparse.Namespace) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    clock = time.process_time if device.type == "cpu" and args.threads == 1 else time.perf_counter
     space = space_of(args.size)
     batch, how = batch_of(args, space, device), recipe(args)
     print(f"| subnet | parameters | timm, ms | inside / timm | alone / timm | {args.rounds} rounds")
@@ -161,6 +175,7 @@ def compare_subnets(args: argparse.Namespace) -> None:
                 "alone": stepping(Training(alone, SinglePath(), how, seed=0), batch),
             },
             args.rounds,
+            clock,
         )
         ratios = {
             which: spread([a / b for a, b in zip(times[which], times["timm"], strict=True)])
@@ -247,7 +262,7 @@ def worker_rank(rank: int, args: argparse.Namespace, folder: str) -> None:
     step = stepping(training, batch)
     for _ in range(WARM_UP):
         step()
-    times = [seconds(step) for _ in range(args.rounds)]
+    times = [seconds(step, time.perf_counter) for _ in range(args.rounds)]
     if rank == 0:
         print(f"| {args.workers} | {spread([1000 * t for t in times])} |", flush=True)
     dist.destroy_process_group()

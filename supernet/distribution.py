@@ -1,16 +1,20 @@
 """What the ranks of a data-parallel training do together, under an initialised `torch.distributed` group.
 
-Every rank has the same weights, draws the same architectures and sees a part of each one's examples. Sums are
-made in the order of the ranks, so that they are the same whenever they are made.
+Every rank has the same weights, draws the same architectures and sees a part of each one's examples, which is
+all that it is given of a batch. Sums are made in the order of the ranks, so that they are the same whenever
+they are made.
 """
 
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import pairwise
 from queue import SimpleQueue
 from threading import Thread
+from typing import Self
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -36,6 +40,30 @@ def parts_of(count: int, pieces: int) -> list[slice]:
     each = -(-pieces // world())
     ends = [count * i // (each * world()) for i in range(each * rank(), each * (rank() + 1) + 1)]
     return [slice(*pair) for pair in pairwise(ends) if pair[0] < pair[1]]
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a process has of a batch of `size` examples: those at these places of it, in ascending order."""
+
+    size: int
+    places: Sequence[int]
+
+    @classmethod
+    def whole(cls, size: int) -> Self:
+        """All of it."""
+        return cls(size, range(size))
+
+    def at(self, places: range) -> slice | Tensor:
+        """Where the examples at these places of the batch are among those that it has."""
+        if len(self.places) == self.size:
+            return slice(places.start, places.stop, places.step)
+        among = np.searchsorted(np.asarray(self.places), np.asarray(places))
+        steps = np.diff(among)
+        if len(steps) == 0 or (steps == steps[0]).all():
+            step = int(steps[0]) if len(steps) else 1
+            return slice(int(among[0]), int(among[-1]) + 1, step)
+        return torch.from_numpy(among)
 
 
 class OutOfStepError(RuntimeError):
@@ -168,6 +196,18 @@ def summed(flat: Tensor) -> Tensor:
         first += other
     dist.all_gather_into_tensor(padded, first)
     return padded[: len(flat)]
+
+
+def gathered(data: bytes) -> list[bytes]:
+    """What each rank gives, in their order."""
+    lengths, mine = torch.empty(world(), dtype=torch.int64), torch.tensor([len(data)])
+    dist.all_gather_into_tensor(lengths, mine)
+    longest = max(1, int(lengths.max()))
+    padded = torch.frombuffer(bytearray(data.ljust(longest, b"\0")), dtype=torch.uint8)
+    everyone = torch.empty(world() * longest, dtype=torch.uint8)
+    dist.all_gather_into_tensor(everyone, padded)
+    rows = everyone.view(world(), longest)
+    return [row[:length].numpy().tobytes() for row, length in zip(rows, lengths.tolist(), strict=True)]
 
 
 def sent_from_first(data: bytes | None) -> bytes:

@@ -40,13 +40,17 @@ def prefix_slice(tensor: Tensor, shape: Sequence[int], *, segments: int = 1) -> 
 
     A fused projection of query, key and value has 3 segments, a gated `fc1` has 2. Contiguous, because a
     strided view may pick another matrix product kernel than its copy, and outputs would differ in the last
-    bit.
+    bit. By one view and not by a slice a dim, each of which fills up the gradient with zeros.
     """
     if tuple(tensor.shape) == tuple(shape):
         return tensor
-    parts = tensor.unflatten(0, (segments, -1))
-    index = (slice(None), slice(shape[0] // segments), *(slice(n) for n in shape[1:]))
-    return parts[index].reshape(tuple(shape)).contiguous()
+    assert all(n <= most for n, most in zip(shape, tensor.shape, strict=True)), "it would be of other numbers"
+    if segments == 1:
+        return tensor.as_strided(tuple(shape), tensor.stride()).contiguous()
+    first, *others = tensor.stride()
+    strides = (len(tensor) // segments * first, first, *others)
+    parts = tensor.as_strided((segments, shape[0] // segments, *shape[1:]), strides)
+    return parts.reshape(tuple(shape)).contiguous()
 
 
 class Nested(Supernet):

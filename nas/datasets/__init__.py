@@ -4,7 +4,7 @@ A data set is split once into three: `train` teaches the supernet, `search` choo
 how good the chosen ones are.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from nas.progress import Progress
@@ -30,6 +30,7 @@ __all__ = [
     "targets_of",
     "task_name",
     "task_of",
+    "train_part",
 ]
 
 MOST_REASONS = 6
@@ -50,9 +51,11 @@ class DataSet(Protocol):
     module `moved(options, root)`: its options where its files are elsewhere.  facts: what `described` adds.
     A data set may have `classes`, their names by label, and `preprocessing`, how its images become inputs
     (`nas.images.preprocessing.Preprocessing`): extracted subnets carry both.
-    One whose inputs travel better than they are used has `raw_batch`, of the arguments of `train_batch`, and
-    `normalised(inputs)`, which makes what `train_batch` gives of what that gives, on whatever device. One
-    that goes on without examples that broke has `unreadable()`: where they are, and why; each is told once.
+    One that can make some examples of a training batch without the others has `train_part(seed, step, size,
+    places)`: what `train_batch` gives at these places, bit for bit. One whose inputs travel better than they
+    are used has `raw_part`, of the same arguments, and `normalised(inputs)`, which makes inputs of what that
+    gives, on whatever device. One that goes on without examples that broke has `unreadable()`: where they
+    are, and why; each is told once.
     One of another task than classification says it: `task`, also as TASK at the top of its module, where a
     job file's defaults are looked up. One whose qualities are told per something has `counts(split)`: how
     much of it each example has, (examples,), by its name.
@@ -145,6 +148,21 @@ def task_of(data: DataSet) -> tasks.Task:
 def task_name(data: DataSet) -> str:
     """The name of its task; classification where the data say none."""
     return str(getattr(data, "task", tasks.TASK))
+
+
+def train_part(
+    data: DataSet, seed: int, step: int, size: int, places: Sequence[int]
+) -> "tuple[Tensor, Tensor]":
+    """What `train_batch` gives at these places of the batch, which are in ascending order.
+
+    Of data that make only whole batches it is taken from one.
+    """
+    if hasattr(data, "train_part"):
+        part: tuple[Tensor, Tensor] = data.train_part(seed, step, size, places)
+        return part
+    chosen = list(places)
+    inputs, targets = data.train_batch(seed, step, size)
+    return inputs[chosen], targets[chosen]
 
 
 def counts_of(data: DataSet, split: str) -> "Mapping[str, Tensor]":

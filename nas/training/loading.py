@@ -1,22 +1,24 @@
 """Batches ahead of the step that asks for them: by a thread of this process, or by processes beside it.
 
-Whoever makes a batch, it is a pure function of the seed and its number.
+Whoever makes a batch, or a part of one, it is a pure function of the seed and its number.
 """
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from functools import partial
+from itertools import count
 from queue import SimpleQueue
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
-from nas.datasets import DataSet
+from nas.datasets import DataSet, train_part
 from nas.errors import JobFailedError
 from nas.results.running.replaced_images import sentence
 from nas.watchdog import deaf_children
@@ -24,10 +26,10 @@ from search_spaces.errors import NASError
 from supernet.training.trainer import Batches
 
 Batch = tuple[Tensor, Tensor]
+Places = Callable[[int], Sequence[int]]  # of the examples that are wanted of the batch of a number
 
 AHEAD = 2  # batches of each process
 LONGEST = 600.0  # seconds that a batch may take
-FAR = 2**62  # numbers: no training ends there
 FROM_DATA = "in DataLoader worker process"  # what torch adds to an exception of the data
 DEATHS = 3  # of processes in a row, between which no batch was made
 
@@ -77,14 +79,20 @@ class Loading:
 
     def prepare(self) -> None:
         """Makes what is asked for, until `end`."""
+        failed: tuple[int, BaseException] | None = None
         while (next_one := self._asked.get()) is not None:
             number, batch = next_one
+            if failed is not None and number == failed[0] + 1:  # asked for before anybody knew
+                batch.set_exception(failed[1])
+                continue
             try:
                 x, targets = self._make(number)
                 if self._device.type == "cuda":  # else the copy there would wait for what is computed
                     x, targets = x.pin_memory(), targets.pin_memory()
                 batch.set_result((x, targets))
             except BaseException as error:
+                traceback.clear_frames(error.__traceback__)  # which would keep a loader and its processes
+                failed = number, error
                 batch.set_exception(error)
 
     def end(self) -> None:
@@ -94,35 +102,47 @@ class Loading:
 
 @contextmanager
 def loading(
-    data: DataSet, seed: int, size: int, device: torch.device, *, processes: int = 0
+    data: DataSet,
+    seed: int,
+    size: int,
+    device: torch.device,
+    *,
+    processes: int = 0,
+    places: Places | None = None,
 ) -> Iterator[Loading]:
     """Batches of `size` training examples; a thread prepares the next one while the current one is in use.
 
+    places: which examples of a batch are wanted; None: all.
     processes: they make the batches, each AHEAD of them, if whoever asks asks for one number after the other;
     0: the thread does.
     The thread is one for which the process does not wait in the end: data may hang.
     """
     # Bytes are a quarter of inputs: they go to a GPU and come from processes, and are normalised then.
-    normalised = getattr(data, "normalised", None)
+    normalised = getattr(data, "normalised", None) if hasattr(data, "raw_part") else None
     finish = {"finish": normalised} if device.type == "cuda" and normalised is not None else {}
     numbered = Numbered(data, seed, size, raw=normalised is not None and bool(finish or processes))
+    wanted = places or (lambda number: range(size))
     warnings: list[str] = []
     tell = _Once(warnings.append)
-    made = _FromProcesses(numbered, processes, warnings.append, tell) if processes else None
+    made = _FromProcesses(numbered, wanted, processes, warnings.append, tell) if processes else None
     patience = LONGEST if processes else None
-    make = partial(_told, numbered, tell) if made is None else made
+    make = partial(_told, numbered, wanted, tell) if made is None else made
     if made is not None and normalised is not None and not finish:
         make = partial(_normalised, made, normalised)
     batches = Loading(make, device, warnings, patience=patience, **finish)
-    thread = threading.Thread(target=batches.prepare, daemon=True)
+
+    def prepare() -> None:
+        batches.prepare()
+        if made is not None:
+            made.end()
+
+    thread = threading.Thread(target=prepare, daemon=True)
     thread.start()
     try:
         yield batches
     finally:
         batches.end()
-    thread.join()
-    if made is not None:
-        made.end()
+    thread.join()  # not behind an error: data may hang
 
 
 class Numbered(Dataset[Any]):
@@ -134,22 +154,40 @@ class Numbered(Dataset[Any]):
     def __init__(self, data: DataSet, seed: int, size: int, *, raw: bool = False) -> None:
         self._data, self._seed, self._size, self._raw = data, seed, size, raw
 
-    def batch(self, number: int) -> Batch:
-        """Inputs and targets."""
-        make = getattr(self._data, "raw_batch", None) if self._raw else None
-        return (make or self._data.train_batch)(self._seed, number, self._size)
+    def batch(self, number: int, places: Sequence[int]) -> Batch:
+        """Inputs and targets of the examples at these places of a batch."""
+        data: Any = self._data
+        if self._raw:
+            part: Batch = data.raw_part(self._seed, number, self._size, places)
+            return part
+        if len(places) == self._size:
+            whole: Batch = data.train_batch(self._seed, number, self._size)
+            return whole
+        return train_part(data, self._seed, number, self._size, places)
 
     def unreadable(self) -> dict[str, str]:
         """Images that broke since the last call, by where they are, and why; of data that go on without."""
         news = getattr(self._data, "unreadable", None)
         return {} if news is None else news()
 
-    def __getitem__(self, number: int) -> tuple[Tensor, Tensor, dict[str, str]] | NASError:
+    def __getitem__(
+        self, wanted: tuple[int, Sequence[int]]
+    ) -> tuple[Tensor, Tensor, dict[str, str]] | NASError:
         # What a loader makes of an exception is a new one with a traceback for a message.
         try:
-            return (*self.batch(number), self.unreadable())
+            return (*self.batch(*wanted), self.unreadable())
         except NASError as error:
             return error
+
+
+class _Wanted(Sampler[tuple[int, Sequence[int]]]):
+    """What a `DataLoader` has its processes make: batches from a number on, each with the places in it."""
+
+    def __init__(self, first: int, places: Places) -> None:
+        self._first, self._places = first, places
+
+    def __iter__(self) -> Iterator[tuple[int, Sequence[int]]]:
+        return ((number, self._places(number)) for number in count(self._first))
 
 
 class _Once:
@@ -165,9 +203,9 @@ class _Once:
                 self._tell(sentence(place, reason))
 
 
-def _told(numbered: Numbered, tell: _Once, number: int) -> Batch:
+def _told(numbered: Numbered, places: Places, tell: _Once, number: int) -> Batch:
     """A batch that is made here."""
-    made = numbered.batch(number)
+    made = numbered.batch(number, places(number))
     tell(numbered.unreadable())
     return made
 
@@ -182,13 +220,20 @@ class _FromProcesses:
 
     There the loader would raise the death of a process wherever the main thread is just then: in the middle
     of a step, too.
-    tell: hears that a process was started anew.  broken: hears of images that broke.
+    places: which examples of a batch are wanted.  tell: hears that a process was started anew.  broken:
+    hears of images that broke.
     """
 
     def __init__(
-        self, numbered: Numbered, processes: int, tell: Callable[[str], None], broken: _Once
+        self,
+        numbered: Numbered,
+        places: Places,
+        processes: int,
+        tell: Callable[[str], None],
+        broken: _Once,
     ) -> None:
-        self._numbered, self._processes, self._tell, self._broken = numbered, processes, tell, broken
+        self._numbered, self._places, self._processes = numbered, places, processes
+        self._tell, self._broken = tell, broken
         self._next = -1  # the number that the iterator gives next
         self._iterator: Iterator[Any] | None = None
         self._deaths = 0
@@ -218,7 +263,7 @@ class _FromProcesses:
         loader = DataLoader(
             self._numbered,
             batch_size=None,
-            sampler=range(number, FAR),
+            sampler=_Wanted(number, self._places),
             num_workers=self._processes,
             prefetch_factor=AHEAD,
             multiprocessing_context="spawn",

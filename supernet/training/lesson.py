@@ -21,7 +21,7 @@ class Lesson:
     patch_labels: Tensor | None = None
     answers: Tensor | None = None
 
-    def part(self, which: slice) -> "Lesson":
+    def part(self, which: slice | Tensor) -> "Lesson":
         """Some of the examples."""
         patch_labels = None if self.patch_labels is None else self.patch_labels[which]
         answers = None if self.answers is None else self.answers[which]

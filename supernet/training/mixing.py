@@ -5,9 +5,11 @@ that every patch has a class of its own; the second half is blended with other i
 Source: Liao, Karaman and Sze, "Searching for Efficient Multi-Stage Vision Transformers" (arXiv 2109.00642).
 Ours: boxes and blends are drawn for each image, boxes cover any share, and no image is its own partner.
 `published_mixup` follows the released rule.
+What is drawn is drawn for whole batches, whichever of their examples a process has.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Self
 
@@ -18,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from search_spaces.errors import UsageError
+from supernet.distribution import Part
 from supernet.global_draws import seeded
 from supernet.initialisation import init_weights
 from supernet.nested import prefix_slice
@@ -64,42 +67,50 @@ class PatchHead(nn.Module):
         return F.linear(patches, weight, self.patch_head.bias)
 
 
-def patch_mixup(
-    images: Tensor, labels: Tensor, *, grid: tuple[int, int], classes: int, rng: np.random.Generator
-) -> Lesson:
-    """Mixes every image (B, C, height, width) with another one of its half of the batch.
+@dataclass(frozen=True)
+class Mixture:
+    """How the images of a batch are mixed.
 
-    labels: (B,).  grid: rows and columns of the patches that have labels; they divide the images' sides.
+    partners: with which other one each is, (B,).  kept: which share of each patch is its own, (B, rows,
+    columns).
     """
-    half, rest = len(images) // 2, len(images) - len(images) // 2
+
+    partners: NDArray[np.int64]
+    kept: NDArray[np.float32]
+
+
+def patch_mixup(count: int, *, grid: tuple[int, int], rng: np.random.Generator) -> Mixture:
+    """Every one of `count` images with another one of its half of the batch.
+
+    grid: rows and columns of the patches that have labels.
+    """
+    half, rest = count // 2, count - count // 2
     partners = np.concatenate([_shifted(rng, half), half + _shifted(rng, rest)])
     cut = _boxes(rng, half, grid)
     blend = rng.beta(BLEND, BLEND, size=(rest, 1, 1))
     kept = np.concatenate([~cut, np.broadcast_to(blend, (rest, *grid))])
-    return _mixed(images, labels, partners, kept, classes)
+    return Mixture(partners, kept.astype(np.float32))
 
 
-def published_mixup(
-    images: Tensor, labels: Tensor, *, grid: tuple[int, int], classes: int, rng: np.random.Generator
-) -> Lesson:
+def published_mixup(count: int, *, grid: tuple[int, int], rng: np.random.Generator) -> Mixture:
     """As `patch_mixup`, by the released rule: one box and one blend a half, partners that may be the image.
 
     There a half is that of a GPU's 128 images, here that of a lot (`MultiArchitectural.at_once`).
     """
-    half, rest = len(images) // 2, len(images) - len(images) // 2
+    half, rest = count // 2, count - count // 2
     partners = np.concatenate([rng.permutation(half), half + rng.permutation(rest)])
-    kept = np.empty((len(images), *grid))
+    kept = np.empty((count, *grid))
     kept[:half] = ~published_box(rng, grid)
     kept[half:] = rng.beta(BLEND, BLEND)
-    return _mixed(images, labels, partners, kept, classes)
+    return Mixture(partners, kept.astype(np.float32))
 
 
-def in_lots(mix: Callable[..., Lesson], images: Tensor, labels: Tensor, lots: int, **how: Any) -> Lesson:
+def in_lots(mix: Callable[..., Mixture], count: int, lots: int, **how: Any) -> Mixture:
     """The blocks into which a batch falls, each mixed apart by `mix`, which takes `how`, too."""
-    ends = [len(images) * i // lots for i in range(lots + 1)]
-    parts = [mix(images[a:b], labels[a:b], **how) for a, b in pairwise(ends)]
-    fields = zip(*((part.inputs, part.targets, part.patch_labels) for part in parts), strict=True)
-    return Lesson(*(torch.cat(tensors) if lots > 1 else tensors[0] for tensors in fields))
+    ends = [count * i // lots for i in range(lots + 1)]
+    mixtures = [mix(b - a, **how) for a, b in pairwise(ends)]
+    partners = [start + one.partners for start, one in zip(ends, mixtures, strict=False)]
+    return Mixture(np.concatenate(partners), np.concatenate([one.kept for one in mixtures]))
 
 
 def whole_mixup(
@@ -107,6 +118,7 @@ def whole_mixup(
 ) -> Lesson:
     """Mixup and CutMix of a batch with itself in reverse order, by timm's code, one of them a batch.
 
+    images, labels: of the batch, or of any of its examples with those in their places from the end.
     mixup, cutmix: alpha of the Beta distributions; 0 for neither.
     Source: Zhang et al. (arXiv 1710.09412), Yun et al. (arXiv 1905.04899), as DeiT trains (arXiv 2012.12877).
     """
@@ -151,20 +163,25 @@ def _below(rng: np.random.Generator, low: int, high: int) -> int:
     return int(rng.integers(low, max(high, low + 1)))
 
 
-def _mixed(
-    images: Tensor, labels: Tensor, partners: NDArray[np.int64], kept: NDArray[Any], classes: int
-) -> Lesson:
-    """Of every image the share `kept` (B, rows, columns) in each patch, the rest from its partner (B,)."""
-    grid, kept = kept.shape[1:], kept.astype(np.float32)
-    share = torch.from_numpy(kept).to(images.device)[:, None]  # of its own in every patch: B 1 R S
+def mixed(images: Tensor, labels: Tensor, mixture: Mixture, *, classes: int, part: Part) -> Lesson:
+    """The images (n, C, height, width) that a process has, mixed; labels: (n,).
+
+    The patches of the mixture divide the images' sides. Of an image whose partner it does not have it makes
+    what nobody may look at.
+    """
+    places = np.asarray(part.places)
+    kept = mixture.kept[places]
+    partners = np.searchsorted(places, mixture.partners[places]).clip(max=len(places) - 1)
+    grid = kept.shape[1:]
+    share = torch.from_numpy(kept).to(images.device)[:, None]  # of its own in every patch: n 1 R S
     height, width = (side // cells for side, cells in zip(images.shape[2:], grid, strict=True))
     pixels = share.repeat_interleave(height, 2).repeat_interleave(width, 3).to(images.dtype)
     other = torch.from_numpy(partners).to(images.device)
-    hot = F.one_hot(labels, classes).float()[:, None]  # B 1 classes
-    shares = share.flatten(2).transpose(1, 2)  # B patches 1
+    hot = F.one_hot(labels, classes).float()[:, None]  # n 1 classes
+    shares = share.flatten(2).transpose(1, 2)  # n patches 1
     patch_labels = shares * hot + (1 - shares) * hot[other]
-    mixed = pixels * images + (1 - pixels) * images[other]
-    return Lesson(mixed, patch_labels.mean(dim=1), patch_labels)
+    inputs = pixels * images + (1 - pixels) * images[other]
+    return Lesson(inputs, patch_labels.mean(dim=1), patch_labels)
 
 
 def _shifted(rng: np.random.Generator, count: int) -> NDArray[np.int64]:

@@ -1,4 +1,7 @@
-"""What moves the weights: AdamW or LAMB, and Muon for those of hidden layers where the recipe says so."""
+"""What moves the weights: AdamW or LAMB, and Muon for those of hidden layers where the recipe says so.
+
+And the average of the weights, which follows them.
+"""
 
 import math
 from collections import defaultdict
@@ -128,6 +131,50 @@ def clipped(parameters: Iterable[nn.Parameter], longest: float) -> Tensor:
     if not (on_cpu and longest / (float(norm) + CLIP_EPS) >= 1):
         torch.nn.utils.clip_grads_with_norm_(learning, longest, norm)
     return norm
+
+
+class Average:
+    """An exponential moving average of parameters, of which in each step those with a gradient move.
+
+    Towards a parameter that stays it moves on: that is made up for, step by step and so to the bit, when the
+    parameter is about to move or the average is asked for. One of blocks that steps leave out is then read
+    once for several steps.
+    """
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter], decay: float) -> None:
+        self._parameters, self._decay = dict(parameters), decay
+        self._averages = {name: p.detach().clone() for name, p in parameters.items()}
+        self._behind = dict.fromkeys(parameters, 0)  # steps
+
+    def restart(self, values: Mapping[str, Tensor] | None = None) -> None:
+        """From these values; None: from the parameters as they are."""
+        for name, average in self._averages.items():
+            average.copy_(self._parameters[name].detach() if values is None else values[name])
+            self._behind[name] = 0
+
+    def before_step(self) -> None:
+        """Makes up for what is missing of those that the step is about to move: they have gradients."""
+        self._make_up([name for name, p in self._parameters.items() if p.grad is not None])
+
+    def after_step(self) -> None:
+        """One step further; gradients are still those of the step."""
+        self._behind = {name: steps + 1 for name, steps in self._behind.items()}
+        self.before_step()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The average of each parameter, by its name."""
+        self._make_up(list(self._averages))
+        return self._averages
+
+    def _make_up(self, names: Sequence[str]) -> None:
+        # On a CPU one after the other, each in its cache for all of its steps; elsewhere many at once.
+        on_cpu = all(average.device.type == "cpu" for average in self._averages.values())
+        for together in [[name] for name in names] if on_cpu else [names]:
+            while late := [name for name in together if self._behind[name]]:
+                averages = [self._averages[name] for name in late]
+                parameters = [self._parameters[name].detach() for name in late]
+                torch._foreach_lerp_(averages, parameters, 1 - self._decay)
+                self._behind |= {name: self._behind[name] - 1 for name in late}
 
 
 class SegmentwiseMuon(torch.optim.Optimizer):

@@ -20,7 +20,7 @@ from search_spaces import Architecture
 from search_spaces.errors import NASError, UsageError
 from search_spaces.restriction import widened
 from supernet import tasks
-from supernet.distribution import Ranks, parts_of, world
+from supernet.distribution import Part, Ranks, parts_of, world
 from supernet.nested import Nested
 from supernet.passes.dropping import Rows, rows_drawn
 from supernet.passes.passes import Passes
@@ -28,14 +28,16 @@ from supernet.supernet import Supernet
 from supernet.training.channel_sorting import sort_by_magnitude
 from supernet.training.lesson import Lesson
 from supernet.training.mixing import (
+    Mixture,
     PatchHead,
     classes_of,
     in_lots,
+    mixed,
     patch_mixup,
     published_mixup,
     whole_mixup,
 )
-from supernet.training.optimizers import MOMENTS, Optimizers, clipped
+from supernet.training.optimizers import MOMENTS, Average, Optimizers, clipped
 from supernet.training.parameter_groups import trained_parameters
 from supernet.training.recipe import Recipe
 from supernet.training.strategies import Strategy
@@ -118,11 +120,7 @@ class Training:
             self._patch_head.named_parameters() if self._patch_head else ()
         )
         self._optimizers = Optimizers(supernet, self._learning, recipe)
-        self._ema = (
-            {name: p.detach().clone() for name, p in self._parameters.items()}
-            if recipe.ema is not None
-            else None
-        )
+        self._average = None if recipe.ema is None else Average(self._parameters, recipe.ema)
         self._around = Passes(supernet, recipe)
         self._common = supernet.common() if recipe.sampling.lot_norms else None
         self._device_type = next(iter(self._parameters.values())).device.type
@@ -133,16 +131,15 @@ class Training:
     ) -> Iterator[dict[str, float]]:
         """Trains up to step `until` (default: the recipe's end); yields step, loss, lr now and then and last.
 
-        batches: step -> (inputs, targets), a pure function; of several ranks all are given whole batches.
+        batches: step -> (inputs, targets), a pure function; each of several ranks is given its `part`.
         stop: asked in every step whether to end after it; of several ranks all end when one is told so.
         Raises DivergedError when loss or gradient are not finite.
         """
         if world() > 1 and self._ranks is None:
             self.check_ranks(world())
             self._ranks = Ranks(self._learning.values())
-        if self.step == 0:
-            for name, average in (self._ema or {}).items():
-                average.copy_(self._parameters[name].detach())  # weights may have been loaded meanwhile
+        if self.step == 0 and self._average is not None:
+            self._average.restart()  # weights may have been loaded meanwhile
         end = self.recipe.steps if until is None else min(until, self.recipe.steps)
         while self.step < end:
             lr, batch = self.recipe.learning_rate(self.step), batches(self.step)
@@ -158,14 +155,15 @@ class Training:
 
     def weights(self) -> dict[str, Tensor]:
         """What evaluation and extraction use: all shared tensors, averaged where there is an average."""
-        averages = self._ema if self.step else None  # before the first step they are of no weights
-        whole = self.supernet.shared.state_dict() | (averages or {})
+        # Before the first step they are of no weights.
+        averages = self._averages() if self.step else {}
+        whole = self.supernet.shared.state_dict() | averages
         return {name: tensor.detach().clone() for name, tensor in whole.items()}
 
     def state(self) -> dict[str, Tensor]:
         """Everything that `load_state` needs, as tensors by name: what is never trained, too."""
         state = {f"model.{name}": tensor for name, tensor in self.supernet.shared.state_dict().items()}
-        state |= {f"ema.{name}": tensor for name, tensor in (self._ema or {}).items()}
+        state |= {f"ema.{name}": tensor for name, tensor in self._averages().items()}
         if self._patch_head is not None:
             state |= self._patch_head.state_dict()
         for name, parameter in self._learning.items():
@@ -178,8 +176,8 @@ class Training:
         self.step = int(state["step"])
         shared = self.supernet.shared
         shared.load_state_dict({name: state[f"model.{name}"] for name in shared.state_dict()})
-        for name, average in (self._ema or {}).items():
-            average.copy_(state[f"ema.{name}"])
+        if self._average is not None:
+            self._average.restart({name: state[f"ema.{name}"] for name in self._parameters})
         if self._patch_head is not None:
             self._patch_head.load_state_dict({name: state[name] for name in self._patch_head.state_dict()})
         for name, parameter in self._learning.items():
@@ -187,19 +185,23 @@ class Training:
                 if (tensor := state.get(f"optimizer.{key}.{name}")) is not None:
                     self._optimizers.moments(parameter)[key] = tensor.to(parameter.device, copy=True)
 
+    def _averages(self) -> dict[str, Tensor]:
+        return {} if self._average is None else self._average.tensors()
+
     def _sort(self) -> None:
         """Sorts neurons and heads, where it is time to; a resumed training does it at the same steps."""
         every, (begin, takes) = self.recipe.sort_every, self._widening
         since = self.step - begin
         if not every or not self.step or not 0 <= since <= takes or since % every:
             return
+        averages = self._averages()
         names = {id(parameter): name for name, parameter in self._parameters.items()}
 
         def companions(parameter: Tensor) -> Iterator[Tensor]:
             moments = self._optimizers.moments(parameter)
             yield from (moment for key, moment in moments.items() if key != "step")
-            if self._ema is not None and id(parameter) in names:
-                yield self._ema[names[id(parameter)]]
+            if averages and id(parameter) in names:
+                yield averages[names[id(parameter)]]
 
         sort_by_magnitude(self.supernet.shared, companions)
 
@@ -222,7 +224,7 @@ class Training:
         self, x: Tensor, targets: Tensor, *, stop: Callable[[], bool]
     ) -> tuple[Tensor, Tensor, bool]:
         """One step: the first architecture's loss, the gradient's length, whether to stop after it."""
-        archs = self._draw()
+        archs = self._draw(self.step)
         self._optimizers.zero_grad()
         loss = self._backward(x, targets, archs)
         ends = stop() if self._ranks is None else self._ranks.agreed(stop=stop())
@@ -231,20 +233,20 @@ class Training:
         longest = math.inf if self.recipe.clip == "none" else self.recipe.clip
         norm = clipped(self._learning.values(), longest)
         self.whole = False
+        if self._average is not None:
+            self._average.before_step()
         self._optimizers.step(self.step)
-        if self._ema is not None and self.recipe.ema is not None:
-            torch._foreach_lerp_(
-                list(self._ema.values()), [p.detach() for p in self._parameters.values()], 1 - self.recipe.ema
-            )
+        if self._average is not None:
+            self._average.after_step()
         return loss, norm, ends
 
-    def _draw(self) -> list[Architecture]:
+    def _draw(self, step: int) -> list[Architecture]:
         space = self.supernet.space
-        if self.step < self.recipe.largest_first * self.recipe.steps:
+        if step < self.recipe.largest_first * self.recipe.steps:
             return [space.largest]
         begin, takes = self._widening
-        rng = np.random.default_rng([self.seed, self.step])
-        space = widened(space, self.step - begin, takes, blocks_twice=self.recipe.sampling.blocks_twice)
+        rng = np.random.default_rng([self.seed, step])
+        space = widened(space, step - begin, takes, blocks_twice=self.recipe.sampling.blocks_twice)
         archs = self.strategy.draw(space, rng)
         if not self.supernet.frozen.isdisjoint(archs):
             raise UsageError(
@@ -253,21 +255,55 @@ class Training:
             )
         return archs
 
-    def mixed(self, x: Tensor, targets: Tensor, step: int) -> Lesson:
-        """A batch as the architectures see it: with other images in its own, if the recipe says so."""
+    def part(self, step: int) -> Part:
+        """What this process needs of the batch of a step: all, or of several ranks its own part.
+
+        That is what it sees, and what is mixed into that. May be asked by a thread beside the training.
+        """
+        size = self.recipe.batch_size
+        if world() == 1:
+            return Part.whole(size)
+        shares = [range(size)[share] for share in self._parts(size, len(self._draw(step)))]
+        mine = {
+            place
+            for share in shares
+            for rows in parts_of(len(share), self.recipe.accumulate)
+            for place in share[rows]
+        }
+        if self._patch_head is not None:
+            partners = self._mixture(size, step).partners
+            mine |= {int(partners[place]) for place in mine}
+        elif self.recipe.mixes:
+            mine |= {size - 1 - place for place in mine}
+        return Part(size, sorted(mine))
+
+    def mixed(self, x: Tensor, targets: Tensor, step: int, *, part: Part | None = None) -> Lesson:
+        """A batch as the architectures see it: with other images in its own, if the recipe says so.
+
+        part: what of a batch `x` and `targets` are; None: all of one.
+        """
         head, recipe = self._patch_head, self.recipe
         if head is None and not recipe.mixes:
             return Lesson(x, targets)
-        rng = np.random.default_rng([self.seed, abs(step), 0, MIXING])
         if head is None:
-            classes = classes_of(self.supernet.shared)
+            classes, rng = classes_of(self.supernet.shared), self._mixing(step)
             return whole_mixup(x, targets, mixup=recipe.mixup, cutmix=recipe.cutmix, classes=classes, rng=rng)
-        mix = published_mixup if self.recipe.patch_mixup == "published" else patch_mixup
-        return in_lots(mix, x, targets, self.strategy.lots, grid=head.grid, classes=head.classes, rng=rng)
+        part = part or Part.whole(len(x))
+        return mixed(x, targets, self._mixture(part.size, step), classes=head.classes, part=part)
 
-    def _lesson(self, x: Tensor, targets: Tensor) -> Lesson:
+    def _mixture(self, size: int, step: int) -> Mixture:
+        """How the batch of a step is mixed by patches."""
+        assert self._patch_head is not None
+        mix = published_mixup if self.recipe.patch_mixup == "published" else patch_mixup
+        grid = self._patch_head.grid
+        return in_lots(mix, size, self.strategy.lots, grid=grid, rng=self._mixing(step))
+
+    def _mixing(self, step: int) -> np.random.Generator:
+        return np.random.default_rng([self.seed, abs(step), 0, MIXING])
+
+    def _lesson(self, x: Tensor, targets: Tensor, part: Part) -> Lesson:
         """The batch, mixed if it is to be, and what the teacher says of it; of several ranks not yet that."""
-        lesson = self.mixed(x, targets, self.step)
+        lesson = self.mixed(x, targets, self.step, part=part)
         if self.recipe.channels_last and x.ndim == 4:
             images = lesson.inputs.contiguous(memory_format=torch.channels_last)
             lesson = replace(lesson, inputs=images)
@@ -287,14 +323,16 @@ class Training:
 
         Returns the first one's loss; of several ranks this one's part of it.
         """
-        lesson = self._lesson(x, targets)
+        part = Part.whole(len(x)) if self._ranks is None else self.part(self.step)
+        assert len(x) == len(part.places), "each rank is given its part"
+        lesson = self._lesson(x, targets, part)
         sampling = self.recipe.sampling
         teach = sampling.distill and self.step >= sampling.distill_after * self.recipe.steps
-        parts = self._parts(len(x), len(archs))
-        shares = self.strategy.shares([len(range(len(x))[part]) for part in parts])
+        parts = self._parts(part.size, len(archs))
+        shares = self.strategy.shares([len(range(part.size)[its]) for its in parts])
         around = self._dropping(x)
         first, tutors = x.new_zeros((), dtype=torch.float32), dict[int, Tensor]()
-        for one in self._passes(lesson, parts):
+        for one in self._passes(lesson, part, parts):
             i, j, seen = one.place, one.piece, one.seen
             with around(one.net, archs[i], i, one.examples, one.rows):
                 with self._autocast():
@@ -311,21 +349,25 @@ class Training:
                 tutors |= {j: self._task.answers(answers, seen.targets, hard=False)} if teach else {}
         return first
 
-    def _passes(self, lesson: Lesson, parts: Sequence[slice]) -> Iterator["_Pass"]:
-        """This rank's passes of a step; between the last ones of a lot their common part learns."""
+    def _passes(self, lesson: Lesson, whole: Part, parts: Sequence[slice]) -> Iterator["_Pass"]:
+        """This rank's passes of a step; between the last ones of a lot their common part learns.
+
+        whole: what the lesson is of.  parts: what each architecture sees of all of it.
+        """
         answered: dict[tuple[object, ...], Lesson] = {}  # of several ranks each asks once about an example
         for block, members in self._lots(parts):
             with self._behind_common(lesson.part(block)) as (net, lot):
+                here = whole if self._common is None else Part.whole(len(lot.inputs))
                 for i, part in members:
-                    its = lot.part(part)
-                    mine = parts_of(len(its.inputs), self.recipe.accumulate)
+                    its = range(here.size)[part]
+                    mine = parts_of(len(its), self.recipe.accumulate)
                     for j, rows in enumerate(mine):
-                        seen, key = its.part(rows), (part.start, part.stop, part.step, j)
+                        seen, key = lot.part(here.at(its[rows])), (part.start, part.stop, part.step, j)
                         if self._ranks is not None:
                             seen = answered.get(key) or self._taught(seen)
                             answered[key] = seen
                         last = i == len(parts) - 1 and j == len(mine) - 1
-                        yield _Pass(net, i, len(its.inputs), j, rows, seen, is_last=last)
+                        yield _Pass(net, i, len(its), j, rows, seen, is_last=last)
 
     def _summed(self) -> AbstractContextManager[None]:
         """Around this rank's last backward pass of a step: gradients are all ranks' afterwards."""

@@ -91,18 +91,19 @@ def test_moments_and_averages_move_with_the_weights(optimizer: Literal["adamw", 
     elastic = net(depth=(2,))
     trained = Training(elastic, SinglePath(), recipe, seed=0)
     list(trained.run(batch, until=3))
-    assert trained._ema is not None
+    averages = trained._averages()
+    assert averages
     generator = torch.Generator().manual_seed(9)
     with torch.no_grad():
         for name, parameter in trained._parameters.items():
             parameter.copy_(torch.randn(parameter.shape, generator=generator))
-            for moved in (*moments(trained, parameter), trained._ema[name]):
+            for moved in (*moments(trained, parameter), averages[name]):
                 moved.copy_(parameter)
     before = {name: p.detach().clone() for name, p in trained._parameters.items()}
     trained._sort()
     changed = []
     for name, parameter in trained._parameters.items():
-        for moved in (*moments(trained, parameter), trained._ema[name]):
+        for moved in (*moments(trained, parameter), averages[name]):
             assert torch.equal(moved, parameter), name
         changed += [name] if not torch.equal(before[name], parameter) else []
     assert changed

@@ -1,6 +1,6 @@
 """Ranks that share each batch end as one process on the whole of it; the sums are those of a fixed order."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import search_spaces
 import supernet
 from search_spaces.errors import UsageError
-from supernet.distribution import Ranks, parts_of, summed
+from supernet.distribution import Part, Ranks, gathered, parts_of, summed
 from supernet.supernet import Supernet
 from supernet.training.recipe import Recipe, Sampling, Teacher
 from supernet.training.strategies import (
@@ -91,9 +91,16 @@ def batch(training: Training, step: int) -> tuple[Tensor, Tensor]:
     return x.to(next(net.parameters()).dtype), labels
 
 
+def part(training: Training, step: int) -> tuple[Tensor, Tensor]:
+    """What this process is given of a batch."""
+    places = list(training.part(step).places)
+    x, labels = batch(training, step)
+    return x[places], labels[places]
+
+
 def ended(case: str, **given: Any) -> dict[str, Tensor]:
     training = fresh(case, **given)
-    *_, last = training.run(lambda step: batch(training, step))
+    *_, last = training.run(lambda step: part(training, step))
     return training.state() | {"loss": torch.tensor(last["loss"], dtype=torch.float64)}
 
 
@@ -101,11 +108,11 @@ def resumed(case: str) -> dict[str, Tensor]:
     """Cut off after two steps, on all ranks, when one of them is told to stop."""
     training = fresh(case)
     stop = iter([False, dist.get_rank() == 1])
-    list(training.run(lambda step: batch(training, step), stop=lambda: next(stop)))
+    list(training.run(lambda step: part(training, step), stop=lambda: next(stop)))
     assert training.step == 2
     again = fresh(case)
     again.load_state(training.state())
-    *_, last = again.run(lambda step: batch(again, step))
+    *_, last = again.run(lambda step: part(again, step))
     return again.state() | {"loss": torch.tensor(last["loss"], dtype=torch.float64)}
 
 
@@ -119,6 +126,8 @@ def train_rank(rank: int, ranks: int, folder: str) -> None:
     CASES["exact"] = ("single_path", EXACT | {"accumulate": ranks})
     save_file(ended("exact", dtype=torch.float32), f"{folder}/exact.{rank}.safetensors")
     save_file(ended("sandwich", dtype=torch.float32), f"{folder}/rounded.{rank}.safetensors")
+    said = gathered(b"a" * (2 - rank) if rank < 2 else "ä".encode())
+    assert said == [b"aa", b"a", *["ä".encode()] * (ranks - 2)]
     save_file({"sum": summed(numbers(rank))}, f"{folder}/sum.{rank}.safetensors")
     (folder_of := Path(folder) / f"refusals.{rank}").write_text("\n".join(refusals()))
     assert folder_of.exists()
@@ -132,16 +141,16 @@ def numbers(rank: int) -> Tensor:
 
 def refusals() -> Iterator[str]:
     """What is said of batches too small, of statistics of batches, and of losses that are no numbers."""
-    training = fresh("groups")
-    few = [part[: 2 * dist.get_world_size() - 1] for part in batch(training, 0)]
+    CASES["few"] = ("resource_constrained", {"batch_size": 2 * dist.get_world_size() - 1})
+    training = fresh("few")
     training.step = 1  # before, the largest subnet is trained alone
-    yield sentence(partial(list, training.run(lambda step: (few[0], few[1]))))
+    yield sentence(partial(list, training.run(lambda step: part(training, step))))
     CASES["normed"] = ("single_path", {"family": NORMED})
     training = fresh("normed")
-    yield sentence(partial(list, training.run(lambda step: batch(training, step))))
+    yield sentence(partial(list, training.run(lambda step: part(training, step))))
     training = fresh("muon")
-    x, labels = batch(training, 0)
-    x[0] = torch.nan  # seen by the first rank alone
+    x, labels = part(training, 0)
+    x[0] = torch.nan if dist.get_rank() == 0 else 0.0
     yield sentence(partial(list, training.run(lambda step: (x, labels), until=1)))
 
 
@@ -240,6 +249,44 @@ def test_the_parts_of_all_ranks_are_all_examples(monkeypatch: pytest.MonkeyPatch
                 assert max(map(len, parts)) <= -(-count // pieces)
                 places += (place for part in parts for place in part)
             assert places == list(range(count))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_rank_is_given_what_it_sees_and_what_is_mixed_into_that(
+    case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training, ranks = fresh(case), 4
+    assert training.part(3).places == range(BATCH)
+    monkeypatch.setattr("supernet.distribution.world", lambda: ranks)
+    monkeypatch.setattr("supernet.training.trainer.world", lambda: ranks)
+    for step in (0, 3):
+        parts = []
+        for rank in range(ranks):
+            monkeypatch.setattr("supernet.distribution.rank", lambda rank=rank: rank)
+            parts.append(training.part(step))
+        places = [place for part in parts for place in part.places]
+        assert set(places) == set(range(BATCH))
+        assert all(list(part.places) == sorted(set(part.places)) for part in parts)
+        assert all(part.size == BATCH for part in parts)
+        if case not in ("mixed", "taught", "patches"):
+            assert len(places) == BATCH, "nobody has what another one sees"
+        elif case != "patches":
+            assert all({BATCH - 1 - place for place in part.places} == set(part.places) for part in parts)
+            assert len(places) == 2 * BATCH
+
+
+@pytest.mark.parametrize("places", [range(4, 9), [1, 2, 4, 5, 7, 8], [0, 1, 4, 5], [7]])
+def test_what_is_seen_of_a_part_is_what_is_seen_of_the_batch(places: Sequence[int]) -> None:
+    batch = torch.arange(100, 110)
+    part, mine = Part(10, places), batch[list(places)]
+    ranges = [
+        range(start, stop, step) for start in range(10) for stop in range(start + 1, 11) for step in (1, 2, 3)
+    ]
+    seen = [wanted for wanted in ranges if set(wanted) <= set(places)]
+    assert seen
+    for wanted in seen:
+        assert torch.equal(mine[part.at(wanted)], batch[list(wanted)])
+    assert torch.equal(batch[Part.whole(10).at(range(1, 9, 3))], batch[[1, 4, 7]])
 
 
 def test_ranks_need_a_group() -> None:

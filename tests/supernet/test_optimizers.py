@@ -17,7 +17,7 @@ from supernet.plain.swin import WindowAttention
 from supernet.supernet import Supernet
 from supernet.tasks.classification import Classification
 from supernet.training.alone import inherited
-from supernet.training.optimizers import SegmentwiseMuon, clipped, orthogonalised
+from supernet.training.optimizers import Average, SegmentwiseMuon, clipped, orthogonalised
 from supernet.training.parameter_groups import hidden_weights
 from supernet.training.recipe import Muon, Recipe
 from supernet.training.resource_groups import level_groups
@@ -288,3 +288,28 @@ def test_gradients_are_clipped_as_torch_clips_them(size: float) -> None:
         assert a.grad is not None
         assert b.grad is not None
         torch.testing.assert_close(a.grad, b.grad, rtol=0, atol=0, equal_nan=True)
+
+
+def test_an_average_is_to_the_bit_that_of_a_step_after_the_other() -> None:
+    generator = torch.Generator().manual_seed(0)
+    shapes = {"a": (33, 7), "b": (5,), "c": (16, 16)}
+    parameters = {n: nn.Parameter(torch.randn(shape, generator=generator)) for n, shape in shapes.items()}
+    average, decay = Average(parameters, 0.99), 0.99
+    expected = {name: p.detach().clone() for name, p in parameters.items()}
+    moving = {0: "ab", 1: "b", 2: "", 3: "b", 4: "a", 5: "abc", 6: "c"}  # never all of them but once
+    for step, names_of_step in moving.items():
+        for name, p in parameters.items():
+            p.grad = torch.randn(p.shape, generator=generator) if name in names_of_step else None
+        average.before_step()
+        for p in parameters.values():
+            if p.grad is not None:
+                p.data -= 0.1 * p.grad
+        average.after_step()
+        for name, p in parameters.items():
+            expected[name].lerp_(p.detach(), 1 - decay)
+        if step in (3, 6):
+            assert all(torch.equal(tensor, expected[name]) for name, tensor in average.tensors().items())
+    average.restart()
+    assert all(torch.equal(tensor, parameters[name]) for name, tensor in average.tensors().items())
+    average.restart(expected)
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in average.tensors().items())

@@ -8,7 +8,9 @@ from torch.nn import functional as F
 import search_spaces
 import supernet
 from search_spaces.errors import UsageError
-from supernet.training.mixing import PatchHead, patch_mixup
+from supernet.distribution import Part
+from supernet.training.mixing import PatchHead, in_lots, patch_mixup, published_mixup
+from supernet.training.mixing import mixed as mix
 from supernet.training.recipe import Recipe
 from supernet.training.strategies import MultiArchitectural, SinglePath
 from supernet.training.trainer import Training
@@ -23,7 +25,8 @@ def mixed():
     images = own[:, None, None, None].expand(COUNT, 2, 6, 8)
     labels = torch.arange(COUNT) % CLASSES
     rng = np.random.default_rng(0)
-    return labels, patch_mixup(images, labels, grid=GRID, classes=CLASSES, rng=rng)
+    mixture = patch_mixup(COUNT, grid=GRID, rng=rng)
+    return labels, mix(images, labels, mixture, classes=CLASSES, part=Part.whole(COUNT))
 
 
 def patches(images: torch.Tensor) -> torch.Tensor:
@@ -93,6 +96,23 @@ def test_a_part_is_a_part_of_everything(mixed) -> None:
     assert torch.equal(part.inputs, lesson.inputs[1::4])
     assert torch.equal(part.targets, lesson.targets[1::4])
     assert torch.equal(part.patch_labels, lesson.patch_labels[1::4])
+
+
+@pytest.mark.parametrize("rule", [patch_mixup, published_mixup])
+def test_whoever_has_a_part_of_a_batch_and_its_partners_mixes_the_same(rule) -> None:
+    count, generator = 24, torch.Generator().manual_seed(0)
+    images, labels = torch.randn(count, 2, 6, 8, generator=generator), torch.arange(count) % CLASSES
+    mixture = in_lots(rule, count, 3, grid=GRID, rng=np.random.default_rng(1))
+    whole = mix(images, labels, mixture, classes=CLASSES, part=Part.whole(count))
+    for seen in ({0, 1, 2}, {7, 15, 23}, set(range(6, 18))):
+        places = sorted(seen | {int(mixture.partners[place]) for place in seen})
+        part = Part(count, places)
+        some = mix(images[places], labels[places], mixture, classes=CLASSES, part=part)
+        for place in seen:
+            mine = some.part(part.at(range(place, place + 1)))
+            assert torch.equal(mine.inputs[0], whole.inputs[place])
+            assert torch.equal(mine.targets[0], whole.targets[place])
+            assert torch.equal(mine.patch_labels[0], whole.patch_labels[place])
 
 
 def training(patch_mixup: bool) -> Training:

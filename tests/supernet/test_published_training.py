@@ -12,9 +12,10 @@ import search_spaces
 import supernet
 from search_spaces import SearchSpace
 from search_spaces.restriction import widened
+from supernet.distribution import Part
 from supernet.initialisation import init_weights
 from supernet.training.alone import from_scratch
-from supernet.training.mixing import patch_mixup, published_box, published_mixup
+from supernet.training.mixing import mixed, patch_mixup, published_box, published_mixup
 from supernet.training.recipe import Recipe, Sampling
 from supernet.training.strategies import MultiArchitectural
 from supernet.training.trainer import Training
@@ -92,9 +93,11 @@ def test_our_own_boxes_cover_other_shares() -> None:
     """The figures of the page: mean 0.517, the whole image 23 %, nothing 1.6 %."""
     rng, count = np.random.default_rng(0), 4 * DRAWS
     own = torch.arange(count, dtype=torch.float32)[:, None, None, None].expand(count, 1, 4, 4)
-    mixed = patch_mixup(own, torch.zeros(count, dtype=torch.int64), grid=GRID, classes=1, rng=rng).inputs
+    mixture = patch_mixup(count, grid=GRID, rng=rng)
+    labels = torch.zeros(count, dtype=torch.int64)
+    images = mixed(own, labels, mixture, classes=1, part=Part.whole(count)).inputs
     half = count // 2
-    covered = (mixed[:half] != own[:half]).float().mean(dim=(1, 2, 3)).numpy()
+    covered = (images[:half] != own[:half]).float().mean(dim=(1, 2, 3)).numpy()
     assert close(covered.mean(), 0.517, covered.std(), half)
     assert close((covered == 1).mean(), 0.234, 0.43, half)
     assert close((covered == 0).mean(), 0.0156, 0.125, half)
@@ -104,7 +107,8 @@ def test_a_half_has_one_box_and_the_other_one_blend() -> None:
     count = 64
     own = torch.arange(count, dtype=torch.float64)[:, None, None, None].expand(count, 1, 8, 8)
     labels = torch.arange(count)
-    lesson = published_mixup(own, labels, grid=GRID, classes=count, rng=np.random.default_rng(3))
+    mixture = published_mixup(count, grid=GRID, rng=np.random.default_rng(3))
+    lesson = mixed(own, labels, mixture, classes=count, part=Part.whole(count))
     cells = lesson.patch_labels.reshape(count, 4, 4, count)
     shares = cells[torch.arange(count), :, :, torch.arange(count)]  # of its own in every patch
     whole = shares == 1

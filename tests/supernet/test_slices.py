@@ -34,6 +34,28 @@ def test_a_slice_is_contiguous_and_the_whole_is_the_tensor_itself():
     assert prefix_slice(tensor, (6, 8), segments=2).is_contiguous()
 
 
+@pytest.mark.parametrize(
+    ("shape", "segments"), [((6, 3), 3), ((6, 5), 3), ((4, 3), 1), ((12, 2), 1), ((5,), 1)]
+)
+def test_a_gradient_is_that_of_the_slice_and_zero_elsewhere(shape: tuple[int, ...], segments: int):
+    whole = torch.zeros((12, 5)[: len(shape)], requires_grad=True)
+    given = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    prefix_slice(whole, shape, segments=segments).backward(given)
+    expected = torch.zeros_like(whole)
+    each, rows = len(whole) // segments, shape[0] // segments
+    for i in range(segments):
+        corner = (slice(i * each, i * each + rows), *(slice(n) for n in shape[1:]))
+        expected[corner] = given[i * rows : (i + 1) * rows]
+    assert whole.grad is not None
+    assert torch.equal(whole.grad, expected)
+    assert whole.grad.stride() == whole.stride()
+
+
+def test_more_than_there_is_cannot_be_taken():
+    with pytest.raises(AssertionError, match="other numbers"):
+        prefix_slice(numbered(12, 5), (6, 8))
+
+
 @pytest.mark.parametrize("gated", [False, True])
 def test_an_ffn_keeps_its_first_neurons(gated: bool):
     supernet = net(gated=gated, depth=(1,), embed_dim=(8,))

@@ -97,28 +97,33 @@ class ImageSet:
 
         Raises JobFailedError for an image that cannot be decoded any more, unless those are to be skipped.
         """
-        images, labels = self.raw_batch(seed, step, size)
+        return self.train_part(seed, step, size, range(size))
+
+    def train_part(self, seed: int, step: int, size: int, places: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """See `DataSet`: no other image is decoded."""
+        images, labels = self.raw_part(seed, step, size, places)
         return self.normalised(images), labels
 
-    def raw_batch(self, seed: int, step: int, size: int) -> tuple[Tensor, Tensor]:
+    def raw_part(self, seed: int, step: int, size: int, places: Sequence[int]) -> tuple[Tensor, Tensor]:
         """The same before `normalised`: bytes, a quarter as large, unless timm augments, which normalises."""
         if self._augment is not None:
             # Each right after it was decoded, while it is in the processor's cache.
-            ways = [partial(self._augment, seed=mixed_seed(seed, step, place)) for place in range(size)]
-            tensors, labels = self._taken(seed, step, ways)
+            ways = [partial(self._augment, seed=mixed_seed(seed, step, place)) for place in places]
+            tensors, labels = self._taken(seed, step, size, places, ways)
             return default_collate(tensors), labels  # in a loader's process right into shared memory
-        shapes: list[Shaping] = [self._centre] * size
+        shapes: list[Shaping] = [self._centre] * len(places)
         if self._crop:
             draws = torch.rand(
                 size, TRIES + 1, 4, generator=torch.Generator().manual_seed(mixed_seed(seed, step))
             )
-            shapes = [self._augmented(draw) for draw in draws.tolist()]
-        images, labels = self._taken(seed, step, shapes)
+            shapes = [self._augmented(draw) for draw in draws[list(places)].tolist()]
+        images, labels = self._taken(seed, step, size, places, shapes)
         return _stacked(images), labels
 
     def clean_batch(self, seed: int, step: int, size: int) -> Tensor:
         """Centre crops of the images that `train_batch` takes; raises JobFailedError as it does."""
-        return self.normalised(_stacked(self._taken(seed, step, [self._centre] * size)[0]))
+        images, _ = self._taken(seed, step, size, range(size), [self._centre] * size)
+        return self.normalised(_stacked(images))
 
     def batches(self, split: str, size: int, images: slice | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """The split, decoded batch by batch: `report` in the order of its names, `search` in a mixed one.
@@ -143,23 +148,27 @@ class ImageSet:
         news, self._unreadable = self._unreadable, {}
         return news
 
-    def _chosen(self, seed: int, step: int, size: int) -> list[ImageFile]:
+    def _chosen(self, seed: int, step: int, size: int, places: Sequence[int]) -> list[ImageFile]:
         files = self._splits["train"]
-        places = range(step * size, (step + 1) * size)
-        return [files[self._order(seed, place // self._repeats)] for place in places]
+        return [files[self._order(seed, (step * size + place) // self._repeats)] for place in places]
 
     def _taken(
-        self, seed: int, step: int, shapes: Sequence[Callable[[Image.Image], Made]]
+        self,
+        seed: int,
+        step: int,
+        size: int,
+        places: Sequence[int],
+        shapes: Sequence[Callable[[Image.Image], Made]],
     ) -> tuple[list[Made], Tensor]:
-        """The images of a training batch, each shaped in its way, and their labels; by several threads."""
+        """Images of a training batch, each shaped in its way, and their labels; by several threads."""
 
-        def taken(place: int, file: ImageFile) -> Made:
+        def taken(place: int, file: ImageFile, shape: Callable[[Image.Image], Made]) -> Made:
             # Others in its place are of its class, so that labels are known and classes keep their shares.
             for number in range(OTHERS + 1):
                 other = self._order.others(file.label, seed, step, place, number) if number else None
                 chosen = file if other is None else self._splits["train"][other]
                 try:
-                    return shapes[place](self._source.decoded(chosen, self.scale))
+                    return shape(self._source.decoded(chosen, self.scale))
                 except UnreadableError as error:
                     if not self._skips:
                         raise _gone(chosen, error) from error
@@ -171,8 +180,8 @@ class ImageSet:
                 "Look whether the images are still there, and go on with `nas resume JOB`.",
             )
 
-        files = self._chosen(seed, step, len(shapes))
-        images = self._mapped(taken, range(len(files)), files)
+        files = self._chosen(seed, step, size, places)
+        images = self._mapped(taken, places, files, shapes)
         return images, torch.tensor([file.label for file in files])
 
     def _mapped(self, make: Callable[..., Made], *arguments: Sequence[Any]) -> list[Made]:

@@ -1,11 +1,13 @@
 """Ranks that `torchrun` has started, on one machine or several, each by the same `nas train FILE`.
 
 The first one's process runs the job, with a process of its own for the first rank; the others train what it
-tells them. Where one is lost `torchrun` starts all of them anew, and the job goes on.
+tells them, and write on a board by what error they end. Where one is lost `torchrun` starts all of them anew,
+and the job goes on.
 """
 
 import json
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,12 +19,14 @@ from typing import Any
 import torch.distributed as dist
 
 from nas.errors import JobFailedError
-from nas.training.ranks.group import Group, RankLostError
+from nas.training.ranks.group import Group, Message, RankLostError, bad_end, raise_for
 from nas.training.ranks.meeting import Meeting, join
 from nas.training.ranks.processes import started
 from nas.training.ranks.work import Work, train_rank
+from search_spaces.errors import NASError
 
 WAIT = timedelta(seconds=10)  # between two looks whether there is something to do
+ENDED_SECONDS = 60.0  # that the first rank's process may take to end the job over another rank's error
 END = "{}"
 JOB = "job"
 
@@ -105,12 +109,41 @@ def torchrun_ranks(work: Work, here: Place, state: bytes) -> Iterator[Group]:
     board(here).set(f"{here.attempt}/work/{number}", work.to_json())
     try:
         with started(work, state, here.meeting(number), ranks=1) as group:
-            yield group
+            yield _Led(group, here, number)
     except RankLostError as error:
         raise JobFailedError(
             f"A worker of the training was lost: {error}.",
             "`torchrun --max-restarts 3` starts them anew, from the last checkpoint.",
         ) from error
+
+
+class _Led:
+    """The `Group` of the first rank, which also hears by what error of ours another one has ended."""
+
+    def __init__(self, group: Group, here: Place, number: int) -> None:
+        self._group, self._here, self._number = group, here, number
+
+    def receive(self, seconds: float) -> list[Message]:
+        try:
+            messages = self._group.receive(seconds)
+        except RankLostError:
+            self._raise_for_others()
+            raise
+        self._raise_for_others()
+        return messages
+
+    def _raise_for_others(self) -> None:
+        key = _failed(self._here, self._number)
+        if board(self._here).check([key]):
+            raise_for([Message(1, "failed", json.loads(board(self._here).get(key)))])
+
+    def stop(self) -> bool:
+        return self._group.stop()
+
+
+def _failed(here: Place, number: int) -> str:
+    """Where it is written by what error a rank of training `number` has ended."""
+    return f"{here.attempt}/failed/{number}"
 
 
 def follow(here: Place) -> None:
@@ -121,7 +154,12 @@ def follow(here: Place) -> None:
             return
         work = Work(**json.loads(text))
         join(work, here.rank, here.meeting(number), local=here.local)
-        train_rank(work, None, _Follower())
+        try:
+            train_rank(work, None, _Follower())
+        except NASError as error:
+            board(here).set(_failed(here, number), json.dumps(bad_end(here.rank, error).content))
+            time.sleep(ENDED_SECONDS)  # torchrun ends all with the first that ends: let it be the job's
+            raise
         dist.destroy_process_group()
 
 

@@ -7,7 +7,7 @@ training away where a checkpoint is due.
 import json
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,11 +23,12 @@ from nas.config.components import as_stored
 from nas.config.paths import with_absolute_paths
 from nas.datasets import DataSet
 from nas.errors import JobFailedError
+from nas.results.running.replaced_images import replaced
 from nas.results.running.stage_progress import WAITED
 from nas.training.loading import Loading, loading
 from search_spaces import SearchSpace
 from search_spaces.registry import allow
-from supernet.distribution import rank, sent_from_first
+from supernet.distribution import gathered, rank, sent_from_first
 from supernet.training.trainer import Training
 
 JOIN_SECONDS = 600.0  # that a rank has to join the others, with all that it imports and reads before
@@ -100,12 +101,23 @@ def train_rank(work: Work, state: bytes | None, channel: Channel) -> None:
 def take_part(training: Training, config: JobConfig, data: DataSet, channel: Channel) -> None:
     """The steps of one rank, from where the training is."""
     train, device = config.train, next(training.supernet.parameters()).device
-    with loading(data, training.seed, train.batch_size, device, processes=train.loaders) as batches:
+    images_told = set[str]()
+    with loading(
+        data,
+        training.seed,
+        train.batch_size,
+        device,
+        processes=train.loaders,
+        places=lambda step: training.part(step).places,
+    ) as batches:
         while training.step < train.steps:
             until = (training.step // train.checkpoint_every + 1) * train.checkpoint_every
             for metrics in stepping(training, batches, until=until, stop=channel.stops):
+                by_rank = _of_all(metrics[WAITED], warnings_of(training, batches))
                 if rank() == 0:
-                    _tell(channel, metrics, warnings_of(training, batches))
+                    for warning in _news(by_rank, images_told):
+                        channel.tell("warning", {"message": warning})
+                    channel.tell("metrics", metrics | {WAITED: max(waited for waited, _ in by_rank)})
             if rank() == 0:
                 channel.tell("state", {"step": training.step}, save(on_cpu(training.state())))
             if training.step < min(until, train.steps):
@@ -136,7 +148,17 @@ def on_cpu(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
 
 
-def _tell(channel: Channel, metrics: dict[str, float], warnings: list[str]) -> None:
-    for warning in warnings:
-        channel.tell("warning", {"message": warning})
-    channel.tell("metrics", dict(metrics))
+def _of_all(waited: float, warnings: list[str]) -> list[tuple[float, list[str]]]:
+    """Of each rank the share of time in which it waited, and its warnings: each has other examples."""
+    return [tuple(json.loads(one)) for one in gathered(json.dumps([waited, warnings]).encode())]
+
+
+def _news(by_rank: Sequence[tuple[float, list[str]]], images_told: set[str]) -> list[str]:
+    """What ranks say, each sentence once; of an image that broke only the first time, whoever met it."""
+    news = []
+    for warning in dict.fromkeys(warning for _, warnings in by_rank for warning in warnings):
+        images = set(replaced([warning]))
+        if not images or images - images_told:
+            news.append(warning)
+        images_told |= images
+    return news

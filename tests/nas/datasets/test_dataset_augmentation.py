@@ -38,7 +38,7 @@ def test_images_are_what_timm_makes_of_them(tree: Path, options: dict[str, Any])
     transform: Any = create_transform(
         (16, 16), is_training=True, interpolation="bilinear", **({"color_jitter": None} | options)
     )
-    files = data._chosen(3, 2, SIZE)
+    files = data._chosen(3, 2, SIZE, range(SIZE))
     for i, file in enumerate(files):
         with seeded(mixed_seed(3, 2, i)):
             expected = transform(decoded(file.path, data.scale))
@@ -71,13 +71,17 @@ def test_what_is_searched_and_reported_is_not_augmented(tree: Path) -> None:
 
 def test_an_image_may_be_there_several_times_each_time_otherwise(tree: Path) -> None:
     data = built(tree, repeats=3, **DEIT)
-    files = [file.relative for file in data._chosen(0, 0, SIZE)]
+    files = [file.relative for file in data._chosen(0, 0, SIZE, range(SIZE))]
     assert files == [files[0]] * 3 + [files[3]] * 3
     assert files[0] != files[3]
     images = data.train_batch(0, 0, SIZE)[0]
     assert not torch.equal(images[0], images[1])
     count = data.sizes["train"]
-    seen = [file.relative for step in range(3 * count // SIZE) for file in data._chosen(0, step, SIZE)]
+    seen = [
+        file.relative
+        for step in range(3 * count // SIZE)
+        for file in data._chosen(0, step, SIZE, range(SIZE))
+    ]
     assert sorted(seen) == sorted(3 * [file.relative for file in data._splits["train"]])
 
 

@@ -37,7 +37,7 @@ def built(tree: Path, **options: Any) -> ImageSet:
 
 
 def drawn(data: ImageSet, seed: int, batches: int, size: int = 12) -> list[str]:
-    return [file.relative for step in range(batches) for file in data._chosen(seed, step, size)]
+    return [file.relative for step in range(batches) for file in data._chosen(seed, step, size, range(size))]
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,9 @@ def drawn(data: ImageSet, seed: int, batches: int, size: int = 12) -> list[str]:
 def test_an_epoch_has_the_classes_in_these_shares(tree: Path, balance: Any, shares: tuple[int, ...]) -> None:
     data = built(tree, balance=balance)
     for epoch in range(3):
-        names = [file.relative for step in range(4) for file in data._chosen(0, 4 * epoch + step, 12)]
+        names = [
+            file.relative for step in range(4) for file in data._chosen(0, 4 * epoch + step, 12, range(12))
+        ]
         counts = Counter(name.partition("/")[0] for name in names)
         assert [counts[name] for name in COUNTS] == list(shares)
 
@@ -69,7 +71,7 @@ def test_all_images_of_a_class_are_drawn_equally_often(tree: Path) -> None:
 def test_the_order_is_a_function_of_the_seed_and_the_place(tree: Path) -> None:
     data, again = built(tree, balance="sqrt"), built(tree, balance="sqrt")
     straight = drawn(data, 1, 12)
-    assert [[f.relative for f in again._chosen(1, step, 12)] for step in (7, 2, 11, 0)] == [
+    assert [[f.relative for f in again._chosen(1, step, 12, range(12))] for step in (7, 2, 11, 0)] == [
         straight[12 * step : 12 * (step + 1)] for step in (7, 2, 11, 0)
     ]
     assert straight != drawn(data, 2, 12)
@@ -168,7 +170,7 @@ def test_a_wrong_number_of_bytes_is_one_sentence(tree: Path, cache_bytes: Any) -
 def test_an_image_that_breaks_in_a_training_is_replaced_and_told(tree: Path) -> None:
     data, other = built(tree, on_bad_image="skip"), built(tree, on_bad_image="skip")
     whole = data.train_batch(0, 0, 12)
-    broken = {file.path for file in data._chosen(0, 0, 12)[3:5]}
+    broken = {file.path for file in data._chosen(0, 0, 12, range(12))[3:5]}
     for path in broken:
         path.write_bytes(path.read_bytes()[:100])
     images, labels = data.train_batch(0, 0, 12)
@@ -181,6 +183,39 @@ def test_an_image_that_breaks_in_a_training_is_replaced_and_told(tree: Path) -> 
     assert news.keys() == {f"'{path}'" for path in broken}
     assert all(news.values())
     assert other.unreadable() == {}
+
+
+class Counting:
+    """A source of images that notes which are decoded."""
+
+    def __init__(self, source: Any) -> None:
+        self._source, self.decoded_files = source, list[str]()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._source, name)
+
+    def decoded(self, image: Any, scale: Any) -> Any:
+        self.decoded_files.append(image.relative)
+        return self._source.decoded(image, scale)
+
+
+@pytest.mark.parametrize("augmentation", ["crop", "none", {"re_prob": 0.5, "repeats": 3}])
+@pytest.mark.parametrize("bad", [False, True])
+def test_of_a_part_no_other_image_is_decoded(tree: Path, augmentation: Any, bad: bool) -> None:
+    data: Any = built(tree, augmentation=augmentation, on_bad_image="skip")
+    files = data._chosen(0, 2, 12, range(12))
+    if bad:
+        files[5].path.write_bytes(b"")
+    whole = data.train_batch(0, 2, 12)
+    data._source = counting = Counting(data._source)
+    places = [1, 4, 5, 11]
+    images, labels = data.train_part(0, 2, 12, places)
+    assert torch.equal(images, whole[0][places])
+    assert torch.equal(labels, whole[1][places])
+    wanted = Counter(files[place].relative for place in places)
+    decoded = Counter(counting.decoded_files)
+    assert wanted <= decoded
+    assert decoded.total() - wanted.total() == (wanted[files[5].relative] if bad else 0)
 
 
 def test_a_class_that_is_gone_ends_the_training(tree: Path) -> None:

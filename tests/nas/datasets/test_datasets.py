@@ -108,6 +108,22 @@ def test_a_training_batch_is_a_function_of_seed_and_step(build) -> None:
     assert not torch.equal(inputs, dataset.train_batch(2, 2, 6)[0])
 
 
+def test_parts_of_a_training_batch_joined_are_the_whole(build) -> None:
+    dataset, size = build(), 7
+    whole = dataset.train_batch(1, 2, size)
+    parts = (range(3), [4, 6], [3], [5])
+    made = [datasets.train_part(build(), 1, 2, size, places) for places in parts]
+    places = [place for part in parts for place in part]
+    for number, tensor in enumerate(whole):
+        joined = torch.cat([part[number] for part in made])
+        assert joined.dtype == tensor.dtype
+        assert torch.equal(joined, tensor[places])
+    if hasattr(dataset, "raw_part"):
+        raw, labels = dataset.raw_part(1, 2, size, [1, 5])
+        assert torch.equal(dataset.normalised(raw), whole[0][[1, 5]])
+        assert torch.equal(labels, whole[1][[1, 5]])
+
+
 def test_a_clean_batch_is_a_function_of_seed_and_step(build) -> None:
     dataset = build()
     inputs = dataset.clean_batch(1, 2, 6)

@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -21,6 +22,7 @@ from nas.results.running.replaced_images import replaced
 from nas.store import Store
 from nas.training import loading as module
 from nas.training.loading import Loading, Numbered, loading
+from search_spaces.errors import UsageError
 
 SIZE = 4
 CPU = torch.device("cpu")
@@ -77,6 +79,27 @@ def test_processes_make_the_batches_that_a_thread_makes() -> None:
         assert processes.waited > 0
 
 
+@pytest.mark.parametrize("processes", [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_parts_of_batches_are_made_where_parts_are_wanted(tmp_path: Path, processes: int) -> None:
+    data = build("image_folder", root=str(make_tree(tmp_path / "images")), image_size=8)
+    with loading(data, 1, SIZE, CPU, processes=processes, places=lambda number: [number % 3, 3]) as batches:
+        for number in (4, 5, 6, 0, 1):
+            for one, whole in zip(batches(number), data.train_batch(1, number, SIZE), strict=True):
+                assert torch.equal(one, whole[[number % 3, 3]])
+
+
+def test_what_fails_while_a_part_is_chosen_is_raised_by_whoever_asks() -> None:
+    def places(number: int) -> range:
+        if number == 2:
+            raise UsageError("A subnet sees 1 of the 4 examples of a batch.", "Raise train.batch_size.")
+        return range(SIZE)
+
+    with loading(build("digits"), 1, SIZE, CPU, places=places) as batches:
+        batches(1)
+        with pytest.raises(UsageError, match="A subnet sees 1"):
+            batches(2)
+
+
 def test_one_that_dies_is_replaced_and_no_batch_is_lost(tmp_path: Path) -> None:
     numbers, warnings = told(Numbers(dies=3, folder=tmp_path), processes=2, numbers=range(7))
     assert numbers == list(range(7))
@@ -91,14 +114,18 @@ def test_bytes_that_are_normalised_where_they_arrive_are_the_same(
     tree = make_tree(tmp_path / "images")
     data: Any = build("image_folder", root=str(tree), image_size=8, augmentation=augmentation)
     numbered = Numbered(data, 1, SIZE, raw=True)
-    made = module._FromProcesses(numbered, 1, print, module._Once(print)) if processes else numbered.batch
+    all_of_them = lambda number: range(SIZE)  # noqa: E731
+    if processes:
+        made: Any = module._FromProcesses(numbered, all_of_them, 1, print, module._Once(print))
+    else:
+        made = lambda number: numbered.batch(number, range(SIZE))  # noqa: E731
     batches = Loading(made, CPU, [], patience=None, finish=data.normalised)
     thread = Thread(target=batches.prepare)
     thread.start()
     for number in range(4):
         for one, other in zip(batches(number), data.train_batch(1, number, SIZE), strict=True):
             assert torch.equal(one, other)
-    assert (numbered.batch(0)[0].dtype == torch.uint8) == isinstance(augmentation, str)
+    assert (numbered.batch(0, range(SIZE))[0].dtype == torch.uint8) == isinstance(augmentation, str)
     batches.end()
     thread.join()
     if isinstance(made, module._FromProcesses):
@@ -168,6 +195,19 @@ def test_what_the_data_says_arrives_as_it_was_said() -> None:
     with pytest.raises(JobFailedError, match="cannot be read: it is cut off") as caught:
         told(Numbers(fails=2), processes=2, numbers=range(5))
     assert caught.value.hint == "Repair the file."
+    until = time.monotonic() + 60
+    while loaders() and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not loaders(), "they end with the training, and not with what is said of it"
+
+
+def loaders() -> list[psutil.Process]:
+    """The processes that prepare batches."""
+    running = []
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):  # it has ended meanwhile
+            running += [child] * ("spawn_main" in " ".join(child.cmdline()))
+    return running
 
 
 @pytest.mark.slow

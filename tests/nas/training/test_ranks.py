@@ -8,13 +8,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 import torch
+import torch.distributed as dist
+from image_trees import make_tree
 from safetensors.torch import load, save
 from torch import Tensor
 
@@ -23,9 +25,11 @@ from nas.config import JobConfig, checked_config
 from nas.errors import JobFailedError, NoSpaceError, StoreError
 from nas.pipeline import TRAINED
 from nas.progress import Silent
+from nas.results.running.replaced_images import sentence
 from nas.spaces.job_space import resolve
 from nas.store import Store
 from nas.training.ranks import processes as module
+from nas.training.ranks import torchrun, work
 from nas.training.ranks.group import Listener, Message, RankLostError, State, raise_for, trained_by_ranks
 from nas.training.ranks.meeting import Meeting
 from nas.training.ranks.processes import Processes, started
@@ -48,8 +52,8 @@ TREE: dict[str, Any] = {
 }
 
 
-def config(**train: Any) -> JobConfig:
-    return checked_config(TREE | {"train": TREE["train"] | train}, where="here")
+def config(data: Any = "digits", **train: Any) -> JobConfig:
+    return checked_config(TREE | {"data": data, "train": TREE["train"] | train}, where="here")
 
 
 class Ranks:
@@ -171,6 +175,39 @@ def test_a_budget_and_statistics_of_batches_are_refused_before_the_job_begins() 
     assert "train.accumulate to a multiple of train.workers (2)" in error.value.hint
 
 
+def test_what_several_ranks_say_is_told_once() -> None:
+    cat, bee = sentence("'cat/1.png'", "it is empty"), sentence("'bee/2.png'", "it is not there")
+    told = set[str]()
+    assert work._news([(0.1, ["slow", cat]), (0.2, ["slow", bee]), (0.0, [cat])], told) == ["slow", cat, bee]
+    assert work._news([(0.1, [bee]), (0.2, ["slow"])], told) == ["slow"]
+
+
+PLACE = torchrun.Place(1, 1, 2, attempt=0, address="", port=0, serves=False)
+
+
+def test_torchruns_first_process_hears_by_what_error_another_one_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Who has an example that cannot be decoded is not always the one that runs the job."""
+    written, given = dist.HashStore(), started_here(config(workers=2))[0]
+    monkeypatch.setattr(torchrun, "board", lambda here: written)
+    monkeypatch.setattr(torchrun, "join", lambda *args, **local: None)
+    monkeypatch.setattr(torchrun, "ENDED_SECONDS", 0.0)
+
+    def train_rank(*args: object) -> None:
+        raise JobFailedError("The image 'a.png' cannot be read: it is cut off.", "Repair the file.")
+
+    monkeypatch.setattr(torchrun, "train_rank", train_rank)
+    monkeypatch.setattr(torchrun, "started", lambda *args, **ranks: nullcontext(Ranks([[], LOST])))
+    with torchrun.torchrun_ranks(given, PLACE, b"") as group:
+        assert group.receive(0.0) == []
+        with pytest.raises(JobFailedError, match=r"The image 'a\.png' cannot be read"):
+            torchrun.follow(PLACE)
+        with pytest.raises(JobFailedError, match=r"The image 'a\.png' cannot be read") as error:
+            group.receive(0.0)
+        assert error.value.hint == "Repair the file."
+
+
 def started_here(settings: JobConfig) -> Any:
     data = datasets.build("digits")
     space = resolve(settings, data)
@@ -195,11 +232,14 @@ def test_a_rank_that_never_joins_is_told_of(tmp_path: Path, monkeypatch: pytest.
     assert not any(psutil.pid_exists(number) for number in (first, second))
 
 
-def trained(folder: Path, workers: int, **train: Any) -> tuple[dict[str, Tensor], list[str]]:
+def trained(
+    folder: Path, workers: int, data: Any = "digits", **train: Any
+) -> tuple[dict[str, Tensor], list[str]]:
     """The weights of a job, and what it warned of."""
     folder.mkdir()
     with Store.open(f"sqlite:///{folder / 'nas.db'}") as store:
-        job = jobs.create(store, config(workers=workers, **train), name=None, goal=TRAINED)
+        settings = config(data=data, workers=workers, **train)
+        job = jobs.create(store, settings, name=None, goal=TRAINED)
         pipeline.run(store, job, progress=Silent())
         kinds = [artifact.kind for artifact in store.artifacts(job)]
         assert "checkpoint" not in kinds, "they are gone when there are weights"
@@ -265,9 +305,11 @@ def test_a_full_disk_loses_no_checkpoint(
     monkeypatch.setattr(checkpoints, "save", full)
     with Store.open(f"sqlite:///{tmp_path / 'nas.db'}") as store:
         job = jobs.create(store, config(workers=2), name=None, goal=TRAINED)
+        before = set(psutil.Process().children(recursive=True))
         with pytest.raises(NoSpaceError):
             pipeline.run(store, job, progress=Silent())
-        left = [" ".join(process.cmdline()) for process in psutil.Process().children(recursive=True)]
+        after = set(psutil.Process().children(recursive=True)) - before
+        left = [" ".join(process.cmdline()) for process in after]
         assert not any("spawn_main" in command for command in left), "no rank is left behind"
         monkeypatch.undo()
         (kept,) = store.artifacts(job, "checkpoint")
@@ -291,6 +333,16 @@ def test_four_workers_and_all_that_a_recipe_can_say(
     monkeypatch.setattr(Killing, "killed", [])
     together, _ = trained(tmp_path / "together", ranks, **recipe)
     assert Killing.killed
+    assert all(torch.equal(together[name], tensor) for name, tensor in alone.items())
+
+
+@pytest.mark.slow
+def test_workers_that_decode_their_part_of_the_images_train_the_same(tmp_path: Path) -> None:
+    tree = make_tree(tmp_path / "images")
+    data = {"name": "image_folder", "root": str(tree), "image_size": 8, "augmentation": {"re_prob": 0.5}}
+    recipe: dict[str, Any] = {"steps": 8, "batch_size": 6, "checkpoint_every": 4, "warmup": 2, "mixup": 0.8}
+    alone, _ = trained(tmp_path / "alone", 1, data=data, **recipe)
+    together, _ = trained(tmp_path / "together", 2, data=data, loaders=1, **recipe)
     assert all(torch.equal(together[name], tensor) for name, tensor in alone.items())
 
 
