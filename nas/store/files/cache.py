@@ -58,12 +58,14 @@ def local(artifact: Recorded, fetch: Callable[[Path], None]) -> Path:
     if not _DIGEST.fullmatch(artifact.sha256):
         raise damaged(artifact, "has a row without a SHA-256")
     path = folder() / artifact.sha256
-    if _hold(path) and difference(artifact, path.stat().st_size, lambda: sha256(path)) is None:
+    if _is_whole(artifact, path):
         return path
     _make_room(artifact.size)
     partial = drafts() / uuid.uuid4().hex
     try:
         fetch(partial)
+        if _is_whole(artifact, path):  # another process was faster, and holds what it has put there
+            return path
         descriptor = os.open(partial, os.O_RDONLY)
         fcntl.flock(descriptor, fcntl.LOCK_SH)  # before anybody else sees it
         partial.replace(path)
@@ -79,8 +81,9 @@ def local(artifact: Recorded, fetch: Callable[[Path], None]) -> Path:
 def keep(file: Path, digest: str) -> None:
     """Takes a file of `drafts`, which has this SHA-256, over; whoever needs it next need not fetch it."""
     _make_room(file.stat().st_size)
-    with suppress(OSError):  # it is fetched then
-        file.replace(folder() / digest)
+    with suppress(OSError):  # it is there already, and held by others; or it is fetched when it is needed
+        os.link(file, folder() / digest)
+    file.unlink(missing_ok=True)
 
 
 def drafts() -> Path:
@@ -128,6 +131,11 @@ def _is_left(drafts_of_one: Path) -> bool:
     finally:
         os.close(descriptor)
     return True
+
+
+def _is_whole(artifact: Recorded, path: Path) -> bool:
+    """Whether the file is there with the artifact's content; it then stays as long as this process lives."""
+    return _hold(path) and difference(artifact, path.stat().st_size, lambda: sha256(path)) is None
 
 
 def _hold(path: Path) -> bool:
