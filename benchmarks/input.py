@@ -3,11 +3,11 @@
     python benchmarks/input.py [--images 480] [--batch 48] [--rounds 7] [--workers 2] [--alone] [--decoders]
 
 Made JPEGs of 500x375 pixels become batches of 224x224. Both loaders live through the whole run and take turns
-in every round: first as many batches as they may have prepared in their free time, which do not count, then
-those that do. Printed are medians over the rounds of images a second, of images per second of CPU time of the
-processes, and of the ratios within rounds with their quartiles. Then the share of time that steps of a ViT-Ti
-waited for their batches. With --alone: CPU time an image in one process, without loaders. With --decoders:
-how long an image takes, decoded by Pillow and by torchvision.
+in every round, when neither works any more: first as many batches as they may have prepared, which do not
+count, then those that do. Printed are medians over the rounds of images a second, of images per
+second of CPU time of the processes, and of the ratios within rounds with their quartiles. Then the share of
+time that steps of a ViT-Ti waited for their batches. With --alone: CPU time an image in one process, without
+loaders. With --decoders: how long an image takes, decoded by Pillow and by torchvision.
 """
 
 import argparse
@@ -97,8 +97,17 @@ def children() -> dict[int, float]:
     return seconds
 
 
+def settle() -> None:
+    """Waits until the processes of both loaders have prepared all they may."""
+    seconds = -1.0
+    while (now := sum(children().values())) > seconds:
+        seconds = now
+        time.sleep(0.2)
+
+
 def rate(take: Callable[[], torch.Tensor], idle: int, counted: int, batch: int) -> tuple[float, float]:
     """Images a second, and per second of CPU time."""
+    settle()
     for _ in range(idle):
         take()
     before, began = children(), time.perf_counter()
@@ -202,7 +211,7 @@ def alone(root: Path, option: Any, theirs: dict[str, Any], batch: int) -> list[f
     files: Any = create_dataset("", root=str(root))
     files.transform = transform
     times: list[tuple[float, float]] = []
-    for turn in range(7):
+    for turn in range(21):
         began = time.process_time()
         data.train_batch(0, turn, batch)
         middle = time.process_time()

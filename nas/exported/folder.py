@@ -35,6 +35,10 @@ from supernet.pretrained.weight_files import check_finite
 INFER = "infer.py"
 BATCHES = (1, 3)
 LONGEST = 900  # seconds that a check may take
+GREEDY, LEAST_LOG = (
+    20,
+    -80.0,
+)  # tokens that are compared; below, a probability is 0 to who computes with floats
 CHANNELS = {1: "L", 3: "RGB"}
 BITS = "BitImageProcessor"  # of transformers: resizes the shorter side and cuts the middle out
 
@@ -72,7 +76,8 @@ def export(
         (partial / INFER).write_text(_infer(exporter, example))
         outcome = _checked(exporter, module, partial, example=example, form=form)
         figures = {**info, "format": format, "precision": form.precision}
-        if exporter.TOLERANCES[form.precision] is None and judge is not None:
+        all_positions = not getattr(exporter, "LAST_ONLY", False)
+        if exporter.TOLERANCES[form.precision] is None and judge is not None and all_positions:
             figures |= judge(exporter.load(partial))
         sentence = f"Run in a fresh process on {info.get('inputs', 'made inputs')}: {outcome}."
         text = card(exporter, module, example, figures, keys=keys, check=sentence)
@@ -176,10 +181,18 @@ def _infer(exporter: Exporter, example: Tensor) -> str:
 def _checked(exporter: Exporter, module: nn.Module, folder: Path, *, example: Tensor, form: Form) -> str:
     """What was found. Raises JobFailedError for other outputs than the module's."""
     inputs = {f"of {count}": example[:count] for count in BATCHES}
+    last_only = getattr(exporter, "LAST_ONLY", False)
+    if last_only:
+        inputs |= _greedily_continued(module, example[:1])
     outputs = _in_fresh_process(folder, inputs)
     tolerance, worst = exporter.TOLERANCES[form.precision], 0.0
     for name, x in inputs.items():
         expected, given = module(x), torch.from_numpy(outputs[name])
+        if last_only:
+            expected = expected[:, -1:].log_softmax(-1).clamp(min=LEAST_LOG)
+            given = given.clamp(min=LEAST_LOG)
+            if tolerance is not None and not torch.equal(given.argmax(-1), expected.argmax(-1)):
+                raise JobFailedError(f"The exported subnet would go on with another token ({name}).")
         if given.shape != expected.shape or not given.isfinite().all():
             raise JobFailedError(
                 f"The file that was written gives outputs of another shape, or no numbers ({name})."
@@ -194,6 +207,15 @@ def _checked(exporter: Exporter, module: nn.Module, folder: Path, *, example: Te
         )
     how = "to the last bit" if worst == 0 else f"within {worst:.1e} of the largest"
     return f"outputs equal those of the supernet {how} (allowed: {tolerance:g})"
+
+
+def _greedily_continued(module: nn.Module, text: Tensor) -> dict[str, Tensor]:
+    """Beginnings of what the module makes of half a text (1, T), each a token longer than the one before."""
+    beginnings, ids = {}, text[:, : text.shape[1] // 2]
+    for number in range(min(GREEDY, text.shape[1] - ids.shape[1])):
+        beginnings[f"behind {number} of its own tokens"] = ids
+        ids = torch.cat([ids, module(ids)[:, -1:].argmax(-1)], dim=1)
+    return beginnings
 
 
 def _in_fresh_process(folder: Path, inputs: Mapping[str, Tensor]) -> Mapping[str, np.ndarray[Any, Any]]:

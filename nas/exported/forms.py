@@ -25,11 +25,13 @@ class Form:
     precision: of weights and arithmetic, by the format's names.  opset: of ONNX.
     calibration: inputs (N, *input shape) with which ranges are found for int8; None: they are found anew in
     every forward pass.
+    tokenizer: `bytes` where that is what a language model reads.
     """
 
     precision: str = "fp32"
     opset: int = OPSET
     calibration: Tensor | None = None
+    tokenizer: str | None = None
 
 
 class Exporter(Protocol):
@@ -38,6 +40,8 @@ class Exporter(Protocol):
     MODULES: what has to be installed to write and to check it.  EXTRA: the extra of ours that brings them.
     TOLERANCES: precisions, and what outputs may differ, as a share of the largest; None:
     outputs are not compared, since the network's quality is what such a precision is judged by.
+    LAST_ONLY: optional; whether `load` gives of a text the logarithms of the probabilities of what follows
+    it, (n, 1, vocabulary), and not all logits. Then greedy tokens are compared, too.
     LOADING: of the model card, how the folder is used; fields {name}, {timm}, {auto}, {trust}.
     """
 

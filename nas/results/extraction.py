@@ -136,6 +136,7 @@ def export(
     if calibration:
         form = replace(form, calibration=_calibrating(data, calibration))
     info = {**_info(store, job, row, weights), **_facts_of(data), "inputs": inputs}
+    form = replace(form, tokenizer=info.get("tokenizer"))
     judge = None if data is None else partial(_judged, data)
 
     def written(name: str, target: Path) -> list[Path]:

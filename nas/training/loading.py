@@ -102,14 +102,17 @@ def loading(
     0: the thread does.
     The thread is one for which the process does not wait in the end: data may hang.
     """
-    # A CPU normalises where the batches are made, beside the steps; a GPU has the time.
-    finish = {"finish": data.normalised} if device.type == "cuda" and hasattr(data, "normalised") else {}
-    numbered = Numbered(data, seed, size, raw=bool(finish))
+    # Bytes are a quarter of inputs: they go to a GPU and come from processes, and are normalised then.
+    normalised = getattr(data, "normalised", None)
+    finish = {"finish": normalised} if device.type == "cuda" and normalised is not None else {}
+    numbered = Numbered(data, seed, size, raw=normalised is not None and bool(finish or processes))
     warnings: list[str] = []
     tell = _Once(warnings.append)
     made = _FromProcesses(numbered, processes, warnings.append, tell) if processes else None
     patience = LONGEST if processes else None
     make = partial(_told, numbered, tell) if made is None else made
+    if made is not None and normalised is not None and not finish:
+        make = partial(_normalised, made, normalised)
     batches = Loading(make, device, warnings, patience=patience, **finish)
     thread = threading.Thread(target=batches.prepare, daemon=True)
     thread.start()
@@ -167,6 +170,11 @@ def _told(numbered: Numbered, tell: _Once, number: int) -> Batch:
     made = numbered.batch(number)
     tell(numbered.unreadable())
     return made
+
+
+def _normalised(make: Batches, normalise: Callable[[Tensor], Tensor], number: int) -> Batch:
+    x, targets = make(number)
+    return normalise(x), targets
 
 
 class _FromProcesses:

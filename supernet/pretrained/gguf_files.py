@@ -325,3 +325,8 @@ def halved_rows(weight: Tensor, head_dim: int) -> Tensor:
     Rotations turn neighbouring channels of a head in one format, and channels of its two halves in the other.
     """
     return weight.unflatten(0, (-1, head_dim // 2, 2)).transpose(1, 2).flatten(0, 2)
+
+
+def neighbouring_rows(weight: Tensor, head_dim: int) -> Tensor:
+    """Undoes `halved_rows`."""
+    return weight.unflatten(0, (-1, 2, head_dim // 2)).transpose(1, 2).flatten(0, 2)

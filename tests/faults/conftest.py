@@ -1,5 +1,6 @@
 """A finished job to be read and copied, and places for others."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -59,6 +60,7 @@ def finished_on_server(
 ) -> Place:
     """The same job in a database of a server; only to be copied."""
     place = Place(tmp_path_factory.mktemp("finished-on-server"), Database.new(postgresql))
+    shutil.copy(finished.folder / "job.yaml", place.folder)
     with place.entered():
         move(finished.url, place.url)
     return place

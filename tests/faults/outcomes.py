@@ -37,7 +37,7 @@ def outcome(place: Place) -> Outcome:
         ),
         place.query(f"SELECT {columns} {joined} WHERE split = 'report' ORDER BY s.key"),
         [
-            (step, {name: value for name, value in json.loads(data).items() if name != "waited"})
+            (step, json.dumps(json.loads(data) | {"waited": None}, sort_keys=True))  # that is a clock's
             for step, data in place.query("SELECT step, data FROM events WHERE kind = 'train' ORDER BY step")
         ],
         place.query("SELECT step, data FROM events WHERE kind = 'hypervolume' ORDER BY step"),

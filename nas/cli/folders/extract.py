@@ -44,7 +44,9 @@ def extract(
     ] = "safetensors",
     precision: Annotated[
         str,
-        typer.Option("--precision", metavar="NAME", help="fp32, fp16, bf16 or int8, as the format has it."),
+        typer.Option(
+            "--precision", metavar="NAME", help="fp32, fp16, bf16, int8, q8_0 or q4_0, as the format has it."
+        ),
     ] = "fp32",
     calibration: Annotated[
         int,

@@ -22,6 +22,7 @@ THREADS = 2 * MOST_STREAMS
 MOST_CONNECTIONS = 500
 REQUEST_SECONDS = 60  # in which a request has to be there, and after which an idle connection is closed
 LARGEST_HEADERS = 32 * 1024  # bytes
+LARGEST_ANSWER = 128 * 1024**2  # bytes in memory; not all files that waitress makes for more are closed
 ENDING_SECONDS = 5  # that what is being answered has when the server ends
 
 
@@ -63,6 +64,7 @@ class Server:
             channel_request_lookahead=1,  # so that a stream whose reader has gone is noticed
             max_request_body_size=LARGEST_REQUEST,
             max_request_header_size=LARGEST_HEADERS,
+            outbuf_overflow=LARGEST_ANSWER,
             clear_untrusted_proxy_headers=False,  # X-Forwarded-Proto decides over one flag of a cookie alone
             log_socket_errors=False,
         )

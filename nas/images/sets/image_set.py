@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.utils.data import default_collate, get_worker_info
 from torchvision.transforms.v2 import functional as transforms
 
 from nas.errors import JobFailedError
@@ -105,7 +106,7 @@ class ImageSet:
             # Each right after it was decoded, while it is in the processor's cache.
             ways = [partial(self._augment, seed=mixed_seed(seed, step, place)) for place in range(size)]
             tensors, labels = self._taken(seed, step, ways)
-            return torch.stack(tensors), labels
+            return default_collate(tensors), labels  # in a loader's process right into shared memory
         shapes: list[Shaping] = [self._centre] * size
         if self._crop:
             draws = torch.rand(
@@ -171,9 +172,16 @@ class ImageSet:
             )
 
         files = self._chosen(seed, step, len(shapes))
-        with _quiet(), ThreadPoolExecutor(self._workers) as pool:
-            images = list(pool.map(taken, range(len(files)), files))
+        images = self._mapped(taken, range(len(files)), files)
         return images, torch.tensor([file.label for file in files])
+
+    def _mapped(self, make: Callable[..., Made], *arguments: Sequence[Any]) -> list[Made]:
+        # As many processes of a loader work at once as are to: threads would stand in each other's way.
+        if self._workers == 1 or get_worker_info() is not None:
+            with _quiet():
+                return list(map(make, *arguments))
+        with _quiet(), ThreadPoolExecutor(self._workers) as pool:
+            return list(pool.map(make, *arguments))
 
     def _centred(self, split: str, places: range) -> Tensor:
         """Images (places, *input_shape) of uint8, as a split that is held out has them."""
@@ -189,8 +197,7 @@ class ImageSet:
 
         images: dict[int, Tensor] = {}
         if missing:
-            with _quiet(), ThreadPoolExecutor(self._workers) as pool:
-                images = dict(zip(missing, pool.map(decoded, missing), strict=True))
+            images = dict(zip(missing, self._mapped(decoded, missing), strict=True))
             self._held.keep(split, images)
         return torch.stack(
             [images[place] if place in images else self._held.image(split, place) for place in places]
@@ -201,9 +208,8 @@ class ImageSet:
         if images.dtype != torch.uint8:
             return images
         mean, std = self._normal
-        inputs: Tensor = transforms.normalize(
-            transforms.to_dtype(images, torch.float32, scale=True), mean, std
-        )
+        inputs: Tensor = transforms.to_dtype(images, torch.float32, scale=True)
+        transforms.normalize(inputs, mean, std, inplace=True)  # another large tensor costs most of it
         return inputs
 
     def _centre(self, image: Image.Image) -> Image.Image:

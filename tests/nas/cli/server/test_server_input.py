@@ -2,17 +2,22 @@
 
 import http.client
 import json
+import os
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
+from pathlib import Path
 from typing import Any
 
 import pytest
+from flask import Flask
 from serving import PATIENCE_SECONDS, READ, WRITE, Served, served
 
 from nas.cli.server.api import streams
 from nas.cli.server.api.routes import ROUTES
+from nas.cli.server.listening import Server
 from nas.cli.server.tokens import Tokens
 from nas.store import Store
 
@@ -259,6 +264,28 @@ def test_so_many_streams_and_no_more(team: Served) -> None:
 def test_a_question_for_the_head_of_a_stream_takes_no_place(team: Served) -> None:
     for _ in range(2 * streams.MOST_STREAMS):
         assert team.ask("/api/jobs/first/events", method="HEAD", token=READ).status == 200
+
+
+def nameless_files() -> set[str]:
+    """Files that this process has open and that no folder holds."""
+    links = [Path(f"/proc/self/fd/{name}") for name in os.listdir("/proc/self/fd")]
+    return {os.readlink(link) for link in links if link.is_symlink() and "(deleted)" in os.readlink(link)}
+
+
+def test_an_answer_that_is_not_fetched_leaves_no_file_behind() -> None:
+    """Several megabytes, as plotly.js has, of which the client reads the first ones and goes on living."""
+    before, app = nameless_files(), Flask(__name__)
+    app.add_url_rule("/", view_func=lambda: "x" * 8_000_000)
+    server = Server(app, "127.0.0.1", 0)
+    thread = threading.Thread(target=server.run, args=[lambda: None])
+    thread.start()
+    with socket.create_connection(("127.0.0.1", server.port), PATIENCE_SECONDS) as client:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert client.recv(64).startswith(b"HTTP/1.1 200")
+        during = nameless_files()
+        server.stop()
+        thread.join(PATIENCE_SECONDS)
+    assert during == before
 
 
 def test_a_server_that_ends_ends_its_streams(used_url: str) -> None:
