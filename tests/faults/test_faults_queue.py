@@ -63,7 +63,6 @@ def test_another_worker_goes_on_where_a_killed_one_was(finished: Place, place: P
     assert place.nas("db", "check").code == 0
 
 
-@pytest.mark.parametrize("place", [SQLITE, SLOWLY], indirect=True)
 def test_sigterm_gives_the_job_back_and_another_worker_goes_on(finished: Place, place: Place) -> None:
     place.nas("submit", "job.yaml")
     process = place.start("worker")
