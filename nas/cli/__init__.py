@@ -18,6 +18,7 @@ from nas.cli.analysis.gate import gate
 from nas.cli.analysis.what_if import what_if
 from nas.cli.folders.classify import classify
 from nas.cli.folders.extract import extract
+from nas.cli.folders.slice import slice_model
 from nas.cli.folders.verify import verify
 from nas.cli.options import Flags
 from nas.cli.output import INTERRUPTED, emit, note_error
@@ -65,6 +66,7 @@ app.command("explain")(explain)
 app.command("what-if")(what_if)
 app.command("extract")(extract)
 app.command("classify")(classify)
+app.command("slice")(slice_model)
 app.command("verify")(verify)
 app.command("finetune")(finetune.finetune)
 app.command("generate")(subnets.generate)

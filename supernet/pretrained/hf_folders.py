@@ -62,16 +62,16 @@ def read_folder(folder: str | Path) -> LanguageModel:
     try:
         config = read_config(path)
         arguments = _arguments(what, config)
-        places = _places(path)
+        files = places(path)
         shapes = {
-            name: shape for file in sorted(set(places.values())) for name, shape in _shapes(file).items()
+            name: shape for file in sorted(set(files.values())) for name, shape in _shapes(file).items()
         }
     except UsageError:
         raise
     except FAILURES as error:
         raise damaged(what, error) from error
     shapes = {name: shape for name, shape in shapes.items() if not name.endswith(BUFFER)}
-    return LanguageModel(what, arguments, NAMES, shapes, partial(_read, places))
+    return LanguageModel(what, arguments, NAMES, shapes, partial(_read, files))
 
 
 def _arguments(what: str, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -164,8 +164,8 @@ def _context(what: str, config: Mapping[str, Any]) -> Any:
     return min(longest, window) if isinstance(window, int) and isinstance(longest, int) else longest
 
 
-def _places(folder: Path) -> dict[str, Path]:
-    """The file of each weight."""
+def places(folder: Path) -> dict[str, Path]:
+    """The file of each weight. Raises UsageError for a folder that lacks weights, or some that it names."""
     if (folder / INDEX).exists():
         return _indexed(folder)
     if not (folder / WEIGHTS).is_file():

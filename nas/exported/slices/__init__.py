@@ -1,0 +1,1 @@
+"""Slices of pretrained models that were trained nested, as folders that stock transformers loads."""
