@@ -1,7 +1,7 @@
 """Workers over real jobs: kill -9, SIGTERM, two at once; nothing is lost, nothing is done twice.
 
-On both kinds of store, or on the one where a test of `test_faults_storm.py` is not; files that are refused
-reach none.
+On both kinds of store, or on one of them where the tests of the queue's own rows, of `nas/queue/` and of storms
+are on both; files that are refused reach none.
 """
 
 import json
@@ -81,7 +81,6 @@ def test_sigterm_gives_the_job_back_and_another_worker_goes_on(finished: Place, 
     assert outcome(place) == outcome(finished)
 
 
-@pytest.mark.parametrize("place", [SQLITE, SLOWLY], indirect=True)
 def test_a_running_job_stops_and_is_queued_again_on_request(place: Place) -> None:
     place.nas("submit", "job.yaml", "--set", "train.steps=1000000")
     place.nas("submit", "job.yaml", "--name", "second", "--after", "job")

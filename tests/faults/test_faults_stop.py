@@ -1,6 +1,6 @@
 """Ctrl-C, SIGTERM and `nas stop`: the state is saved, nothing is left behind, `nas resume` goes on.
 
-On a server in fewer stages; terminals and second signals are the process's alone, and tried on SQLite.
+On a server in one of the stages; terminals and second signals are the process's alone, and tried on SQLite.
 """
 
 import signal
@@ -108,7 +108,7 @@ def test_signals_in_every_stage(finished: Place, place: Place) -> None:
         (searched(place, 3), signal.SIGINT),
         (searched(place, 6), signal.SIGTERM),
     )
-    for reached, number in moments if place.database is None else (moments[1], moments[3]):
+    for reached, number in moments if place.database is None else moments[3:4]:
         process = place.start(*words)
         wait_for(process, reached)
         interrupted(place, process, number)
