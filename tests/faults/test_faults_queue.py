@@ -1,7 +1,7 @@
 """Workers over real jobs: kill -9, SIGTERM, two at once; nothing is lost, nothing is done twice.
 
-On both kinds of store, or on one of them where the tests of the queue's own rows, of `nas/queue/` and of storms
-are on both; files that are refused reach none.
+On both kinds of store, or on one of them where tests of the queue's rows, of `nas/queue/` and storms are on
+both; files that are refused reach none.
 """
 
 import json
