@@ -3,8 +3,9 @@
 The dashboard of one machine has none of them; `nas serve` has them for whoever has shown the write token.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 from urllib.parse import quote
 
@@ -13,10 +14,13 @@ from dash.development.base_component import Component
 
 from dashboards.pages import at
 from nas.store import Job
+from search_spaces.registry import constant, names
 
 RightsOf = Callable[[], "Rights"]  # of whoever has sent the request that is being answered
 FORMS = "/api/form/"  # behind which stands what is done
 MOST_PRIORITY = 1_000_000
+EXPORTERS = "nas.exporters"
+ELASTIC = "Download the front on one set of weights"
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,7 @@ def controls(job: Job, rights: Rights) -> list[Component]:
         parts.append(_form(job, rights, "priority", "Change priority", [_priority(job)]))
     if job.state == "succeeded":
         parts.append(extraction(job, rights, knee="true"))
+        parts.append(_form(job, rights, "extract", ELASTIC, [_hidden("elastic", "true")]))
     if job.stop_requested and job.state == "running":
         parts.append(html.P("It stops after its current batch, or within 10 seconds."))
     return parts
@@ -91,10 +96,28 @@ def remarks(job: Job, rights: Rights) -> list[Component]:
 
 
 def extraction(job: Job, rights: Rights, **choice: str) -> Component:
-    """A button for a subnet as a zip file. choice: fields of the request and their values, as `subnet`."""
+    """A button for a subnet as a zip file, in a format and a precision.
+
+    choice: fields of the request and their values, as `subnet`.
+    """
     fields: list[Component] = [_hidden(name, value) for name, value in choice.items()]
+    fields += [_choice("format", _precisions(), "safetensors")]
+    fields += [_choice("precision", {one for of in _precisions().values() for one in of}, "fp32")]
     name = "Download the best compromise" if "knee" in choice else "Download it"
     return _form(job, rights, "extract", name, fields)
+
+
+@cache
+def _precisions() -> dict[str, list[str]]:
+    """The formats of `nas extract`, and the precisions that each has; nothing of theirs is imported."""
+    return {name: list(constant(EXPORTERS, name, "TOLERANCES", {})) for name in names(EXPORTERS)}
+
+
+def _choice(name: str, options: Iterable[str], usual: str) -> Component:
+    """A field whose value is one of these, the usual one first."""
+    listed = sorted(options, key=lambda option: (option != usual, option))
+    select = html.Select([html.Option(option, value=option) for option in listed], name=name)
+    return html.Label([name.capitalize(), select])
 
 
 def _priority(job: Job) -> Component:

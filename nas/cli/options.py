@@ -70,11 +70,16 @@ def device_options(
     backend: str, threads: int | None, batch: int | None, precision: str | None, more: list[str] | None
 ) -> dict[str, Any]:
     """What `nas.measuring.requests.build_device` takes. Raises UsageError for an option that is no `k=v`."""
+    options = {"backend": backend, "threads": threads or 1, "batch": batch or 64}
+    return options | {"precision": precision or "fp32"} | more_options(more)
+
+
+def more_options(more: list[str] | None) -> dict[str, Any]:
+    """The values of `k=v` by name. Raises UsageError for another form."""
     from nas.config import yaml
     from search_spaces.errors import UsageError
 
-    options = {"backend": backend, "threads": threads or 1, "batch": batch or 64}
-    options["precision"] = precision or "fp32"
+    options: dict[str, Any] = {}
     for text in more or ():
         key, equals, value = text.partition("=")
         if not key.strip() or not equals:

@@ -8,11 +8,15 @@ import typer
 
 from nas.cli.options import (
     AsJSON,
+    Batch,
     JobName,
     MoreOptions,
+    Precision,
     StoreURL,
+    Threads,
     Where,
     device_options,
+    more_options,
     parse_architecture,
     store_url,
 )
@@ -27,6 +31,8 @@ from nas.cli.output import (
     note,
     with_error,
 )
+
+NOTHING = "Interrupted; nothing was measured."
 
 if TYPE_CHECKING:
     from nas.generation import Emitted
@@ -86,27 +92,62 @@ def predict(
 
 
 def measure(
+    ctx: typer.Context,
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="What `nas extract` wrote.")],
     backend: Annotated[
-        str, typer.Option("--device", metavar="BACKEND", help="See `nas devices`.")
-    ] = "torch_cpu",
-    threads: Annotated[int, typer.Option("--threads", min=1)] = 1,
-    batch: Annotated[int, typer.Option("--batch", min=1, help="Samples in one forward pass.")] = 64,
-    precision: Annotated[str, typer.Option("--precision", metavar="NAME")] = "fp32",
+        str | None,
+        typer.Option("--device", metavar="BACKEND", help="See `nas devices`. [default: torch_cpu]"),
+    ] = None,
+    threads: Threads = None,
+    batch: Batch = None,
+    precision: Precision = None,
     option: MoreOptions = None,
+    format: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="NAME",
+            help="Time the file in that format as it stands; defaults are those of the front's device.",
+        ),
+    ] = None,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Load a file that may run code of whoever wrote it.")
+    ] = False,
     as_json: AsJSON = False,
 ) -> None:
-    """Measure the latency of an extracted subnet on this machine."""
-    from search_spaces.errors import NotFoundError
+    """Measure the latency of an extracted subnet on this machine: our own network, or the file itself."""
+    from search_spaces.errors import NotFoundError, UsageError
 
     if not folder.is_dir():
         raise NotFoundError(f"There is no folder '{folder}'.", "`nas extract JOB --knee -o DIR` writes one.")
+    if trust and format is None:
+        raise UsageError("--trust is for a file that is timed as it stands.", "Name its format: --format.")
+    if format is not None:
+        given = {"backend": backend, "threads": threads, "batch": batch, "precision": precision}
+        asked = {key: value for key, value in given.items() if value is not None} | more_options(option)
+        _measure_file(folder, format, asked, trust=trust, as_json=as_json)
+        return
     from nas import jobs
 
-    options = device_options(backend, threads, batch, precision, option)
-    with interruptible("Interrupted; nothing was measured."):
+    options = device_options(backend or "torch_cpu", threads, batch, precision, option)
+    with interruptible(NOTHING):
         data = jobs.measure(folder, options)
     _emit(data, as_json=as_json)
+    if not as_json:
+        note("\nOur own network with the folder's weights; --format times the file.", quiet=ctx.obj.quiet)
+
+
+def _measure_file(folder: Path, format: str, asked: dict[str, Any], *, trust: bool, as_json: bool) -> None:
+    from nas.measuring.folders.timed import compared_line, measure_file
+
+    with interruptible(NOTHING):
+        data = measure_file(folder, format, asked, trust=trust)
+    if as_json:
+        emit_json(data)
+        return
+    front = data.pop("front")
+    line = "it tells no latency" if front is None else compared_line(front)
+    emit_pairs({key: _cell(value) for key, value in data.items()} | {"front": line})
 
 
 def _row(one: "Emitted", metric: str) -> tuple[object, ...]:

@@ -17,6 +17,7 @@ ELSEWHERE = (
     "preprocessing",
     "command",
     "inputs",
+    "measured",
 )  # of `info`: not in the card's table
 LICENCE = "not stated: it follows from the data, and from the weights with which the job began"
 
@@ -98,6 +99,14 @@ def escaped(value: object) -> str:
     """A name or a number as one line of Markdown that shows it and nothing else."""
     line = " ".join("".join(c if c.isprintable() else " " for c in str(value)).split())
     return SPECIAL.sub(r"\\\g<0>", line)
+
+
+def device_line(fingerprint: Mapping[str, Any]) -> str:
+    """What a device is, in words: backend, processor, threads, precision."""
+    parts = [fingerprint.get(key) for key in ("backend", "cpu", "gpu")]
+    if (threads := fingerprint.get("threads")) is not None:
+        parts.append(f"{threads} thread{'s' if threads != 1 else ''}")
+    return ", ".join(str(part) for part in (*parts, fingerprint.get("precision")) if part)
 
 
 def _images(info: Mapping[str, Any]) -> str:

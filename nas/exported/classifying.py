@@ -9,7 +9,7 @@ import torch
 
 from nas.exported.forms import Run, exporter
 from nas.exported.images import CONFIG, PREPROCESSOR, best, input_of, labels_in
-from nas.exported.sums import HASHES, verify
+from nas.exported.sums import check_whole
 from nas.images.decoding import UnreadableError
 from search_spaces.errors import UsageError
 from supernet.pretrained.subnet_folders import load_folder
@@ -25,9 +25,7 @@ def classified(folder: Path, images: Sequence[Path], top: int) -> list[tuple[Pat
 
     Raises UsageError for a folder that is damaged or no classifier's, and for what is no image.
     """
-    damaged = [name for name, state in verify(folder).items() if state in ("damaged", "missing")]
-    if damaged:
-        raise UsageError(f"'{folder}' is damaged: {', '.join(damaged)} by its {HASHES}.", "Extract it again.")
+    check_whole(folder)
     how = _preprocessing(folder)
     run, labels = _run(folder), labels_in(folder)
     inputs = [(path, _input(path, how)) for path in images]  # all are read before the first is told

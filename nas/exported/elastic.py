@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from nas.errors import JobFailedError
 from nas.exported.card import CARD, escaped
-from nas.exported.folder import BATCHES, appearing, run_fresh, save_tensors, whole
+from nas.exported.folder import BATCHES, appearing, preprocessor, run_fresh, save_tensors, whole
+from nas.exported.images import PREPROCESSOR
 from nas.exported.source import one_file, path_of_class, path_of_module
 from nas.exported.sums import write_sums
 from search_spaces import Architecture
@@ -21,6 +22,7 @@ from supernet.nested import Nested, prefix_slice
 from supernet.supernet import Supernet
 
 RUNTIME = "nas.exported.elastic_runtime"  # which stands alone, as elastic.py
+IMAGES = "nas.exported.images"  # which needs NumPy and Pillow
 DESCRIPTION, WEIGHTS, SOURCE, MODELING = "elastic.json", "model.safetensors", "elastic.py", "modeling.py"
 TOLERANCE = 1e-4  # of the largest output: views may round otherwise than copies
 
@@ -67,7 +69,8 @@ def export_elastic(
 ) -> list[Path]:
     """Writes the folder and runs every subnet in a fresh process, as views and exactly.
 
-    info: `job`, `metric`, `goal`, `inputs` (what the example is).
+    info: `job`, `metric`, `goal`, `inputs` (what the example is); perhaps `classes`, `tokenizer` and
+    `preprocessing`, with which the folder also says how image files become inputs.
     Raises ConflictError when `folder` exists and is not empty, JobFailedError where outputs are others.
     """
     modules = [whole(net.extract(member.arch)) for member in members]
@@ -90,12 +93,21 @@ def export_elastic(
         classes = dict.fromkeys(path_of_class(type(module)) for module in modules)
         (partial / MODELING).write_text(one_file("The networks of this folder", list(classes)))
         (partial / SOURCE).write_text(path_of_module(RUNTIME).read_text())
+        if info.get("preprocessing") is not None:
+            _tell_images(partial, info["preprocessing"], tuple(example.shape[1:]))
         keys = [str(member.facts["key"]) for member in members]
         worst = _checked(partial, dict(zip(keys, modules, strict=True)), example)
         (partial / CARD).write_text(_card(info, members, modules, weights, worst))
         write_sums(partial)
         names = sorted(path.name for path in partial.iterdir())
     return [folder / name for name in names]
+
+
+def _tell_images(folder: Path, how: Mapping[str, Any], shape: Any) -> None:
+    """preprocessor_config.json, and images.py, which makes inputs of image files by it."""
+    (folder / PREPROCESSOR).write_text(json.dumps(preprocessor(how, shape), indent=2) + "\n")
+    source = one_file("Image files as inputs, and what outputs mean", [path_of_module(IMAGES)])
+    (folder / "images.py").write_text(source)
 
 
 @dataclass(frozen=True)

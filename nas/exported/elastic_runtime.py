@@ -6,18 +6,19 @@ used.
 """
 
 import argparse
-import importlib
+import importlib.util
 import json
 import sys
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 DESCRIPTION, WEIGHTS = "elastic.json", "model.safetensors"
 SURE = 3  # calls in a row that must allow a dearer subnet before it is taken
@@ -45,11 +46,12 @@ class Elastic:
     def load(cls, folder: str | Path = Path(__file__).parent) -> "Elastic":
         """What `nas extract --elastic` wrote. Its `modeling.py` is imported: trust who made the folder."""
         folder = Path(folder).resolve()
-        sys.path.insert(0, str(folder))
-        try:
-            classes = importlib.import_module("modeling")
-        finally:
-            sys.path.remove(str(folder))
+        name = f"modeling of {folder}"  # another folder in the same process has another one
+        spec = importlib.util.spec_from_file_location(name, folder / "modeling.py")
+        assert spec is not None
+        assert spec.loader is not None
+        classes = sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(classes)
         description = json.loads((folder / DESCRIPTION).read_text())
         return cls(description, load_file(folder / WEIGHTS), classes)
 
@@ -104,8 +106,27 @@ class Elastic:
         return made
 
     def adapt(self, deadline_ms: float, *, device: str | None = None) -> "Adaptive":
-        """A function of inputs that keeps a deadline, with the best subnet that does at this moment."""
+        """A function of inputs that keeps a deadline, with the best subnet that does at this moment.
+
+        All subnets are made ready first, so that no run waits for that.
+        """
+        for member in self.members:
+            self.use(member["key"])
         return Adaptive(self, deadline_ms, device)
+
+    def decode(self, key: str | None = None, **limits: Any) -> "Decoding":
+        """Texts to be continued token by token, at first by the subnet that `choose` gives.
+
+        Raises ValueError for networks that take images.
+        """
+        member = self.choose(key, **limits)
+        if not hasattr(self.use(member["key"]), "continued"):
+            raise ValueError("these networks take images: they continue no text")
+        return Decoding(self, member)
+
+    def shared_bytes(self) -> int:
+        """What the shared weights take."""
+        return sum(tensor.nbytes for tensor in self._weights.values())
 
     def copied_bytes(self) -> int:
         """What the subnets that are in use hold beside the shared weights."""
@@ -128,7 +149,7 @@ class Elastic:
         return latencies[device]
 
     def _built(self, member: Mapping[str, Any], *, exact: bool) -> nn.Module:
-        with torch.device("meta"):
+        with torch.device("meta"), _Undrawn():
             module: nn.Module = getattr(self._classes, member["class"])(**member["arguments"])
         tensors = {
             name: _part(self._weights[shared], shape, segments)
@@ -142,6 +163,16 @@ class Elastic:
         return module.requires_grad_(False).eval()
 
 
+class _Undrawn(TorchFunctionMode):
+    """Nothing is drawn for new weights, which come from the file; on `meta` it would cost seconds once."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == nn.init.__name__:
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
+
+
 def _part(tensor: Tensor, shape: list[int], segments: int) -> Tensor:
     """The leading `shape`, a view where it can be one; dim 0 consists of `segments`, each cut alike."""
     parts = tensor.unflatten(0, (segments, -1)) if shape else tensor
@@ -149,6 +180,67 @@ def _part(tensor: Tensor, shape: list[int], segments: int) -> Tensor:
         return tensor
     index = (slice(None), slice(shape[0] // segments), *(slice(n) for n in shape[1:]))
     return parts[index].flatten(0, 1)
+
+
+def _attention(member: Mapping[str, Any]) -> dict[str, Any]:
+    """Of which shared weights a subnet is made outside of its feed-forward networks."""
+    return {name: part for name, part in member["tensors"].items() if ".mlp." not in name}
+
+
+class Decoding:
+    """Texts (B, T) that go on, and the keys and values of all their tokens so far.
+
+    A switch between subnets that differ in feed-forward networks alone keeps these: the next tokens are the
+    new subnet's, and attend to what earlier ones have remembered. Subnets with other layers, heads or widths
+    remember other things: a switch to them raises ValueError, or has the text read again.
+    """
+
+    def __init__(self, elastic: Elastic, member: dict[str, Any]) -> None:
+        self._elastic, self.member = elastic, member
+        self._cache: list[tuple[Tensor, Tensor]] | None = None
+        self._text: Tensor | None = None
+        self._read = 0  # tokens of the text that the cache knows
+
+    def use(self, key: str | None = None, *, recompute: bool = False, **limits: Any) -> None:
+        """The next tokens are for the subnet that `Elastic.choose` gives for the same arguments.
+
+        recompute: where its attention is another it reads the whole text anew, with the next tokens.
+        """
+        member = self._elastic.choose(key, **limits)
+        if _attention(member) != _attention(self.member):
+            if not recompute:
+                raise ValueError(
+                    f"subnet {member['key']} has other layers, heads or widths than {self.member['key']} "
+                    "and cannot go on with what that remembers: recompute=True reads the text again"
+                )
+            self._cache, self._read = None, 0
+        self.member = member
+
+    @torch.inference_mode()
+    def __call__(self, tokens: Tensor) -> Tensor:
+        """The logits (B, T, vocabulary) of token ids (B, T) that follow the text, which they now belong to.
+
+        Raises ValueError for none at all, and for a text that becomes longer than the context.
+        """
+        module: Any = self._elastic.use(self.member["key"])
+        text = tokens if self._text is None else torch.cat([self._text, tokens], dim=1)
+        longest = module.input_shape[0]
+        if not 0 < tokens.shape[1] <= text.shape[1] <= longest:
+            raise ValueError(f"a text of 1 to {longest} tokens is continued, not of {text.shape[1]}")
+        if self._cache is None:
+            self._cache = module.empty_cache(len(text))
+        logits: Tensor = module.continued(text[:, self._read :], self._cache, self._read)
+        self._text, self._read = text, text.shape[1]
+        return logits[:, -tokens.shape[1] :]
+
+    def generate(self, tokens: Tensor, count: int) -> Iterator[Tensor]:
+        """`count` tokens (B, 1) behind these, each the most probable one; `use` may switch between two.
+
+        tokens: what has not been read yet, such as a prompt, or the last token that was given.
+        """
+        for _ in range(count):
+            tokens = self(tokens)[:, -1:].argmax(dim=-1)
+            yield tokens
 
 
 class Adaptive:
@@ -171,9 +263,16 @@ class Adaptive:
         self.told(1e3 * (time.perf_counter() - began))
         return outputs
 
-    def told(self, took_ms: float) -> None:
-        """Learns from the time that the current subnet took, and chooses the next one."""
-        seen = took_ms / self._elastic._latency(self.member, self._device)
+    def member_for(self, deadline_ms: float) -> dict[str, Any]:
+        """The best subnet for one run with a deadline of its own, at this moment."""
+        return self._best(deadline_ms / self.slowness)
+
+    def told(self, took_ms: float, member: Mapping[str, Any] | None = None) -> None:
+        """Learns from the time that a run took, and chooses the next one's subnet.
+
+        member: which subnet ran, by default the current one.
+        """
+        seen = took_ms / self._elastic._latency(member or self.member, self._device)
         # Slower is believed at once, faster by and by.
         self.slowness = seen if seen > self.slowness else (1 - SHARE) * self.slowness + SHARE * seen
         now = self._elastic._latency(self.member, self._device)

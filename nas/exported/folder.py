@@ -11,6 +11,7 @@ import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from torch import Tensor, nn
 from nas.errors import ConflictError, JobFailedError
 from nas.exported import forms, images, texts
 from nas.exported.card import CARD, card
-from nas.exported.forms import Exporter, Form, Run
+from nas.exported.forms import Exporter, Form, Run, Timer
 from nas.exported.images import CONFIG, PREPROCESSOR
 from nas.exported.source import one_file
 from nas.exported.sums import write_sums
@@ -40,6 +41,8 @@ GREEDY, LEAST_LOG = (
     -80.0,
 )  # tokens that are compared; below, a probability is 0 to who computes with floats
 CHANNELS = {1: "L", 3: "RGB"}
+UNTIMED = "not timed (nas measure DIR --format {} does it; nas extract --measure writes it here)"
+NO_DEVICE = "not timed (no device of `nas devices` runs such a file)"
 BITS = "BitImageProcessor"  # of transformers: resizes the shorter side and cuts the middle out
 
 TIMMS = ("mean", "std", "interpolation", "crop_pct", "crop_mode")  # what timm knows of images
@@ -56,6 +59,7 @@ def export(
     info: Mapping[str, Any],
     form: Form = Form(),  # noqa: B008 - it is frozen
     judge: Judge | None = None,
+    timer: Timer | None = None,
 ) -> list[Path]:
     """Writes the folder and runs its `infer.py` in a fresh process: outputs must be those of the module.
 
@@ -64,27 +68,37 @@ def export(
     info: `subnet` (key), `architecture`, and figures for the card; perhaps `classes`, the names of outputs,
     `preprocessing`, how images become inputs, `tokenizer`, `command`, `inputs` (what the example is).
     judge: from the network as it was written to figures for the card, for a precision whose outputs differ.
+    timer: from the folder, with its hashes, to figures for the card.
     Raises ConflictError when `folder` exists and is not empty, UsageError for a network that the format
     cannot express, JobFailedError when outputs differ. The folder appears complete or not at all.
     """
     exporter = forms.exporter(format)
-    with appearing(folder) as partial:
+    with appearing(folder) as place:
         module = whole(module)
         timm = timm_config(module, info) or {}
-        keys = {**timm, **exporter.write(module, partial, example=example, form=form)}
-        _describe(module, partial, {**info, "format": format}, keys)
-        (partial / INFER).write_text(_infer(exporter, example))
-        outcome = _checked(exporter, module, partial, example=example, form=form)
+        keys = {**timm, **exporter.write(module, place, example=example, form=form)}
+        described = {"format": format, "precision": form.precision, "input_shape": list(example.shape[1:])}
+        _describe(module, place, {**info, **described}, keys)
+        (place / INFER).write_text(_infer(exporter, example))
+        outcome = _checked(exporter, module, place, example=example, form=form)
         figures = {**info, "format": format, "precision": form.precision}
         all_positions = not getattr(exporter, "LAST_ONLY", False)
         if exporter.TOLERANCES[form.precision] is None and judge is not None and all_positions:
-            figures |= judge(exporter.load(partial))
-        sentence = f"Run in a fresh process on {info.get('inputs', 'made inputs')}: {outcome}."
-        text = card(exporter, module, example, figures, keys=keys, check=sentence)
-        (partial / CARD).write_text(text)
-        write_sums(partial)
-        names = sorted(path.name for path in partial.iterdir())
+            figures |= judge(exporter.load(place))
+        check = f"Run in a fresh process on {info.get('inputs', 'made inputs')}: {outcome}."
+        written = partial(card, exporter, module, example, keys=keys, check=check)
+        untimed = UNTIMED.format(format) if exporter.DEVICES else NO_DEVICE
+        _finish(place, written({**figures, "latency_of_the_file": untimed}))
+        if timer is not None:
+            _finish(place, written({**figures, **timer(place)}))
+        names = sorted(path.name for path in place.iterdir())
     return [folder / name for name in names]
+
+
+def _finish(folder: Path, text: str) -> None:
+    """The card, and the hashes of all."""
+    (folder / CARD).write_text(text)
+    write_sums(folder)
 
 
 def whole(module: nn.Module) -> nn.Module:
@@ -107,15 +121,15 @@ def appearing(folder: Path) -> Iterator[Path]:
             f"'{folder}' exists already and is not an empty folder.", "Choose another one with -o."
         )
     target = folder.resolve()
-    partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
+    passing = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
     try:
-        partial.mkdir(parents=True)
-        yield partial
-        partial.replace(target)  # in place of an empty folder, too
+        passing.mkdir(parents=True)
+        yield passing
+        passing.replace(target)  # in place of an empty folder, too
     except (OSError, SafetensorError) as error:
         raise JobFailedError(f"The subnet cannot be written to '{folder}': {error}.") from error
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(passing, ignore_errors=True)
 
 
 def _describe(module: nn.Module, folder: Path, info: Mapping[str, Any], keys: Mapping[str, Any]) -> None:

@@ -16,6 +16,7 @@ OPSET = 18  # the first of torch's exporter
 DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}  # torch's and NumPy's words
 
 Run = Callable[[Any], Any]
+Timer = Callable[[Path], Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -43,12 +44,16 @@ class Exporter(Protocol):
     LAST_ONLY: optional; whether `load` gives of a text the logarithms of the probabilities of what follows
     it, (n, 1, vocabulary), and not all logits. Then greedy tokens are compared, too.
     LOADING: of the model card, how the folder is used; fields {name}, {timm}, {auto}, {trust}.
+    DEVICES: backends that time what was written, the usual one first; without any there is no `network`.
+    RISK: why nobody loads a file of somebody else's; None for one that is data.
     """
 
     MODULES: Sequence[str]
     EXTRA: str | None
     TOLERANCES: Mapping[str, float | None]
     LOADING: str
+    DEVICES: Sequence[str]
+    RISK: str | None
 
     def write(self, module: nn.Module, folder: Path, *, example: Tensor, form: Form) -> Mapping[str, Any]:
         """Writes the format's own files; the keys that it needs in config.json.
@@ -58,6 +63,12 @@ class Exporter(Protocol):
 
     def load(self, folder: Path) -> Run:
         """From a batch of inputs to outputs, both of NumPy. Its source goes into `infer.py` as it is."""
+
+    def network(self, folder: Path) -> nn.Module:
+        """What was written, as DEVICES take it: from float32 images or token ids, in its own precision.
+
+        No source out of the folder is run. Raises UsageError for files that do not belong together.
+        """
 
 
 def exporter(name: str) -> Exporter:
@@ -76,6 +87,16 @@ def exporter(name: str) -> Exporter:
     return cast(Exporter, made)
 
 
+def check_timed(name: str) -> None:
+    """Raises UsageError for a format whose files no device of ours runs."""
+    if not registry.load(EXPORTERS, name).DEVICES:
+        timed = [other for other in registry.names(EXPORTERS) if registry.load(EXPORTERS, other).DEVICES]
+        raise UsageError(
+            f"A file in the format '{name}' is timed by no device of `nas devices`.",
+            f"Those in {', '.join(timed)} are.",
+        )
+
+
 def check_form(name: str, form: Form, *, calibrated: bool) -> None:
     """Raises UsageError for a precision or a calibration that the format does not have."""
     precisions = registry.load(EXPORTERS, name).TOLERANCES
@@ -92,3 +113,39 @@ def check_form(name: str, form: Form, *, calibrated: bool) -> None:
         raise UsageError(
             f"Precision '{form.precision}' has nothing to calibrate.", "Only int8 has: --precision int8."
         )
+
+
+@dataclass(frozen=True)
+class Packing:
+    """In which formats a subnet is written, of several each in a folder of its own, and how.
+
+    calibration: with how many training examples ranges are found for int8; 0: with none.
+    timer: from a folder that was written to figures for its card.
+    """
+
+    formats: Sequence[str] = ("safetensors",)
+    precision: str = "fp32"
+    opset: int = OPSET
+    calibration: int = 0
+    timer: Timer | None = None
+
+    def checked(self) -> tuple[list[str], Form]:
+        """Each format once, and the form without calibration.
+
+        Raises NotFoundError for a format that there is not, UsageError where it has no such form, for none at
+        all, and where something is not installed.
+        """
+        formats, form = list(dict.fromkeys(self.formats)), Form(self.precision, self.opset)
+        if not formats:
+            raise UsageError("The list of formats names no format.", "Try safetensors, or onnx,hf for both.")
+        for name in formats:
+            exporter(name)
+            check_form(name, form, calibrated=self.calibration > 0)
+            if self.timer is not None:
+                check_timed(name)
+        return formats, form
+
+
+def listed_formats(text: str) -> list[str]:
+    """The names in a list with commas between them."""
+    return [name.strip() for name in text.split(",") if name.strip()]

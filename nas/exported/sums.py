@@ -19,6 +19,13 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def check_whole(folder: Path) -> None:
+    """Raises UsageError for a folder without sums, and where a file is not as it was written."""
+    damaged = [name for name, state in verify(folder).items() if state in ("damaged", "missing")]
+    if damaged:
+        raise UsageError(f"'{folder}' is damaged: {', '.join(damaged)} by its {HASHES}.", "Extract it again.")
+
+
 def verify(folder: Path) -> dict[str, str]:
     """Each file of the folder, and of its SHA256SUMS: `ok`, `damaged`, `missing`, or `not listed`.
 

@@ -23,6 +23,7 @@ MODULES = ("gguf", "xllamacpp")
 EXTRA = "llama-cpp"
 TOLERANCES = {"fp32": 1e-3, "fp16": 0.02, "q8_0": None, "q4_0": None}
 LAST_ONLY = True
+DEVICES, RISK = (), None  # llama.cpp has a benchmark of its own
 FILE, BY_LAYER = "model.gguf", "deci"
 TURNED = ("attn_q.weight", "attn_k.weight")
 CONTROL = 3  # the type of tokens that are found in no text

@@ -5,6 +5,7 @@ with equal layers (as Llama, Qwen2 or Qwen3). Everything else brings its source,
 who says `trust_remote_code=True`.
 """
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,18 +13,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nas.exported.folder import save_tensors
+from nas.exported.folder import save_tensors, timm_config
 from nas.exported.forms import DTYPES, Form
+from nas.exported.graphs import dtype_named, in_dtype
 from nas.exported.source import one_file, path_of_class, path_of_module
 from nas.exporters.safetensors import WEIGHTS, save_weights
+from search_spaces.errors import UsageError
 from supernet.plain.decoder import Decoder
 from supernet.plain.layers import Network
-from supernet.pretrained.hf_folders import ACTIVATIONS, ARCHITECTURES, NAMES, SUFFIX
-from supernet.pretrained.weight_files import check_finite
+from supernet.pretrained.hf_folders import ACTIVATIONS, ARCHITECTURES, NAMES, SUFFIX, read_folder
+from supernet.pretrained.subnet_folders import load_folder
+from supernet.pretrained.weight_files import check_finite, read_config
 
 MODULES = ("safetensors", "transformers")
 EXTRA = "hf"
 TOLERANCES = {"fp32": 1e-5, "fp16": 0.02, "bf16": 0.1}
+DEVICES, RISK = ("torch_cpu", "torch_compile", "torch_cuda"), None
 SOURCE, PREFIX = "modeling_elastiform.py", "network."
 REMOTE_CODE = "nas.exported.remote_code"  # which imports transformers, so that it is only read here
 
@@ -109,6 +114,50 @@ def _save_decoder(module: Decoder, folder: Path, form: Form) -> None:
         tensors |= {key: part.contiguous() for key, part in zip(theirs, parts, strict=True)}
     check_finite(f"the subnet in {form.precision}", tensors)
     save_tensors(tensors, folder / WEIGHTS)
+
+
+class Logits(nn.Module):
+    """A model of transformers from float32, or token ids, to its logits."""
+
+    def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.model, self.dtype = model, dtype
+
+    def forward(self, x: Tensor) -> Tensor:
+        outputs = self.model(x.to(self.dtype) if x.is_floating_point() else x)
+        logits: Tensor = outputs.logits.float()
+        return logits
+
+
+def network(folder: Path) -> nn.Module:
+    """See `Exporter`: by transformers' own classes; where the folder brings source, by ours instead."""
+    config = read_config(folder)
+    dtype = dtype_named(config.get("dtype", DTYPES["fp32"]))
+    if "auto_map" in config:
+        return in_dtype(load_folder(folder), dtype)
+    is_text = "architectures" in config
+    if not (_is_decoder if is_text else _is_timms)(folder, config):
+        raise UsageError(f"The config.json in '{folder}' is not that of its weights.", "Extract it again.")
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    kind = transformers.AutoModelForCausalLM if is_text else transformers.AutoModelForImageClassification
+    return Logits(kind.from_pretrained(folder, dtype=dtype, local_files_only=True), dtype).eval()
+
+
+def _is_decoder(folder: Path, config: Mapping[str, Any]) -> bool:
+    """Whether transformers makes of it the decoder with these weights. Raises UsageError for none at all."""
+    read_folder(folder)
+    return [config.get("model_type")] == [
+        name.removesuffix(SUFFIX).lower() for name in config["architectures"]
+    ]
+
+
+def _is_timms(folder: Path, config: Mapping[str, Any]) -> bool:
+    """Whether transformers' wrapper asks timm for the network with these weights, and for no other."""
+    wanted = timm_config(load_folder(folder))
+    keys = ("architecture", "num_classes", "model_args")
+    return wanted is not None and all(config.get(key) == json.loads(json.dumps(wanted[key])) for key in keys)
 
 
 def load(folder: Path) -> Callable[[Any], Any]:

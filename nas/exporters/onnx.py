@@ -17,6 +17,7 @@ from search_spaces.errors import UsageError
 MODULES = ("onnx", "onnxruntime", "onnxscript")
 EXTRA = "onnxruntime"
 TOLERANCES = {"fp32": 1e-4, "fp16": 0.02, "int8": None}
+DEVICES, RISK = ("onnxruntime_cpu", "openvino_cpu"), None
 FILE, INPUT, OUTPUT = "model.onnx", "inputs", "logits"
 LOWEST, HIGHEST = 18, 23  # opsets that torch's exporter writes
 
@@ -121,6 +122,13 @@ def _quiet(*names: str | None) -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+def network(folder: Path) -> nn.Module:
+    """See `Exporter`."""
+    from predictors.runtimes.onnx import NetworkFile
+
+    return NetworkFile(folder / FILE, INPUT)
 
 
 def load(folder: Path) -> Callable[[Any], Any]:

@@ -8,11 +8,13 @@ from typing import Any
 from torch import Tensor, nn
 
 from nas.exported.forms import Form
-from nas.exporters.onnx import write_graph
+from nas.exporters.onnx import INPUT, write_graph
 
 MODULES = ("onnx", "onnxscript", "openvino")
 EXTRA = "openvino"
 TOLERANCES = {"fp32": 1e-4, "fp16": 0.02}
+DEVICES, RISK = ("openvino_cpu",), None
+FILE = "model.xml"
 
 LOADING = """With openvino and NumPy only:
 
@@ -33,10 +35,17 @@ def write(module: nn.Module, folder: Path, *, example: Tensor, form: Form) -> Ma
     graph = folder / "graph.onnx"
     write_graph(module, graph, example=example, opset=form.opset)
     openvino.save_model(
-        openvino.convert_model(graph), folder / "model.xml", compress_to_fp16=form.precision == "fp16"
+        openvino.convert_model(graph), folder / FILE, compress_to_fp16=form.precision == "fp16"
     )
     graph.unlink()
     return {}
+
+
+def network(folder: Path) -> nn.Module:
+    """See `Exporter`."""
+    from predictors.runtimes.onnx import NetworkFile
+
+    return NetworkFile(folder / FILE, INPUT)
 
 
 def load(folder: Path) -> Callable[[Any], Any]:

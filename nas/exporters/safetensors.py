@@ -13,12 +13,15 @@ from torch import Tensor, nn
 
 from nas.exported.folder import save_tensors
 from nas.exported.forms import DTYPES, Form
+from nas.exported.graphs import dtype_named, in_dtype
 from nas.exported.source import of_class
-from supernet.pretrained.weight_files import check_finite
+from supernet.pretrained.subnet_folders import load_folder
+from supernet.pretrained.weight_files import check_finite, read_config
 
 MODULES = ("safetensors",)
 EXTRA = None
 TOLERANCES = {"fp32": 0.0, "fp16": 0.02, "bf16": 0.1}
+DEVICES, RISK = ("torch_cpu", "torch_compile", "torch_cuda"), None
 WEIGHTS, SOURCE = "model.safetensors", "modeling.py"
 
 LOADING = """With torch and safetensors only, in this folder:
@@ -54,6 +57,12 @@ def save_weights(module: nn.Module, folder: Path, form: Form, *, prefix: str = "
     tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
     check_finite(f"the subnet in {form.precision}", tensors)
     save_tensors(tensors, folder / WEIGHTS)
+
+
+def network(folder: Path) -> nn.Module:
+    """See `Exporter`: the weights in a module of ours, whose source modeling.py is."""
+    config = read_config(folder)["elastiform"]
+    return in_dtype(load_folder(folder), dtype_named(config.get("dtype", DTYPES["fp32"])))
 
 
 def load(folder: Path) -> Callable[[Any], Any]:

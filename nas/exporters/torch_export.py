@@ -14,6 +14,9 @@ from nas.exported.graphs import InPrecision, dynamic_shapes
 MODULES = ("torch",)
 EXTRA = None
 TOLERANCES = {"fp32": 1e-5, "fp16": 0.02, "bf16": 0.1}
+DEVICES = ("torch_cpu",)
+RISK = "torch does not promise that loading such a file of somebody else's is harmless"
+FILE = "model.pt2"
 
 LOADING = """With torch only, which does not promise that such a file of somebody else's is harmless:
 
@@ -31,8 +34,24 @@ def write(module: nn.Module, folder: Path, *, example: Tensor, form: Form) -> Ma
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # of torch, about itself
         program = torch.export.export(in_precision, (example,), dynamic_shapes=(dynamic_shapes(example),))
-        torch.export.save(program, folder / "model.pt2")
+        torch.export.save(program, folder / FILE)
     return {}
+
+
+class Program(nn.Module):
+    """A graph that torch has read, which knows neither training nor other numbers: it is no submodule."""
+
+    def __init__(self, program: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self._run = program
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._run(x)
+
+
+def network(folder: Path) -> nn.Module:
+    """See `Exporter`."""
+    return Program(torch.export.load(folder / FILE).module().forward)
 
 
 def load(folder: Path) -> Callable[[Any], Any]:

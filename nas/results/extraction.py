@@ -12,10 +12,11 @@ from nas.config.components import stored_config
 from nas.config.quantities import named
 from nas.datasets import DataSet, task_of
 from nas.evaluation.qualities import qualities_of
+from nas.exported.card import device_line
 from nas.exported.elastic import ElasticMember, export_elastic
 from nas.exported.folder import appearing
 from nas.exported.folder import export as write_folder
-from nas.exported.forms import Form, Run, check_form, exporter
+from nas.exported.forms import Form, Packing, Run
 from nas.images.preprocessing import DEFAULTS
 from nas.limits import kind_of
 from nas.results import frames, job_devices
@@ -110,38 +111,33 @@ def export(
     subnet: str | Mapping[str, Any],
     folder: Path,
     *,
-    formats: Sequence[str] = ("safetensors",),
     weights: str | None = None,
-    form: Form = Form(),  # noqa: B008 - it is frozen
-    calibration: int = 0,
+    packing: Packing = Packing(),  # noqa: B008 - it is frozen
 ) -> list[Path]:
     """Writes a subnet to `folder`, of several formats each to a folder below it; the written files.
 
-    subnet, weights: as `extract` takes them.  calibration: with how many training examples ranges are found
-    for int8; 0: with none.
+    subnet, weights: as `extract` takes them.
     Each format is checked in a fresh process on examples of the search split, if the data are there.
 
     Raises NotFoundError for an unknown subnet or format, UsageError for what a format cannot express or does
     not have, ConflictError for a folder that is not empty.
     """
-    formats, form = list(dict.fromkeys(formats)), replace(form, calibration=None)
-    for name in formats:
-        exporter(name)
-        check_form(name, form, calibrated=calibration > 0)
+    formats, form = packing.checked()
     row = _subnet(store, job, subnet)
     weights = weights or reported_weights(store, job, row.key)
     net, module = _extracted(store, job, row, weights)
     data = _data(store, job)
     example, inputs = _examples(data, net)
-    if calibration:
-        form = replace(form, calibration=_calibrating(data, calibration))
+    if packing.calibration:
+        form = replace(form, calibration=_calibrating(data, packing.calibration))
     info = {**_info(store, job, row, weights), **_facts_of(data), "inputs": inputs}
     form = replace(form, tokenizer=info.get("tokenizer"))
     judge = None if data is None else partial(_judged, data)
 
     def written(name: str, target: Path) -> list[Path]:
         described = info | _command(job, row, name, form)
-        return write_folder(name, module, target, example=example, info=described, form=form, judge=judge)
+        how: Any = {"info": described, "form": form, "judge": judge, "timer": packing.timer}
+        return write_folder(name, module, target, example=example, **how)
 
     if len(formats) == 1:
         return written(formats[0], folder)
@@ -160,13 +156,15 @@ def export_front(store: Store, job: Job, folder: Path) -> list[Path]:
     if not pareto.members:
         raise NotFoundError(f"There is no front of '{job.name}' yet.", "`nas show JOB` tells how far it is.")
     net = _shared_by(store, job, pareto.members)
-    example, inputs = _examples(_data(store, job), net)
+    data = _data(store, job)
+    example, inputs = _examples(data, net)
     members = [
         ElasticMember(net.space.architecture(member.architecture), _facts(member))
         for member in pareto.members
     ]
     goal = kind_of(pareto.metric).goal
     info = {"job": job.name, "metric": pareto.metric, "goal": goal, "inputs": inputs}
+    info |= _data_facts(store, job) | _facts_of(data)
     return export_elastic(net, members, folder, example=example, info=info)
 
 
@@ -348,10 +346,21 @@ def _info(store: Store, job: Job, subnet: Subnet, weights: str) -> dict[str, Any
         if evaluation.subnet.key == subnet.key and evaluation.value is not None:
             info[evaluation.metric] = evaluation.value
             info[f"{evaluation.metric}_stderr"] = evaluation.stderr
-    for row in store.measurements(job, "finalist"):
-        if row.subnet.key == subnet.key:
-            info |= _timed(store, job, row)
-    return info
+    rows = [row for row in store.measurements(job, "finalist") if row.subnet.key == subnet.key]
+    for row in rows:
+        info |= _timed(store, job, row)
+    return info | {"measured": [_measured(store, job, row) for row in rows]}
+
+
+def _measured(store: Store, job: Job, row: MeasurementRow[Measurement]) -> dict[str, Any]:
+    """A latency of the front with all that another one is compared by."""
+    return {
+        "device": job_devices.device_names(store, job)[row.device_id],
+        "measured_ms": row.result.latency_ms,
+        "spread_ms": row.result.spread_ms,
+        "reference_ms": row.result.reference_ms,
+        "fingerprint": next(one for one in store.devices() if one.id == row.device_id).fingerprint,
+    }
 
 
 def _timed(store: Store, job: Job, row: MeasurementRow[Measurement]) -> dict[str, Any]:
@@ -361,14 +370,10 @@ def _timed(store: Store, job: Job, row: MeasurementRow[Measurement]) -> dict[str
     if device is None:
         return {}
     measured_on = next(one for one in store.devices() if one.id == row.device_id).fingerprint
-    parts = [measured_on.get("backend"), measured_on.get("cpu"), measured_on.get("gpu")]
-    if (threads := measured_on.get("threads")) is not None:
-        parts.append(f"{threads} thread{'s' if threads != 1 else ''}")
-    parts.append(measured_on.get("precision"))
     return {
         named("latency_ms", device, names): row.result.latency_ms,
         named("batch", device, names): names[device].get("batch"),
-        named("device", device, names): ", ".join(str(part) for part in parts if part),
+        named("device", device, names): device_line(measured_on),
     }
 
 

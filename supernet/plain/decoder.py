@@ -74,12 +74,31 @@ class GroupedAttention(nn.Module):
         keys[:, :, place:], values[:, :, place:] = k, v
         return self._attended(q, keys, values, masked=False)
 
+    def continued(self, x: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """The same for tokens (B, T, D) that follow any number of others, which may be none.
+
+        keys, values: (B, K, C, d) of all C tokens; the last T places are the tokens', and are written here.
+        """
+        begin = keys.shape[2] - x.shape[1]
+        q, k, v = self.heads_at(x, begin)
+        keys[:, :, begin:], values[:, :, begin:] = k, v
+        if begin == 0 or x.shape[1] == 1:
+            return self._attended(q, keys, values, masked=begin == 0)
+        seen = torch.ones(x.shape[1], keys.shape[2], dtype=torch.bool, device=x.device).tril(begin)
+        return self._joined(
+            F.scaled_dot_product_attention(q, keys, values, seen, enable_gqa=self.heads_per_kv > 1)
+        )
+
     def _attended(self, q: Tensor, k: Tensor, v: Tensor, *, masked: bool) -> Tensor:
         grouped = self.heads_per_kv > 1
         if grouped and is_traced():
             k, v = (x.repeat_interleave(self.heads_per_kv, dim=1) for x in (k, v))
             grouped = False
         x = F.scaled_dot_product_attention(q, k, v, is_causal=masked, enable_gqa=grouped)
+        return self._joined(x)
+
+    def _joined(self, x: Tensor) -> Tensor:
+        """What heads (B, H, T, d) have gathered, to (B, T, D)."""
         return self.proj(x.transpose(1, 2).flatten(2))
 
     def heads_at(self, x: Tensor, begin: int = 0) -> tuple[Tensor, Tensor, Tensor]:
@@ -214,6 +233,30 @@ class Decoder(Network):
         step = DecodeStep(self, batch=batch, context=tokens).eval()
         step.remember(self.some_input(batch, tokens)[:, :-1])
         return step
+
+    def empty_cache(self, batch: int) -> list[tuple[Tensor, Tensor]]:
+        """Room for keys and values (B, K, `context`, d) of every layer."""
+        context, weight = self.input_shape[0], self.embed.weight
+        shapes = [(batch, block.attn.kv_heads, context, block.attn.head_dim) for block in self._layers()]
+        return [(weight.new_zeros(shape), weight.new_zeros(shape)) for shape in shapes]
+
+    def continued(self, x: Tensor, cache: Sequence[tuple[Tensor, Tensor]], begin: int) -> Tensor:
+        """Logits (B, T, vocabulary) of tokens (B, T) that follow `begin` others.
+
+        cache: keys and values of every layer as `empty_cache` makes them; those of the others are read, those
+        of the tokens written.
+        """
+        end = begin + x.shape[1]
+        x = self.embed(x)
+        for block, (keys, values) in zip(self._layers(), cache, strict=True):
+            places = keys[:, :, :end], values[:, :, :end]
+            x = block.fed(x + block.attn.continued(block.norm1(x), *places))
+        return self.logits(x)
+
+    def _layers(self) -> Iterator[DecoderBlock]:
+        for block in self.blocks:
+            assert isinstance(block, DecoderBlock)
+            yield block
 
     def logits(self, x: Tensor) -> Tensor:
         """Vectors (B, T, D) behind the last block to logits (B, T, vocabulary)."""

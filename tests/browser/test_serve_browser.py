@@ -202,13 +202,18 @@ def test_a_subnet_is_downloaded_from_its_panel(browser: Chrome, team: str, team_
     with Store.open(team_url, read_only=True) as store:
         key = store.subnets(store.job(1))[0].key
     form = on_job(browser, f"{team}/job/digit-pairs?subnet={key}", "extract")
-    wait(browser, lambda b: len(b.find_elements(By.CSS_SELECTOR, "form.extract")) == 2)
+    wait(browser, lambda b: len(b.find_elements(By.CSS_SELECTOR, "form.extract")) == 3)
     form = browser.find_element(By.CSS_SELECTOR, "#panel form.extract")
     sent = {
         field.get_attribute("name"): field.get_attribute("value")
         for field in form.find_elements(By.TAG_NAME, "input")
     }
     assert (sent["subnet"], sent["job"]) == (key, "1")
+    chosen = {
+        field.get_attribute("name"): field.get_attribute("value")
+        for field in form.find_elements(By.TAG_NAME, "select")
+    }
+    assert chosen == {"format": "safetensors", "precision": "fp32"}
     press(form)  # its weights were never trained, so that there is nothing to download
     shown(browser, "That was not done", inside="main")
     browser.get_log("browser")

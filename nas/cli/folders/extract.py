@@ -1,7 +1,7 @@
 """`nas extract`: a subnet as a folder that runs elsewhere."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -9,8 +9,11 @@ from nas.cli.fronts import chosen_key
 from nas.cli.options import AsJSON, JobName, StoreURL, Where, parse_architecture, store_url
 from nas.cli.output import emit, emit_json, note
 
+if TYPE_CHECKING:
+    from nas.exported.forms import Timer
+
 OPSET = 18
-AS_USUAL = ("safetensors", "fp32", 0, OPSET)
+AS_USUAL = ("safetensors", "fp32", 0, OPSET, False)
 
 
 def extract(
@@ -58,6 +61,10 @@ def extract(
         ),
     ] = 0,
     opset: Annotated[int, typer.Option("--opset", help="Of ONNX.")] = OPSET,
+    timed: Annotated[
+        bool,
+        typer.Option("--measure", help="Time the file on the front's device, here, for the card."),
+    ] = False,
     elastic: Annotated[
         bool, typer.Option("--elastic", help="The whole front on one set of weights, with elastic.py.")
     ] = False,
@@ -72,11 +79,8 @@ def extract(
     if named != 1 and not elastic:
         hint = "Try --knee."
         raise UsageError("Say which subnet: exactly one of --subnet, --arch, --where and --knee.", hint)
-    if elastic and (named or weights or (formats, precision, calibration, opset) != AS_USUAL):
+    if elastic and (named or weights or (formats, precision, calibration, opset, timed) != AS_USUAL):
         raise UsageError("--elastic takes the whole front, in one format.", "Leave the other options out.")
-    names = [name.strip() for name in formats.split(",") if name.strip()]
-    if not names:
-        raise UsageError("--format names no format.", "Try --format safetensors.")
     architecture = None if arch is None else parse_architecture(arch)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConflictError(f"'{folder}' exists and is not an empty folder.", "Name another one with -o.")
@@ -84,7 +88,7 @@ def extract(
 
     with Store.open(store_url(store), read_only=True) as opened:
         stored = opened.job(job)
-        from nas.exported.forms import Form
+        from nas.exported.forms import Packing, listed_formats
         from nas.results import extraction
         from nas.spaces.job_space import space_of
 
@@ -95,12 +99,21 @@ def extract(
                 key = chosen_key(opened, stored, subnet=subnet, where=where, knee=knee)
             else:
                 key = space_of(opened, stored).architecture(architecture).key
-            chosen, form = key if architecture is None else architecture, Form(precision, opset)
-            wishes: Any = {"formats": names, "weights": weights, "form": form, "calibration": calibration}
-            files = extraction.export(opened, stored, chosen, folder, **wishes)
+            chosen: Any = key if architecture is None else architecture
+            names = listed_formats(formats)
+            packing = Packing(names, precision, opset, calibration, _timer(timed=timed))
+            files = extraction.export(opened, stored, chosen, folder, weights=weights, packing=packing)
     what = "The front" if key is None else f"Subnet {key}"
     if as_json:
         emit_json({"job": stored.name, "subnet": key, "files": [str(file) for file in files]})
     else:
         emit("\n".join(map(str, files)))
         note(f"{what} of job '{stored.name}' is in {folder}", quiet=ctx.obj.quiet)
+
+
+def _timer(*, timed: bool) -> "Timer | None":
+    if not timed:
+        return None
+    from nas.measuring.folders.timed import card_figures
+
+    return card_figures

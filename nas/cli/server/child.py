@@ -12,7 +12,7 @@ import tempfile
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nas.cli.analysis.explain import asked
 from nas.cli.analysis.what_if import listed
@@ -22,8 +22,11 @@ from nas.cli.output import json_text
 from nas.cli.queue.submit import Asked, checked_files, queued
 from nas.cli.queue.turns import places
 from nas.store import Store
-from search_spaces.errors import NASError
+from search_spaces.errors import NASError, NotFoundError, UsageError
 from search_spaces.registry import forbid_modules
+
+if TYPE_CHECKING:
+    from nas.exported.forms import Packing
 
 FILE = re.compile(r"/\S*/nas-submit-[^/\s]+/job\.yaml")  # which nobody knows who has sent it
 
@@ -66,14 +69,32 @@ def _submit(request: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _extract(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Writes a subnet into a folder; the document of `nas extract`."""
+    """Writes a subnet, or the front, into a folder; the document of `nas extract`."""
     from nas.results import extraction
 
+    body, folder, key = request["body"], Path(request["folder"]), None
     with Store.open(request["store"], read_only=True) as opened:
         job = opened.job(int(request["job"]))
-        key = chosen_key(opened, job, **request["choice"])
-        files = extraction.export(opened, job, key, Path(request["folder"]), weights=request["weights"])
+        if body["elastic"]:
+            files = extraction.export_front(opened, job, folder)
+        else:
+            packing = _packing(body)
+            key = chosen_key(opened, job, **{name: body[name] for name in ("subnet", "where", "knee")})
+            files = extraction.export(opened, job, key, folder, weights=body["weights"], packing=packing)
         return {"job": job.name, "subnet": key, "files": [str(file) for file in files]}
+
+
+def _packing(body: Mapping[str, Any]) -> "Packing":
+    """How a subnet is written. Raises UsageError, for a format too: it is a value here, and no address."""
+    from nas.exported.forms import Packing, listed_formats
+
+    names = listed_formats(body["format"])
+    packing = Packing(names, body["precision"], body["opset"], body["calibration"])
+    try:
+        packing.checked()
+    except NotFoundError as error:
+        raise UsageError(error.message, error.hint) from error
+    return packing
 
 
 def _compare(request: Mapping[str, Any]) -> dict[str, Any]:

@@ -70,6 +70,31 @@ def test_several_formats_lie_beside_each_other(run_nas: Nas, picture: Path, tmp_
     ran = run_nas("measure", folder / "onnx")
     assert ran.code == 2
     assert "in the format 'onnx', which is not read back" in ran.err
+    timed = json.loads(run_nas("measure", folder, "--format", "onnx", "--json").out)
+    assert (timed["device"]["backend"], timed["device"]["batch"]) == ("onnxruntime_cpu", 8)
+    assert timed["front"]["device"] == "cpu"
+    assert "backend was 'torch_cpu' and is 'onnxruntime_cpu'" in timed["front"]["differs"]
+
+
+def test_the_file_is_timed_beside_the_front(run_nas: Nas, tiny_job: nas.JobHandle, tmp_path: Path) -> None:
+    folder, member = tmp_path / "net", tiny_job.front().knee()
+    ran = run_nas("extract", "tiny", "--knee", "-o", folder, "--measure")
+    assert ran.code == 0, ran.err
+    card = (folder / "README.md").read_text()
+    assert f"| latency ms | {member.measured_ms} |" in card
+    line = f"{member.measured_ms:.4g} ms on 'cpu' of the front, the file takes "
+    assert f"| file against front | {line}" in card
+    assert "| latency of the file ms | " in card
+    assert run_nas("verify", folder).code == 0
+    ran = run_nas("measure", folder, "--format", "safetensors")
+    assert ran.code == 0, ran.err
+    shown = dict(row.split(": ", 1) for row in ran.out.splitlines())
+    assert shown["front"].strip().startswith(line)
+    assert float(shown["measured_ms"]) > 0
+    timed = json.loads(run_nas("measure", folder, "--format", "safetensors", "--batch", 2, "--json").out)
+    assert timed["device"]["batch"] == 2
+    assert timed["front"]["measured_ms"] == member.measured_ms
+    assert timed["front"]["file_over_front"] is None
 
 
 @pytest.mark.slow
@@ -95,6 +120,8 @@ def test_the_front_is_one_elastic_folder(run_nas: Nas, tiny_job: nas.JobHandle, 
         assert one["quality"] == members[key].quality
         assert one["latency_ms"] == {"cpu": members[key].measured_ms}
     assert "outputs equal those" in (folder / "README.md").read_text()
+    assert {path.name for path in folder.iterdir()} >= {"elastic.py", "images.py", "preprocessor_config.json"}
+    assert json.loads((folder / "elastic.json").read_text())["classes"] == [str(i) for i in range(10)]
     assert run_nas("verify", folder).code == 0
     assert run_nas("extract", "tiny", "--elastic", "-o", folder).code == 4
     assert run_nas("extract", "tiny", "--elastic", "--knee", "-o", tmp_path / "more").code == 2
@@ -108,6 +135,10 @@ def test_the_front_is_one_elastic_folder(run_nas: Nas, tiny_job: nas.JobHandle, 
         ("extract tiny --knee -o new --precision int8", 2, "'safetensors' has no precision 'int8'"),
         ("extract tiny --knee -o new --calibration 9", 2, "has nothing to calibrate"),
         ("extract tiny --knee -o new --format onnx --opset 7", 2, "--opset 7 cannot be written"),
+        ("extract tiny --elastic --measure -o new", 2, "--elastic takes the whole front"),
+        ("measure nowhere --format onnx", 3, "There is no folder 'nowhere'"),
+        ("measure . --format onnx", 3, "There is no network in the format 'onnx' in '.'"),
+        ("measure . --trust", 2, "--trust is for a file that is timed as it stands"),
         ("classify nowhere one.png", 3, "There is no folder 'nowhere'"),
         ("classify . one.png", 2, "has no SHA256SUMS"),
         ("verify .", 2, "has no SHA256SUMS"),

@@ -226,7 +226,7 @@ def test_stop(run_nas: Nas, store_url: str) -> None:
 def test_extract(run_nas: Nas, stand_in: StandIn, tmp_path: Path, filled: str) -> None:
     def export(store: Store, job: Job, key: str, folder: Path, **wishes: Any) -> list[Path]:
         folder.mkdir(exist_ok=True)
-        (folder / "which").write_text(f"{job.name} {key} {wishes['formats']} {wishes['weights']}")
+        (folder / "which").write_text(f"{job.name} {key} {wishes['packing'].formats} {wishes['weights']}")
         return [folder / "which"]
 
     stand_in("results.extraction", export=export)

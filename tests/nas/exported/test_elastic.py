@@ -3,20 +3,21 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 import search_spaces
 import supernet
+from benchmarks import elastic as simulation
 from nas.errors import ConflictError, JobFailedError
 from nas.exported import elastic as writing
 from nas.exported.elastic import ElasticMember, export_elastic
-from nas.exported.elastic_runtime import Elastic
+from nas.exported.elastic_runtime import Adaptive, Elastic
 from nas.exported.sums import verify
 from supernet.supernet import Supernet
 
@@ -54,17 +55,13 @@ def members(net: Supernet) -> list[ElasticMember]:
     ]
 
 
-@pytest.fixture(autouse=True)
-def _no_module_of_a_folder() -> Iterator[None]:
-    yield
-    sys.modules.pop("modeling", None)
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    net = built("matformer")
-    export_elastic(net, members(net), tmp_path / "it", example=net.example_input(3), info=INFO)
-    return tmp_path / "it"
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    net, target = built("matformer"), tmp_path_factory.mktemp("nets") / "it"
+    with pytest.MonkeyPatch.context() as patched:  # that outputs are right is asked below
+        patched.setattr(writing, "_checked", lambda *_: 0.0)
+        export_elastic(net, members(net), target, example=net.example_input(3), info=INFO)
+    return target
 
 
 @pytest.mark.parametrize(
@@ -122,6 +119,66 @@ def test_a_deadline_is_kept_while_the_machine_is_slow_and_nothing_flaps(folder: 
     assert chosen[11:40] == [2.0] * 29  # 2 ms take 6, and 4 would take 12
     assert chosen[-20:] == [6.0] * 20
     assert sum(a != b for a, b in pairwise(chosen)) <= 3
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_more_deadlines_are_kept_than_by_fixed_subnets_of_the_same_quality(seed: int) -> None:
+    members, slowness = simulation.made_members(), simulation.made_slowness(seed, 1500)
+    for deadline_ms in (4.0, 8.0, 16.0):
+        alone = [simulation.fixed(member, deadline_ms, slowness) for member in members]
+        ours = simulation.adapted(members, deadline_ms, slowness)
+        assert ours.share > 1.05 * simulation.mixed(alone, ours.quality)
+
+
+def test_what_wavers_around_a_border_does_not_flap() -> None:
+    """A moment that is now a tenth slower, now a tenth faster than what the dearer subnet has room for."""
+    members = simulation.made_members()
+    deadline_ms = 1.02 * members[5]["latency_ms"]["made"]
+    wavering = [1.0 if number % 2 else 0.9 for number in range(1000)]
+    assert simulation.adapted(members, deadline_ms, wavering).switches <= 3
+    drawn = [float(one) for one in np.random.default_rng(0).lognormal(0, 0.05, 1000)]
+    assert simulation.adapted(members, deadline_ms, drawn).switches <= 150
+    assert simulation.adapted(members, deadline_ms, [1.0] * 1000).switches == 0
+
+
+def test_one_slow_run_costs_few_dear_ones() -> None:
+    members = simulation.made_members()
+    adaptive = Adaptive(Elastic({"goal": "max", "members": members}, {}, None), 16.0, None)
+    assert adaptive.member["key"] == members[-1]["key"]
+    adaptive.told(20 * members[-1]["latency_ms"]["made"])
+    assert adaptive.member["key"] == members[0]["key"]
+    used = []
+    while adaptive.member["key"] != members[-1]["key"] and len(used) < 100:
+        used.append(adaptive.member["latency_ms"]["made"])
+        adaptive.told(used[-1])
+    assert 3 <= len(used) <= 30
+
+
+def test_a_run_with_a_deadline_of_its_own(folder: Path) -> None:
+    elastic = Elastic.load(folder)
+    adaptive = elastic.adapt(7.0)
+    keys = [member["key"] for member in elastic.members]
+    assert [adaptive.member_for(ms)["key"] for ms in (100, 5, 0.1, -1)] == [
+        keys[2],
+        keys[1],
+        keys[0],
+        keys[0],
+    ]
+    adaptive.told(2 * 2.0, elastic.members[0])  # twice as slow, told of the cheapest
+    assert adaptive.slowness == 2.0
+    assert adaptive.member_for(5)["key"] == keys[0]
+
+
+def test_a_mixture_of_fixed_subnets_has_the_quality_that_is_asked_for() -> None:
+    alone = [simulation.Outcome(1.0, 0.5), simulation.Outcome(0.5, 0.7), simulation.Outcome(0.0, 0.9)]
+    assert simulation.mixed(alone, 0.6) == pytest.approx(0.75)
+    assert simulation.mixed([*alone, simulation.Outcome(0.9, 0.7)], 0.7) == pytest.approx(0.9)
+    assert simulation.at_least(alone, 0.6).quality == 0.7
+
+
+def test_images_continue_no_text(folder: Path) -> None:
+    with pytest.raises(ValueError, match="they continue no text"):
+        Elastic.load(folder).decode()
 
 
 def test_the_folder_needs_nothing_of_ours(folder: Path) -> None:

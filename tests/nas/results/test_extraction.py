@@ -18,6 +18,7 @@ from torch import nn
 import nas
 from nas.errors import ConflictError, JobFailedError
 from nas.exported import folder as writing
+from nas.exported.forms import Packing
 from nas.exporters import safetensors as exporter
 from nas.results import extraction
 from nas.spaces.initial import load_folder
@@ -248,10 +249,9 @@ def test_an_error_half_way_leaves_nothing(made: Untrained, tmp_path: Path, monke
 def test_what_is_not_there(made: Untrained, tmp_path: Path):
     (key,) = made.looked_at(mixed(made))
     for arguments, named in ((("nobody",), "nobody"), ((key, "onyx"), "onyx")):
+        packing = Packing([(*arguments, "safetensors")[1]])
         with pytest.raises(NotFoundError, match=named):
-            extraction.export(
-                made.store, made.job, arguments[0], tmp_path / "out", formats=[(*arguments, "safetensors")[1]]
-            )
+            extraction.export(made.store, made.job, arguments[0], tmp_path / "out", packing=packing)
     assert not (tmp_path / "out").exists()
     begun = made.store.create_job("begun", config={}, seed=0, provenance={})
     with pytest.raises(NotFoundError, match="begun"):

@@ -9,7 +9,7 @@ from pydantic import Field
 from nas.cli.queue.turns import pause_job, places, stop_job
 from nas.cli.runs import removed
 from nas.cli.server.api.downloads import download
-from nas.cli.server.api.service import Call, Condition, Name, Nothing, Service, Taken
+from nas.cli.server.api.service import Call, Name, Nothing, Service, Taken
 from nas.cli.stored.remarks import remarks
 from nas.store import Job, Store, remove
 
@@ -44,15 +44,6 @@ class TagsBody(Taken):
     """tags: all that the job is to have."""
 
     tags: Annotated[list[Annotated[str, Field(max_length=200)]], Field(max_length=100)]
-
-
-class ExtractBody(Taken):
-    """Which subnet: exactly one of subnet (the beginning of its key), where, and knee: true."""
-
-    subnet: Name | None = None
-    where: list[Condition] = Field([], max_length=20)
-    knee: bool = False
-    weights: Name | None = None
 
 
 class RemoveBody(Taken):
@@ -110,8 +101,7 @@ def tagged(store: Store, job: Job, body: TagsBody) -> Any:
 
 
 def extract(service: Service, call: Call) -> Response:
-    choice = call.body.model_dump(exclude={"weights"})
-    return download(service.children, service.request, call.words["job"], choice, call.body.weights)
+    return download(service.children, service.request, call.words["job"], call.body)
 
 
 def deleted(store: Store, job: Job, body: RemoveBody) -> Any:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from nas.cli.server.api import changes, reading
+from nas.cli.server.api.downloads import ExtractBody
 from nas.cli.server.api.service import Nothing, Route, Taken
 from nas.store import Job, Store
 
@@ -99,9 +100,9 @@ ROUTES = (
         "nas rm JOB",
     ),
     Route(
-        *("extract", f"{JOB_ID}/extract", "A subnet as a stand-alone checkpoint: a zip file."),
+        *("extract", f"{JOB_ID}/extract", "A subnet, or the front, as stand-alone checkpoints: a zip file."),
         changes.extract,
-        body=changes.ExtractBody,
+        body=ExtractBody,
         method="POST",
         gives="application/zip",
     ),

@@ -221,6 +221,36 @@ def test_a_subnet_is_downloaded_as_it_is_extracted(tiny_copy: str, tmp_path: Pat
         assert team.post("/api/jobs/tiny/extract", {"knee": True}).status == 404  # by its id alone
 
 
+@pytest.mark.slow
+def test_formats_and_the_front_are_downloaded_as_they_are_extracted(tiny_copy: str) -> None:
+    with served(tiny_copy, TOKENS) as team:
+
+        def answer(**body: Any) -> tuple[int, Any]:
+            made = team.post("/api/jobs/1/extract", body)
+            return made.status, unpacked(made.content) if made.status == 200 else made.document["error"]
+
+        status, packed = answer(knee=True, format="safetensors,torch_export", precision="bf16")
+        files = {tuple(name.split("/")[1:]) for name in packed}
+        assert status == 200
+        assert files >= {("safetensors", "model.safetensors"), ("torch_export", "model.pt2")}
+        assert all(b"| precision | bf16 |" in packed[name] for name in packed if name.endswith("README.md"))
+        status, packed = answer(elastic=True)
+        assert status == 200
+        assert {"job-1-elastic/elastic.py", "job-1-elastic/elastic.json"} <= packed.keys()
+        for body, sentence in (
+            ({"knee": True, "format": "onyx"}, "There is no 'onyx' in nas.exporters."),
+            ({"knee": True, "precision": "int8"}, "The format 'safetensors' has no precision 'int8'."),
+            (
+                {"knee": True, "format": "os.path"},
+                "The module 'os.path' would run as code, and here only what",
+            ),
+            ({"elastic": True, "knee": True}, "elastic takes the whole front, in one format."),
+            ({"elastic": True, "format": "onnx"}, "elastic takes the whole front, in one format."),
+        ):
+            status, error = answer(**body)
+            assert (status, error[: len(sentence)]) == (400, sentence)
+
+
 def unpacked(content: bytes) -> dict[str, bytes]:
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         assert archive.testzip() is None
