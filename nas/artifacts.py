@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from nas.errors import JobFailedError
+from nas.errors import DamagedError
 
 NOT_REGULAR = {
     stat.S_IFDIR: "a folder",
@@ -21,17 +21,10 @@ NOT_REGULAR = {
 PARTIAL = ".partial-"
 # Where a process can be told to die, by NAS_CRASH_AT: the moments between which a result is half stored.
 CRASH_POINTS = (
-    *("file begun", "file written", "file synced", "file named", "file deleted"),
+    *("file begun", "file written", "file synced", "file named", "file sent", "file deleted"),
     *("rows begun", "rows written", "rows committed"),
 )
 _passed: dict[str, int] = {}
-
-
-class Rooted(Protocol):
-    """A store, as far as this module is concerned."""
-
-    @property
-    def artifact_root(self) -> Path: ...
 
 
 class Recorded(Protocol):
@@ -43,6 +36,23 @@ class Recorded(Protocol):
     def sha256(self) -> str: ...
     @property
     def size(self) -> int: ...
+
+
+class Files(Protocol):
+    """The files of a store, wherever they lie."""
+
+    def damage(self, artifact: Recorded) -> str | None:
+        """What is wrong with the artifact's file, or None."""
+
+    def local(self, artifact: Recorded) -> Path:
+        """A file of this machine with its content. Raises DamagedError where there is no such content."""
+
+
+class Rooted(Protocol):
+    """A store, as far as this module is concerned."""
+
+    @property
+    def artifact_root(self) -> Files: ...
 
 
 def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
@@ -86,27 +96,39 @@ def sha256(path: Path) -> str:
 
 
 def verified(store: Rooted, artifact: Recorded) -> Path:
-    """The artifact's file, safe to load. Raises JobFailedError when it is missing, truncated or changed."""
-    problem = damage(store, artifact)
-    if problem:
-        raise JobFailedError(
-            f"The file '{artifact.path}' {problem}.", "`nas db check` lists all damaged files."
-        )
-    return store.artifact_root / artifact.path
+    """A file of this machine with the artifact's content, safe to load: the only way to one.
+
+    Raises DamagedError when it is missing, truncated or changed.
+    """
+    return store.artifact_root.local(artifact)
 
 
-def damage(store: Rooted, artifact: Recorded) -> str | None:
-    """What is wrong with the artifact's file, or None."""
-    path = store.artifact_root / artifact.path
-    if not is_inside(store.artifact_root, path):
-        return "lies outside of the store's folder"
-    if not path.is_file():
+def is_whole(store: Rooted, artifact: Recorded) -> bool:
+    """Whether `verified` has a file of the artifact."""
+    try:
+        verified(store, artifact)
+    except DamagedError:
+        return False
+    return True
+
+
+def difference(artifact: Recorded, size: int | None, digest: Callable[[], str]) -> str | None:
+    """In what a file is not the recorded one, or None. size: None where there is no file.
+
+    digest: its SHA-256, asked for last.
+    """
+    if size is None:
         return "is missing"
-    if (size := path.stat().st_size) != artifact.size:
+    if size != artifact.size:
         return f"has {size} bytes, not {artifact.size}: it was cut or changed"
-    if sha256(path) != artifact.sha256:
+    if digest() != artifact.sha256:
         return "is damaged: its SHA-256 is not the recorded one"
     return None
+
+
+def damaged(artifact: Recorded, problem: str) -> DamagedError:
+    """The error of a file with a problem, as `damage` words it."""
+    return DamagedError(f"The file '{artifact.path}' {problem}.", "`nas db check` lists all damaged files.")
 
 
 def is_inside(root: Path, path: Path) -> bool:

@@ -6,7 +6,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from nas.artifacts import verified, write_atomic
-from nas.errors import JobFailedError, NoSpaceError
+from nas.errors import DamagedError, JobFailedError, NoSpaceError
 from nas.store import Artifact, Lease, Store, SupernetLease
 from nas.store.connection.errors import FULL_ERRORS, no_space
 
@@ -46,10 +46,10 @@ def _is_full(error: OSError | SafetensorError) -> bool:
 def load(store: Store, artifact: Artifact) -> "dict[str, Tensor]":
     """The tensors of an artifact, on the CPU.
 
-    Raises JobFailedError for a file that is missing, changed or damaged.
+    Raises DamagedError for a file that is missing, changed or damaged.
     """
     path = verified(store, artifact)
     try:
         return load_file(path)
     except SafetensorError as error:
-        raise JobFailedError(f"The file '{artifact.path}' cannot be read: {error}.") from error
+        raise DamagedError(f"The file '{artifact.path}' cannot be read: {error}.") from error

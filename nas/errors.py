@@ -2,6 +2,7 @@
 
 NASError (search_spaces.errors)
 ├── JobFailedError         1   the job ran and could not finish
+│   ├── DamagedError           a file of the job is missing or not what it was
 │   └── NoSpaceError           the disk is full: a worker tries the job again
 ├── DivergedError          1   the numbers of a training are none any more (supernet.training.trainer)
 ├── ReferenceFailedError   1   a device cannot even time its reference (predictors.measurement.session)
@@ -21,6 +22,10 @@ class JobFailedError(NASError):
     """A job that started and could not finish."""
 
     exit_code = 1
+
+
+class DamagedError(JobFailedError):
+    """A file of the job is missing, or its content is not what was recorded."""
 
 
 class NoSpaceError(JobFailedError):

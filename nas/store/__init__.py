@@ -1,9 +1,7 @@
 """The store: jobs, stages, results, files. `Store.open(url)` is the way in; rows are frozen dataclasses."""
 
-from pathlib import Path
 from typing import Self
 
-from nas.artifacts import damage
 from nas.errors import StoreError
 from nas.store.connection.engine import default_url
 from nas.store.connection.errors import ReplacedError
@@ -22,6 +20,7 @@ from nas.store.files.removal import (
     remove_orphans_of_both_kinds,
     remove_supernet,
 )
+from nas.store.files.roots import Root
 from nas.store.jobs import DataChanges
 from nas.store.leases import Lease
 from nas.store.measurements import Measurements
@@ -183,16 +182,17 @@ def foreign_files(url: str) -> list[str]:
     with Store.open(url, read_only=True) as store:
         claim, root = store.claim(), store.artifact_root
         others = () if claim is None else claim.others
-        late = [_inner(store, path) for path in store.orphans()] if store.is_shared() else []
-        return sorted({*(path for path in others if (root / path).is_file()), *late})
+        late = store.orphans() if store.is_shared() else []
+        return sorted({*(path for path in others if root.size(path) is not None), *late})
 
 
 def _file_problems(store: Store) -> list[str]:
     """Which of the rows' files are not as they were recorded, and which files no row names."""
-    damages = [(artifact.path, damage(store, artifact)) for artifact in store.all_artifacts()]
+    root = store.artifact_root
+    damages = [(artifact.path, root.damage(artifact)) for artifact in store.all_artifacts()]
     problems = [f"the file '{path}' {problem}" for path, problem in damages if problem]
     orphans = [] if store.is_shared() else store.orphans()
-    return problems + [f"no row names the file '{_inner(store, path)}'" for path in orphans]
+    return problems + [f"no row names the file '{inner}'" for inner in orphans]
 
 
 def _folder_problems(store: Store) -> list[str]:
@@ -204,14 +204,10 @@ def _folder_problems(store: Store) -> list[str]:
     return []
 
 
-def adopt(url: str) -> Path:
-    """Makes the store's folder its own after a move, or a copy of both; the folder.
+def adopt(url: str) -> Root:
+    """Makes the root of the store's files its own after a move, or a copy of both; the root.
 
     Raises StoreError when it is another store's.
     """
     with Store.open(url) as store:
         return store.adopt()
-
-
-def _inner(store: Store, path: Path) -> str:
-    return path.relative_to(store.artifact_root).as_posix()

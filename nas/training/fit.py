@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from nas import checkpoints
-from nas.artifacts import damage
+from nas.artifacts import is_whole
 from nas.datasets import DataSet
-from nas.errors import JobFailedError
+from nas.errors import DamagedError
 from nas.job_run import Run
 from nas.store import Artifact, NewEvent, SupernetLease
 from nas.training.loading import Loading, loading
@@ -127,7 +127,7 @@ def stored_weights(run: Run, kind: str, steps: int, *, supernet_id: int | None =
     """
     for artifact in run.store.artifacts(run.lease.job, kind):
         of_it = supernet_id in (None, artifact.supernet_id)
-        if of_it and artifact.step == steps and damage(run.store, artifact) is None:
+        if of_it and artifact.step == steps and is_whole(run.store, artifact):
             return artifact
     return None
 
@@ -188,7 +188,7 @@ def _resume(run: Run, job: Fit, training: Training) -> bool:
     for artifact in reversed(_checkpoints(run, job)):
         try:
             training.load_state(checkpoints.load(run.store, artifact))
-        except JobFailedError as error:
+        except DamagedError as error:
             run.warn(f"{error.message} Going back to the checkpoint before it, or to the start.")
         else:
             return True

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from nas import checkpoints
-from nas.artifacts import damage, verified
+from nas.artifacts import is_whole, verified
 from nas.config import JobConfig
 from nas.datasets import DataSet, task_of
 from nas.evaluation.qualities import one_quality
@@ -272,7 +272,7 @@ def is_reported(run: Run, trials: Sequence[Trial], *, asha: bool) -> bool:
     """
     for stopped in (False, True) if asha else (False,):
         result = run.known(_stage(trials[0]), _inputs(_names(trials), asha=stopped))
-        if result is not None and damage(run.store, run.store.artifact(result["artifact"])) is None:
+        if result is not None and is_whole(run.store, run.store.artifact(result["artifact"])):
             return True
     return False
 

@@ -7,16 +7,23 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import closing, suppress
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
+import pytest
 
 from nas.analysis.invariants import problems
 from nas.store import Store
+
+if TYPE_CHECKING:
+    from psycopg import Connection
+
+    from benchmarks.postgresql_server import Server
 
 NAS = Path(sys.executable).with_name("nas")
 SECONDS = 180.0  # the most that any one process may take
@@ -34,6 +41,11 @@ execution: {{workers: 1}}
 SPACE_SIZE = 24
 STARTED: list["subprocess.Popen[str]"] = []  # by the test that runs
 PLACES: list["Place"] = []  # that it has made
+ASKED: dict[str, "Connection[Any]"] = {}  # open, by the URL of a server's database
+LOCK_SECONDS = 5.0
+# The databases that a test's `place`, or `copy`, is tried on; unless a test says so it is a SQLite file.
+SQLITE, SERVER = "SQLite", "server"
+SLOWLY = pytest.param(SERVER, marks=pytest.mark.slow)
 
 
 @dataclass(frozen=True)
@@ -50,29 +62,84 @@ class Ran:
         return [line for line in self.err.splitlines() if line.startswith("Error: ")]
 
 
+class LockedError(Exception):
+    """Somebody else holds a lock on the store, or on a row of it."""
+
+
+@dataclass(frozen=True)
+class Database:
+    """A database of a server, empty at first."""
+
+    server: "Server"
+    name: str
+
+    @classmethod
+    def new(cls, server: "Server", template: str = "template1") -> "Database":
+        """Under a name that no other one has."""
+        database = cls(server, f"place_{uuid.uuid4().hex}")
+        server.create(database.name, template)
+        return database
+
+    @property
+    def url(self) -> str:
+        return self.server.url(self.name)
+
+    def drop(self) -> None:
+        forget_connection(self.url)
+        self.server.drop(self.name)
+
+    def copied(self) -> "Database":
+        forget_connection(self.url)
+        self.server.cut_connections(self.url)
+        return Database.new(self.server, self.name)
+
+
 @dataclass(frozen=True)
 class Place:
-    """A folder with a job file and a store."""
+    """A folder with a job file, and a store: in a file in it, or in a database with its artifacts in it."""
 
     folder: Path
+    database: Database | None = None
 
     @property
     def file(self) -> Path:
+        assert self.database is None, "a server keeps its files to itself"
         return self.folder / "store.sqlite"
 
     @property
     def url(self) -> str:
-        return f"sqlite:///{self.file}"
+        return f"sqlite:///{self.file}" if self.database is None else self.database.url
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Of whoever uses the store."""
+        return {} if self.database is None else {"NAS_ARTIFACTS": str(self.folder / "artifacts")}
 
     @property
     def artifacts(self) -> Path:
-        return self.folder / "store.sqlite.artifacts" / "supernet-1"
+        """The folder of the first supernet's files."""
+        if self.database is None:
+            return self.folder / "store.sqlite.artifacts" / "supernet-1"
+        (root,) = (self.folder / "artifacts").glob("store-*")
+        return root / "supernet-1"
+
+    def is_made(self) -> bool:
+        """Whether there is a store."""
+        return self.file.exists() if self.database is None else bool(self.query("SELECT 1 FROM store"))
 
     def copied_to(self, folder: Path) -> "Place":
         """The same state once more; only of a store that nobody has open."""
         shutil.copytree(self.folder, folder, dirs_exist_ok=True)
-        PLACES.append(Place(folder))
+        PLACES.append(Place(folder, None if self.database is None else self.database.copied()))
         return PLACES[-1]
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """This process sees the store as `nas` does when it is started here."""
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in self.environment.items():
+                patch.setenv(name, value)
+            yield
 
     def start(self, *words: object, **options: Any) -> "subprocess.Popen[str]":
         """`nas` with these words, on this store."""
@@ -80,6 +147,7 @@ class Place:
         process = subprocess.Popen(
             [str(NAS), *map(str, words), *store],
             cwd=self.folder,
+            env=options.pop("env", os.environ) | self.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             stdin=subprocess.DEVNULL,
@@ -95,7 +163,9 @@ class Place:
         return ended(self.start(*words, **options))
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
-        """Rows of the store as it is at this moment; none while it is being made."""
+        """Rows of the store as it is at this moment; none while it is being made. JSON is text."""
+        if self.database is not None:
+            return asked(self.url, sql)
         if not self.file.exists():
             return []
         with closing(sqlite3.connect(f"{self.file.as_uri()}?mode=ro", uri=True, timeout=30)) as connection:
@@ -107,13 +177,21 @@ class Place:
                 return []
 
     def change(self, *statements: str) -> None:
-        """Writes to the store past every rule."""
-        with closing(sqlite3.connect(self.file)) as connection, connection:
-            for sql in statements:
-                connection.execute(sql)
+        """Writes to the store past every rule. Raises LockedError when somebody else does not let it."""
+        if self.database is not None:
+            change_server(self.url, *statements)
+            return
+        try:
+            with closing(sqlite3.connect(self.file, timeout=LOCK_SECONDS)) as connection, connection:
+                for sql in statements:
+                    connection.execute(sql)
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error):
+                raise
+            raise LockedError(str(error)) from error
 
     def opened(self) -> Store:
-        """The store, for reading."""
+        """The store, for reading rows."""
         return Store.open(self.url, read_only=True)
 
     def state(self, job: int = 1) -> tuple[str, str | None]:
@@ -124,12 +202,45 @@ class Place:
 Here = Callable[..., Ran]  # a place and the words
 
 
-def make_place(folder: Path, job: str = JOB) -> Place:
-    """A folder with `job.yaml` and no store yet."""
+def make_place(folder: Path, job: str = JOB, *, server: "Server | None" = None) -> Place:
+    """A folder with `job.yaml` and no store yet: a file that is to be, or an empty database of the server."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "job.yaml").write_text(job)
-    PLACES.append(Place(folder))
+    PLACES.append(Place(folder, None if server is None else Database.new(server)))
     return PLACES[-1]
+
+
+def asked(url: str, sql: str) -> list[tuple[Any, ...]]:
+    """Rows of a server's database; none while there is no such table."""
+    import psycopg  # noqa: PLC0415 - of an extra
+    from psycopg.types.string import TextLoader  # noqa: PLC0415
+
+    if url not in ASKED:
+        ASKED[url] = psycopg.connect(url, autocommit=True)
+        ASKED[url].adapters.register_loader("json", TextLoader)
+    try:
+        return ASKED[url].execute(sql).fetchall()
+    except psycopg.errors.UndefinedTable:
+        return []
+
+
+def change_server(url: str, *statements: str) -> None:
+    """Writes to a server's database past every rule, in one transaction."""
+    import psycopg  # noqa: PLC0415 - of an extra
+
+    try:
+        with psycopg.connect(url) as connection:
+            connection.execute(f"SET lock_timeout = '{LOCK_SECONDS}s'")
+            for sql in statements:
+                connection.execute(sql)
+    except psycopg.errors.LockNotAvailable as error:
+        raise LockedError(str(error)) from error
+
+
+def forget_connection(url: str) -> None:
+    """Closes what `asked` has opened."""
+    if (connection := ASKED.pop(url, None)) is not None:
+        connection.close()
 
 
 def ended(process: "subprocess.Popen[str]") -> Ran:
@@ -170,9 +281,14 @@ def broken_stores(*others: str) -> list[str]:
 
     others: URLs of further ones. A file that no row names is what a kill may leave.
     """
-    urls = [*others, *(place.url for place in dict.fromkeys(PLACES) if place.file.exists())]
+    broken = [(url, problem) for url in others for problem in problems(url)]
+    for place in dict.fromkeys(PLACES):
+        with place.entered():
+            broken += [(place.url, problem) for problem in (problems(place.url) if place.is_made() else ())]
+    for place in PLACES:
+        if place.database is not None:
+            place.database.drop()
     PLACES.clear()
-    broken = [(url, problem) for url in urls for problem in problems(url)]
     return [f"{url}: {problem}" for url, problem in broken if not problem.startswith("no row names")]
 
 
@@ -196,7 +312,15 @@ def members(process: "subprocess.Popen[str]") -> list[int]:
 def workers(process: "subprocess.Popen[str]") -> list[psutil.Process]:
     """The evaluating processes."""
     children = psutil.Process(process.pid).children()
-    return [child for child in children if "--multiprocessing-fork" in child.cmdline()]
+    return [child for child in children if "--multiprocessing-fork" in command_line(child)]
+
+
+def command_line(process: psutil.Process) -> str:
+    """Nothing of one that has ended since it was listed, as `git` and the like do."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
 
 
 def wait_for(process: "subprocess.Popen[str]", reached: Callable[[], Any]) -> Any:

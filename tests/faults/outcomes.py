@@ -1,5 +1,6 @@
 """What two runs of one job must agree on, and what one run must never lose or do twice."""
 
+import json
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,7 @@ ROWS = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """Everything of a finished job that does not depend on a clock."""
+    """Everything of a finished job that does not depend on a clock, nor on the kind of its store."""
 
     search: list[tuple[Any, ...]]
     report: list[tuple[Any, ...]]
@@ -35,11 +36,13 @@ def outcome(place: Place) -> Outcome:
             f"SELECT e.batch, e.position, {columns} {joined} WHERE split = 'search' ORDER BY position"
         ),
         place.query(f"SELECT {columns} {joined} WHERE split = 'report' ORDER BY s.key"),
-        place.query(  # what was waited for a batch is a clock's
-            "SELECT step, json_remove(data, '$.waited') FROM events WHERE kind = 'train' ORDER BY step"
-        ),
+        [
+            (step, json.dumps(json.loads(data) | {"waited": None}, sort_keys=True))  # that is a clock's
+            for step, data in place.query("SELECT step, data FROM events WHERE kind = 'train' ORDER BY step")
+        ],
         place.query("SELECT step, data FROM events WHERE kind = 'hypervolume' ORDER BY step"),
-        place.query("SELECT kind, sha256, step FROM artifacts"),
+        # A server's store has a token besides.
+        place.query("SELECT kind, sha256, step FROM artifacts WHERE kind != 'root' ORDER BY id"),
     )
 
 

@@ -1,13 +1,20 @@
-"""kill -9 and SIGTERM of an agent in the middle of a measurement: the next one goes on, nothing is lost."""
+"""kill -9 and SIGTERM of an agent in the middle of a measurement: the next one goes on, nothing is lost.
+
+Agents are there for several machines, and so is a server: it has the stores of two of the three tests.
+"""
 
 import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from nas_process import JOB, Place, ended, kill_group, make_place, wait_for
+from nas_process import JOB, SERVER, SQLITE, Place, ended, kill_group, make_place, wait_for
 from outcomes import assert_kept, assert_once, rows
+
+if TYPE_CHECKING:
+    from benchmarks.postgresql_server import Server
 
 AGENT = ("device-agent", "pi", "--batch", "8")
 REMOTE = JOB.replace("devices: {cpu: {batch: 8}}", "devices: {pi: {backend: remote}}").replace(
@@ -16,10 +23,10 @@ REMOTE = JOB.replace("devices: {cpu: {batch: 8}}", "devices: {pi: {backend: remo
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
+def place(tmp_path: Path, server: "Server | None") -> Place:
     """A job that is measured by an agent."""
     assert REMOTE != JOB
-    return make_place(tmp_path / "place", REMOTE)
+    return make_place(tmp_path / "place", REMOTE, server=server)
 
 
 def begun(place: Place) -> Callable[[], object]:
@@ -35,6 +42,7 @@ def live_agent(place: Place) -> "subprocess.Popen[str]":
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
+@pytest.mark.parametrize("server", [SERVER], indirect=True)
 def test_agents_that_are_killed_and_that_are_told_to_leave(place: Place) -> None:
     agent = live_agent(place)
     job = place.start("run", "job.yaml")
@@ -68,6 +76,7 @@ def test_agents_that_are_killed_and_that_are_told_to_leave(place: Place) -> None
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("server", [SQLITE, SERVER], indirect=True)
 def test_a_job_that_is_stopped_while_it_waits_takes_its_request_along(place: Place) -> None:
     agent = live_agent(place)
     job = place.start("run", "job.yaml")

@@ -53,10 +53,12 @@ for line in sys.stdin:
 """
 KILLED = 9
 pytestmark = pytest.mark.timeout(1800)  # some 30 kills in one test
+SENT = "file sent"  # passed where files are sent to what a URL names
 # A job has some 30 transactions.
 POINTS = [
     pytest.param(point, marks=[pytest.mark.slow] if point.startswith("rows") else [])
     for point in CRASH_POINTS
+    if point != SENT
 ]
 
 
@@ -126,20 +128,29 @@ def test_a_crash_at_every_write_on_sqlite(attempt, tmp_path: Path, point: str) -
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("point", [point for point in CRASH_POINTS if point.startswith("rows")])
+@pytest.mark.parametrize(
+    ("point", "artifacts"),
+    [
+        *((point, "") for point in CRASH_POINTS if point.startswith("rows")),
+        *((point, "file://") for point in (SENT, "file deleted")),
+    ],
+)
 def test_a_crash_at_every_write_on_postgresql(
-    attempt, postgresql, tmp_path: Path, monkeypatch, point: str
+    attempt, postgresql, tmp_path: Path, monkeypatch, point: str, artifacts: str
 ) -> None:
+    """artifacts: what their folder is called with."""
     names = [f"crashes_{uuid.uuid4().hex}"]
     submitted(postgresql.create(names[0]))
 
     def new() -> str:
         names.append(f"crashes_{uuid.uuid4().hex}")
-        monkeypatch.setenv("NAS_ARTIFACTS", str(tmp_path / names[-1]))  # each is a copy of the first
+        monkeypatch.setenv(
+            "NAS_ARTIFACTS", f"{artifacts}{tmp_path / names[-1]}"
+        )  # each is a copy of the first
         return postgresql.create(names[-1], names[0])
 
     try:
-        assert crashed_everywhere(attempt, new, point) >= 10
+        assert crashed_everywhere(attempt, new, point) >= (10 if point.startswith("rows") else 2)
     finally:
         for name in names:
             postgresql.drop(name)

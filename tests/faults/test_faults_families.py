@@ -1,11 +1,18 @@
-"""kill -9 of a job with several supernets, in a training and in the search: it ends as it would have."""
+"""kill -9 of a job with several supernets, in a training and in the search: it ends as it would have.
+
+The one that is killed is on a server, the one that is not on SQLite: not even the kind of store can be told.
+"""
 
 import signal
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from nas_process import Place, ended, kill_group, make_place, searched, wait_for
 from outcomes import assert_kept, assert_once, outcome, rows
+
+if TYPE_CHECKING:
+    from benchmarks.postgresql_server import Server
 
 JOB = """\
 data: digits
@@ -31,8 +38,10 @@ def undisturbed(_session_home: None, tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.mark.timeout(900)
-def test_killed_in_the_second_training_and_in_the_search(undisturbed: Place, tmp_path: Path) -> None:
-    place = make_place(tmp_path / "killed", JOB)
+def test_killed_in_the_second_training_and_in_the_search(
+    undisturbed: Place, tmp_path: Path, postgresql: "Server"
+) -> None:
+    place = make_place(tmp_path / "killed", JOB, server=postgresql)
 
     def in_second_training() -> object:
         return place.query("SELECT 1 FROM events WHERE stage = 'train:autoformer' AND step >= 20")

@@ -1,4 +1,7 @@
-"""Extraction from a damaged job, a disk that is full, names that mean harm, stores that cannot be used."""
+"""Extraction from a damaged job, a disk that is full, names that mean harm, stores that cannot be used.
+
+Damaged files and full disks are those of a folder, which both kinds of store have, or of a SQLite file.
+"""
 
 import resource
 import sqlite3
@@ -7,8 +10,8 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from nas_process import Place, Ran, make_place
-from outcomes import assert_once
+from nas_process import SERVER, SQLITE, Place, Ran, make_place
+from outcomes import assert_once, rows
 
 HOSTILE = "../../x'\";DROP TABLE jobs;--<script>alert(1)</script>"
 FILE_BYTES = 1_000_000
@@ -71,10 +74,14 @@ def assert_disk_was_full(place: Place, ran: Ran) -> None:
     assert place.state() == ("failed", ran.errors[0].removeprefix("Error: "))
 
 
-@pytest.mark.parametrize("name", [HOSTILE, "=1+1"])
+@pytest.mark.parametrize(
+    ("copy", "name"),
+    [(SQLITE, HOSTILE), (SQLITE, "=1+1"), pytest.param(SERVER, HOSTILE, marks=pytest.mark.slow)],
+    indirect=["copy"],
+)
 def test_a_hostile_name_does_no_harm(copy: Place, name: str) -> None:
-    with closing(sqlite3.connect(copy.file)) as connection, connection:
-        connection.execute("UPDATE jobs SET name = ?", (name,))
+    quoted = name.replace("'", "''")
+    copy.change(f"UPDATE jobs SET name = '{quoted}'")
     before = sorted(path.name for path in copy.folder.parent.iterdir())
     ran = copy.nas("resume", name, "--figure", "figure.html")
     assert (ran.code, ran.errors) == (0, [])
@@ -104,18 +111,29 @@ def _not_sqlite(place: Place) -> None:
 
 @pytest.mark.spoils
 @pytest.mark.parametrize(
-    ("spoil", "sentence"), [(_newer, "newer version"), (_corrupt, "damaged"), (_not_sqlite, "is not a store")]
+    ("copy", "spoil", "sentence"),
+    [
+        (SQLITE, _newer, "newer version"),
+        (SQLITE, _corrupt, "damaged"),
+        (SQLITE, _not_sqlite, "is not a store"),
+        pytest.param(SERVER, _newer, "newer version", marks=pytest.mark.slow),
+    ],
+    indirect=["copy"],
 )
 def test_a_store_that_cannot_be_used(copy: Place, spoil: object, sentence: str) -> None:
     assert callable(spoil)
     spoil(copy)
-    before = copy.file.read_bytes()
+
+    def content() -> object:
+        return copy.file.read_bytes() if copy.database is None else rows(copy)
+
+    before = content()
     for words in (("ls",), ("resume", "job")):
         ran = copy.nas(*words)
         assert (ran.code, ran.out, len(ran.errors)) == (5, "", 1), words
         assert sentence in ran.errors[0]
         assert "Traceback" not in ran.err
-    assert copy.file.read_bytes() == before
+    assert content() == before
 
 
 def test_a_store_where_none_can_be(tmp_path: Path) -> None:

@@ -1,4 +1,7 @@
-"""What hangs: a stop ends the job within ten seconds all the same, and it goes on as if nothing had been."""
+"""What hangs: a stop ends the job within ten seconds all the same, and it goes on as if nothing had been.
+
+What hangs knows nothing of the store, which is in a file in some of these tests, and on a server in others.
+"""
 
 import os
 import shutil
@@ -7,12 +10,29 @@ import tempfile
 import time
 from pathlib import Path
 from subprocess import Popen
+from typing import TYPE_CHECKING
 
 import psutil
 import pytest
-from nas_process import Place, Ran, ended, make_place, searched, stage_begun, trained_to, wait_for, workers
+from nas_process import (
+    SERVER,
+    SQLITE,
+    Place,
+    Ran,
+    command_line,
+    ended,
+    make_place,
+    searched,
+    stage_begun,
+    trained_to,
+    wait_for,
+    workers,
+)
 from outcomes import assert_kept, assert_once, outcome, rows
 from test_faults_stop import STOPPED
+
+if TYPE_CHECKING:
+    from benchmarks.postgresql_server import Server
 
 TESTS = Path(__file__).parent.parent
 SECONDS = 60.0  # until a stop has ended what hangs, on a busy machine
@@ -103,9 +123,9 @@ def start(place: Place, *words: object) -> "Popen[str]":
     return place.start(*words, env=os.environ | found)
 
 
-def hanging_place(folder: Path, code: str, options: str) -> Place:
+def hanging_place(folder: Path, code: str, options: str, server: "Server | None" = None) -> Place:
     """A job whose device is `hung.device`."""
-    place = make_place(folder)
+    place = make_place(folder, server=server)
     (place.folder / "hung").mkdir()
     (place.folder / "hung" / "__init__.py").touch()
     (place.folder / "hung" / "device.py").write_text(code)
@@ -139,11 +159,12 @@ def suspend_workers(process: "Popen[str]") -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
+@pytest.mark.parametrize("place", [SERVER], indirect=True)
 def test_a_job_stops_whatever_its_workers_do_and_goes_on_as_if_nothing_had_been(
     finished: Place, place: Place
 ) -> None:
     process = place.start("run", "job.yaml")
-    wait_for(process, searched(place, 2))
+    wait_for(process, searched(place, 1))  # nine batches before its end: on a busy machine it is seen late
     suspend_workers(process)
     began = time.monotonic()
     told = place.nas("stop", "job")
@@ -159,9 +180,11 @@ def test_a_job_stops_whatever_its_workers_do_and_goes_on_as_if_nothing_had_been(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", ["sleep", "deaf", "native"])
-def test_a_job_stops_while_a_backend_hangs(tmp_path: Path, how: str) -> None:
-    place = hanging_place(tmp_path / "place", DEVICE, f"how: {how}")
+@pytest.mark.parametrize(
+    ("how", "server"), [("sleep", SQLITE), ("deaf", SERVER), ("native", SQLITE)], indirect=["server"]
+)
+def test_a_job_stops_while_a_backend_hangs(tmp_path: Path, how: str, server: "Server | None") -> None:
+    place = hanging_place(tmp_path / "place", DEVICE, f"how: {how}", server)
     process = start(place, "run", "job.yaml")
     wait_for(process, stage_begun(place, "latency"))
     assert process.stdout is not None
@@ -171,11 +194,12 @@ def test_a_job_stops_while_a_backend_hangs(tmp_path: Path, how: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
+@pytest.mark.parametrize("server", [SERVER], indirect=True)
 def test_a_subnet_over_which_a_backend_hangs_for_good_fails_after_three_processes(
-    finished: Place, tmp_path: Path
+    finished: Place, tmp_path: Path, server: "Server"
 ) -> None:
     ((params, key),) = finished.query("SELECT params, key FROM subnets ORDER BY params DESC LIMIT 1")
-    place = hanging_place(tmp_path / "place", ONE, f"params: {params}")
+    place = hanging_place(tmp_path / "place", ONE, f"params: {params}", server)
     for words in (("run", "job.yaml"), ("resume", "job"), ("resume", "job")):
         ran = ended(start(place, *words))
         assert (ran.code, len(ran.errors), "Traceback" in ran.err) == (1, 1, False)
@@ -191,11 +215,13 @@ def test_a_subnet_over_which_a_backend_hangs_for_good_fails_after_three_processe
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("verb", ["check", "add", "measure"])
+@pytest.mark.parametrize(
+    ("verb", "server"), [("check", SQLITE), ("add", SERVER), ("measure", SQLITE)], indirect=["server"]
+)
 def test_what_measures_without_a_job_ends_when_it_is_told(
-    subnet: Path, tmp_path: Path, verb: str, number: signal.Signals
+    subnet: Path, tmp_path: Path, verb: str, number: signal.Signals, server: "Server | None"
 ) -> None:
-    place = hanging_place(tmp_path / "place", DEVICE, "how: native")
+    place = hanging_place(tmp_path / "place", DEVICE, "how: native", server)
     words: dict[str, tuple[object, ...]] = {
         "check": ("devices", "check", "hung.device"),
         "add": ("devices", "add", "it", "--backend", "hung.device"),
@@ -259,14 +285,6 @@ def test_retraining_under_ray_stops_in_time_and_leaves_nothing(copy: Place) -> N
         assert (ran.code, ran.errors, "Traceback" in ran.err) == (130, [], False)
         assert list(Path(folder).glob("nas-*")) == []
     assert copy.state() == ("succeeded", None)
-
-
-def command_line(process: psutil.Process) -> str:
-    """Nothing of one that has ended since it was listed."""
-    try:
-        return " ".join(process.cmdline())
-    except psutil.Error:
-        return ""
 
 
 def stopped_in_time(process: "Popen[str]") -> Ran:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 import torch
@@ -143,12 +144,14 @@ def test_a_store_that_somebody_else_locks_is_waited_for(
     any_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """As long as a heart beats many times; then the lease is there as before."""
-    if not any_url.startswith("sqlite"):
-        pytest.skip("a server has no file to be locked")
     monkeypatch.setattr(leases, "BEAT_SECONDS", 0.05)
     with Store.open(any_url) as store, store.acquire(new_job(store)) as lease:
-        with closing(sqlite3.connect(tmp_path / "nas.db", isolation_level=None)) as other:
-            other.execute("BEGIN EXCLUSIVE")
+        if any_url.startswith("sqlite"):
+            other, lock = sqlite3.connect(tmp_path / "nas.db", isolation_level=None), "BEGIN EXCLUSIVE"
+        else:
+            other, lock = psycopg.connect(any_url), "LOCK TABLE jobs, events IN ACCESS EXCLUSIVE MODE"
+        with closing(other):
+            other.execute(lock)
             writes = threading.Thread(target=store.add_events, args=(lease, [NewEvent("log", {})]))
             writes.start()
             writes.join(1.5)

@@ -1,11 +1,26 @@
-"""Workers over real jobs: kill -9, SIGTERM, two at once; nothing is lost, nothing is done twice."""
+"""Workers over real jobs: kill -9, SIGTERM, two at once; nothing is lost, nothing is done twice.
+
+On both kinds of store, or on one of them where tests of the queue's rows, of `nas/queue/` and storms are on
+both; files that are refused reach none.
+"""
 
 import json
 import signal
 
 import psutil
 import pytest
-from nas_process import Place, Ran, ended, make_place, searched, trained_to, wait_for
+from nas_process import (
+    SERVER,
+    SLOWLY,
+    SQLITE,
+    Place,
+    Ran,
+    ended,
+    make_place,
+    searched,
+    trained_to,
+    wait_for,
+)
 from outcomes import assert_kept, assert_once, outcome, rows
 
 from nas.store import Store, check
@@ -27,6 +42,7 @@ def lease_until(place: Place, seconds: float) -> None:
     place.change(f"UPDATE jobs SET lease_until = {seconds} WHERE owner IS NOT NULL")
 
 
+@pytest.mark.parametrize("place", [SQLITE, SLOWLY], indirect=True)
 def test_another_worker_goes_on_where_a_killed_one_was(finished: Place, place: Place) -> None:
     assert place.nas("submit", "job.yaml").out == "Job 'job' (1) is queued at position 1.\n"
     process = place.start("worker")
@@ -86,12 +102,13 @@ def test_a_running_job_stops_and_is_queued_again_on_request(place: Place) -> Non
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_two_workers_run_ten_jobs_once_each_and_by_priority(place: Place) -> None:
+@pytest.mark.parametrize("place", [SERVER], indirect=True)
+def test_two_workers_run_six_jobs_once_each_and_by_priority(place: Place) -> None:
     submitted = [
-        place.nas("submit", *["job.yaml"] * 5, "--priority", priority).out.count("is queued at position")
+        place.nas("submit", *["job.yaml"] * 3, "--priority", priority).out.count("is queued at position")
         for priority in (0, 1)
     ]
-    assert submitted == [5, 5]
+    assert submitted == [3, 3]
     workers = [place.start("worker", "--idle-exit", 2) for _ in range(2)]
     ran = [ended(process) for process in workers]
     assert [(one.code, one.errors) for one in ran] == [(0, []), (0, [])]
@@ -99,34 +116,9 @@ def test_two_workers_run_ten_jobs_once_each_and_by_priority(place: Place) -> Non
     begun = place.query("SELECT priority, id FROM jobs ORDER BY started_at")
     assert begun == sorted(begun, key=lambda row: (-row[0], row[1]))
     evaluated = place.query("SELECT job_id, count(*) FROM evaluations WHERE split = 'search' GROUP BY job_id")
-    assert [count for _, count in evaluated] == [20] * 10
+    assert [count for _, count in evaluated] == [20] * 6
     assert len(place.query("SELECT id FROM supernets")) == 1
     assert place.nas("db", "check").code == 0
-
-
-@pytest.mark.slow
-def test_a_worker_on_postgresql_is_killed_and_another_goes_on(
-    finished: Place, place: Place, postgresql_url: str
-) -> None:
-    store = ("--store", postgresql_url)
-    assert place.nas("submit", "job.yaml", *store).code == 0
-    process = place.start("worker", *store)
-
-    def trained() -> bool:
-        with Store.open(postgresql_url, read_only=True) as opened:
-            return any((artifact.step or 0) >= 40 for artifact in opened.all_artifacts())
-
-    wait_for(process, trained)
-    ended_with_its_jobs(place, process, signal.SIGKILL)
-    ran = place.nas("worker", "--idle-exit", 45, "--once", *store)  # the lease runs out by the server's clock
-    assert (ran.code, "begins, attempt 2." in ran.err) == (0, True), ran.err
-    with Store.open(postgresql_url, read_only=True) as opened, finished.opened() as undisturbed:
-        job = opened.job(1)
-        assert (job.state, job.attempt) == ("succeeded", 2)
-        assert [(e.subnet.key, e.value) for e in opened.evaluations(job, "search")] == [
-            (e.subnet.key, e.value) for e in undisturbed.evaluations(undisturbed.job(1), "search")
-        ]
-    assert check(postgresql_url) == []
 
 
 def test_a_bad_file_among_good_ones_and_nothing_is_queued(place: Place) -> None:
@@ -137,11 +129,13 @@ def test_a_bad_file_among_good_ones_and_nothing_is_queued(place: Place) -> None:
     assert not place.file.exists()
 
 
+@pytest.mark.parametrize("place", [SQLITE, SLOWLY], indirect=True)
 def test_a_job_whose_data_the_workers_machine_lacks_waits_and_says_so(place: Place) -> None:
     place.nas("submit", "job.yaml")
     gone = place.folder / "images"
-    data = f'{{"name": "image_folder", "root": "{gone}"}}'
-    place.change(f"UPDATE jobs SET config = json_set(config, '$.data', json('{data}'))")
+    ((config,),) = place.query("SELECT config FROM jobs")
+    changed = json.loads(config) | {"data": {"name": "image_folder", "root": str(gone)}}
+    place.change(f"UPDATE jobs SET config = '{json.dumps(changed)}'")
     assert place.nas("worker", "--once").code == 0
     assert place.state() == ("queued", None)
     assert place.query("SELECT last_attempt - attempt, owner FROM jobs") == [(3, None)]
@@ -152,6 +146,7 @@ def test_a_job_whose_data_the_workers_machine_lacks_waits_and_says_so(place: Pla
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("place", [SERVER], indirect=True)
 def test_a_job_whose_process_is_killed_goes_on_in_the_same_worker(finished: Place, place: Place) -> None:
     place.nas("submit", "job.yaml")
     process = place.start("worker", "--idle-exit", 1)

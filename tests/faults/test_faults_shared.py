@@ -1,13 +1,15 @@
-"""Two jobs at once that need the same supernet: one trains, the other waits, and takes over at need."""
+"""Two jobs at once that need the same supernet: one trains, the other waits, and takes over at need.
+
+Half of the tests on each kind of store; the transactions behind them are tested on both.
+"""
 
 import json
 import signal
-import sqlite3
 import subprocess
 from collections.abc import Callable
 
 import pytest
-from nas_process import TOTAL, Place, ended, kill_group, trained_to, wait_for
+from nas_process import SERVER, TOTAL, LockedError, Place, ended, kill_group, trained_to, wait_for
 from outcomes import outcome
 
 TRAINED = "SELECT steps, state, trainer FROM supernets"
@@ -15,7 +17,7 @@ TRAINED = "SELECT steps, state, trainer FROM supernets"
 
 def waits(place: Place) -> Callable[[], object]:
     """Whether the second job has said that it waits."""
-    told = "SELECT 1 FROM events WHERE job_id = 2 AND kind = 'log' AND data LIKE '%it waits%'"
+    told = "SELECT 1 FROM events WHERE job_id = 2 AND kind = 'log' AND CAST(data AS TEXT) LIKE '%it waits%'"
     return lambda: place.query(told)
 
 
@@ -25,9 +27,7 @@ def stopped(place: Place, process: "subprocess.Popen[str]") -> None:
         process.send_signal(signal.SIGSTOP)
         try:
             place.change("UPDATE supernets SET lease_until = lease_until + 600")
-        except sqlite3.OperationalError as error:
-            if "locked" not in str(error):
-                raise
+        except LockedError:
             process.send_signal(signal.SIGCONT)
         else:
             return
@@ -56,6 +56,7 @@ def test_two_jobs_at_once_train_once(place: Place, finished: Place) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("place", [SERVER], indirect=True)
 def test_who_waits_goes_on_from_the_checkpoint_of_one_that_was_killed(place: Place, finished: Place) -> None:
     first = place.start("run", "job.yaml", "--name", "a")
     wait_for(first, trained_to(place, 20))
@@ -115,6 +116,7 @@ def test_what_was_found_before_a_kill_and_after_it_is_the_same(copy: Place) -> N
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("copy", [SERVER], indirect=True)
 def test_a_trainer_is_deleted_while_another_job_searches_its_supernet(copy: Place) -> None:
     place = copy
     second = place.start("run", "job.yaml", "--name", "b", "--set", "search.seed=1")

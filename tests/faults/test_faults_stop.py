@@ -1,12 +1,19 @@
-"""Ctrl-C, SIGTERM and `nas stop`: the state is saved, nothing is left behind, `nas resume` goes on."""
+"""Ctrl-C, SIGTERM and `nas stop`: the state is saved, nothing is left behind, `nas resume` goes on.
+
+On a server in one of the stages; terminals and second signals are the process's alone, and tried on SQLite.
+"""
 
 import signal
 from functools import partial
 from pathlib import Path
 from subprocess import Popen
+from typing import Any
 
 import pytest
 from nas_process import (
+    SERVER,
+    SLOWLY,
+    SQLITE,
     TOTAL,
     Place,
     ended,
@@ -55,6 +62,7 @@ def test_a_terminal_that_is_closed_stops_a_job_unless_nohup_has_started_it(place
     interrupted(place, process, signal.SIGTERM)
 
 
+@pytest.mark.parametrize("place", [SQLITE, SLOWLY], indirect=True)
 def test_a_running_job_has_one_process_and_stops_when_it_is_told(place: Place) -> None:
     process = place.start("run", "job.yaml", "--set", "train.steps=1000000")
     wait_for(process, trained_to(place, 20))
@@ -71,6 +79,7 @@ def test_a_running_job_has_one_process_and_stops_when_it_is_told(place: Place) -
     assert (told.code, "stopped" in told.err) == (4, True)
 
 
+@pytest.mark.parametrize("copy", [SQLITE, SLOWLY], indirect=True)
 def test_a_finished_job_is_left_alone(copy: Place) -> None:
     before = _content(copy)
     ran = copy.nas("resume", "job", "--json")
@@ -80,23 +89,26 @@ def test_a_finished_job_is_left_alone(copy: Place) -> None:
     assert _content(copy) == before
 
 
-def _content(place: Place) -> dict[Path, bytes]:
-    """All files but those that SQLite keeps beside an open store."""
+def _content(place: Place) -> tuple[dict[Path, bytes], dict[str, set[tuple[Any, ...]]]]:
+    """All files but those that SQLite keeps beside an open store, and all rows."""
     files = (path for path in place.folder.rglob("*") if path.is_file())
-    return {path: path.read_bytes() for path in files if not path.name.endswith(("-shm", "-wal"))}
+    content = {path: path.read_bytes() for path in files if not path.name.endswith(("-shm", "-wal"))}
+    return content, rows(place)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
+@pytest.mark.parametrize("place", [SQLITE, SERVER], indirect=True)
 def test_signals_in_every_stage(finished: Place, place: Place) -> None:
     words = ("run", "job.yaml")
-    for reached, number in (
+    moments = (
         (stage_begun(place, "latency"), signal.SIGTERM),
         (trained_to(place, 20), signal.SIGTERM),
         (stage_begun(place, "search"), signal.SIGINT),  # its worker is just importing torch
         (searched(place, 3), signal.SIGINT),
         (searched(place, 6), signal.SIGTERM),
-    ):
+    )
+    for reached, number in moments if place.database is None else moments[3:4]:
         process = place.start(*words)
         wait_for(process, reached)
         interrupted(place, process, number)

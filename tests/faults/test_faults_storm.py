@@ -98,9 +98,10 @@ def run(*words: object) -> str:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_eight_workers_take_every_job_once_and_by_priority() -> None:
-    printed = run("claims.py", "--jobs", 80)
-    assert "succeeded 80, lost 0, ended twice 0, begun again 0, lines of errors 0" in printed
+@pytest.mark.parametrize("words", [(80,), (40, "--postgresql")], ids=["SQLite", "server"])
+def test_eight_workers_take_every_job_once_and_by_priority(words: tuple[object, ...]) -> None:
+    printed = run("claims.py", "--jobs", *words)
+    assert f"succeeded {words[0]}, lost 0, ended twice 0, begun again 0, lines of errors 0" in printed
     assert "workers that saw priorities rise: 0" in printed
 
 

@@ -1,10 +1,13 @@
-"""Wrong jobs end with one sentence and the right exit code; odd ones that are possible work."""
+"""Wrong jobs end with one sentence and the right exit code; odd ones that are possible work.
+
+Most are refused before there is a store, and where there is one it has no part in it.
+"""
 
 import json
 from pathlib import Path
 
 import pytest
-from nas_process import SPACE_SIZE, Here, Place, Ran
+from nas_process import SERVER, SPACE_SIZE, Here, Place, Ran
 from user_inputs import REFUSED, corrupt_images
 
 SENTENCES = {
@@ -84,6 +87,7 @@ def test_one_subnet_is_left_by_a_constraint(finished: Place, place: Place) -> No
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("place", [SERVER], indirect=True)
 def test_a_space_smaller_than_the_budget_ends_early(place: Place) -> None:
     ran = place.nas("run", "job.yaml", "--set", "search.evaluations=1000")
     assert (ran.code, ran.errors) == (0, [])

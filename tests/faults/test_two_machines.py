@@ -1,4 +1,4 @@
-"""Two folders that play two machines, with homes of their own, one PostgreSQL and one folder for artifacts.
+"""Two folders that play two machines, with homes of their own, one PostgreSQL and one URL for artifacts.
 
 What docs/team.md tells a new user to type: submitted on one, run on the other, watched on the first, in the
 terminal and through `nas serve`, and extracted there.
@@ -33,7 +33,7 @@ class Machine:
 
     folder: Path
     store: str
-    artifacts: Path
+    artifacts: str
 
     def start(self, *words: object) -> "subprocess.Popen[str]":
         """`nas` as it is typed there."""
@@ -46,7 +46,7 @@ class Machine:
         process = subprocess.Popen(
             [str(NAS), *map(str, words)],
             cwd=self.folder,
-            env=os.environ | homes | {"NAS_STORE": self.store, "NAS_ARTIFACTS": str(self.artifacts)},
+            env=os.environ | homes | {"NAS_STORE": self.store, "NAS_ARTIFACTS": self.artifacts},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -131,9 +131,10 @@ def test_a_job_goes_from_one_machine_to_the_other_and_comes_back_as_a_subnet(
     postgresql_url: str, tmp_path: Path, hook: tuple[str, list[Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url, got = hook
-    monkeypatch.setenv("NAS_ARTIFACTS", str(tmp_path / "shared"))  # for who looks at the store afterwards
-    mine = Machine(tmp_path / "mine", postgresql_url, tmp_path / "shared")
-    other = Machine(tmp_path / "other", postgresql_url, tmp_path / "shared")
+    shared = f"file://{tmp_path / 'shared'}"
+    monkeypatch.setenv("NAS_ARTIFACTS", shared)  # for who looks at the store afterwards
+    mine = Machine(tmp_path / "mine", postgresql_url, shared)
+    other = Machine(tmp_path / "other", postgresql_url, shared)
     mine.folder.mkdir()
     (mine.folder / "job.yaml").write_text(f"{JOB}notify: {{url: '{url}'}}\n")
 

@@ -5,17 +5,20 @@ import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nas.cli.options import AsJSON, StoreURL, store_url
 from nas.cli.output import emit, emit_json, emit_table, note
 
+if TYPE_CHECKING:
+    from nas.store import Store
+
 NEEDED = (
     *("torch", "torchvision", "timm", "numpy", "scipy", "scikit-learn", "pandas", "safetensors", "optuna"),
     *("moocore", "ray", "sqlalchemy", "alembic", "dash", "plotly", "pydantic", "pyyaml", "typer", "rich"),
-    *("platformdirs", "psutil", "waitress"),
+    *("fsspec", "platformdirs", "psutil", "waitress"),
 )
 OLDEST_PYTHON = (3, 11)
 LEAST_MEMORY = 2 * 2**30
@@ -104,9 +107,9 @@ def gc(
 
     with Store.open(store_url(store)) as opened:
         orphans = orphans_of_both_kinds(opened)
+        files = [f"{opened.artifact_root}/{inner}" for inner in orphans.files]
         if not dry_run:
             remove_orphans_of_both_kinds(opened, orphans)
-    files = [str(path) for path in orphans.files]
     names = [supernet.name for supernet in orphans.supernets]
     if as_json:
         emit_json({"deleted": not dry_run, "files": files, "supernets": names})
@@ -204,11 +207,23 @@ def _store(given: str | None) -> list[Check]:
             words = "`nas run` makes it" if writable else "and it cannot be made here"
             return [disk, Check("store", writable, f"{shown(url)} is not there yet: {words}")]
         with Store.open(url, read_only=True) as opened:
-            return [disk, Check("store", True, f"{shown(url)}, {len(opened.jobs())} jobs")]
+            checked = Check("store", True, f"{shown(url)}, {len(opened.jobs())} jobs")
+            return [disk, checked, *([] if file is not None else [_files(opened)])]
     except NASError as error:
         return [Check("store", False, f"{error.message} {error.hint}".strip())]
     except ImportError as error:
         return [Check("store", False, f"cannot be opened: {error}")]
+
+
+def _files(opened: "Store") -> Check:
+    """Whether this machine sees the place in which a server's store has its files."""
+    from search_spaces.errors import NASError
+
+    try:
+        opened.check_root()
+        return Check("files", True, f"in '{opened.artifact_root}'")
+    except NASError as error:
+        return Check("files", False, f"{error.message} {error.hint}".strip())
 
 
 def _ray(address: str | None) -> list[Check]:

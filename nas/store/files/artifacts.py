@@ -1,16 +1,18 @@
 """Files of jobs and supernets: `<root>/job-<id>/<kind>...`, each named by a row that is written last."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 
-from nas.artifacts import crash_point, is_inside, sha256
+from nas.artifacts import crash_point, sha256
 from nas.store import tables as t
 from nas.store.connection.database import fetch
 from nas.store.connection.patience import again
-from nas.store.files.folder import files
 from nas.store.files.places import Places
+from nas.store.files.remote import Remote
 from nas.store.leases import RowLease
 from nas.store.records import Artifact, Job
 from nas.store.values import now
@@ -30,23 +32,26 @@ class Artifacts(Places):
         """
         if not _WORD.fullmatch(kind) or not _SUFFIX.fullmatch(suffix):
             raise ValueError(f"not a kind and a suffix of a file: {kind!r}, {suffix!r}")
-        folder = self.own_root() / lease.folder
-        folder.mkdir(parents=True, exist_ok=True)
         base = kind if step is None else f"{kind}-{step:08d}"
-        taken = {file.name for file in folder.iterdir()}
-        names = (f"{base}{f'-{n}' if n > 1 else ''}{suffix}" for n in range(1, len(taken) + 2))
-        return folder / next(name for name in names if name not in taken)
+        return self.own_root().draft(lease.folder, base, suffix)
+
+    def add_artifact(self, lease: RowLease, kind: str, path: Path, *, step: int | None = None) -> Artifact:
+        """Records a finished file with its hash and size, where all who see the store's files have it."""
+        root = self.own_root()
+        inner = root.inner(path)
+        if not inner.startswith(f"{lease.folder}/") or not path.is_file():
+            raise ValueError(f"not a file in the folder {lease.folder}: {path}")
+        values = {"kind": kind, "sha256": sha256(path), "size": path.stat().st_size, "step": step}
+        if isinstance(root, Remote):
+            lease.check()  # before it is sent: what lies in a folder is at its place already
+        root.put(path, inner)
+        artifact = self._record(lease, inner, values)
+        root.settle(path, artifact.sha256)
+        return artifact
 
     @again
-    def add_artifact(self, lease: RowLease, kind: str, path: Path, *, step: int | None = None) -> Artifact:
-        """Records a finished file with its hash and size."""
-        root = self.own_root()
-        if not is_inside(root / lease.folder, path) or not path.is_file():
-            raise ValueError(f"not a file in the folder {lease.folder}: {path}")
-        inner = path.relative_to(root).as_posix()
-        values = {"kind": kind, "sha256": sha256(path), "size": path.stat().st_size, "step": step}
-        c = t.artifacts.c
-        this = _owned_by(lease) & (c.path == inner)
+    def _record(self, lease: RowLease, inner: str, values: Mapping[str, Any]) -> Artifact:
+        this = _owned_by(lease) & (t.artifacts.c.path == inner)
         with lease.write() as connection:
             if connection.execute(sa.update(t.artifacts).where(this).values(values)).rowcount == 0:
                 new = {**lease.owns, "path": inner, "created_at": now(), **values}
@@ -80,11 +85,10 @@ class Artifacts(Places):
         A file that is not the store's own stays, whatever its row says.
         """
         self._forget(lease, artifact)
-        path = self.artifact_root / artifact.path
         # What older versions trained lies in the folder of the job that trained it.
-        may_be_its = artifact.supernet_id is not None or path.is_relative_to(self._folder_of(lease))
-        if may_be_its and self.removable(path):
-            path.unlink(missing_ok=True)
+        may_be_its = artifact.supernet_id is not None or artifact.path.startswith(f"{lease.folder}/")
+        if may_be_its and self.removable([artifact.path]):
+            self.artifact_root.remove(artifact.path)
             crash_point("file deleted")
 
     @again
@@ -94,15 +98,15 @@ class Artifacts(Places):
         with lease.write() as connection:
             connection.execute(sa.delete(t.artifacts).where(this))
 
-    def orphans(self) -> list[Path]:
-        """The store's own files that no row names: left by a crash, or just being written by a live job. Of a
-        folder that is not the store's there are none.
+    def orphans(self) -> list[str]:
+        """The store's own files that no row names, by their paths in its root: left by a crash, or just being
+        written by a live job. Of a root that is not the store's there are none.
         """
-        claim, root = self.claim(), self.artifact_root
+        claim = self.claim()
         if claim is None:
             return []
-        named = {root / path for path in (*(a.path for a in self.all_artifacts()), *claim.others)}
-        return [file for file in files(root) if file not in named]
+        named = {*(artifact.path for artifact in self.all_artifacts()), *claim.others}
+        return [inner for inner in self.artifact_root.files() if inner not in named]
 
     def remove_orphans(self, lease: RowLease) -> None:
         """Deletes files in the holder's folder that no row names: a crash came while they were written.
@@ -112,12 +116,9 @@ class Artifacts(Places):
         lease.check()
         if self.is_shared():
             return
-        for path in self.orphans():
-            if path.is_relative_to(self._folder_of(lease)):
-                path.unlink(missing_ok=True)
-
-    def _folder_of(self, lease: RowLease) -> Path:
-        return self.artifact_root / lease.folder
+        for inner in self.orphans():
+            if inner.startswith(f"{lease.folder}/"):
+                self.artifact_root.remove(inner)
 
 
 def _owned_by(lease: RowLease) -> sa.ColumnElement[bool]:

@@ -1,167 +1,197 @@
-"""Whose an artifact folder is: `store.json` in it names the store, and nothing is removed without that.
-
-The folder of a new store has a name of its own. One of the first three schemas shared its folder with every
-store whose file has the same stem, or that lies on the same kind of server: such a folder becomes the first
-store's whose files are whole there, and the others get copies of theirs in folders of their own.
-"""
+"""A folder with the files of a store: of this machine, or one that several see."""
 
 import glob
-import json
 import os
 import shutil
+import stat
 import uuid
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from nas.artifacts import damage, is_inside, open_regular
-from nas.errors import StoreError
+from nas.artifacts import Recorded, damaged, difference, is_inside, open_regular, sha256, write_atomic
+from nas.errors import DamagedError, StoreError
 from nas.store.connection.errors import os_words
+from nas.store.files.roots import LONGEST_MARKER, MARKER, OF_ROWS, Root, free_name, unreadable_marker
 from nas.store.records import Artifact
 
-MARKER = "store.json"
-LONGEST_MARKER = 16_000_000  # bytes; its list of other files may be long
-CLAIM_TRIES = 5
-
 
 @dataclass(frozen=True)
-class Claim:
-    """What a folder says of the store that it belongs to.
+class Folder:
+    """A folder as the root of a store; `folder / inner` is the path of a file."""
 
-    store: its identity.  database: where its database is, relative to where the folder is for a SQLite file.
-    folder: the folder's inode, by which a copy of the folder is told from the folder.
-    others: files that were in the folder before it was the store's, and that are not among its own.
-    """
+    path: Path
 
-    store: str
-    database: str
-    folder: int
-    others: tuple[str, ...] = ()
+    def __str__(self) -> str:
+        return str(self.path)
 
+    def __truediv__(self, inner: str) -> Path:
+        return self.path / inner
 
-@dataclass(frozen=True)
-class Rooted:
-    """A folder, as `nas.artifacts` takes it."""
+    @property
+    def called(self) -> str:
+        """It in a sentence."""
+        return f"folder '{self}'"
 
-    artifact_root: Path
+    @property
+    def number(self) -> int:
+        """Its inode."""
+        return self.path.stat().st_ino
 
+    def exists(self) -> bool:
+        """Whether there is such a folder."""
+        return self.path.exists()
 
-def claim_of(root: Path) -> Claim | None:
-    """What the folder says, None when it says nothing. Raises StoreError when that cannot be read."""
-    file = root / MARKER
-    try:
-        with open_regular(file) as opened:
-            text = opened.read(LONGEST_MARKER + 1)
-        if len(text) > LONGEST_MARKER:
-            raise ValueError(f"it has more than {LONGEST_MARKER:,} bytes")
-        return _claim(json.loads(text))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (OSError, ValueError, RecursionError) as error:
-        why = os_words(error) if isinstance(error, OSError) and error.errno else error
-        raise StoreError(
-            f"'{file}' does not say whose the files beside it are: {why}.",
-            "Restore it from a backup, or move the folder away.",
-        ) from None
+    def make(self) -> None:
+        """Makes it, if need be."""
+        with self._written():
+            self.path.mkdir(parents=True, exist_ok=True)
 
+    def clear(self) -> None:
+        """Deletes it with all that it holds."""
+        shutil.rmtree(self.path)
 
-def _claim(content: Any) -> Claim:
-    """What was read, checked. Raises ValueError for anything that no store has written."""
-    match content:
-        case {"store": str(store), "database": str(database), "folder": int(folder), "others": [*others]}:
-            if store and all(isinstance(path, str) for path in others):
-                return Claim(store, database, folder, tuple(others))
-    raise ValueError("it names no store, database, folder and other files")
+    def files(self) -> list[str]:
+        """The files of jobs and supernets, in order; what a symbolic link leads to is none."""
+        below = (path for kind in OF_ROWS for path in self.path.glob(f"{kind}*/**/*"))
+        paths = sorted(path for path in below if path.is_symlink() or not path.is_dir())
+        return [path.relative_to(self.path).as_posix() for path in paths if is_inside(self.path, path.parent)]
 
+    def size(self, inner: str) -> int | None:
+        """Bytes of a file, None where there is none."""
+        try:
+            status = (self / inner).stat()
+        except OSError:
+            return None
+        return status.st_size if stat.S_ISREG(status.st_mode) else None
 
-def take(root: Path, store: str, database: str, artifacts: Sequence[Artifact]) -> bool:
-    """Makes the folder the store's, unless another process has made it somebody's meanwhile."""
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        ours = {root / artifact.path for artifact in artifacts if damage(Rooted(root), artifact) is None}
-        others = tuple(path.relative_to(root).as_posix() for path in files(root) if path not in ours)
-        return _mark(root, Claim(store, database, _inode(root), others), replace=False)
-    except OSError as error:
-        raise unusable(root, error) from error
+    def holds(self, inner: str) -> bool:
+        """Whether a path leads to no other place."""
+        path = self / inner
+        return is_inside(self.path, path.parent) and path.is_relative_to(self.path)
 
+    def damage(self, artifact: Recorded) -> str | None:
+        """What is wrong with the artifact's file, or None."""
+        path = self / artifact.path
+        if not is_inside(self.path, path):
+            return "lies outside of the store's folder"
+        size = path.stat().st_size if path.is_file() else None
+        return difference(artifact, size, lambda: sha256(path))
 
-def renew(root: Path, claim: Claim, database: str) -> None:
-    """Says where the database of the folder's store is by now."""
-    try:
-        others = claim.others
-        _mark(root, Claim(claim.store, database, _inode(root), others), replace=True)
-    except OSError as error:
-        raise unusable(root, error) from error
+    def local(self, artifact: Recorded) -> Path:
+        """The artifact's file. Raises DamagedError when it is not as it was recorded."""
+        if (problem := self.damage(artifact)) is not None:
+            raise damaged(artifact, problem)
+        return self / artifact.path
 
+    def copy(self, artifact: Recorded, target: Path) -> None:
+        """A hard link where that is possible: a finished file is never written to again."""
+        _link(self.local(artifact), target)
 
-def copy_own(source: Path, root: Path, store: str, database: str, artifacts: Sequence[Artifact]) -> bool:
-    """A new folder with the store's files out of one that is another's; all of it or nothing.
+    def draft(self, folder: str, base: str, suffix: str) -> Path:
+        """A file that does not exist yet, to be written at its place."""
+        place = self / folder
+        place.mkdir(parents=True, exist_ok=True)
+        return place / free_name(base, suffix, {file.name for file in place.iterdir()})
 
-    They are hard links where that is possible: a finished file is never written to again.
-    """
-    partial = root.with_name(f".{root.name}.{uuid.uuid4().hex}")
-    try:
-        partial.mkdir(parents=True)
-        for artifact in artifacts:
-            if damage(Rooted(source), artifact) is None:
+    def inner(self, draft: Path) -> str:
+        """The path in the folder of a file in it. Raises ValueError for any other."""
+        if not is_inside(self.path, draft):
+            raise ValueError(f"not a file in the folder {self}: {draft}")
+        return draft.relative_to(self.path).as_posix()
+
+    def put(self, draft: Path, inner: str) -> None:
+        """A draft is at its place."""
+
+    def settle(self, draft: Path, digest: str) -> None:
+        """A draft stays where it is."""
+
+    def remove(self, inner: str) -> None:
+        """Deletes a file, if it is there."""
+        (self / inner).unlink(missing_ok=True)
+
+    def tidy(self, folder: str) -> None:
+        """Deletes a folder in it that is empty."""
+        with suppress(OSError):  # there is none, or something in it is not the store's
+            (self / folder).rmdir()
+
+    def write(self, name: str, text: str) -> None:
+        """A file with this text."""
+        with self._written():
+            write_atomic(self / name, lambda partial: _write_text(partial, text))
+
+    def marker(self) -> str | None:
+        """The text of the marker, None where there is none."""
+        try:
+            with open_regular(self / MARKER) as opened:
+                return opened.read(LONGEST_MARKER + 1).decode()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except (OSError, UnicodeDecodeError) as error:
+            why = os_words(error) if isinstance(error, OSError) and error.errno else error
+            raise unreadable_marker(self, why) from None
+
+    def mark(self, text: str, *, replace: bool) -> bool:
+        """Writes the marker whole or not at all; False when there is one and it is not to be replaced."""
+        with self._written():
+            return self._mark(text, replace=replace)
+
+    def receive(self, source: Root, artifacts: Sequence[Artifact], marker: Callable[[int], str]) -> bool:
+        """All of the files as a new folder, or nothing; False where another process was faster."""
+        partial = Folder(self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex}"))
+        try:
+            partial.path.mkdir(parents=True)
+            for artifact in artifacts:
                 (partial / artifact.path).parent.mkdir(parents=True, exist_ok=True)
-                _link(source / artifact.path, partial / artifact.path)
-        _mark(partial, Claim(store, database, _inode(partial)), replace=False)
-        os.rename(partial, root)
-        for left in root.parent.glob(f".{glob.escape(root.name)}.{'[0-9a-f]' * 32}"):
-            shutil.rmtree(left, ignore_errors=True)  # of a killed process, or of one that was too late
-        return True
-    except OSError as error:
-        if root.exists():  # another process was faster
+                with suppress(DamagedError):
+                    source.copy(artifact, partial / artifact.path)
+            partial._mark(marker(partial.number), replace=False)
+            os.rename(partial.path, self.path)
+            for left in self.path.parent.glob(f".{glob.escape(self.path.name)}.{'[0-9a-f]' * 32}"):
+                shutil.rmtree(left, ignore_errors=True)  # of a killed process, or of one that was too late
+            return True
+        except OSError as error:
+            if self.exists():  # another process was faster
+                return False
+            raise self._unusable(error) from error
+        finally:
+            shutil.rmtree(partial.path, ignore_errors=True)
+
+    def _mark(self, text: str, *, replace: bool) -> bool:
+        partial = self / f".{uuid.uuid4().hex}.partial"
+        try:
+            with partial.open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            if replace:
+                partial.replace(self / MARKER)
+            else:
+                os.link(partial, self / MARKER)
+        except FileExistsError:
             return False
-        raise unusable(root, error) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        finally:
+            partial.unlink(missing_ok=True)
+        return True
+
+    @contextmanager
+    def _written(self) -> Iterator[None]:
+        """Raises StoreError where the folder cannot be written."""
+        try:
+            yield
+        except OSError as error:
+            raise self._unusable(error) from error
+
+    def _unusable(self, error: OSError) -> StoreError:
+        return StoreError(
+            f"The folder of the store's files, '{self}', cannot be written: {error.strerror or error}.",
+            "Check its rights, and that there is space.",
+        )
 
 
-def is_copy(root: Path, claim: Claim) -> bool:
-    """Whether this folder is a copy of the one that the claim was written for."""
-    return _inode(root) != claim.folder
-
-
-def holds_some(root: Path, artifacts: Sequence[Artifact]) -> bool:
-    """Whether a file that the rows name is there with its size."""
-    return any(_size(root / artifact.path) == artifact.size for artifact in artifacts)
-
-
-def files(root: Path) -> Iterator[Path]:
-    """The files of jobs and supernets in a folder; what a symbolic link leads to is none."""
-    below = (path for kind in ("job", "supernet") for path in root.glob(f"{kind}-*/**/*"))
-    paths = sorted(path for path in below if path.is_symlink() or not path.is_dir())
-    return (path for path in paths if is_inside(root, path.parent))
-
-
-def unusable(root: Path, error: OSError) -> StoreError:
-    """The folder cannot be written."""
-    return StoreError(
-        f"The folder of the store's files, '{root}', cannot be written: {error.strerror or error}.",
-        "Check its rights, and that there is space.",
-    )
-
-
-def _mark(root: Path, claim: Claim, *, replace: bool) -> bool:
-    """Writes the claim whole or not at all; False when there is one and it is not to be replaced."""
-    partial = root / f".{uuid.uuid4().hex}.partial"
-    try:
-        with partial.open("w", encoding="utf-8") as file:
-            json.dump(asdict(claim), file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        if replace:
-            partial.replace(root / MARKER)
-        else:
-            os.link(partial, root / MARKER)
-    except FileExistsError:
-        return False
-    finally:
-        partial.unlink(missing_ok=True)
-    return True
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
 
 
 def _link(source: Path, target: Path) -> None:
@@ -169,14 +199,3 @@ def _link(source: Path, target: Path) -> None:
         os.link(source, target)
     except OSError:
         shutil.copy2(source, target)
-
-
-def _inode(root: Path) -> int:
-    return root.stat().st_ino
-
-
-def _size(path: Path) -> int | None:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return None

@@ -1,27 +1,27 @@
 """A whole store copied into another database, its files included."""
 
 import hashlib
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import sqlalchemy as sa
 
-from nas.artifacts import damage, write_atomic
+from nas.artifacts import write_atomic
 from nas.errors import ConflictError, StoreError
 from nas.store import tables as t
 from nas.store.connection.engine import database_seconds, sqlite_file
 from nas.store.connection.errors import os_words
 from nas.store.connection.rows import ROOT
 from nas.store.connection.schema import copy_store, is_empty, not_empty, prepare
-from nas.store.files import folder
+from nas.store.files.claims import Claim, claim_of
 from nas.store.files.places import Places
+from nas.store.files.roots import Root
 from nas.store.leases import held
 from nas.store.records import Artifact
 
 
-def move(source: str, target: str) -> Path:
-    """Copies a store into an empty database of any kind; the folder of the copy's files.
+def move(source: str, target: str) -> Root:
+    """Copies a store into an empty database of any kind; the root of the copy's files.
 
     The copy is a store of its own; the source stays as it is. Killed at any moment it leaves a target that is
     empty, and a folder that the next try replaces, or all of the copy.
@@ -79,24 +79,24 @@ def _check_idle(store: Places) -> None:
                 )
 
 
-def _check_whole(root: Path, artifacts: Sequence[Artifact]) -> None:
+def _check_whole(root: Root, artifacts: Sequence[Artifact]) -> None:
     for artifact in artifacts:
-        if (wrong := damage(folder.Rooted(root), artifact)) is not None:
+        if (wrong := root.damage(artifact)) is not None:
             raise StoreError(
                 f"The file '{artifact.path}' in '{root}' {wrong}.",
                 "Restore it, or remove its job (`nas rm`); `nas db check` lists all.",
             )
 
 
-def _copy_files(source: Path, root: Path, identity: str, place: str, artifacts: Sequence[Artifact]) -> None:
-    """The files in a folder of the copy's own, checked. What an earlier try has left there goes."""
-    claim = folder.claim_of(root)
+def _copy_files(source: Root, root: Root, identity: str, place: str, artifacts: Sequence[Artifact]) -> None:
+    """The files in a root of the copy's own, checked. What an earlier try has left there goes."""
+    claim = claim_of(root)
     if root.exists():
         if claim is None or claim.store != identity:
             raise ConflictError(
-                f"The folder '{root}' is there already.", "Move it away, or name another target."
+                f"The {root.called} is there already.", "Move it away, or name another target."
             )
-        shutil.rmtree(root)
-    if not folder.copy_own(source, root, identity, place, artifacts):
+        root.clear()
+    if not root.receive(source, artifacts, lambda number: Claim(identity, place, number).text):
         raise ConflictError(f"Another process has just made '{root}'.", "Try again when it has ended.")
     _check_whole(root, artifacts)

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
@@ -34,9 +33,11 @@ class Removed:
 
 @dataclass(frozen=True)
 class Orphans:
-    """What nothing refers to: files that no row names, half-trained supernets that no job uses."""
+    """What nothing refers to: files that no row names, by their paths in the store's root, and half-trained
+    supernets that no job uses.
+    """
 
-    files: list[Path]
+    files: list[str]
     supernets: list[Supernet]
 
 
@@ -69,10 +70,11 @@ def remove(store: "Store", job: Job, *, keep_supernet: bool = False) -> Removed:
 
 def remove_supernet(store: "Store", supernet: Supernet) -> Removed:
     """Deletes a supernet with its files. Raises ConflictError while a job uses it."""
-    files = [file for file in store.all_artifacts() if file.supernet_id == supernet.id]
-    root = store.own_root() if files else store.artifact_root
+    files = [file.path for file in store.all_artifacts() if file.supernet_id == supernet.id]
+    if files:
+        store.own_root()  # while the rows still say which files are its own
     rows = _delete_supernet(store, supernet)
-    gone = _removed(store, rows, [root / file.path for file in files])
+    gone = _removed(store, rows, files)
     return Removed(gone.rows, gone.files, gone.size, (supernet.name,))
 
 
@@ -86,7 +88,7 @@ def orphans_of_both_kinds(store: "Store") -> Orphans:
     # Who is at work writes a file before its row; therefore the workers are asked for after the files.
     busy = {f"job-{job.id}" for job in store.jobs() if store.is_live(job)}
     busy |= {f"supernet-{one.id}" for one in store.supernets() if store.is_held(one)}
-    left = [file for file in files if file.relative_to(store.artifact_root).parts[0] not in busy]
+    left = [file for file in files if file.partition("/")[0] not in busy]
     return Orphans(left, [one for one in store.supernets() if one.id in numbers])
 
 
@@ -96,19 +98,19 @@ def remove_orphans_of_both_kinds(store: "Store", orphans: Orphans) -> Removed:
     for supernet in orphans.supernets:
         with suppress(ConflictError, NotFoundError):
             gone = _joined(gone, remove_supernet(store, supernet))
-    named = {store.artifact_root / artifact.path for artifact in store.all_artifacts()}
+    named = {artifact.path for artifact in store.all_artifacts()}
     return _joined(gone, _removed(store, 0, [file for file in orphans.files if file not in named]))
 
 
-def _removed(store: "Store", rows: int, files: Sequence[Path]) -> Removed:
+def _removed(store: "Store", rows: int, files: Sequence[str]) -> Removed:
     """Deletes files, as far as they are the store's own, and their folders where these are then empty."""
-    removed = [file for file in files if store.removable(file)]
-    size = sum(file.stat().st_size for file in removed if file.is_file())
-    for file in removed:
-        file.unlink(missing_ok=True)
-    for folder in {file.parent for file in removed}:
-        with suppress(OSError):  # there is none, or something in it is not the store's
-            folder.rmdir()
+    removed = store.removable(files) if files else []
+    root = store.artifact_root
+    size = sum(root.size(inner) or 0 for inner in removed)
+    for inner in removed:
+        root.remove(inner)
+    for folder in {inner.rpartition("/")[0] for inner in removed}:
+        root.tidy(folder)
     return Removed(rows, len(removed), size)
 
 
@@ -156,15 +158,15 @@ def _begins_with(store: "Store", job: Job, source: Job, *, section: str = "predi
         return False
 
 
-def _files(store: "Store", job: Job) -> Sequence[Path]:
+def _files(store: "Store", job: Job) -> list[str]:
     """What the job has written and is its own, not a supernet's; what a crash has left, too."""
-    root, artifacts = store.artifact_root, store.artifacts(job)
+    artifacts = store.artifacts(job)
     if artifacts:
-        root = store.own_root()  # while the rows still say which files are its own
-    written = [root / artifact.path for artifact in artifacts if artifact.supernet_id is None]
-    folder = root / f"job-{job.id}"
+        store.own_root()  # while the rows still say which files are its own
+    written = [artifact.path for artifact in artifacts if artifact.supernet_id is None]
     paths = dict.fromkeys([*written, *([] if store.is_shared() else store.orphans())])
-    return [path for path in paths if path.is_relative_to(folder) and path.is_file()]
+    root, folder = store.artifact_root, f"job-{job.id}/"
+    return [path for path in paths if path.startswith(folder) and root.size(path) is not None]
 
 
 @again

@@ -49,7 +49,7 @@ def test_a_training_alone_is_listed_shown_and_deleted(run_nas: Nas, job_file: Pa
     assert (ran.code, ran.out) == (0, "")
     assert json.loads(run_nas("supernets", "--store", store_url, "--json").out) == []
     with Store.open(store_url) as store:
-        assert list(store.artifact_root.glob("*/*")) == []
+        assert list(store.artifact_root.path.glob("*/*")) == []
 
 
 @pytest.mark.parametrize("verb", ["run", "train", "validate"])

@@ -1,4 +1,7 @@
-"""Answers of agents that cannot be: refused with a reason, asked for again, failed rows in the end."""
+"""Answers of agents that cannot be: refused with a reason, asked for again, failed rows in the end.
+
+Some are no JSON, which no server lets into a column: SQLite does, and is what all of them are tried on.
+"""
 
 import json
 import math

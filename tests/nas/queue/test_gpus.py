@@ -26,8 +26,8 @@ with Store.open(claimed["store"]) as store:
 
 
 @pytest.fixture
-def store(store_url):
-    with Store.open(store_url) as opened:
+def store(any_url):
+    with Store.open(any_url) as opened:
         yield opened
 
 

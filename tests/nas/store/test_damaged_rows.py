@@ -1,9 +1,11 @@
 """Rows that somebody else has written: values of another type in columns, and anywhere inside their JSON."""
 
 import json
-import sqlite3
-from contextlib import closing
-from typing import Any
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import sqlalchemy as sa
@@ -15,6 +17,10 @@ from nas.errors import StoreError
 from nas.store import Store
 from nas.store import tables as t
 
+if TYPE_CHECKING:
+    from benchmarks.postgresql_server import Server
+
+SQLITE, SERVER = "SQLite", "server"
 DEEP = "[" * 5000 + "]" * 5000
 COLUMNS = [
     column
@@ -46,16 +52,41 @@ SHOW = WATCH | {
 }
 
 
-@pytest.fixture
-def filled(store_url: str) -> tuple[str, str]:
-    """A store with a finished job `j`, and the key of a subnet of it."""
-    with Store.open(store_url) as store:
-        key = finished_job(store, "j", count=15)[0].subnet.key
+def fill(url: str) -> str:
+    """A store with a finished job `j`; the key of a subnet of it."""
+    with Store.open(url) as store:
+        key: str = finished_job(store, "j", count=15)[0].subnet.key
         device = store.devices()[0]
         with store.acquire(store.job("j")) as lease:
             store.put_predictor(lease, device_id=device.id, kind="roofline", state={}, score={"mape": 0.1})
             lease.finish("succeeded")
-    return store_url, key
+    return key
+
+
+@pytest.fixture(scope="module")
+def filled_file(_session_home: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Only to be copied."""
+    file = tmp_path_factory.mktemp("filled") / "store.sqlite"
+    return file, fill(f"sqlite:///{file}")
+
+
+@pytest.fixture(scope="module")
+def filled_database(_session_home: None, postgresql: "Server") -> tuple[str, str]:
+    """Only to be copied."""
+    return "filled", fill(postgresql.create("filled"))
+
+
+@pytest.fixture
+def filled(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, str]]:
+    """The URL of a store of a kind with a finished job `j`, and the key of a subnet of it."""
+    if getattr(request, "param", SQLITE) == SQLITE:
+        file, key = request.getfixturevalue("filled_file")
+        yield f"sqlite:///{shutil.copyfile(file, tmp_path / 'nas.db')}", key
+        return
+    server, (template, key) = map(request.getfixturevalue, ("postgresql", "filled_database"))
+    name = f"damaged_{uuid.uuid4().hex}"
+    yield server.create(name, template), key
+    server.drop(name)
 
 
 # A column, the place in its JSON (none: the column itself), and what stands there as SQL or JSON.
@@ -98,17 +129,26 @@ MORE = [
 
 
 @pytest.mark.parametrize(
-    ("column", "place", "value"), [*LEAVES, *(pytest.param(*leaf, marks=pytest.mark.slow) for leaf in MORE)]
+    ("filled", "column", "place", "value"),
+    [
+        *((SQLITE, *leaf) for leaf in LEAVES),
+        *(pytest.param(SQLITE, *leaf, marks=pytest.mark.slow) for leaf in MORE),
+        # A server keeps its columns' types.
+        *(pytest.param(SERVER, *leaf, marks=pytest.mark.slow) for leaf in LEAVES if leaf[1] is not None),
+    ],
+    indirect=["filled"],
 )
 def test_a_damaged_leaf_is_told_and_no_internal_error(
     column: str, place: str | None, value: str, filled: tuple[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """SQLite's own: a server keeps its columns' types."""
     url, key = filled
     table, _, name = column.partition(".")
     put = value if place is None else f"json_set({name}, '{place}', json('{value}'))"
-    with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection, connection:
-        connection.execute(f"UPDATE {table} SET {name} = {put}")
+    if place is not None and not url.startswith("sqlite"):
+        path = place.removeprefix("$.").replace(".", ",")
+        put = f"jsonb_set({name}::jsonb, '{{{path}}}', '{value}'::jsonb)::json"
+    with Store.open(url) as store, store.write() as connection:
+        connection.exec_driver_sql(f"UPDATE {table} SET {name} = {put}")
     _told_by_every_view(url, key, capsys)
 
 
@@ -123,9 +163,14 @@ def test_a_stage_that_lacks_what_is_asked_is_named(filled: tuple[str, str]) -> N
 
 
 @pytest.mark.parametrize(
-    "text",
-    ["3", *(pytest.param(text, marks=pytest.mark.slow) for text in (DEEP, "garbage"))],
-    ids=["number", "deep", "garbage"],
+    ("filled", "text"),
+    [
+        (SQLITE, "3"),
+        *(pytest.param(SQLITE, text, marks=pytest.mark.slow) for text in (DEEP, "garbage")),
+        pytest.param(SERVER, "3", marks=pytest.mark.slow),  # it refuses what is no JSON
+    ],
+    ids=["SQLite-number", "SQLite-deep", "SQLite-garbage", "server-number"],
+    indirect=["filled"],
 )
 @pytest.mark.parametrize("column", COLUMNS, ids=str)
 def test_a_damaged_row_is_told_and_no_internal_error(
@@ -133,13 +178,12 @@ def test_a_damaged_row_is_told_and_no_internal_error(
 ) -> None:
     url, key = filled
     with Store.open(url) as store, store.write() as connection:
-        if connection.dialect.name != "sqlite" and text == "garbage":
-            pytest.skip("the server refuses what is no JSON")
         statement = f"UPDATE {column.table.name} SET {column.name} = :text"
         connection.execute(sa.text(statement), {"text": text})
     _told_by_every_view(url, key, capsys)
 
 
+@pytest.mark.parametrize("filled", [SQLITE, SERVER], indirect=True)
 def test_the_damaged_column_is_named(filled: tuple[str, str]) -> None:
     with Store.open(filled[0]) as store:
         with store.write() as connection:

@@ -89,9 +89,9 @@ def verb(capsys, *words: str) -> str:
     return capsys.readouterr().out
 
 
-def test_the_command_line_sets_and_shows_them(store_url, capsys):
-    url = ("--store", store_url)
-    with Store.open(store_url) as store:
+def test_the_command_line_sets_and_shows_them(any_url, capsys):
+    url = ("--store", any_url)
+    with Store.open(any_url) as store:
         for name in ("one", "two"):
             store.create_job(name, config={}, seed=0, provenance={})
     assert verb(capsys, "note", "one", "a first\ntry", *url) == "a first\ntry\n"

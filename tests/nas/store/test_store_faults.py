@@ -1,3 +1,8 @@
+"""Databases that are damaged, full, locked away: SQLite files, whose pages and rights a server guards itself.
+
+What a server can be asked to do to a store, it is asked below and in `test_store_postgresql.py`.
+"""
+
 import os
 import pwd
 import shutil
@@ -72,19 +77,21 @@ def test_no_space_is_one_sentence_and_harms_nothing(filled):
         assert steps
 
 
-def test_a_killed_writer_leaves_every_row_it_committed_for_a_reader(filled):
+def test_a_killed_writer_leaves_every_row_it_committed_for_a_reader(any_url):
+    with Store.open(any_url) as store:
+        store.create_job("job", config={}, seed=0, provenance={})
     code = (
         "import sys; from nas.store import Store, NewEvent\n"
         "store = Store.open(sys.argv[1]); lease = store.acquire(store.job('job')); n = 0\n"
         "while True: store.add_events(lease, [NewEvent('log', {}, step=n)]); print(n, flush=True); n += 1\n"
     )
-    writer = subprocess.Popen([sys.executable, "-c", code, filled], stdout=subprocess.PIPE, text=True)
+    writer = subprocess.Popen([sys.executable, "-c", code, any_url], stdout=subprocess.PIPE, text=True)
     told = [int(writer.stdout.readline()) for _ in range(20)]
     writer.kill()
     told += [int(line) for line in writer.stdout.read().split("\n") if line]
     writer.stdout.close()
     writer.wait()
-    with Store.open(filled, read_only=True) as store:
+    with Store.open(any_url, read_only=True) as store:
         steps = [event.step for event in store.events(store.job("job"))]
     assert set(told) <= set(steps) == set(range(len(steps)))
 

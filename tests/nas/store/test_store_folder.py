@@ -1,3 +1,9 @@
+"""Whose the folder of a store's files is, and what may be deleted in it.
+
+Names beside each other, links and copies of files are those of SQLite's; of databases on a server
+`test_store_postgresql.py` has the same.
+"""
+
 import hashlib
 import os
 import shutil
@@ -6,11 +12,28 @@ from concurrent.futures import ThreadPoolExecutor
 
 import old_schema
 import pytest
+import sqlalchemy as sa
 
 from nas.artifacts import verified
 from nas.errors import StoreError
 from nas.store import Store, adopt, check, foreign_files, upgrade
+from nas.store import tables as t
 from nas.store.connection import schema
+from nas.store.connection.rows import ROOT
+from nas.store.values import now
+
+
+@pytest.fixture
+def url(any_url, tmp_path, monkeypatch):
+    """An empty store of each kind, whose files are in the test's folder."""
+    monkeypatch.setenv("NAS_ARTIFACTS", str(tmp_path / "artifacts"))
+    return any_url
+
+
+def root_of(url):
+    """The folder of its files."""
+    with Store.open(url, read_only=True) as store:
+        return store.artifact_root.path
 
 
 def filled(url, *, job="job", content=b"weights"):
@@ -38,7 +61,8 @@ def resumed(url, job="job"):
 
 def whole(url):
     with Store.open(url, read_only=True) as store:
-        return [verified(store, artifact).read_bytes() for artifact in store.all_artifacts()]
+        files = [artifact for artifact in store.all_artifacts() if artifact.kind != ROOT]
+        return [verified(store, artifact).read_bytes() for artifact in files]
 
 
 def old_store(file, tmp_path, revision, content, *, name="supernet-00000001.bin", root=None):
@@ -76,9 +100,9 @@ def test_an_old_store_keeps_its_folder_and_the_next_one_gets_its_files_out_of_it
         resumed(url)
     assert (whole(one), whole(two)) == ([b"one"], [b"two"])
     with Store.open(one) as store:
-        assert store.artifact_root == tmp_path / "nas.artifacts"
+        assert store.artifact_root.path == tmp_path / "nas.artifacts"
     with Store.open(two) as store:
-        assert store.artifact_root == tmp_path / "nas.sqlite.artifacts"
+        assert store.artifact_root.path == tmp_path / "nas.sqlite.artifacts"
     assert check(two) == []
     assert check(one) == []
     assert foreign_files(one) == ["job-1/supernet-00000002.bin"]
@@ -93,7 +117,7 @@ def test_the_store_whose_files_are_gone_leaves_the_folder_to_the_other(tmp_path)
     resumed(one)
     assert whole(two) == [b"other"]
     with Store.open(one) as store:
-        assert store.artifact_root == tmp_path / "nas.db.artifacts"
+        assert store.artifact_root.path == tmp_path / "nas.db.artifacts"
 
 
 def test_a_row_cannot_make_the_store_delete_what_is_not_its_own(tmp_path):
@@ -114,6 +138,27 @@ def test_a_row_cannot_make_the_store_delete_what_is_not_its_own(tmp_path):
             store.remove_artifact(lease, artifact)
     assert (tmp_path / "nas.artifacts" / "job-1" / "checkpoint-00000002.bin").read_bytes() == b"two"
     assert (tmp_path / "secret").exists()
+
+
+def test_a_row_cannot_make_the_store_delete_what_is_elsewhere(url, tmp_path):
+    file, secret = filled(url), tmp_path / "secret"
+    secret.write_text("x")
+    outside = os.path.relpath(secret, file.parent.parent)
+    names = [outside, f"job-1/../{outside}", str(secret), "store.json"]
+    rows = [
+        {"job_id": 1, "kind": "checkpoint", "path": name, "sha256": "0" * 64, "size": 1, "created_at": now()}
+        for name in names
+    ]
+    with Store.open(url) as store:
+        with store.write() as connection:
+            connection.execute(sa.insert(t.artifacts), rows)
+        with store.acquire(store.job("job")) as lease:
+            for artifact in store.artifacts(lease.job, "checkpoint"):
+                store.remove_artifact(lease, artifact)
+        assert [artifact.kind for artifact in store.artifacts(store.job("job"))] == ["supernet"]
+    assert secret.read_text() == "x"
+    assert (file.parent.parent / "store.json").exists()
+    assert whole(url) == [b"weights"]
 
 
 def test_the_folder_of_a_store_that_is_gone_is_refused_before_a_job_is_made(tmp_path):
@@ -195,23 +240,21 @@ def test_a_store_that_is_reached_by_a_link_has_one_folder(tmp_path):
     assert resumed(f"sqlite:///{tmp_path / 'link.db'}").parent == file.parent
 
 
-def test_a_job_folder_that_leads_elsewhere_is_not_cleaned(tmp_path):
-    url = f"sqlite:///{tmp_path / 'nas.db'}"
-    filled(url)
+def test_a_job_folder_that_leads_elsewhere_is_not_cleaned(url, tmp_path):
+    folder = filled(url).parent
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "precious.bin").write_bytes(b"x")
-    shutil.rmtree(tmp_path / "nas.db.artifacts" / "job-1")
-    (tmp_path / "nas.db.artifacts" / "job-1").symlink_to(tmp_path / "other")
+    shutil.rmtree(folder)
+    folder.symlink_to(tmp_path / "other")
     with Store.open(url) as store, store.acquire(store.job("job")) as lease:
         store.remove_orphans(lease)
     assert (tmp_path / "other" / "precious.bin").exists()
 
 
 @pytest.mark.parametrize("text", ["", "[]", "null", "{}", '{"store": 1}', "\x00", "[" * 100_000])
-def test_a_marker_that_says_nothing_is_one_sentence(tmp_path, text):
-    url = f"sqlite:///{tmp_path / 'nas.db'}"
+def test_a_marker_that_says_nothing_is_one_sentence(url, text):
     filled(url)
-    (tmp_path / "nas.db.artifacts" / "store.json").write_text(text)
+    (root_of(url) / "store.json").write_text(text)
     with pytest.raises(StoreError, match="does not say whose"):
         resumed(url)
 
@@ -229,10 +272,9 @@ def test_a_marker_that_says_nothing_is_one_sentence(tmp_path, text):
         "\ufeff{}",
     ],
 )
-def test_a_marker_that_no_store_has_written_is_one_sentence(tmp_path, text):
-    url = f"sqlite:///{tmp_path / 'nas.db'}"
+def test_a_marker_that_no_store_has_written_is_one_sentence(url, text):
     file = filled(url)
-    (tmp_path / "nas.db.artifacts" / "store.json").write_text(text)
+    (root_of(url) / "store.json").write_text(text)
     with pytest.raises(StoreError, match="does not say whose"):
         resumed(url)
     assert "does not say whose" in check(url)[0]
@@ -241,10 +283,9 @@ def test_a_marker_that_no_store_has_written_is_one_sentence(tmp_path, text):
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 @pytest.mark.parametrize("kind", ["pipe", "folder", "link to itself"])
-def test_a_marker_that_is_no_file_is_one_sentence_and_is_not_waited_for(tmp_path, kind):
-    url = f"sqlite:///{tmp_path / 'nas.db'}"
+def test_a_marker_that_is_no_file_is_one_sentence_and_is_not_waited_for(url, kind):
     filled(url)
-    marker = tmp_path / "nas.db.artifacts" / "store.json"
+    marker = root_of(url) / "store.json"
     marker.unlink()
     if kind == "pipe":
         os.mkfifo(marker)
@@ -300,7 +341,19 @@ def test_two_stores_that_claim_one_folder_at_once(tmp_path):
     assert not list(tmp_path.glob(".*"))
 
 
-def test_reading_changes_nothing(tmp_path):
+def test_reading_leaves_the_folder_as_it_is(url, tmp_path):
+    filled(url)
+
+    def names():
+        return sorted(path.name for path in tmp_path.rglob("*") if "-" not in path.suffix)
+
+    before = names()
+    assert whole(url) == [b"weights"]
+    assert check(url) == []
+    assert names() == before
+
+
+def test_reading_before_a_folder_is_claimed_changes_nothing(tmp_path):
     url = old_store(tmp_path / "nas.db", tmp_path, "0003", b"one")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Store, "own_root", lambda self: None)  # as if killed after the migration
@@ -318,15 +371,16 @@ def test_reading_changes_nothing(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform != "linux" or os.getuid() == 0, reason="root may write everywhere")
-def test_a_folder_without_rights_is_one_sentence(tmp_path):
-    url = f"sqlite:///{tmp_path / 'nas.db'}"
+def test_a_folder_without_rights_is_one_sentence(url):
     filled(url)
-    (tmp_path / "nas.db.artifacts").chmod(0o500)
+    root_of(url).chmod(0o500)
     with pytest.raises(StoreError, match="cannot be written"):
         resumed(url)
 
 
-def test_a_folder_that_is_a_file_is_one_sentence(tmp_path):
-    (tmp_path / "nas.db.artifacts").write_text("x")
+def test_a_folder_that_is_a_file_is_one_sentence(url):
+    root = root_of(url)
+    root.parent.mkdir(exist_ok=True)
+    root.write_text("x")
     with pytest.raises(StoreError, match="cannot be written"):
-        filled(f"sqlite:///{tmp_path / 'nas.db'}")
+        filled(url)

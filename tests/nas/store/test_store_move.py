@@ -67,7 +67,7 @@ def test_to_a_server_and_back(url: str, postgresql_url: str, tmp_path: Path) -> 
             connection.execute(sa.update(t.jobs).values(owner=None, lease_until=None))
     (tmp_path / "back").mkdir()
     root = move(postgresql_url, back)
-    assert root == tmp_path / "back" / "nas.db.artifacts"
+    assert root.path == tmp_path / "back" / "nas.db.artifacts"
     assert content(back) == content(postgresql_url)
     assert check(back) == []
     with Store.open(back) as store, Store.open(url, read_only=True) as first:
@@ -157,7 +157,7 @@ def test_a_backup_of_a_server_is_a_file_that_can_be_moved_back(
     with Store.open(copy, read_only=True) as store:
         assert store.identity == identity
     assert any("is missing" in problem for problem in check(copy))  # files are no part of it
-    root.rename(tmp_path / "backup.db.artifacts")
+    root.path.rename(tmp_path / "backup.db.artifacts")
     with Store.open(copy) as store, store.write() as connection:
         connection.execute(sa.update(t.jobs).values(lease_until=1.0).where(t.jobs.c.owner.is_not(None)))
     move(copy, f"sqlite:///{tmp_path / 'restored.db'}")

@@ -314,7 +314,7 @@ def test_two_machines_that_begin_at_once_agree_on_one_folder(postgresql_url, tmp
 
 def test_a_token_that_was_changed_is_another_folders(store):
     store.check_root()
-    (token,) = store.artifact_root.glob("token-*")
+    (token,) = store.artifact_root.path.glob("token-*")
     token.write_text("another one of the same length..\n")
     with pytest.raises(StoreError, match="is not the one that holds"):
         store.check_root()

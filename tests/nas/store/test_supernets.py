@@ -261,11 +261,12 @@ def test_orphans_of_both_kinds_are_found_and_deleted(store: Store) -> None:
         path = store.new_artifact_path(lease, "checkpoint", ".bin")
         path.write_bytes(b"left by a crash")
         assert orphans_of_both_kinds(store).files == []  # it may be just being written
-    assert orphans_of_both_kinds(store).files == [path]
+    inner = f"job-1/{path.name}"
+    assert orphans_of_both_kinds(store).files == [inner]
     with store.write() as connection:
         connection.exec_driver_sql("DELETE FROM job_supernets")
     orphans = orphans_of_both_kinds(store)
-    assert (orphans.files, [one.name for one in orphans.supernets]) == ([path], ["first"])
+    assert (orphans.files, [one.name for one in orphans.supernets]) == ([inner], ["first"])
     remove_orphans_of_both_kinds(store, orphans)
     assert not path.exists()
     assert store.supernets() == []
