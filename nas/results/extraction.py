@@ -25,6 +25,7 @@ from nas.results.front import each_once
 from nas.results.members import Member
 from nas.spaces.job_space import space_of
 from nas.store import Artifact, Job, MeasurementRow, Store, Subnet
+from nas.store.files.folder import Folder
 from predictors.measurement.labels import Measurement
 from search_spaces import Architecture
 from search_spaces.errors import NASError, NotFoundError, UsageError, did_you_mean
@@ -133,8 +134,9 @@ def export(
     Each format is checked in a fresh process on examples of the search split, if the data are there.
 
     Raises NotFoundError for an unknown subnet or format, UsageError for what a format cannot express or does
-    not have, ConflictError for a folder that is not empty.
+    not have and for a folder among the store's files, ConflictError for one that is not empty.
     """
+    _check_outside(store, folder)
     formats, form = packing.checked()
     row = _subnet(store, job, subnet)
     weights = weights or reported_weights(store, job, row.key)
@@ -162,9 +164,10 @@ def export(
 def export_front(store: Store, job: Job, folder: Path) -> list[Path]:
     """Writes the subnets of a job's front to `folder` as one elastic checkpoint; the written files.
 
-    Raises NotFoundError for a job without a front, UsageError where its subnets do not share their weights,
-    ConflictError for a folder that is not empty.
+    Raises NotFoundError for a job without a front, UsageError where its subnets do not share their weights
+    and for a folder among the store's files, ConflictError for one that is not empty.
     """
+    _check_outside(store, folder)
     pareto = each_once(store, job)
     if not pareto.members:
         raise NotFoundError(f"There is no front of '{job.name}' yet.", "`nas show JOB` tells how far it is.")
@@ -179,6 +182,16 @@ def export_front(store: Store, job: Job, folder: Path) -> list[Path]:
     info = {"job": job.name, "metric": pareto.metric, "goal": goal, "inputs": inputs}
     info |= _data_facts(store, job) | _facts_of(data)
     return export_elastic(net, members, folder, example=example, info=info)
+
+
+def _check_outside(store: Store, folder: Path) -> None:
+    """Raises UsageError for a folder among the store's files, where `nas db gc` clears away."""
+    root = store.artifact_root
+    if isinstance(root, Folder) and folder.resolve().is_relative_to(root.path.resolve()):
+        raise UsageError(
+            f"'{folder}' lies in the {root.called}, where the store keeps its files.",
+            "Choose another one with -o.",
+        )
 
 
 def _shared_by(store: Store, job: Job, members: Sequence[Member]) -> "Supernet":

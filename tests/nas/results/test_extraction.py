@@ -23,7 +23,7 @@ from nas.exporters import safetensors as exporter
 from nas.results import extraction
 from nas.spaces.initial import load_folder
 from search_spaces import Architecture
-from search_spaces.errors import NotFoundError
+from search_spaces.errors import NotFoundError, UsageError
 from supernet.plain.vit import ViT
 
 ROOT = Path(__file__).parents[3]
@@ -258,6 +258,18 @@ def test_what_is_not_there(made: Untrained, tmp_path: Path):
         extraction.load_supernet(made.store, begun)
     with pytest.raises(NotFoundError, match="begun"):
         extraction.space_of(made.store, begun)
+
+
+def test_the_stores_own_folder_is_no_place(made: Untrained) -> None:
+    root = Path(str(made.store.artifact_root))
+    (key,) = made.looked_at(mixed(made))
+    for write in (
+        lambda target: extraction.export(made.store, made.job, key, target),
+        lambda target: extraction.export_front(made.store, made.job, target),
+    ):
+        with pytest.raises(UsageError, match=r"where the store keeps its files"):
+            write(root / "subnets" / "mine")
+    assert not (root / "subnets").exists()
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
