@@ -13,6 +13,7 @@ from test_folder import decoder, vit
 from nas.exported.folder import export
 from nas.exported.forms import Form, Run, exporter
 from nas.exporters.gguf import architecture_of
+from nas.exporters.hf import stock_decoder
 from search_spaces.errors import UsageError
 from supernet.pretrained.gguf_files import read_file
 
@@ -116,6 +117,30 @@ def test_it_is_for_language_models(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"GGUF is for language models"):
         export("gguf", vit(), tmp_path / "it", example=torch.zeros(3, 3, 16, 16), info=INFO)
     assert architecture_of(decoder().config) == "llama"
+
+
+def test_the_page_says_what_each_format_makes_of_each_network() -> None:
+    """That it loads and answers equally `test_llama_cpp_says_the_same` and the contract tests show."""
+    kinds: dict[str, dict[str, Any]] = {
+        "of Llama's kind": {},
+        "with biases of queries, keys and values": {"qkv_bias": True},
+        "with norms of queries and keys": {"qk_norm": True},
+        "with GELU for SiLU": {"act": "gelu"},
+        "with FFNs without a gate": {"gated": False},
+    }
+    rows = []
+    for kind, others in kinds.items():
+        for layers, sizes in (("equal", {}), ("widths or heads differ", DIFFERENT)):
+            module = decoder(**SIZES | others | sizes)
+            stock = stock_decoder(module)
+            try:
+                in_gguf = f"`{architecture_of(module.config)}`"
+            except UsageError:
+                in_gguf = "refused"
+            in_hf = f"stock, `{stock}ForCausalLM`" if stock else "brings its source"
+            rows.append(f"| {kind} | {layers} | {in_hf} | {in_gguf} |")
+    page = (Path(__file__).parents[3] / "docs" / "language.md").read_text()
+    assert "\n".join(["| network | layers | `hf` | `gguf` |", "|---|---|---|---|", *rows]) in page
 
 
 def test_other_probabilities_are_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
