@@ -219,7 +219,7 @@ ALTER TABLE evaluations DROP COLUMN reused;
 ALTER TABLE measurements DROP COLUMN reused, DROP COLUMN network;
 DROP INDEX ix_subnets_key;
 ALTER TABLE subnets DROP COLUMN own_key;
-DROP TABLE job_supernets, supernets, store, log_lines, workers;
+DROP TABLE job_supernets, supernets, store, log_lines, workers, device_qualities;
 UPDATE alembic_version SET version_num = '0003';
 """
 
