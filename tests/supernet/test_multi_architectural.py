@@ -101,7 +101,7 @@ def drawn_by(trained: Training) -> list[list[Architecture]]:
     """The architectures of every step of a training."""
     drawn: list[list[Architecture]] = []
     original = trained._draw
-    trained._draw = lambda: drawn.append(original()) or drawn[-1]  # type: ignore[method-assign, func-returns-value]
+    trained._draw = lambda step: drawn.append(original(step)) or drawn[-1]  # type: ignore[method-assign, func-returns-value]
     list(trained.run(batch))
     return drawn
 
