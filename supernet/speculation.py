@@ -4,8 +4,9 @@ Source: Leviathan et al., "Fast Inference from Transformers via Speculative Deco
 and values are shared as in MatFormer (arXiv 2310.07707), whose attention is not nested.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,10 +33,6 @@ class Completion:
     accepted: int = 0
 
     @property
-    def tokens_a_call(self) -> float:
-        return len(self.tokens) / self.calls
-
-    @property
     def acceptance(self) -> float | None:
         """The share of what was drafted; None without a draft."""
         return self.accepted / self.drafted if self.drafted else None
@@ -56,18 +53,17 @@ class NestedMlp(Mlp):
         return F.linear(x, whole.fc2.weight[:, : self._hidden])
 
 
-def nested_draft(target: Decoder, hidden: Sequence[int]) -> Decoder:
-    """The target with FFNs of these widths: views of its weights, no copies.
+def nested_draft(target: Decoder, arguments: Mapping[str, Any]) -> Decoder:
+    """The decoder with these arguments as a part of the target: views of its weights, no copies.
 
-    Raises UsageError for widths that the target does not have.
+    Raises UsageError for what is no part: wider FFNs, or a difference in anything else.
     """
-    widths = target.config["mlp_hidden"]
+    _check_same_memory(arguments, target)
+    hidden, widths = list(arguments["mlp_hidden"]), list(target.config["mlp_hidden"])
     if len(hidden) != len(widths) or any(not 0 < a <= b for a, b in zip(hidden, widths, strict=True)):
-        raise UsageError(
-            f"FFNs of {list(hidden)} neurons are no part of {list(widths)}.", "Take a narrower draft."
-        )
+        raise UsageError(f"FFNs of {hidden} neurons are no part of {widths}.", "Take a narrower draft.")
     with torch.device("meta"):
-        draft = Decoder(**target.config | {"mlp_hidden": list(hidden)})
+        draft = Decoder(**arguments)
     for block, whole, width in zip(draft.blocks, target.blocks, hidden, strict=True):
         block.mlp = NestedMlp(whole.mlp, width)  # type: ignore[arg-type]
     shared = {name: tensor for name, tensor in target.state_dict().items() if ".mlp." not in name}
@@ -101,7 +97,7 @@ def completed_with(
     Raises UsageError as `completed`, and for networks that do not remember the same.
     """
     _check(target, ids, count)
-    _check_pair(draft, target)
+    _check_same_memory(draft.config, target)
     cache = target.empty_cache(1)
     of_draft = cache if shared else draft.empty_cache(1)
     text, tokens = list(ids), [_next(target, list(ids), cache, 0)[-1]]
@@ -148,11 +144,12 @@ def _check(target: Decoder, ids: Sequence[int], count: int) -> None:
         )
 
 
-def _check_pair(draft: Decoder, target: Decoder) -> None:
-    for name in target.config.keys() - {"mlp_hidden", "context"}:
-        if draft.config[name] != target.config[name]:
+def _check_same_memory(draft: Mapping[str, Any], target: Decoder) -> None:
+    """Raises UsageError for a draft whose keys and values are no prediction of the target's."""
+    for name, value in target.config.items():
+        if name != "mlp_hidden" and draft[name] != value:
             raise UsageError(
-                f"The draft's {name} is {draft.config[name]}, and the target's {target.config[name]}: "
-                "what one remembers the other cannot read.",
-                "Take a draft that differs in its FFN widths alone.",
+                f"The draft's {name} is {draft[name]}, and the target's {value}: what one remembers the "
+                "other cannot read.",
+                "Leave the draft out, or take one that differs in its FFN widths alone.",
             )

@@ -13,10 +13,7 @@ from nas.text.tokens import BYTES, tokenizer_of
 from search_spaces.errors import UsageError
 
 if TYPE_CHECKING:
-    from supernet.plain.decoder import Decoder
     from supernet.speculation import Completion
-
-SEPARATE = "Leave the draft out, or take a subnet that differs in its FFN widths alone."
 
 
 @dataclass(frozen=True)
@@ -38,9 +35,13 @@ class Completed:
     plain_seconds: float
     same: bool
 
+    @property
+    def tokens_a_call(self) -> float:
+        return self.tokens / self.calls
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data, with tokens a call."""
-        return asdict(self) | {"tokens_a_call": self.tokens / self.calls}
+        return asdict(self) | {"tokens_a_call": self.tokens_a_call}
 
 
 def complete(
@@ -74,7 +75,8 @@ def complete(
     plain, plain_seconds = _timed(lambda: completed(target, ids, count))
     made, seconds = plain, plain_seconds
     if draft is not None:
-        narrow = nested_draft(target, _part_of(target, store, job, draft))
+        arguments: Any = extract(store, job, draft, weights=INHERITED).config
+        narrow = nested_draft(target, arguments)
         made, seconds = _timed(lambda: completed_with(narrow, target, ids, count, ahead=ahead, shared=shared))
     return Completed(
         store.subnet(job, subnet).key,
@@ -87,19 +89,6 @@ def complete(
         plain_seconds,
         made.tokens == plain.tokens,
     )
-
-
-def _part_of(target: "Decoder", store: Store, job: Job, draft: str) -> list[int]:
-    """The FFN widths of a draft. Raises UsageError for one that is no part of the target."""
-    config: Any = extract(store, job, draft, weights=INHERITED).config
-    other = [name for name in target.config if name != "mlp_hidden" and config[name] != target.config[name]]
-    if other:
-        raise UsageError(
-            f"The draft is no part of the subnet: its {other[0]} is {config[other[0]]}, and the subnet's "
-            f"{target.config[other[0]]}.",
-            SEPARATE,
-        )
-    return list(config["mlp_hidden"])
 
 
 def _timed(make: "Callable[[], Completion]") -> "tuple[Completion, float]":

@@ -36,10 +36,8 @@ from supernet.pretrained.weight_files import check_finite
 INFER = "infer.py"
 BATCHES = (1, 3)
 LONGEST = 900  # seconds that a check may take
-GREEDY, LEAST_LOG = (
-    20,
-    -80.0,
-)  # tokens that are compared; below, a probability is 0 to who computes with floats
+GREEDY = 20  # tokens that are compared
+LEAST_LOG = -80.0  # of a probability; below, it is 0 to who computes with floats
 CHANNELS = {1: "L", 3: "RGB"}
 UNTIMED = "not timed (nas measure DIR --format {} does it; nas extract --measure writes it here)"
 NO_DEVICE = "not timed (no device of `nas devices` runs such a file)"
@@ -82,8 +80,7 @@ def export(
         (place / INFER).write_text(_infer(exporter, example))
         outcome = _checked(exporter, module, place, example=example, form=form)
         figures = {**info, "format": format, "precision": form.precision}
-        all_positions = not getattr(exporter, "LAST_ONLY", False)
-        if exporter.TOLERANCES[form.precision] is None and judge is not None and all_positions:
+        if exporter.TOLERANCES[form.precision] is None and judge is not None and not exporter.LAST_ONLY:
             figures |= judge(exporter.load(place))
         check = f"Run in a fresh process on {info.get('inputs', 'made inputs')}: {outcome}."
         written = partial(card, exporter, module, example, keys=keys, check=check)
@@ -195,14 +192,13 @@ def _infer(exporter: Exporter, example: Tensor) -> str:
 def _checked(exporter: Exporter, module: nn.Module, folder: Path, *, example: Tensor, form: Form) -> str:
     """What was found. Raises JobFailedError for other outputs than the module's."""
     inputs = {f"of {count}": example[:count] for count in BATCHES}
-    last_only = getattr(exporter, "LAST_ONLY", False)
-    if last_only:
+    if exporter.LAST_ONLY:
         inputs |= _greedily_continued(module, example[:1])
     outputs = _in_fresh_process(folder, inputs)
     tolerance, worst = exporter.TOLERANCES[form.precision], 0.0
     for name, x in inputs.items():
         expected, given = module(x), torch.from_numpy(outputs[name])
-        if last_only:
+        if exporter.LAST_ONLY:
             expected = expected[:, -1:].log_softmax(-1).clamp(min=LEAST_LOG)
             given = given.clamp(min=LEAST_LOG)
             if tolerance is not None and not torch.equal(given.argmax(-1), expected.argmax(-1)):

@@ -41,7 +41,7 @@ class Exporter(Protocol):
     MODULES: what has to be installed to write and to check it.  EXTRA: the extra of ours that brings them.
     TOLERANCES: precisions, and what outputs may differ, as a share of the largest; None:
     outputs are not compared, since the network's quality is what such a precision is judged by.
-    LAST_ONLY: optional; whether `load` gives of a text the logarithms of the probabilities of what follows
+    LAST_ONLY: whether `load` gives of a text the logarithms of the probabilities of what follows
     it, (n, 1, vocabulary), and not all logits. Then greedy tokens are compared, too.
     LOADING: of the model card, how the folder is used; fields {name}, {timm}, {auto}, {trust}.
     DEVICES: backends that time what was written, the usual one first; without any there is no `network`.
@@ -52,6 +52,7 @@ class Exporter(Protocol):
     EXTRA: str | None
     TOLERANCES: Mapping[str, float | None]
     LOADING: str
+    LAST_ONLY: bool
     DEVICES: Sequence[str]
     RISK: str | None
 

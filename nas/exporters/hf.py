@@ -28,6 +28,7 @@ from supernet.pretrained.weight_files import check_finite, read_config
 MODULES = ("safetensors", "transformers")
 EXTRA = "hf"
 TOLERANCES = {"fp32": 1e-5, "fp16": 0.02, "bf16": 0.1}
+LAST_ONLY = False
 DEVICES, RISK = ("torch_cpu", "torch_compile", "torch_cuda"), None
 SOURCE, PREFIX = "modeling_elastiform.py", "network."
 REMOTE_CODE = "nas.exported.remote_code"  # which imports transformers, so that it is only read here

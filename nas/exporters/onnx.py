@@ -17,6 +17,7 @@ from search_spaces.errors import UsageError
 MODULES = ("onnx", "onnxruntime", "onnxscript")
 EXTRA = "onnxruntime"
 TOLERANCES = {"fp32": 1e-4, "fp16": 0.02, "int8": None}
+LAST_ONLY = False
 DEVICES, RISK = ("onnxruntime_cpu", "openvino_cpu"), None
 FILE, INPUT, OUTPUT = "model.onnx", "inputs", "logits"
 LOWEST, HIGHEST = 18, 23  # opsets that torch's exporter writes

@@ -13,6 +13,7 @@ from nas.exporters.onnx import INPUT, write_graph
 MODULES = ("onnx", "onnxscript", "openvino")
 EXTRA = "openvino"
 TOLERANCES = {"fp32": 1e-4, "fp16": 0.02}
+LAST_ONLY = False
 DEVICES, RISK = ("openvino_cpu",), None
 FILE = "model.xml"
 

@@ -21,6 +21,7 @@ from supernet.pretrained.weight_files import check_finite, read_config
 MODULES = ("safetensors",)
 EXTRA = None
 TOLERANCES = {"fp32": 0.0, "fp16": 0.02, "bf16": 0.1}
+LAST_ONLY = False
 DEVICES, RISK = ("torch_cpu", "torch_compile", "torch_cuda"), None
 WEIGHTS, SOURCE = "model.safetensors", "modeling.py"
 

@@ -14,6 +14,7 @@ from nas.exported.graphs import InPrecision, dynamic_shapes
 MODULES = ("torch",)
 EXTRA = None
 TOLERANCES = {"fp32": 1e-5, "fp16": 0.02, "bf16": 0.1}
+LAST_ONLY = False
 DEVICES = ("torch_cpu",)
 RISK = "torch does not promise that loading such a file of somebody else's is harmless"
 FILE = "model.pt2"

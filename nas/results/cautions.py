@@ -1,6 +1,6 @@
 """What speaks against believing a front, in sentences that every view of a job shows."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from nas.limits import BALANCED, is_share, kind_of
@@ -71,13 +71,11 @@ def _on_devices(store: Store, job: Job) -> Iterator[str]:
     if stage is None or stage.state != "done":
         return
     for name, reason in (stage.result or {}).get("refused", {}).items():
-        precision = _section(_section(job.config, "devices"), name).get("precision")
+        precision = job_devices.sections(job.config).get(name, {}).get("precision")
         words = "" if precision is None else f" ({precision})"
         yield f"Of '{name}'{words} only the supernet's quality is known: {reason}."
-    names, weights = (
-        job_devices.device_names(store, job),
-        {e.subnet.id: e.weights for e in reported(store, job)},
-    )
+    names = job_devices.device_names(store, job)
+    weights = {e.subnet.id: e.weights for e in reported(store, job)}
     by_device: dict[int, list[DeviceQuality]] = {}
     for one in store.device_qualities(job):
         if weights.get(one.subnet.id) == one.weights:
@@ -103,11 +101,6 @@ def _of_device(name: str, rows: Sequence[DeviceQuality]) -> Iterator[str]:
             f"The {metric} that '{name}' computes differs from the supernet's by more than two paired "
             f"standard errors for {len(clear)} of {len(rows)} finalists, most for {most.subnet.key}: {words}."
         )
-
-
-def _section(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    section = config.get(name)
-    return section if isinstance(section, dict) else {}
 
 
 def _told(best: Evaluation) -> str:

@@ -307,7 +307,7 @@ def _points(store: Store, job: Job, costs: Sequence[str]) -> list[Member]:
 
 def _precisions(job: Job) -> dict[str, str]:
     """The devices that are the precisions of the job's first one, by their names; empty where it has one."""
-    devices = {name: one for name, one in (job.config.get("devices") or {}).items() if isinstance(one, dict)}
+    devices = job_devices.sections(job.config)
     first = next((one.get("one_of") for one in devices.values()), None)
     if first is None:
         return {}

@@ -13,6 +13,13 @@ DEVICE_QUALITY = "device_quality"  # the stage in which devices compute the qual
 ELSEWHERE = "device"  # first part of the names of stages that measured a finished job on another device
 
 
+def sections(config: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """What a stored job file says of each device by its name, without what is no section."""
+    devices = config.get("devices")
+    said = devices.items() if isinstance(devices, dict) else ()
+    return {name: section for name, section in said if isinstance(section, dict)}
+
+
 def own_device(store: Store, job: Job) -> int | None:
     """The id of the (first) device that the job searched for; None before anything was measured."""
     predictor = store.predictor(job)

@@ -43,7 +43,7 @@ def test_the_tokens_are_those_of_the_whole_network(
     ahead: int,
     shared: bool,
 ) -> None:
-    draft = nested_draft(target, hidden)
+    draft = nested_draft(target, target.config | {"mlp_hidden": hidden})
     for ids, expected in texts:
         alone = completed(target, ids, 30)
         assert alone.tokens == expected
@@ -60,7 +60,7 @@ def test_the_tokens_are_those_of_the_whole_network(
 
 def test_a_draft_takes_no_memory_and_computes_what_a_copy_would(target: Decoder) -> None:
     hidden = [16, 64, 40]
-    draft = nested_draft(target, hidden)
+    draft = nested_draft(target, target.config | {"mlp_hidden": hidden})
     shared = {weights.data_ptr() for weights in target.parameters()}
     assert {weights.data_ptr() for weights in draft.parameters()} <= shared
     copy = Decoder(**target.config | {"mlp_hidden": hidden}).double().eval()
@@ -78,9 +78,9 @@ def test_a_draft_takes_no_memory_and_computes_what_a_copy_would(target: Decoder)
 
 def test_what_cannot_be_done_is_refused(target: Decoder) -> None:
     with pytest.raises(UsageError, match=r"no part of \[64, 64, 64\]"):
-        nested_draft(target, [65, 1, 1])
+        nested_draft(target, target.config | {"mlp_hidden": [65, 1, 1]})
     with pytest.raises(UsageError, match=r"no part of"):
-        nested_draft(target, [64, 64])
+        nested_draft(target, target.config | {"mlp_hidden": [64, 64]})
     with pytest.raises(UsageError, match=r"no text to be continued"):
         completed(target, [], 3)
     with pytest.raises(UsageError, match=r"No token is asked for"):
@@ -90,3 +90,5 @@ def test_what_cannot_be_done_is_refused(target: Decoder) -> None:
     other = Decoder(**SIZES | {"heads_per_kv": 1}, num_heads=[4, 4, 4], mlp_hidden=[8, 8, 8])
     with pytest.raises(UsageError, match=r"heads_per_kv is 1, and the target's 2"):
         completed_with(other, target, [1], 3)
+    with pytest.raises(UsageError, match=r"heads_per_kv is 1, and the target's 2"):
+        nested_draft(target, other.config)

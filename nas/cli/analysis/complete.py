@@ -58,7 +58,7 @@ def _in_words(made: "Completed") -> str:
     acceptance = "nothing drafted" if made.acceptance is None else f"{made.acceptance:.0%} of drafts accepted"
     same = "the same tokens" if made.same else "other tokens, where rounding decided"
     return (
-        f"{made.tokens} tokens in {made.calls} calls of {made.subnet} ({made.tokens / made.calls:.2f} a "
+        f"{made.tokens} tokens in {made.calls} calls of {made.subnet} ({made.tokens_a_call:.2f} a "
         f"call, {acceptance}): {made.seconds:.3g} s, and {made.plain_seconds:.3g} s without the draft "
         f"({same})."
     )

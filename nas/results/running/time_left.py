@@ -70,10 +70,11 @@ def planned(job: Job) -> Iterator[str]:
 
 def _computes_on_devices(config: Mapping[str, Any]) -> bool:
     """Whether a device is asked for the quality of finalists; as `nas.search.device_quality.asked`."""
-    finalists, devices = _section(config, "finalists"), _section(config, "devices")
-    images = finalists.get("device_images", 0)
-    precisions = [device.get("precision", "fp32") for device in devices.values() if isinstance(device, dict)]
-    return bool(images) or (images is None and any(precision != "fp32" for precision in precisions))
+    images = _section(config, "finalists").get("device_images", 0)
+    if images is not None:
+        return bool(images)
+    precisions = [one.get("precision", "fp32") for one in job_devices.sections(config).values()]
+    return config.get("quality_on") is not None or any(precision != "fp32" for precision in precisions)
 
 
 def _anchors(supernet: Mapping[str, Any]) -> Iterator[str]:

@@ -36,7 +36,7 @@ IMAGES: dict[str, Any] = {
 }
 INFO: dict[str, Any] = {"subnet": "k", "architecture": {}, "classes": CLASSES, "preprocessing": IMAGES}
 FORMATS = names(EXPORTERS)
-OF_IMAGES = [name for name in FORMATS if not getattr(load(EXPORTERS, name), "LAST_ONLY", False)]
+OF_IMAGES = [name for name in FORMATS if not load(EXPORTERS, name).LAST_ONLY]
 
 
 def vit(hidden: tuple[int, ...] = (32, 24), seed: int = 0) -> ViT:
