@@ -31,12 +31,14 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setenv("RAY_TMPDIR", str(folder))
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     node = {"num_cpus": 1, "object_store_memory": OBJECT_STORE_BYTES}
+    handler = signal.getsignal(signal.SIGTERM)
     nodes = Cluster(initialize_head=True, head_node_args=node)
     try:
         nodes.add_node(**node)
         yield nodes
     finally:
         nodes.shutdown()
+        signal.signal(signal.SIGTERM, handler)  # a node's own would end this process by SystemExit
         shutil.rmtree(folder, ignore_errors=True)
 
 
