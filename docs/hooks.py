@@ -20,10 +20,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 LINK = re.compile(r"(\]\()((?!https?:|#|mailto:)[^)#\s]+)")
-ALWAYS = (
-    "CONTRIBUTING.md",
-    "CHANGELOG.md",
-)  # of the files outside of docs/, those that are in the navigation
+# Of the files outside of docs/ those that are in the navigation.
+ALWAYS = ("CONTRIBUTING.md", "CHANGELOG.md")
 
 
 def on_files(files: "Files", config: "MkDocsConfig") -> "Files":
@@ -32,7 +30,7 @@ def on_files(files: "Files", config: "MkDocsConfig") -> "Files":
 
     for name, make in reference.PAGES.items():
         files.append(File.generated(config, f"reference/{name}.md", content=make()))
-    for path in sorted(_outside()):
+    for path in sorted(outside()):
         content = (ROOT / path).read_bytes()
         files.append(
             File.generated(config, path, content=content.decode("utf-8") if path.endswith(".md") else content)
@@ -47,6 +45,15 @@ def on_page_markdown(markdown: str, page: "Page", config: "MkDocsConfig", files:
     return LINK.sub(lambda match: match[1] + in_site(here, match[2], from_docs=inside), markdown)
 
 
+@cache
+def outside() -> frozenset[str]:
+    """Files outside of `docs/` that pages of the site link to, and those to which these link in turn."""
+    paths = {path for page in DOCS.glob("*.md") for path in _links(page)} | set(ALWAYS)
+    while more := {path for page in paths if page.endswith(".md") for path in _links(ROOT / page)} - paths:
+        paths |= more
+    return frozenset(paths)
+
+
 def in_site(page: str, link: str, *, from_docs: bool) -> str:
     """A relative link of a page, which works in a checkout, as one that works in the site.
 
@@ -54,18 +61,9 @@ def in_site(page: str, link: str, *, from_docs: bool) -> str:
     """
     folder = PurePosixPath("docs" if from_docs else "", page).parent
     target = normpath((folder / link).as_posix())
-    if not target.startswith("docs/") and target not in _outside():
+    if not target.startswith("docs/") and target not in outside():
         return link
     return relpath(target.removeprefix("docs/"), PurePosixPath(page).parent.as_posix())
-
-
-@cache
-def _outside() -> frozenset[str]:
-    """Files outside of `docs/` that pages of the site link to, and those to which these link in turn."""
-    paths = {path for page in DOCS.glob("*.md") for path in _links(page)} | set(ALWAYS)
-    while more := {path for page in paths if page.endswith(".md") for path in _links(ROOT / page)} - paths:
-        paths |= more
-    return frozenset(paths)
 
 
 def _links(page: Path) -> set[str]:

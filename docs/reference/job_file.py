@@ -25,8 +25,9 @@ some fields (`nas validate` shows what becomes of a file). `null` means that the
 """
 EDITOR = """## In an editor
 
-`nas schema` prints the JSON schema, `nas schema --path` where it lies. Editors with yaml-language-server (VS Code's
-YAML extension, Neovim, Emacs, JetBrains) complete and check a job file that begins with
+`nas schema` prints the JSON schema, `nas schema --path` where it lies. Editors with
+yaml-language-server (VS Code's YAML extension, Neovim, Emacs) complete and check a job file that begins
+with
 
 ```yaml
 # yaml-language-server: $schema=PATH
