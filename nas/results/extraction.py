@@ -116,7 +116,7 @@ def extract(
     Raises NotFoundError for a subnet that there is not with these weights.
     """
     row = _subnet(store, job, subnet)
-    return _extracted(store, job, row, weights or reported_weights(store, job, row.key))[1]
+    return extracted(store, job, row, weights or reported_weights(store, job, row.key))[1]
 
 
 def export(
@@ -140,8 +140,8 @@ def export(
     formats, form = packing.checked()
     row = _subnet(store, job, subnet)
     weights = weights or reported_weights(store, job, row.key)
-    net, module = _extracted(store, job, row, weights)
-    data = _data(store, job)
+    net, module = extracted(store, job, row, weights)
+    data = data_of(store, job)
     example, inputs = _examples(data, net)
     if packing.calibration:
         form = replace(form, calibration=_calibrating(data, packing.calibration))
@@ -172,7 +172,7 @@ def export_front(store: Store, job: Job, folder: Path) -> list[Path]:
     if not pareto.members:
         raise NotFoundError(f"There is no front of '{job.name}' yet.", "`nas show JOB` tells how far it is.")
     net = _shared_by(store, job, pareto.members)
-    data = _data(store, job)
+    data = data_of(store, job)
     example, inputs = _examples(data, net)
     members = [
         ElasticMember(net.space.architecture(member.architecture), _facts(member))
@@ -243,7 +243,7 @@ def _command(job: Job, subnet: Subnet, name: str, form: Form) -> dict[str, str]:
     return {"command": f"{command} -o DIR"}
 
 
-def _data(store: Store, job: Job) -> DataSet | None:
+def data_of(store: Store, job: Job) -> DataSet | None:
     """The job's data; None where they are not on this machine, or are no longer what they were."""
     stage = store.stage(job, "space")
     try:
@@ -308,7 +308,8 @@ def _subnet(store: Store, job: Job, subnet: str | Mapping[str, Any]) -> Subnet:
     return stored or Subnet(0, job.id, arch.key, arch.to_dict(), cost.params, cost.macs)
 
 
-def _extracted(store: Store, job: Job, subnet: Subnet, weights: str) -> "tuple[Supernet, nn.Module]":
+def extracted(store: Store, job: Job, subnet: Subnet, weights: str) -> "tuple[Supernet, nn.Module]":
+    """The subnet of a row as `extract` gives it, and the supernet whose plain module it is."""
     if weights == INHERITED:
         supernet, arch = _own(store, job, subnet)
         net = load_supernet(store, job, supernet=supernet)
