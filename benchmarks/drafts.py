@@ -3,6 +3,7 @@
     make smollm
     python benchmarks/drafts.py FOLDER                 # a quarter of an hour of CPU time, in float32
     python benchmarks/drafts.py FOLDER --part wall     # or accepted, further, search
+    python benchmarks/drafts.py FOLDER --state 'as it comes'
 
 Results are kept in FOLDER, so that the script goes on where it was stopped. The target is SmolLM2-135M, its
 neurons sorted by importance, as it comes and after a short nested training; drafts have narrower FFNs. It
@@ -86,8 +87,8 @@ def data_set() -> DataSet:
 class SmolLM2:
     """The supernet as it comes and trained, whose weights the folder keeps; and what it has written."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, states: Sequence[str]) -> None:
+        self.folder, self.states = folder, states
         self.space = search_spaces.get("smollm2_135m", context=TEXT)
         self._step = as_run(self.space, {"decode": {"context": PROMPT + TOKENS}})
         self._nets: dict[str, Supernet] = {}
@@ -145,8 +146,13 @@ class SmolLM2:
         if texts:
             cache = [(keys[:texts], values[:texts]) for keys, values in whole.cache]
             whole = Written(whole.texts[:texts], whole.tokens[:texts], cache)
-        draft = nested_draft(self.target(state), self.net(state).plain(arch).config)  # type: ignore[arg-type]
+        draft = self.draft(state, self.target(state), arch)
         return agreements(draft, whole, MOST, shared=shared)
+
+    def draft(self, state: str, target: Decoder, arch: Architecture) -> Decoder:
+        """The part of the target."""
+        arguments: Any = self.net(state).plain(arch).config
+        return nested_draft(target, arguments)
 
     def shares(self, state: str, arch: Architecture, split: str, *, shared: bool) -> list[list[float]]:
         """What is accepted of 1, 2, ... MOST tokens at a time, with its error."""
@@ -174,7 +180,7 @@ def accepted(model: SmolLM2, folder: Path) -> str:
 
     wanted = [
         {"state": state, "draft": draft, "shared": shared, "texts": TEXTS["report"], "steps": STEPS}
-        for state in STATES
+        for state in model.states
         for draft in DRAFTS
         for shared in (True, False)
     ]
@@ -199,56 +205,16 @@ def accepted(model: SmolLM2, folder: Path) -> str:
 
 def wall(model: SmolLM2, folder: Path) -> str:
     """Seconds by turns: each text is continued without a draft and with each, in an order that turns."""
-
-    def make(state: str, text: int, **_: object) -> Row:
-        target = model.target(state)
-        drafts = {
-            name: nested_draft(target, model.net(state).plain(model.arch(widths)).config)  # type: ignore[arg-type]
-            for name, widths in DRAFTS.items()
-        }
-        ids = beginnings("report", WALL_TEXTS)[0][text].tolist()
-        runs: dict[str, Callable[[], Any]] = {"plain": lambda: completed(target, ids, WALL_TOKENS)}
-        for name, draft in drafts.items():
-            for shared in (True, False):
-                runs[f"{name}, {'shared' if shared else 'separate'}"] = _with(draft, target, ids, shared)
-        names = list(runs)
-        taken = {}
-        for name in (*names[text % len(names) :], *names[: text % len(names)]):
-            began = time.perf_counter()
-            made = runs[name]()
-            taken[name] = [time.perf_counter() - began, made.calls, list(made.tokens)]
-        plain = taken["plain"][2]
-        return {
-            "runs": {
-                name: {"s": s, "calls": calls, "same": ids == plain}
-                for name, (s, calls, ids) in taken.items()
-            }
-        }
-
     wanted = [
         {"state": state, "text": text, "tokens": WALL_TOKENS, "ahead": AHEAD, "steps": STEPS}
-        for state in STATES
+        for state in model.states
         for text in range(WALL_TEXTS)
     ]
-    rows = kept(folder / "wall.jsonl", wanted, make)
+    rows = kept(folder / "wall.jsonl", wanted, lambda state, text, **_: _by_turns(model, state, text))
     lines = []
-    for state in STATES:
+    for state in model.states:
         some = [row["runs"] for row in rows if row["state"] == state]
-        for name in some[0]:
-            ratios = np.log([runs["plain"]["s"] / runs[name]["s"] for runs in some])
-            error = ratios.std(ddof=1) / len(ratios) ** 0.5
-            mean = float(np.exp(ratios.mean()))
-            calls = np.array([runs[name]["calls"] / WALL_TOKENS for runs in some])
-            lines.append(
-                [
-                    name,
-                    state,
-                    f"{calls.mean():.3f} ± {calls.std(ddof=1) / len(calls) ** 0.5:.3f}",
-                    "" if name == "plain" else f"{mean:.3f} ± {mean * error:.3f}",
-                    f"{sum(runs[name]['same'] for runs in some)} of {len(some)}",
-                    f"{1e3 * statistics.median(runs[name]['s'] for runs in some) / WALL_TOKENS:.0f}",
-                ]
-            )
+        lines += [[name, state, *_wall_cells(some, name)] for name in some[0]]
     titles = [
         "draft",
         "weights",
@@ -258,6 +224,42 @@ def wall(model: SmolLM2, folder: Path) -> str:
         "ms a token",
     ]
     return table(titles, lines)
+
+
+def _by_turns(model: SmolLM2, state: str, text: int) -> Row:
+    target = model.target(state)
+    ids = beginnings("report", WALL_TEXTS)[0][text].tolist()
+    runs: dict[str, Callable[[], Any]] = {"plain": lambda: completed(target, ids, WALL_TOKENS)}
+    for name, widths in DRAFTS.items():
+        draft = model.draft(state, target, model.arch(widths))
+        for shared in (True, False):
+            runs[f"{name}, {'shared' if shared else 'separate'}"] = _with(draft, target, ids, shared)
+    names = list(runs)
+    taken = {}
+    for name in (*names[text % len(names) :], *names[: text % len(names)]):
+        began = time.perf_counter()
+        made = runs[name]()
+        taken[name] = [time.perf_counter() - began, made.calls, list(made.tokens)]
+    plain = taken["plain"][2]
+    return {
+        "runs": {
+            name: {"s": seconds, "calls": calls, "same": tokens == plain}
+            for name, (seconds, calls, tokens) in taken.items()
+        }
+    }
+
+
+def _wall_cells(some: Sequence[Mapping[str, Any]], name: str) -> list[str]:
+    """Of one way to decode: calls, speed against plain decoding of the same texts, equal ones, ms a token."""
+    ratios = np.log([runs["plain"]["s"] / runs[name]["s"] for runs in some])
+    mean, error = float(np.exp(ratios.mean())), ratios.std(ddof=1) / len(ratios) ** 0.5
+    calls = np.array([runs[name]["calls"] / WALL_TOKENS for runs in some])
+    return [
+        f"{calls.mean():.3f} ± {calls.std(ddof=1) / len(calls) ** 0.5:.3f}",
+        "" if name == "plain" else f"{mean:.3f} ± {mean * error:.3f}",
+        f"{sum(runs[name]['same'] for runs in some)} of {len(some)}",
+        f"{1e3 * statistics.median(runs[name]['s'] for runs in some) / WALL_TOKENS:.0f}",
+    ]
 
 
 def _with(draft: Decoder, target: Decoder, ids: list[int], shared: bool) -> Callable[[], Any]:
@@ -272,10 +274,7 @@ def further(model: SmolLM2, folder: Path) -> str:
 
     def make(**_: object) -> Row:
         target = model.target(STATES[0])
-        narrow = {
-            name: nested_draft(target, model.net(STATES[0]).plain(model.arch(widths)).config)  # type: ignore[arg-type]
-            for name, widths in DRAFTS.items()
-        }
+        narrow = {name: model.draft(STATES[0], target, model.arch(widths)) for name, widths in DRAFTS.items()}
         ids, cache = beginnings("report", 1)[0], target.empty_cache(1)
         kinds: dict[str, tuple[Decoder, int]] = {str(1 + n): (target, 1 + n) for n in (0, *NUMBERS)}
         kinds |= {name: (net, 1) for name, net in narrow.items()}
@@ -308,7 +307,7 @@ def further(model: SmolLM2, folder: Path) -> str:
 def search(model: SmolLM2, folder: Path) -> str:
     """For each number of tokens at a time the best draft of all that are looked at."""
     lines = []
-    for state in STATES:
+    for state in model.states:
         own = {
             arch: _shares(model, folder, state, arch, "search", False)
             for arch in _archs(model, folder, state)
@@ -402,9 +401,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("folder", type=Path, help="for results, which are kept")
     parser.add_argument("--part", choices=PARTS)
+    parser.add_argument("--state", choices=STATES)
     asked = parser.parse_args()
     asked.folder.mkdir(parents=True, exist_ok=True)
-    model = SmolLM2(asked.folder)
+    model = SmolLM2(asked.folder, [asked.state] if asked.state else STATES)
     for name, part in PARTS.items():
         if asked.part in (None, name):
             print(f"\n## {name}\n\n{part(model, asked.folder)}", flush=True)

@@ -156,13 +156,16 @@ class _Question:
         return cls(job, row, asked, weights, space, target, stored, costs, prompt, tokens)
 
     def inputs(self, store: Store) -> dict[str, Any]:
-        """What the answer depends on, as plain data."""
+        """What the answer depends on, as plain data.
+
+        Of the subnets that the job has looked at nothing: what is answered here may be one more.
+        """
         file = weights_file(store, self.job, self.row, self.weights)
-        costs = {arch.key: self.costs.share(arch, self.target) for arch in self.stored}
         stage = store.stage(self.job, "space")
         data = stage.told("data", "digest") if stage is not None else None
         asked = asdict(self.asked) | {"prompt": self.prompt, "tokens": self.tokens, "weights": self.weights}
-        return {"asked": asked, "file": file.sha256, "costs": costs, "data": data, "by": self.costs.device}
+        asked |= {"draft": self.asked.draft and self.stored[0].key, "device": self.costs.device}
+        return {"asked": asked, "file": file.sha256, "data": data}
 
 
 def _lengths(asked: Asked, context: int) -> tuple[int, int]:

@@ -26,6 +26,7 @@ from nas.results.members import Member
 from nas.spaces.job_space import space_of
 from nas.store import Artifact, Job, MeasurementRow, Store, Subnet
 from nas.store.files.folder import Folder
+from nas.text.tokens import BYTES, tokenizer_of
 from predictors.measurement.labels import Measurement
 from search_spaces import Architecture
 from search_spaces.errors import NASError, NotFoundError, UsageError, did_you_mean
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
     from supernet.supernet import Supernet
 
-LANGUAGE, BYTES = "language", "bytes"
+LANGUAGE = "language"
 CHECKED = 3  # examples
 JUDGED = 64  # at once
 
@@ -180,7 +181,7 @@ def export_front(store: Store, job: Job, folder: Path) -> list[Path]:
     ]
     goal = kind_of(pareto.metric).goal
     info = {"job": job.name, "metric": pareto.metric, "goal": goal, "inputs": inputs}
-    info |= _data_facts(store, job) | _facts_of(data)
+    info |= _data_facts(store, job) | _facts_of(data) | _tokenizer(job)
     return export_elastic(net, members, folder, example=example, info=info)
 
 
@@ -392,6 +393,21 @@ def _measured(store: Store, job: Job, row: MeasurementRow[Measurement]) -> dict[
         "reference_ms": row.result.reference_ms,
         "fingerprint": next(one for one in store.devices() if one.id == row.device_id).fingerprint,
     }
+
+
+def _tokenizer(job: Job) -> dict[str, Any]:
+    """Of texts in other tokens than bytes: `tokenizer_json`, and `begin`, which stands before a text.
+
+    Neither where the tokenizer is not on this machine.
+    """
+    name = job.config.get("data", {}).get("tokenizer", BYTES)
+    if name == BYTES:
+        return {}
+    try:
+        read = tokenizer_of(name)
+    except UsageError:
+        return {}
+    return {} if read.as_json is None else {"tokenizer_json": read.as_json(), "begin": read.begin}
 
 
 def _timed(store: Store, job: Job, row: MeasurementRow[Measurement]) -> dict[str, Any]:
