@@ -483,7 +483,7 @@ COLUMNS: tuple[Column, ...] = (
     _of_draft("draft", "best draft", Kind.SUBNET, table=76, csv=260, json=(165, "draft.subnet"), panel=66),
     _of_draft(
         "draft_acceptance",
-        "of its tokens accepted",
+        "draft acceptance",
         Kind.SHARE,
         table=77,
         csv=261,
@@ -501,7 +501,7 @@ COLUMNS: tuple[Column, ...] = (
     _of_draft("draft_ahead", "tokens at a time", Kind.COUNT, csv=263, json=(168, "draft.ahead")),
     _of_draft(
         "draft_tokens_a_call",
-        "tokens a call with it",
+        "tokens a call with the draft",
         Kind.NUMBER,
         table=(78, "tokens a call"),
         csv=264,

@@ -17,8 +17,9 @@ from nas.results.job_devices import (
     searched_name,
     tokens_a_run,
 )
-from nas.store import Evaluation, Job, MeasurementRow, Store, Subnet
+from nas.store import Evaluation, Job, MeasurementRow, Stage, Store, Subnet
 from nas.store import tables as t
+from nas.store.connection.database import fetch
 from nas.store.connection.patience import again
 from nas.store.values import now
 from predictors.measurement.labels import Failure, Measurement
@@ -228,9 +229,13 @@ def _computed_by(
     }
 
 
+@again
 def _drafted(store: Store, job: Job) -> dict[tuple[str, str], dict[str, Any]]:
     """What was told of the best draft, by the key of a subnet and its weights."""
-    stages = [one for one in store.stages(job) if one.name.startswith(f"{DRAFTS}-") and one.state == "done"]
+    c = t.stages.c
+    query = sa.select(t.stages).where((c.job_id == job.id) & (c.state == "done"))
+    with store.read() as connection:
+        stages = fetch(connection, Stage, query.where(c.name.startswith(f"{DRAFTS}-", autoescape=True)))
     return {
         (one.told("subnet"), one.told("weights")): {
             name: one.told("best", key) for name, key in DRAFT.items()
