@@ -14,6 +14,7 @@ import typer
 from nas.cli import dashboard, devices, finetune, fronts, jobs, runs, spaces, subnets
 from nas.cli.analysis.compare import compare
 from nas.cli.analysis.complete import complete
+from nas.cli.analysis.drafts import drafts
 from nas.cli.analysis.explain import explain
 from nas.cli.analysis.gate import gate
 from nas.cli.analysis.what_if import what_if
@@ -76,6 +77,7 @@ app.command("gate")(gate)
 app.command("explain")(explain)
 app.command("what-if")(what_if)
 app.command("complete")(complete)
+app.command("drafts")(drafts)
 app.command("extract")(extract)
 app.command("classify")(classify)
 app.command("slice")(slice_model)

@@ -310,6 +310,8 @@ def cell(column: "Column", row: "Row", choice: str | None) -> str | None:
             return f"{value:.3g}"
         case Kind.QUALITY:
             return with_error(value, error, percent=is_share(row["metric"]))
+        case Kind.SHARE:
+            return with_error(value, error, percent=True)
         case Kind.DIFFERENCE:
             return difference_words(row["metric"], value, error)
         case Kind.LATENCY | Kind.PREDICTION:

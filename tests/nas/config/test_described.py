@@ -1,4 +1,4 @@
-"""Every field of a job file has a meaning and a valid example; the schema takes what a job file may say."""
+"""Every field of a job file has a meaning and a valid example; the schema takes what may stand there."""
 
 from pathlib import Path
 from typing import Any

@@ -32,6 +32,7 @@ VALUES: dict[Kind, Any] = {
     Kind.BYTES: 3 * 2**20,
     Kind.NUMBER: 0.1234,
     Kind.QUALITY: 0.75,
+    Kind.SHARE: 0.75,
     Kind.DIFFERENCE: -0.02,
     Kind.LATENCY: 2.5,
     Kind.PREDICTION: 2.5,
