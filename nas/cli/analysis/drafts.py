@@ -74,7 +74,13 @@ def drafts(
     store: StoreURL = None,
     as_json: AsJSON = False,
 ) -> None:
-    """Choose a draft for a subnet of a language model, and how many tokens it proposes at a time."""
+    """Choose a draft for a subnet of a language model, and how many tokens it proposes at a time.
+
+    \b
+    Examples:
+      nas drafts JOB --subnet K
+      nas drafts JOB --subnet K --new --ahead 4 --json
+    """
     from nas.store import Store
 
     with Store.open(store_url(store)) as opened, interruptible(INTERRUPTION):
