@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from nas.errors import JobFailedError
+from nas.errors import DamagedError, JobFailedError
 from nas.measuring.models.named import Named, named
 from nas.measuring.remote import RemoteDevice
 from nas.measuring.targets import registered
@@ -72,8 +72,8 @@ def fit(
     device, row = _registered_here(store, name)
     beginning = None if source is None else _kept_predictor(store, store.device(source))
     wanted = [named(text) for text in models]
-    measured = {one.name: one for one in _kept_models(store, row)}
-    before = _kept(store, row).get("predictor")
+    kept = _kept_whole(store, row, progress)
+    measured = {one.name: one for one in _kept_models(kept)}
     missing = [one for one in wanted if one.name not in measured]
     progress.stage("measure models")
     failures: list[dict[str, str]] = []
@@ -85,7 +85,7 @@ def fit(
             progress.warn(f"'{model.name}' is left out: {error.message}")
             failures.append({"model": model.name, "reason": error.message})
             continue
-        _keep(store, row, list(measured.values()), before)
+        _keep(store, row, list(measured.values()), kept.get("predictor"))
     progress.update(len(missing), len(missing))
     every = list(measured.values())
     if len(every) < 3:
@@ -244,7 +244,7 @@ def _keep(
 
 
 def _kept(store: Store, row: DeviceRow) -> dict[str, Any]:
-    """What is kept of the device; nothing of another version."""
+    """What is kept of the device; nothing of another version. Raises DamagedError."""
     path = store.device_file(row)
     if path is None:
         return {}
@@ -255,8 +255,16 @@ def _kept(store: Store, row: DeviceRow) -> dict[str, Any]:
     return {}
 
 
-def _kept_models(store: Store, row: DeviceRow) -> Iterator[MeasuredModel]:
-    data = _kept(store, row)
+def _kept_whole(store: Store, row: DeviceRow, progress: Progress) -> dict[str, Any]:
+    """The same; nothing, with a warning, of a damaged file."""
+    try:
+        return _kept(store, row)
+    except DamagedError as error:
+        progress.warn(f"What was kept of '{row.name}' is measured anew: {error.message}")
+        return {}
+
+
+def _kept_models(data: dict[str, Any]) -> Iterator[MeasuredModel]:
     if data.get("layer") != [f.name for f in fields(Layer)]:
         return
     for one in data["models"]:

@@ -9,6 +9,7 @@ import torch
 
 import search_spaces
 import supernet
+from nas.errors import DamagedError
 from nas.measuring import devices
 from nas.measuring.models import fitted
 from nas.measuring.models.named import listed, named
@@ -95,6 +96,17 @@ def test_an_interrupted_fit_goes_on(store: Store, code: str, monkeypatch: pytest
     most = 9
     fit(store, code, "build", "small", "middling")
     assert seen == [[f"{code}:{name}"] for name in ("build", "small", "middling")]
+
+
+def test_what_was_kept_and_is_damaged_is_measured_anew(store: Store, code: str) -> None:
+    fit(store, code, "build", "small", "middling")
+    path = store.device_file(store.device("lab"))
+    assert path is not None
+    path.write_text("{}", encoding="utf-8")
+    with pytest.raises(DamagedError):
+        fitted.predict(store, "lab", f"{code}:wide")
+    assert len(fit(store, code, "build", "small", "large")["models"]) == 3
+    assert fitted.predict(store, "lab", f"{code}:wide")["models"] == 3
 
 
 def test_times_follow_the_calibrator(store: Store, code: str) -> None:
