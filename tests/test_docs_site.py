@@ -76,14 +76,11 @@ def test_every_column_of_the_store_has_an_entry() -> None:
 
 
 def test_every_document_has_an_entry() -> None:
-    """`complete` needs a job on text: tests/nas/test_pretrained_job.py holds its keys."""
+    """Of two verbs, which need a job on text, no document is recorded."""
     with_json = {
-        name
-        for name, command in verbs.commands()
-        if any("--json" in param.opts for param in command.params)
-        and name not in ("nas complete", "nas devices", "nas spaces")
+        name for name, command in verbs.commands() if any("--json" in param.opts for param in command.params)
     }
-    assert with_json - documents.by_verb().keys() == set()
+    assert with_json - documents.by_verb().keys() <= {"nas complete", "nas drafts"}
 
 
 def errors(kind: type[NASError] = NASError) -> Iterator[type[NASError]]:

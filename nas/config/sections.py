@@ -195,7 +195,7 @@ class SearchConfig(Section):
     """How many subnets are evaluated, in what batches, on how many images and reported.
 
     searcher: what proposes, or somebody's own module by a dotted name. Example: `evolution`
-    options: of the searcher's `build`. Example: `{}`
+    options: of the searcher's `build`, as these of `evolution`. Example: `{first: pruned}`
     evaluations [subnets]: the budget of the search. Example: `400`
     batch [subnets]: what is proposed, and evaluated, at once. Example: `32`
     population [subnets]: a generation of the searchers that have generations. Example: `64`

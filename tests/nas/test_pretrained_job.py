@@ -14,7 +14,8 @@ from nas import datasets, jobs
 from nas.analysis import drafts
 from nas.cli import main
 from nas.config import checked_config
-from nas.results.extraction import export
+from nas.exported import elastic
+from nas.results.extraction import export, export_front
 from nas.spaces.initial import load_folder, with_layer_order
 from nas.spaces.job_space import resolve, space_of
 from nas.store import Store
@@ -447,3 +448,20 @@ def test_drafts_in_one_memory_and_what_is_refused(
         assert (code, out) == (exit_code, ""), error
         assert sentence in error
     assert job.store.stage(job.job, f"drafts-{whole}").state == "done"  # no refusal has taken it away
+
+
+def test_an_elastic_folder_has_the_tokenizer(
+    done: tuple[Path, nas.JobHandle], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = done[1]
+    monkeypatch.setattr(elastic, "_checked", lambda *_: 0.0)  # that outputs are right is asked elsewhere
+    files = export_front(job.store, job.job, tmp_path / "nets")
+    assert tmp_path / "nets" / "tokenizer.json" in files
+    written, original = (
+        tokenizer_of(name) for name in (tmp_path / "nets", job.job.config["data"]["tokenizer"])
+    )
+    text = "a text of words, für дом"
+    assert written.split(text)[0].tolist() == original.split(text)[0].tolist()
+    described = json.loads((tmp_path / "nets" / "elastic.json").read_text())
+    assert described["begin"] == original.begin
+    assert "tokenizer_json" not in described

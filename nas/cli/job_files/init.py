@@ -25,7 +25,7 @@ def init(
     what: Annotated[
         str | None,
         typer.Argument(
-            metavar="[FOLDER|MODEL]",
+            metavar="FOLDER|MODEL",
             help="Data, or a model: a folder, a .gguf file, a model of timm. [default: handwritten digits]",
             show_default=False,
         ),
@@ -148,9 +148,12 @@ def _milliseconds(text: str) -> float:
     from search_spaces.errors import UsageError
 
     try:
-        return Limit.parse(f"latency_ms<={text}").value
+        value = Limit.parse(f"latency_ms<={text}").value
     except UsageError:
-        raise ValueError("is no number of milliseconds") from None
+        value = -1.0
+    if value < 0:
+        raise ValueError("is no number of milliseconds")
+    return value
 
 
 def _time(text: str) -> str:
