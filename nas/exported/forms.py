@@ -26,7 +26,7 @@ class Form:
     precision: of weights and arithmetic, by the format's names.  opset: of ONNX.
     calibration: inputs (N, *input shape) with which ranges are found for int8; None: they are found anew in
     every forward pass.
-    tokenizer: `bytes` where that is what a language model reads.
+    tokenizer: of what a language model reads: `bytes`, or where it is, as job files name it.
     """
 
     precision: str = "fp32"

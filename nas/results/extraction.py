@@ -119,6 +119,11 @@ def extract(
     return _extracted(store, job, row, weights or reported_weights(store, job, row.key))[1]
 
 
+def _tokenizer(job: Job) -> str:
+    """As the job file names it."""
+    return str(job.config.get("data", {}).get("tokenizer", BYTES))
+
+
 def export(
     store: Store,
     job: Job,
@@ -146,7 +151,7 @@ def export(
     if packing.calibration:
         form = replace(form, calibration=_calibrating(data, packing.calibration))
     info = {**_info(store, job, row, weights), **_facts_of(data), "inputs": inputs}
-    form = replace(form, tokenizer=info.get("tokenizer"))
+    form = replace(form, tokenizer=_tokenizer(job))
     judge = None if data is None else partial(_judged, data)
 
     def written(name: str, target: Path) -> list[Path]:
@@ -416,7 +421,7 @@ def _data_facts(store: Store, job: Job) -> dict[str, Any]:
     data = stage.result.get("data", {}) if stage is not None and stage.result else {}
     facts = {key: data[key] for key in ("classes", "preprocessing") if key in data}
     options = job.config.get("data", {})
-    if data.get("task") == LANGUAGE and options.get("tokenizer", BYTES) == BYTES:
+    if data.get("task") == LANGUAGE and _tokenizer(job) == BYTES:
         facts["tokenizer"] = BYTES
     if "preprocessing" not in facts and options.get("name") == "image_folder":
         # A job that is older than the record: it had no choice but of these two.

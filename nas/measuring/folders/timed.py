@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nas.errors import JobFailedError
 from nas.exported.card import device_line
@@ -24,6 +24,7 @@ from search_spaces.registry import constant
 from search_spaces.workloads import tokens_of
 from supernet.plain.decoder import some_tokens
 
+STEPS = "behind"  # the function of a network out of a file that makes steps of decoding of it
 USUAL: Mapping[str, Any] = {"threads": 1, "batch": 64}  # where neither the front nor who asks says it
 
 
@@ -72,7 +73,12 @@ def card_figures(folder: Path) -> dict[str, Any]:
     """
     section = described(folder)
     form = exporter(section.format)
-    taken = [one for one in section.measured if one.backend in form.DEVICES and not one.is_step]
+    network = form.network(folder)
+    taken = [
+        one
+        for one in section.measured
+        if one.backend in form.DEVICES and (not one.is_step or hasattr(network, STEPS))
+    ]
     beside: list[OnFront | None] = [*taken] or [_comparable(section, form, None)]
     figures: dict[str, Any] = {}
     for on_front in beside:
@@ -105,7 +111,7 @@ def _timed(
     folder: Path, section: Described, form: Exporter, asked: Mapping[str, Any], on_front: OnFront | None
 ) -> tuple[Device, Measurement]:
     device = _device(section, form, asked, on_front)
-    example, network = _example(section, device), form.network(folder)
+    network, example = _run_on(form.network(folder), section, device)
     reference_ms = None  # of the front, where this is its device: both compare under the same one
     if on_front is not None and is_same(on_front.fingerprint, device.fingerprint()):
         reference_ms = on_front.reference_ms
@@ -142,24 +148,28 @@ def _device(section: Described, form: Exporter, asked: Mapping[str, Any], on_fro
     return build_device(backend, {**USUAL, **options, **asked, "backend": backend, "precision": precision})
 
 
-def _example(section: Described, device: Device) -> Tensor:
-    """A batch as the front's are: images of zeros, random tokens. Raises UsageError for what none takes."""
+def _run_on(network: nn.Module, section: Described, device: Device) -> tuple[nn.Module, Tensor]:
+    """What the device times of a file, and a batch as the front's are: images of zeros, random tokens.
+
+    Raises UsageError for a workload that the file does not take.
+    """
     shape = section.input_shape
     check_batch("--batch", device.batch, shape)
     workload = device.workload if isinstance(device, WorkingDevice) else None
     if section.arguments.vocabulary is None:
         if workload is not None:
             raise UsageError("A workload is for language models, and this network takes images.")
-        return torch.zeros(device.batch, *shape)
+        return network, torch.zeros(device.batch, *shape)
     tokens, is_step = (math.prod(shape), False) if workload is None else tokens_of(workload)
-    if is_step:
+    if is_step and not hasattr(network, STEPS):
         raise UsageError(
             "The file has no step of decoding: it computes all tokens of a text.",
             "Ask for a whole text: --option 'workload={prefill: TOKENS}'.",
         )
     if tokens > shape[0]:
         raise UsageError(f"The text has {tokens:,} tokens, and the network takes {shape[0]:,}.")
-    return some_tokens(section.arguments.vocabulary, device.batch, tokens)
+    texts = some_tokens(section.arguments.vocabulary, device.batch, tokens)
+    return (getattr(network, STEPS)(texts[:, :-1]), texts[:, -1:]) if is_step else (network, texts)
 
 
 def _compared(result: Measurement, device: Device, on_front: OnFront) -> dict[str, Any]:

