@@ -1,6 +1,7 @@
 """What is asked of an export beside its format, and what a format's file has to offer."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -64,6 +65,9 @@ class Exporter(Protocol):
 
     def load(self, folder: Path) -> Run:
         """From a batch of inputs to outputs, both of NumPy. Its source goes into `infer.py` as it is."""
+
+    def whole(self, folder: Path) -> AbstractContextManager[Run]:
+        """From texts (n, tokens) to the logits of all their tokens; only formats with LAST_ONLY have it."""
 
     def network(self, folder: Path) -> nn.Module:
         """What was written, as DEVICES take it: from float32 images or token ids, in its own precision.

@@ -1,15 +1,18 @@
 """A GGUF file of a decoder, for llama.cpp and what is built on it."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 
 from nas.errors import JobFailedError
-from nas.exported.forms import Form
+from nas.exported.forms import Form, Run
 from nas.text.gguf_tokenizers import CONTROL
 from nas.text.tokens import BYTES
 from nas.text.vocabularies import TEXTS, Vocabulary, vocabulary_of
@@ -117,6 +120,28 @@ def network(folder: Path) -> nn.Module:
 
     described = json.loads((folder / CONFIG).read_text())
     return GGUFFile(folder / FILE, described["elastiform"]["arguments"]["vocabulary"])
+
+
+@contextmanager
+def whole(folder: Path) -> Iterator[Run]:
+    """See `Exporter`; one text at a time."""
+    from predictors.runtimes.sessions.llama_cpp import LlamaCppRun, loaded
+
+    vocabulary = json.loads((folder / CONFIG).read_text())["elastiform"]["arguments"]["vocabulary"]
+    how: Any = {"vocabulary": vocabulary, "is_step": False, "threads": torch.get_num_threads()}
+    runs: dict[int, LlamaCppRun] = {}
+
+    def logits(text: Any) -> Any:
+        """Of (1, tokens)."""
+        if text.shape[1] not in runs:
+            runs[text.shape[1]] = loaded(folder / FILE, {"texts": text}, **how)
+        return runs[text.shape[1]].computed([text])[0]
+
+    try:
+        yield lambda x: np.concatenate([logits(ids[None]) for ids in x])
+    finally:
+        for run in runs.values():
+            run.close()
 
 
 def load(folder: Path) -> Callable[[Any], Any]:

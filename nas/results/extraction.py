@@ -12,6 +12,7 @@ from nas.config.components import stored_config
 from nas.config.quantities import named
 from nas.datasets import DataSet, task_of
 from nas.evaluation.qualities import qualities_of
+from nas.evaluation.tasks import batch_of
 from nas.exported.card import device_line
 from nas.exported.elastic import ElasticMember, export_elastic
 from nas.exported.folder import appearing
@@ -294,7 +295,7 @@ def _judged(data: DataSet, run: Run) -> dict[str, Any]:
     import torch  # noqa: PLC0415 - heavy
 
     task, scores = task_of(data), []
-    for x, targets in data.batches("report", JUDGED):
+    for x, targets in data.batches("report", min(JUDGED, batch_of(data))):
         scores.append(task.scores(torch.from_numpy(run(x.numpy())), targets))
     figures: dict[str, Any] = {}
     for name, quality in qualities_of(torch.cat(scores), data, "report").items():

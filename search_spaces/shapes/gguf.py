@@ -73,9 +73,10 @@ def check_blocks(config: Mapping[str, Any], precision: str) -> None:
     for name, width in _row_widths(config):
         if width % block:
             near = sorted({max(block, width // block * block), -(-width // block) * block})
+            verb, widths = "is" if len(near) == 1 else "are", " and ".join(map(str, near))
             raise UsageError(
                 f"{precision} takes {block} numbers at a time, and the rows of {name} have {width}.",
-                f"The nearest widths that it takes are {' and '.join(map(str, near))}.",
+                f"The nearest that it takes {verb} {widths}.",
             )
 
 

@@ -6,7 +6,6 @@ thread.
 """
 
 import ctypes
-from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -61,7 +60,7 @@ FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "llama_free": (None, POINTER),
     "llama_model_free": (None, POINTER),
 }
-_said: deque[str] = deque(maxlen=1)  # the last error that llama.cpp wrote into its log
+_said: list[str] = []  # errors that llama.cpp wrote into its log, since somebody asked for something
 
 
 def _note(level: int, text: bytes, _: object) -> None:
@@ -91,17 +90,17 @@ class LlamaCppRun:
     def __init__(
         self, file: Path, texts: NDArray[Any], *, vocabulary: int, is_step: bool, threads: int
     ) -> None:
-        self.vocabulary, self.is_step, self.model, self.context = vocabulary, is_step, None, None
-        self.model = LLAMA.llama_model_load_from_file(str(file).encode(), LLAMA.llama_model_default_params())
-        if not self.model:
-            raise RuntimeError(_why("it cannot be loaded"))
-        self.context = LLAMA.llama_init_from_model(self.model, _room(*texts.shape))
-        self._check(*texts.shape)
-        LLAMA.llama_set_n_threads(self.context, threads, threads)
+        self.vocabulary, self.is_step, self.length = vocabulary, is_step, texts.shape[1]
+        self.model: int | None = None
+        self.context: int | None = None
+        try:
+            self._open(file, texts, threads)
+        except RuntimeError:
+            self.close()
+            raise
         self.memory = LLAMA.llama_get_memory(self.context)
-        self.length = texts.shape[1]
         if is_step and self.length > 1:
-            self._decode(_Tokens(texts[:, :-1], begin=0))
+            self._decode(_Tokens(texts[:, :-1], begin=0, last_only=True))
         self.tokens = _Tokens(texts[:, -1:], begin=self.length - 1) if is_step else _Tokens(texts, begin=0)
 
     def __call__(self) -> None:
@@ -125,6 +124,12 @@ class LlamaCppRun:
             if held:
                 free(held)
         self.model = self.context = None
+
+    def _open(self, file: Path, texts: NDArray[Any], threads: int) -> None:
+        self.model = _model(file)
+        self.context = LLAMA.llama_init_from_model(self.model, _room(*texts.shape))
+        self._check(*texts.shape)
+        LLAMA.llama_set_n_threads(self.context, threads, threads)
 
     def _run(self, tokens: "_Tokens") -> None:
         """Keys and values of what is run are forgotten, and computed again."""
@@ -152,16 +157,20 @@ class LlamaCppRun:
 
 
 class _Tokens:
-    """Token ids (B, T), of a text each, from position `begin` on, as llama.cpp takes them; all get logits."""
+    """Token ids (B, T), of a text each, from position `begin` on, as llama.cpp takes them.
 
-    def __init__(self, ids: NDArray[Any], *, begin: int) -> None:
+    last_only: whether only the last token of each text gets logits.
+    """
+
+    def __init__(self, ids: NDArray[Any], *, begin: int, last_only: bool = False) -> None:
         texts, tokens = ids.shape
         self.ids, self.begin = np.ascontiguousarray(ids, dtype=np.int32), begin
         self._places = np.tile(np.arange(begin, begin + tokens, dtype=np.int32), texts)
         self._ones = np.ones(ids.size, dtype=np.int32)
         self._texts = np.repeat(np.arange(texts, dtype=np.int32), tokens)
         self._at = self._texts.ctypes.data + self._texts.itemsize * np.arange(ids.size, dtype=np.uint64)
-        self._asked = np.ones(ids.size, dtype=np.int8)
+        self._asked = np.full(ids.shape, not last_only, dtype=np.int8)
+        self._asked[:, -1] = 1
         arrays = (self.ids, None, self._places, self._ones, self._at, self._asked)
         self.batch = _Batch(ids.size, *(None if one is None else one.ctypes.data for one in arrays))
 
@@ -173,9 +182,7 @@ def loaded(file: Path, inputs: Arrays, *, vocabulary: int, is_step: bool, thread
 
 def tokenized(file: Path, text: str) -> list[int]:
     """What the file's tokenizer makes of a text, without a token in front of it."""
-    model = LLAMA.llama_model_load_from_file(str(file).encode(), LLAMA.llama_model_default_params())
-    if not model:
-        raise RuntimeError(_why("it cannot be loaded"))
+    model = _model(file)
     try:
         content = text.encode()
         ids = np.zeros(len(content) + 16, dtype=np.int32)
@@ -197,9 +204,20 @@ def is_as_expected() -> bool:
     return [words[place] for place in range(len(SIZES))] == list(SIZES.values())
 
 
-def version() -> str:
+def versions() -> dict[str, str]:
     """Of the package, which brings llama.cpp, and what that was compiled for."""
-    return f"{xllamacpp.__version__}, {' '.join(xllamacpp.get_system_info().replace('|', ' ').split())}"
+    features = " ".join(xllamacpp.get_system_info().replace("|", " ").split())
+    return {"xllamacpp": xllamacpp.__version__, "features": features}
+
+
+def _model(file: Path) -> int:
+    _said.clear()
+    model: int | None = LLAMA.llama_model_load_from_file(
+        str(file).encode(), LLAMA.llama_model_default_params()
+    )
+    if not model:
+        raise RuntimeError(_why("it cannot be loaded"))
+    return model
 
 
 def _room(texts: int, tokens: int) -> _Parameters:
@@ -213,5 +231,7 @@ def _room(texts: int, tokens: int) -> _Parameters:
 
 
 def _why(otherwise: str) -> str:
-    """The last error in the log, which is told once."""
-    return _said.pop() if _said else otherwise
+    """The first error in the log, which is told once; those behind it follow from it."""
+    reason = _said[0] if _said else otherwise
+    _said.clear()
+    return reason

@@ -173,7 +173,7 @@ def test_widths_that_no_block_divides_are_refused_with_the_nearest(tmp_path: Pat
     with pytest.raises(UsageError) as caught:
         written(tmp_path / "it", precision="q4_0", mlp_hidden=[64, 72])
     assert "32 numbers at a time, and the rows of blocks.1.mlp.fc2.weight have 72" in caught.value.message
-    assert caught.value.hint == "The nearest widths that it takes are 64 and 96."
+    assert caught.value.hint == "The nearest that it takes are 64 and 96."
     assert not any(tmp_path.iterdir())
 
 
