@@ -107,7 +107,7 @@ def predictor(folder: Path, args: argparse.Namespace) -> str:
     """Part `predictor`: its table."""
     space, lines = search_spaces.get("matlm", **SPACE), []
     for precision in args.precisions:
-        for run in WORKLOADS:
+        for run in args.runs:
             labels = labels_of(space, folder, precision, run, args.slices).without_offset()
             lines.append([precision, run, *_told(labels)])
     kinds = [f"n={count} {how}" for count in COUNTS for how in ("designed", "random")]
@@ -224,6 +224,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("part", choices=PARTS)
     parser.add_argument("--folder", type=Path, required=True, help="of the results")
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS))
+    parser.add_argument("--runs", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
     parser.add_argument("--slices", type=int, default=60, help="how many are measured for the predictor")
     parser.add_argument("--blocks", type=int, default=29, help="of the report split, for the quality")
     args = parser.parse_args(argv)

@@ -79,7 +79,8 @@ def export(
         _describe(module, place, {**info, **described}, keys)
         (place / INFER).write_text(_infer(exporter, example))
         outcome = _checked(exporter, module, place, example=example, form=form)
-        figures = {**info, "format": format, "precision": form.precision}
+        of_the_file = {k: v for k, v in keys.get("elastiform", {}).items() if k.endswith("_of_the_file")}
+        figures = {**info, **of_the_file, "format": format, "precision": form.precision}
         if exporter.TOLERANCES[form.precision] is None and judge is not None:
             with exporter.whole(place) if exporter.LAST_ONLY else nullcontext(exporter.load(place)) as run:
                 figures |= judge(run)

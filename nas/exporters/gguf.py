@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nas.errors import JobFailedError
 from nas.exported.forms import Form, Run
 from nas.text.gguf_tokenizers import CONTROL
 from nas.text.tokens import BYTES
@@ -29,6 +28,7 @@ TOLERANCES = {"fp32": 1e-3, "fp16": 0.02, "q8_0": None, "q4_0": None}
 LAST_ONLY = True
 DEVICES, RISK = ("llama_cpp",), None
 FILE, CONFIG = "model.gguf", "config.json"
+TOKENIZER = "tokenizer_of_the_file"  # in config.json and on the card
 NUMBERS = "none: texts go in as the numbers of their tokens"
 
 LOADING = """With llama.cpp and whatever reads its files: `llama-cli -m model.gguf`. From Python:
@@ -55,10 +55,11 @@ def write(module: nn.Module, folder: Path, *, example: Tensor, form: Form) -> Ma
     add = partial(_add_tokens, tokens=tokens, vocabulary=module.vocabulary, in_bytes=form.tokenizer == BYTES)
     made = files.write(file, module.config, module.state_dict(), precision=precision, describe_tokens=add)
     if tokens is not None:
-        _check_tokens(file, tokens)
+        said += _differing(file, tokens)
     drawn = tokens.letter if tokens is not None else ord("A") if form.tokenizer == BYTES else 0
     kind, _ = PRECISIONS[precision]
-    return {"gguf": {"architecture": made, "kind": kind, "drawn": drawn, "tokenizer": said}}
+    settings = {"architecture": made, "kind": kind, "drawn": drawn}
+    return {"gguf": settings, "elastiform": {TOKENIZER: said}}
 
 
 def _tokens_of(tokenizer: str | None) -> tuple[Vocabulary | None, str]:
@@ -97,13 +98,12 @@ def _kind_of(value: Any) -> "GGUFValueType":
     return gguf.GGUFValueType.UINT32 if is_count else gguf.GGUFValueType.get_type(value)
 
 
-def _check_tokens(file: Path, tokens: Vocabulary) -> None:
-    """Raises JobFailedError where llama.cpp cuts a text otherwise than the data do."""
+def _differing(file: Path, tokens: Vocabulary) -> str:
+    """Of which text llama.cpp makes other tokens than the data do; nothing where all are the same."""
     from predictors.runtimes.sessions.llama_cpp import tokenized
 
-    for text in TEXTS:
-        if tokenized(file, text) != tokens.split(text):
-            raise JobFailedError(f"llama.cpp would make other tokens of a text: {text!r}.")
+    text = next((text for text in TEXTS if tokenized(file, text) != tokens.split(text)), None)
+    return "" if text is None else f", but llama.cpp makes other tokens of {text!r}"
 
 
 def _bytes_as_characters() -> list[str]:
