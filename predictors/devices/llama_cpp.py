@@ -11,6 +11,7 @@ from search_spaces.space import SearchSpace
 from search_spaces.workloads import FAMILIES
 
 PRECISIONS = ("fp32", "fp16", "q8_0", "q4_0")
+SESSION = "predictors.runtimes.sessions.llama_cpp"
 SINGLE_LAYERS = False
 TEXTS_WHOLE = True  # a step of decoding and a whole text are one code on one file: the quality is of both
 
@@ -22,8 +23,8 @@ def build(*, name: str = "llama.cpp", threads: int = 1, batch: int = 1, precisio
     Raises UsageError for values that it cannot have, and where gguf or xllamacpp is not installed.
     """
     check_options(name, threads=threads, batch=batch, precision=precision, precisions=PRECISIONS)
-    for package in ("gguf", "xllamacpp"):
-        required(name, package, extra="llama-cpp")
+    required(name, "gguf", extra="llama-cpp")
+    required(name, "xllamacpp", importing=SESSION, extra="llama-cpp")  # with the functions that are called
     from predictors.runtimes.gguf.llama_cpp import LlamaCppCPU, check_version  # noqa: PLC0415 - imports torch
 
     check_version(name)

@@ -74,7 +74,9 @@ _noting = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, POINTER)(_note) 
 def _library() -> ctypes.CDLL:
     library = ctypes.CDLL(xllamacpp.xllamacpp.__file__)
     for name, (result, *arguments) in FUNCTIONS.items():
-        function = getattr(library, name)
+        function = getattr(library, name, None)
+        if function is None:
+            raise ImportError(f"the library in xllamacpp has no {name}")
         function.restype, function.argtypes = result, arguments
     library.llama_log_set(_noting, None)
     library.llama_backend_init()
