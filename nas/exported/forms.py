@@ -44,6 +44,7 @@ class Exporter(Protocol):
     outputs are not compared, since the network's quality is what such a precision is judged by.
     LAST_ONLY: whether `load` gives of a text the logarithms of the probabilities of what follows
     it, (n, 1, vocabulary), and not all logits. Then greedy tokens are compared, too.
+    STEPS: True where what `network` gives has a `behind(texts)`, which is a step of decoding; may be missing.
     LOADING: of the model card, how the folder is used; fields {name}, {timm}, {auto}, {trust}.
     DEVICES: backends that time what was written, the usual one first; without any there is no `network`.
     RISK: why nobody loads a file of somebody else's; None for one that is data.

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 MODULES = ("gguf", "xllamacpp")
 EXTRA = "llama-cpp"
 TOLERANCES = {"fp32": 1e-3, "fp16": 0.02, "q8_0": None, "q4_0": None}
-LAST_ONLY = True
+LAST_ONLY = STEPS = True
 DEVICES, RISK = ("llama_cpp",), None
 FILE, CONFIG = "model.gguf", "config.json"
 TOKENIZER = "tokenizer_of_the_file"  # in config.json and on the card

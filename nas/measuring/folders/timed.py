@@ -24,7 +24,6 @@ from search_spaces.registry import constant
 from search_spaces.workloads import tokens_of
 from supernet.plain.decoder import some_tokens
 
-STEPS = "behind"  # the function of a network out of a file that makes steps of decoding of it
 USUAL: Mapping[str, Any] = {"threads": 1, "batch": 64}  # where neither the front nor who asks says it
 
 
@@ -73,12 +72,7 @@ def card_figures(folder: Path) -> dict[str, Any]:
     """
     section = described(folder)
     form = exporter(section.format)
-    network = form.network(folder)
-    taken = [
-        one
-        for one in section.measured
-        if one.backend in form.DEVICES and (not one.is_step or hasattr(network, STEPS))
-    ]
+    taken = [one for one in section.measured if one.backend in form.DEVICES and _takes(form, one)]
     beside: list[OnFront | None] = [*taken] or [_comparable(section, form, None)]
     figures: dict[str, Any] = {}
     for on_front in beside:
@@ -103,8 +97,17 @@ def compared_line(compared: Mapping[str, Any]) -> str:
 def _comparable(section: Described, form: Exporter, backend: object) -> OnFront | None:
     """The front's latency that says most about the file: on that backend, or one that takes the file."""
     backends = form.DEVICES if backend is None else (backend,)
-    by_fit = sorted(section.measured, key=lambda one: (one.is_step, one.backend not in backends))
-    return by_fit[0] if by_fit else None
+
+    def misfit(one: OnFront) -> tuple[bool, ...]:
+        in_other = one.fingerprint.get("precision") != section.precision
+        return not _takes(form, one), one.backend not in backends, in_other
+
+    return min(section.measured, key=misfit, default=None)
+
+
+def _takes(form: Exporter, on_front: OnFront) -> bool:
+    """Whether the format's files can be run as that latency was measured: a step of decoding not by all."""
+    return not on_front.is_step or getattr(form, "STEPS", False)
 
 
 def _timed(
@@ -144,7 +147,9 @@ def _device(section: Described, form: Exporter, asked: Mapping[str, Any], on_fro
         raise UsageError(
             f"The file is in {section.precision}, and is timed as it is.", "Leave --precision out."
         )
-    options = {} if on_front is None else on_front.options
+    options = {} if on_front is None else dict(on_front.options)
+    if on_front is not None and on_front.is_step and _takes(form, on_front):
+        options["workload"] = on_front.workload
     return build_device(backend, {**USUAL, **options, **asked, "backend": backend, "precision": precision})
 
 
@@ -161,7 +166,8 @@ def _run_on(network: nn.Module, section: Described, device: Device) -> tuple[nn.
             raise UsageError("A workload is for language models, and this network takes images.")
         return network, torch.zeros(device.batch, *shape)
     tokens, is_step = (math.prod(shape), False) if workload is None else tokens_of(workload)
-    if is_step and not hasattr(network, STEPS):
+    behind = getattr(network, "behind", None)
+    if is_step and behind is None:
         raise UsageError(
             "The file has no step of decoding: it computes all tokens of a text.",
             "Ask for a whole text: --option 'workload={prefill: TOKENS}'.",
@@ -169,7 +175,7 @@ def _run_on(network: nn.Module, section: Described, device: Device) -> tuple[nn.
     if tokens > shape[0]:
         raise UsageError(f"The text has {tokens:,} tokens, and the network takes {shape[0]:,}.")
     texts = some_tokens(section.arguments.vocabulary, device.batch, tokens)
-    return (getattr(network, STEPS)(texts[:, :-1]), texts[:, -1:]) if is_step else (network, texts)
+    return (network, texts) if behind is None or not is_step else (behind(texts[:, :-1]), texts[:, -1:])
 
 
 def _compared(result: Measurement, device: Device, on_front: OnFront) -> dict[str, Any]:
