@@ -20,6 +20,7 @@ from nas.cli.options import (
 )
 from nas.cli.output import emit, emit_json, emit_pairs, emit_table, end_process, heading, interruptible, note
 from nas.cli.progress import shown_progress
+from nas.cli.stored import names
 
 if TYPE_CHECKING:
     from nas.store import Device as DeviceRow
@@ -28,7 +29,10 @@ if TYPE_CHECKING:
 
 
 INTERRUPTION = "Interrupted; what was measured is saved. The same command goes on."
-DeviceName = Annotated[str, typer.Argument(metavar="NAME", help="What the device is called.")]
+DeviceName = Annotated[
+    str,
+    typer.Argument(metavar="NAME", help="What the device is called.", autocompletion=names.devices),
+]
 
 app = typer.Typer(help="What can be measured on.")
 
@@ -41,7 +45,12 @@ def _devices(ctx: typer.Context) -> None:
 
 @app.command("ls")
 def ls(ctx: typer.Context, store: StoreURL = None, as_json: AsJSON = False) -> None:
-    """List the backends here, and the devices and agents that the store knows."""
+    """List the backends here, and the devices and agents that the store knows.
+
+    \b
+    Example:
+      nas devices ls
+    """
     from nas.measuring.devices import backends
 
     data = {"backends": backends()} | _stored(store_url(store), quiet=ctx.obj.quiet)
@@ -80,7 +89,12 @@ def add(
     store: StoreURL = None,
     as_json: AsJSON = False,
 ) -> None:
-    """Register a device of this machine. Job files may then say `devices: [NAME]`."""
+    """Register a device of this machine. Job files may then say `devices: [NAME]`.
+
+    \b
+    Example:
+      nas devices add laptop --backend torch_cpu --batch 1
+    """
     options = device_options(backend, threads, batch, precision, option)
     from nas.measuring import devices
     from nas.store import Store
@@ -104,7 +118,13 @@ def check(
     store: StoreURL = None,
     as_json: AsJSON = False,
 ) -> None:
-    """Measure a small network twice. Prints how far the two latencies are apart, and what else is known."""
+    """Measure a small network twice. Prints how far the two latencies are apart, and what else is known.
+
+    \b
+    Examples:
+      nas devices check onnxruntime_cpu --batch 1
+      nas devices check laptop
+    """
     given = any(value is not None for value in (threads, batch, precision, option))
     options = device_options(name, threads, batch, precision, option)
     with interruptible("Interrupted; nothing was checked."):
@@ -143,7 +163,12 @@ def measure(
     store: StoreURL = None,
     as_json: AsJSON = False,
 ) -> None:
-    """Measure a finished job on another device. `nas front JOB --device NAME` then shows it there."""
+    """Measure a finished job on another device. `nas front JOB --device NAME` then shows it there.
+
+    \b
+    Example:
+      nas devices measure laptop JOB
+    """
     from nas.measuring import further_device
     from nas.store import Store
 
@@ -178,7 +203,12 @@ def device_agent(
     store: StoreURL = None,
     as_json: AsJSON = False,
 ) -> None:
-    """Measure on this machine what jobs elsewhere ask for. Until Ctrl-C."""
+    """Measure on this machine what jobs elsewhere ask for. Until Ctrl-C.
+
+    \b
+    Example:
+      nas device-agent pi --backend onnxruntime_cpu --batch 1 --store postgresql://nas@db.example/nas
+    """
     options = device_options(backend, threads, batch, precision, option)
     from nas.measuring.agent import serve
     from nas.store import Store

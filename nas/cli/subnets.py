@@ -31,6 +31,7 @@ from nas.cli.output import (
     note,
     with_error,
 )
+from nas.cli.stored import names
 
 NOTHING = "Interrupted; nothing was measured."
 
@@ -51,7 +52,12 @@ def generate(
     store: StoreURL = None,
     as_json: AsJSON = False,
 ) -> None:
-    """Emit architectures for constraints that the job was not searched for."""
+    """Emit architectures for constraints that the job was not searched for.
+
+    \b
+    Example:
+      nas generate JOB --where 'latency_ms<=6' -n 5
+    """
     from nas.limits import Limit
 
     limits = [Limit.parse(text) for text in where or ()]
@@ -80,7 +86,12 @@ def predict(
     store: StoreURL = None,
     as_json: AsJSON = False,
 ) -> None:
-    """Predict the latency of an architecture with a job's predictor."""
+    """Predict the latency of an architecture with a job's predictor.
+
+    \b
+    Example:
+      nas predict JOB SUBNET
+    """
     from nas.store import Store
 
     with Store.open(store_url(store), read_only=True) as opened:
@@ -106,6 +117,7 @@ def measure(
         str | None,
         typer.Option(
             "--format",
+            autocompletion=names.formats,
             metavar="NAME",
             help="Time the file in that format as it stands; defaults are those of the front's device.",
         ),
@@ -115,7 +127,13 @@ def measure(
     ] = False,
     as_json: AsJSON = False,
 ) -> None:
-    """Measure the latency of an extracted subnet on this machine: our own network, or the file itself."""
+    """Measure the latency of an extracted subnet on this machine: our own network, or the file itself.
+
+    \b
+    Examples:
+      nas measure subnet
+      nas measure subnet --format onnx
+    """
     from search_spaces.errors import NotFoundError, UsageError
 
     if not folder.is_dir():

@@ -195,3 +195,13 @@ def test_what_if_makes_a_job(run_nas: Nas, tiny_copy: str) -> None:
             e.subnet.key for e in store.evaluations(store.job("tiny"), "search") if e.subnet.params <= 5000
         }
     assert len(rows) == len(old) + 2
+
+
+@pytest.mark.slow
+def test_images_have_no_texts_and_no_drafts(run_nas: Nas, tiny_copy: str) -> None:
+    with Store.open(tiny_copy, read_only=True) as store:
+        key = store.subnets(store.job("tiny"))[0].key
+    for words in (("complete", "tiny", "a text"), ("drafts", "tiny")):
+        ran = run_nas(*words, "--subnet", key, "--store", tiny_copy)
+        assert (ran.code, ran.out) == (2, "")
+        assert "Job 'tiny' is about images: its subnets continue no text." in ran.err

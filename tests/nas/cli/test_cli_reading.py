@@ -18,6 +18,8 @@ from nas.store import NewEvaluation, NewEvent, NewSubnet, Store
 
 COMMAND = str(Path(sysconfig.get_path("scripts")) / "nas")
 VERBS = [
+    "init",
+    "schema",
     "run",
     "validate",
     "ls",
