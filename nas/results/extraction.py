@@ -121,8 +121,8 @@ def extract(
     return extracted(store, job, row, weights or reported_weights(store, job, row.key))[1]
 
 
-def _tokenizer(job: Job) -> str:
-    """As the job file names it."""
+def _tokenizer_name(job: Job) -> str:
+    """The tokenizer of the job's texts as the job file names it."""
     return str(job.config.get("data", {}).get("tokenizer", BYTES))
 
 
@@ -153,7 +153,7 @@ def export(
     if packing.calibration:
         form = replace(form, calibration=_calibrating(data, packing.calibration))
     info = {**_info(store, job, row, weights), **_facts_of(data), "inputs": inputs}
-    form = replace(form, tokenizer=_tokenizer(job))
+    form = replace(form, tokenizer=_tokenizer_name(job))
     judge = None if data is None else partial(_judged, data)
 
     def written(name: str, target: Path) -> list[Path]:
@@ -406,7 +406,7 @@ def _tokenizer(job: Job) -> dict[str, Any]:
 
     Neither where the tokenizer is not on this machine.
     """
-    name = job.config.get("data", {}).get("tokenizer", BYTES)
+    name = _tokenizer_name(job)
     if name == BYTES:
         return {}
     try:
@@ -439,7 +439,7 @@ def _data_facts(store: Store, job: Job) -> dict[str, Any]:
     data = stage.result.get("data", {}) if stage is not None and stage.result else {}
     facts = {key: data[key] for key in ("classes", "preprocessing") if key in data}
     options = job.config.get("data", {})
-    if data.get("task") == LANGUAGE and _tokenizer(job) == BYTES:
+    if data.get("task") == LANGUAGE and _tokenizer_name(job) == BYTES:
         facts["tokenizer"] = BYTES
     if "preprocessing" not in facts and options.get("name") == "image_folder":
         # A job that is older than the record: it had no choice but of these two.
