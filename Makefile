@@ -1,6 +1,6 @@
 VENV := .venv
 STAMP := $(VENV)/.installed
-# What sends signals to its own process has one of its own: twice a worker that had run many tests died of it.
+# What sends signals to its own process has one of its own: a worker that had run many tests has died of it, three times by now.
 SIGNALS := tests/nas/test_watchdog.py tests/nas/measuring/test_agent.py tests/nas/queue/test_worker.py tests/nas/queue/test_readiness.py
 PYTHON ?= $(shell for name in python3.11 python3; do "$$name" -c "" 2>/dev/null && { echo "$$name"; break; }; done)
 SHELL := /bin/bash

@@ -117,6 +117,7 @@ WHOLE = search_spaces.get("matlm", **DECODERS).largest.key
 PART = search_spaces.get("matlm", **DECODERS).smallest.key
 COST = '{"embed_dim": 16, "depth": 2, "num_heads": 4, "mlp_ratio": [1, 2]}'
 POINT = '{"embed_dim": 8, "depth": 2, "num_heads": 2, "mlp_ratio": [0.5, 4]}'
+MODELS = "timm:test_vit,test_resnet,test_efficientnet"
 FINE = ("-o", "FOLDER/front.html")
 QUICK = (
     Verb(("ls",)),
@@ -169,6 +170,8 @@ SLOW = (  # they train or measure
     Verb(("devices", "add", "mine", "--batch", "2"), store="released", kinds=True),
     Verb(("device-agent", "other", "--batch", "2", "--once"), store="released", kinds=True),
     Verb(("devices", "measure", "mine", "matformer"), store="released", kinds=True),
+    Verb(("devices", "fit", "mine", "--models", MODELS, "--max-rounds", "3"), store="released", kinds=True),
+    Verb(("predict", "--device", "mine", "FOLDER/turbovit"), store="released", kinds=True),
     Verb(("finetune", "matformer", "--front", "--steps", "2", *FINE), store="released", kinds=True),
     Verb(("run", "FOLDER/job.yaml", *FINE), store="released", kinds=True),
     Verb(("train", "FOLDER/job.yaml", "--set", "seed=1"), store="released", kinds=True),

@@ -1,5 +1,6 @@
 """Tables in Markdown."""
 
+import re
 from collections.abc import Iterable, Sequence
 
 
@@ -10,7 +11,8 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+    """A bar is escaped, but for one in code, which stays there as it is."""
+    return re.sub(r"(`[^`]*`)|\|", lambda match: match[1] or r"\|", text).replace("\n", " ")
 
 
 def code(text: str) -> str:

@@ -190,6 +190,66 @@ def measure(
     note(f"\nThe front there: nas front {stored.id} --device {data['device']}", quiet=ctx.obj.quiet)
 
 
+@app.command("fit")
+def fit(
+    ctx: typer.Context,
+    name: DeviceName,
+    models: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--models",
+            metavar="MODEL",
+            help="timm:NAME,NAME,... (a * stands for any letters), a folder, or FILE.py:build, which is code "
+            "and is run; may be given several times. [default: twenty of timm]",
+        ),
+    ] = None,
+    source: Annotated[
+        str | None, typer.Option("--source", metavar="NAME", help="A device whose predictor is a beginning.")
+    ] = None,
+    rounds: Annotated[int, typer.Option("--rounds", min=2, help="Fewest visits to each model.")] = 3,
+    max_rounds: Annotated[int, typer.Option("--max-rounds", min=2, help="Most visits to each model.")] = 10,
+    store: StoreURL = None,
+    as_json: AsJSON = False,
+) -> None:
+    """Measure some models on a device, and keep a predictor of any other one with it.
+
+    What was measured before is not measured again. `nas predict --device NAME MODEL` then answers.
+
+    \b
+    Examples:
+      nas devices fit laptop
+      nas devices fit laptop --models timm:resnet50,vit_small_patch16_224 --models my.py:build
+    """
+    from nas.measuring.models import fitted
+    from nas.measuring.models.named import TIMM, listed
+    from nas.store import Store
+
+    names = listed(models) if models else [f"{TIMM}{model}" for model in fitted.TWENTY]
+    with (
+        Store.open(store_url(store)) as opened,
+        interruptible(INTERRUPTION),
+        shown_progress(quiet=ctx.obj.quiet) as progress,
+    ):
+        most = max(rounds, max_rounds)
+        data = fitted.fit(
+            opened, name, names, progress=progress, rounds=rounds, max_rounds=most, source=source
+        )
+    if as_json:
+        emit_json(data)
+        return
+    rows = [(one["model"], f"{one['measured_ms']:.4g}", f"{one['spread_ms']:.2g}") for one in data["models"]]
+    emit_table(("MODEL", "MEASURED MS", "SPREAD MS"), rows, right=("MEASURED MS", "SPREAD MS"))
+    emit("")
+    emit_pairs(
+        {
+            "error on left-out models": f"{100 * data['left_out_error']:.1f} %",
+            "90 % interval": f"+-{100 * data['interval']:.1f} % for models like these",
+            "chosen": data["why"],
+        }
+    )
+    note(f"\nAny model there: nas predict --device {data['device']} MODEL", quiet=ctx.obj.quiet)
+
+
 def device_agent(
     ctx: typer.Context,
     name: Annotated[str, typer.Argument(metavar="NAME", help="What job files call this machine's device.")],

@@ -81,22 +81,49 @@ def generate(
 
 
 def predict(
-    job: JobName,
-    arch: Annotated[str, typer.Argument(metavar="ARCH", help="An architecture as JSON, or a subnet's key.")],
+    subject: Annotated[
+        str,
+        typer.Argument(
+            metavar="JOB|MODEL",
+            autocompletion=names.jobs,
+            help="A job's name or number; with --device timm:MODEL, a folder, or FILE.py:build, which is "
+            "code and is run.",
+        ),
+    ],
+    arch: Annotated[
+        str | None, typer.Argument(metavar="ARCH", help="An architecture as JSON, or a subnet's key.")
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option("--device", metavar="NAME", help="A device that `nas devices fit` has fitted."),
+    ] = None,
     store: StoreURL = None,
     as_json: AsJSON = False,
 ) -> None:
-    """Predict the latency of an architecture with a job's predictor.
+    """Predict the latency of an architecture with a job's predictor, or of any model on a fitted device.
 
     \b
-    Example:
+    Examples:
       nas predict JOB SUBNET
+      nas predict --device laptop timm:swin_tiny_patch4_window7_224
     """
     from nas.store import Store
+    from search_spaces.errors import UsageError
 
+    if device is None and arch is None:
+        raise UsageError(
+            "`nas predict JOB` lacks an architecture.", "Of any model: nas predict --device NAME MODEL"
+        )
+    if device is not None and arch is not None:
+        raise UsageError("--device predicts a model, which has no ARCH.", "nas predict --device NAME MODEL")
     with Store.open(store_url(store), read_only=True) as opened:
-        stored = opened.job(job)
-        architecture = _architecture(opened, stored, arch)
+        if device is not None:
+            from nas.measuring.models import fitted
+
+            _emit(fitted.predict(opened, device, subject), as_json=as_json)
+            return
+        stored = opened.job(subject)
+        architecture = _architecture(opened, stored, arch or "")
         from nas import jobs
 
         _emit(jobs.predict(opened, stored, architecture), as_json=as_json)
