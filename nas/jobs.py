@@ -15,7 +15,7 @@ import numpy as np
 import search_spaces
 import supernet
 from nas import datasets, searchers
-from nas.config import REMOTE, STORED, AnchorsInit, JobConfig, SupernetEntry, merged
+from nas.config import REMOTE, STORED, AnchorsInit, DeviceConfig, JobConfig, SupernetEntry, merged
 from nas.config.components import allow_named, as_stored
 from nas.config.job import WHERE, with_names
 from nas.config.paths import with_absolute_paths
@@ -24,7 +24,13 @@ from nas.datasets import DataSet, task_of
 from nas.errors import ConflictError, JobFailedError
 from nas.job_data import same_data
 from nas.measuring.latency import stored_predictor
-from nas.measuring.latency_fit import MEMORY, check_needs_no_layers, smallest_sample, source_state
+from nas.measuring.latency_fit import (
+    MEMORY,
+    check_needs_no_layers,
+    smallest_sample,
+    source_state,
+    times_layers,
+)
 from nas.measuring.requests import build_device, running
 from nas.measuring.targets import check_different, resolved
 from nas.results import job_devices
@@ -47,6 +53,7 @@ from predictors.measurement.rounds import measure as measure_latency
 from predictors.regression.intervals import interval
 from search_spaces import SearchSpace
 from search_spaces.errors import NotFoundError, UsageError
+from search_spaces.registry import load
 from search_spaces.space import Codes
 from search_spaces.workloads import as_run
 from supernet.supernet import Joined
@@ -137,8 +144,8 @@ def check(config: JobConfig, used: Mapping[str, Supernet] = MappingProxyType({})
     _check_different_supernets(config, spaces, data, used)
     space = whole(spaces)
     check_limits(space, config.limits, partial(exact_metrics, space))
-    for device in config.devices.values():
-        as_run(space, device.options.get("workload"))
+    for name, device in config.devices.items():
+        _check_runs(space, name, device, config.predictor.name)
     check_different(
         {
             name: build_device(name, {"backend": device.backend, **device.options}).fingerprint()
@@ -156,6 +163,22 @@ def check(config: JobConfig, used: Mapping[str, Supernet] = MappingProxyType({})
         if name not in used:
             _check_training(alone, spaces[name], data)
     return space
+
+
+def _check_runs(space: SearchSpace, name: str, device: DeviceConfig, predictor: str) -> None:
+    """Raises UsageError for networks or layers that the device cannot run, or not on its workload."""
+    as_run(space, device.options.get("workload"))
+    if device.backend in (REMOTE, STORED):
+        return
+    backend = load("predictors.devices", device.backend)
+    if hasattr(backend, "check_space"):
+        backend.check_space(space, name=name, precision=device.precision)
+    if times_layers(predictor) and not getattr(backend, "SINGLE_LAYERS", True):
+        raise UsageError(
+            f"predictor.name: {predictor} times single layers, which '{name}' cannot: {device.backend} takes "
+            "whole networks.",
+            "Take another predictor, such as roofline.",
+        )
 
 
 def _check_different_supernets(

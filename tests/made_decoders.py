@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from search_spaces.shapes.gguf import NAMES
 from supernet.plain.decoder import Decoder
-from supernet.pretrained.gguf_files import NAMES
 
 TINY: dict[str, Any] = {
     "vocabulary": 61,

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -79,9 +79,11 @@ def export(
         _describe(module, place, {**info, **described}, keys)
         (place / INFER).write_text(_infer(exporter, example))
         outcome = _checked(exporter, module, place, example=example, form=form)
-        figures = {**info, "format": format, "precision": form.precision}
-        if exporter.TOLERANCES[form.precision] is None and judge is not None and not exporter.LAST_ONLY:
-            figures |= judge(exporter.load(place))
+        of_the_file = {k: v for k, v in keys.get("elastiform", {}).items() if k.endswith("_of_the_file")}
+        figures = {**info, **of_the_file, "format": format, "precision": form.precision}
+        if exporter.TOLERANCES[form.precision] is None and judge is not None:
+            with exporter.whole(place) if exporter.LAST_ONLY else nullcontext(exporter.load(place)) as run:
+                figures |= judge(run)
         check = f"Run in a fresh process on {info.get('inputs', 'made inputs')}: {outcome}."
         written = partial(card, exporter, module, example, keys=keys, check=check)
         untimed = UNTIMED.format(format) if exporter.DEVICES else NO_DEVICE

@@ -1,6 +1,7 @@
 """What is asked of an export beside its format, and what a format's file has to offer."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,7 +27,7 @@ class Form:
     precision: of weights and arithmetic, by the format's names.  opset: of ONNX.
     calibration: inputs (N, *input shape) with which ranges are found for int8; None: they are found anew in
     every forward pass.
-    tokenizer: `bytes` where that is what a language model reads.
+    tokenizer: of what a language model reads: `bytes`, or where it is, as job files name it.
     """
 
     precision: str = "fp32"
@@ -43,6 +44,7 @@ class Exporter(Protocol):
     outputs are not compared, since the network's quality is what such a precision is judged by.
     LAST_ONLY: whether `load` gives of a text the logarithms of the probabilities of what follows
     it, (n, 1, vocabulary), and not all logits. Then greedy tokens are compared, too.
+    STEPS: True where what `network` gives has a `behind(texts)`, which is a step of decoding; may be missing.
     LOADING: of the model card, how the folder is used; fields {name}, {timm}, {auto}, {trust}.
     DEVICES: backends that time what was written, the usual one first; without any there is no `network`.
     RISK: why nobody loads a file of somebody else's; None for one that is data.
@@ -64,6 +66,9 @@ class Exporter(Protocol):
 
     def load(self, folder: Path) -> Run:
         """From a batch of inputs to outputs, both of NumPy. Its source goes into `infer.py` as it is."""
+
+    def whole(self, folder: Path) -> AbstractContextManager[Run]:
+        """From texts (n, tokens) to the logits of all their tokens; only formats with LAST_ONLY have it."""
 
     def network(self, folder: Path) -> nn.Module:
         """What was written, as DEVICES take it: from float32 images or token ids, in its own precision.

@@ -1,34 +1,35 @@
-"""A GGUF file of a decoder, for llama.cpp and what is built on it.
+"""A GGUF file of a decoder, for llama.cpp and what is built on it."""
 
-Where all layers are equal the network is called llama, qwen2 or qwen3, else `deci`: of that architecture
-llama.cpp reads heads and FFN widths by layer (NVIDIA's Llama-Nemotron has it).
-"""
-
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
-from nas.exported.forms import Form
+from nas.exported.forms import Form, Run
+from nas.text.gguf_tokenizers import CONTROL
+from nas.text.tokens import BYTES
+from nas.text.vocabularies import TEXTS, Vocabulary, vocabulary_of
 from search_spaces.errors import UsageError
+from search_spaces.shapes.gguf import PRECISIONS
 from supernet.plain.decoder import Decoder
-from supernet.pretrained.gguf_files import ARCHITECTURES, INTERLEAVED, NAMES, neighbouring_rows
 
 if TYPE_CHECKING:
-    from gguf import GGUFWriter
+    from gguf import GGUFValueType, GGUFWriter
 
 MODULES = ("gguf", "xllamacpp")
 EXTRA = "llama-cpp"
 TOLERANCES = {"fp32": 1e-3, "fp16": 0.02, "q8_0": None, "q4_0": None}
-LAST_ONLY = True
-DEVICES, RISK = (), None  # llama.cpp has a benchmark of its own
-FILE, BY_LAYER = "model.gguf", "deci"
-TURNED = ("attn_q.weight", "attn_k.weight")
-CONTROL = 3  # the type of tokens that are found in no text
-KINDS = {"fp32": "F32", "fp16": "F16", "q8_0": "Q8_0", "q4_0": "Q4_0"}  # of the matrices
-ALL_ALIKE = "Give all layers the same width, or take another format."
+LAST_ONLY = STEPS = True
+DEVICES, RISK = ("llama_cpp",), None
+FILE, CONFIG = "model.gguf", "config.json"
+TOKENIZER = "tokenizer_of_the_file"  # in config.json and on the card
+NUMBERS = "none: texts go in as the numbers of their tokens"
 
 LOADING = """With llama.cpp and whatever reads its files: `llama-cli -m model.gguf`. From Python:
 
@@ -44,86 +45,39 @@ server.handle_completions({{"prompt": [1, 2, 3], "n_predict": 20, "temperature":
 
 
 def write(module: nn.Module, folder: Path, *, example: Tensor, form: Form) -> Mapping[str, Any]:
-    """See `Exporter`."""
-    import gguf
+    """See `Exporter`; with the tokenizer of the network's texts, where GGUF has one like it."""
+    from predictors.runtimes.gguf import files
 
     if not isinstance(module, Decoder):
         raise UsageError("GGUF is for language models.", "--format onnx takes any network.")
-    config = module.config
-    architecture = architecture_of(config)
-    kind = gguf.GGMLQuantizationType[KINDS[form.precision]]
-    _check_blocks(module, form.precision, gguf.GGML_QUANT_SIZES[kind][0])
-    writer = gguf.GGUFWriter(folder / FILE, architecture)
-    _describe(writer, config)
-    in_bytes = form.tokenizer == "bytes"
-    _add_tokens(writer, config["vocabulary"], in_bytes=in_bytes)
-    for name, tensor in module.state_dict().items():
-        theirs = NAMES.theirs(name)
-        for key, part in zip(theirs, tensor.detach().chunk(len(theirs)), strict=True):
-            turned = architecture in (*INTERLEAVED, BY_LAYER) and key.endswith(TURNED)
-            rows = neighbouring_rows(part, config["head_dim"]) if turned else part
-            of_tensor = kind if rows.ndim == 2 else gguf.GGMLQuantizationType.F32
-            numbers = gguf.quantize(np.ascontiguousarray(rows.float().numpy()), of_tensor)
-            writer.add_tensor(key, numbers, raw_dtype=of_tensor)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return {"gguf": {"architecture": architecture, "kind": kind.name, "drawn": ord("A") if in_bytes else 0}}
+    tokens, said = _tokens_of(form.tokenizer)
+    file, precision = folder / FILE, form.precision
+    add = partial(_add_tokens, tokens=tokens, vocabulary=module.vocabulary, in_bytes=form.tokenizer == BYTES)
+    made = files.write(file, module.config, module.state_dict(), precision=precision, describe_tokens=add)
+    if tokens is not None:
+        said += _differing(file, tokens)
+    drawn = tokens.letter if tokens is not None else ord("A") if form.tokenizer == BYTES else 0
+    kind, _ = PRECISIONS[precision]
+    settings = {"architecture": made, "kind": kind, "drawn": drawn}
+    return {"gguf": settings, "elastiform": {TOKENIZER: said}}
 
 
-def architecture_of(config: Mapping[str, Any]) -> str:
-    """What llama.cpp calls a decoder with these arguments. Raises UsageError for one that it lacks."""
-    switches = {name: True for name in ("qkv_bias", "qk_norm") if config[name]}
-    kind = next((name for name, theirs in ARCHITECTURES.items() if theirs == switches), None)
-    if kind is None or not config["gated"] or config["act"] != "silu":
-        raise UsageError(
-            "llama.cpp has no such network: FFNs gated by SiLU are needed, and at most one of biases of "
-            "queries, keys and values (Qwen2) and norms of queries and keys (Qwen3).",
-            "Take another format.",
-        )
-    if len(set(config["num_heads"])) == len(set(config["mlp_hidden"])) == 1:
-        return kind
-    if switches:
-        raise UsageError(
-            f"llama.cpp reads widths by layer of networks of Llama's kind alone, and this is one of {kind}.",
-            ALL_ALIKE,
-        )
-    return BY_LAYER
+def _tokens_of(tokenizer: str | None) -> tuple[Vocabulary | None, str]:
+    """The vocabulary to be copied, and in words what becomes of the tokenizer of the network's texts."""
+    if tokenizer in (None, BYTES):
+        return None, tokenizer or NUMBERS
+    try:
+        return vocabulary_of(str(tokenizer)), "as the network's texts have it"
+    except UsageError as error:
+        return None, f"{NUMBERS}: {error.message}"
 
 
-def _check_blocks(module: Decoder, precision: str, block: int) -> None:
-    """Numbers of a row are quantised a block at a time. Raises UsageError for rows that are none."""
-    for name, tensor in module.named_parameters():
-        width = tensor.shape[-1]
-        if tensor.ndim == 2 and width % block:
-            near = sorted({max(block, width // block * block), -(-width // block) * block})
-            raise UsageError(
-                f"{precision} takes {block} numbers at a time, and the rows of {name} have {width}.",
-                f"The nearest widths that it takes are {' and '.join(map(str, near))}.",
-            )
-
-
-def _describe(writer: "GGUFWriter", config: Mapping[str, Any]) -> None:
-    alike = writer.arch != BY_LAYER
-    heads = list(config["num_heads"])
-    kv_heads = [count // config["heads_per_kv"] for count in heads]
-    writer.add_context_length(config["context"] + 1)  # llama.cpp wants room for the one that it draws
-    writer.add_embedding_length(config["embed_dim"])
-    writer.add_block_count(len(heads))
-    writer.add_feed_forward_length(config["mlp_hidden"][0] if alike else list(config["mlp_hidden"]))
-    writer.add_head_count(heads[0] if alike else heads)
-    writer.add_head_count_kv(kv_heads[0] if alike else kv_heads)
-    writer.add_key_length(config["head_dim"])
-    writer.add_value_length(config["head_dim"])
-    writer.add_rope_dimension_count(config["head_dim"])
-    writer.add_rope_freq_base(config["rope_theta"])
-    writer.add_layer_norm_rms_eps(config["norm_eps"])
-    writer.add_vocab_size(config["vocabulary"])
-
-
-def _add_tokens(writer: "GGUFWriter", vocabulary: int, *, in_bytes: bool) -> None:
-    """Bytes as the tokens of GPT-2's tokenizer; others as what no text becomes: they go by their numbers."""
+def _add_tokens(writer: "GGUFWriter", *, tokens: Vocabulary | None, vocabulary: int, in_bytes: bool) -> None:
+    """Those of a tokenizer; bytes as the tokens of GPT-2's; or what no text becomes, with its numbers."""
+    if tokens is not None:
+        for key, value in tokens.of_size(vocabulary).items():
+            writer.add_key_value(key, value, _kind_of(value))
+        return
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")
     if in_bytes:
@@ -137,12 +91,57 @@ def _add_tokens(writer: "GGUFWriter", vocabulary: int, *, in_bytes: bool) -> Non
     writer.add_token_merges(["ÿ ÿ"])  # one is needed, and no UTF-8 has these bytes
 
 
+def _kind_of(value: Any) -> "GGUFValueType":
+    import gguf
+
+    is_count = isinstance(value, int) and not isinstance(value, bool)
+    return gguf.GGUFValueType.UINT32 if is_count else gguf.GGUFValueType.get_type(value)
+
+
+def _differing(file: Path, tokens: Vocabulary) -> str:
+    """Of which text llama.cpp makes other tokens than the data do; nothing where all are the same."""
+    from predictors.runtimes.sessions.llama_cpp import tokenized
+
+    text = next((text for text in TEXTS if tokenized(file, text) != tokens.split(text)), None)
+    return "" if text is None else f", but llama.cpp makes other tokens of {text!r}"
+
+
 def _bytes_as_characters() -> list[str]:
     """What stands for each byte in a byte-level BPE: itself where it is printed, else one from 256 on."""
     printed = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
     others = [byte for byte in range(256) if byte not in printed]
     codes = {byte: 256 + place for place, byte in enumerate(others)}
     return [chr(codes.get(byte, byte)) for byte in range(256)]
+
+
+def network(folder: Path) -> nn.Module:
+    """See `Exporter`."""
+    from predictors.runtimes.gguf.files import GGUFFile
+
+    described = json.loads((folder / CONFIG).read_text())
+    return GGUFFile(folder / FILE, described["elastiform"]["arguments"]["vocabulary"])
+
+
+@contextmanager
+def whole(folder: Path) -> Iterator[Run]:
+    """See `Exporter`; one text at a time."""
+    from predictors.runtimes.sessions.llama_cpp import LlamaCppRun, loaded
+
+    vocabulary = json.loads((folder / CONFIG).read_text())["elastiform"]["arguments"]["vocabulary"]
+    how: Any = {"vocabulary": vocabulary, "is_step": False, "threads": torch.get_num_threads()}
+    runs: dict[int, LlamaCppRun] = {}
+
+    def logits(text: Any) -> Any:
+        """Of (1, tokens)."""
+        if text.shape[1] not in runs:
+            runs[text.shape[1]] = loaded(folder / FILE, {"texts": text}, **how)
+        return runs[text.shape[1]].computed([text])[0]
+
+    try:
+        yield lambda x: np.concatenate([logits(ids[None]) for ids in x])
+    finally:
+        for run in runs.values():
+            run.close()
 
 
 def load(folder: Path) -> Callable[[Any], Any]:

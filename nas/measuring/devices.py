@@ -14,7 +14,7 @@ from nas.measuring.requests import build_device
 from nas.store import Device as DeviceRow
 from nas.store import Store, changes
 from nas.watchdog import within
-from predictors.devices import Device
+from predictors.devices import Device, own_calibrator
 from predictors.measurement.labels import Row, clean_ms
 from predictors.measurement.rounds import Failure, Measurement, measure
 from search_spaces.errors import NASError, NotFoundError, UsageError
@@ -110,9 +110,12 @@ def backends() -> list[dict[str, Any]]:
 
 
 def _tried(device: Device, *, extras: bool) -> tuple[Measurement, Measurement]:
-    """A small network measured twice in one session."""
+    """A small network measured twice in one session: where a device takes no such one, its calibrator."""
     example = torch.randn(device.batch, WIDTH, generator=torch.Generator().manual_seed(0))
     twice = {"first": _network, "second": _network}
+    if (block := own_calibrator(device, device.batch)) is not None:
+        network, example = block
+        twice = dict.fromkeys(twice, lambda: network)
     results = measure(
         device, twice, example, seed=0, rounds=ROUNDS, max_rounds=ROUNDS, extras=extras, within=within
     )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import search_spaces
 import supernet
-from predictors.devices import JSON, Compute, Device, Example, Timing
+from predictors.devices import JSON, Compute, Device, Example, Timing, own_calibrator
 from predictors.devices import Run as RunOnce
 from predictors.measurement.rounds import Failure, Measurement, measure
 from predictors.measurement.session import Within, unlimited
@@ -89,6 +89,10 @@ class WorkingDevice:
     def computing(self, module: "nn.Module", example: "Tensor") -> AbstractContextManager[Compute]:
         """See `Device`."""
         return self.device.computing(module, example)
+
+    def calibrator(self, batch: int) -> "tuple[nn.Module, Tensor] | None":
+        """See `own_calibrator`."""
+        return own_calibrator(self.device, batch)
 
     def time(self, run: RunOnce) -> Timing:
         """See `Device`."""

@@ -12,6 +12,7 @@ from nas.config.components import stored_config
 from nas.config.quantities import named
 from nas.datasets import DataSet, task_of
 from nas.evaluation.qualities import qualities_of
+from nas.evaluation.tasks import batch_of
 from nas.exported.card import device_line
 from nas.exported.elastic import ElasticMember, export_elastic
 from nas.exported.folder import appearing
@@ -120,6 +121,11 @@ def extract(
     return extracted(store, job, row, weights or reported_weights(store, job, row.key))[1]
 
 
+def _tokenizer_name(job: Job) -> str:
+    """The tokenizer of the job's texts as the job file names it."""
+    return str(job.config.get("data", {}).get("tokenizer", BYTES))
+
+
 def export(
     store: Store,
     job: Job,
@@ -147,7 +153,7 @@ def export(
     if packing.calibration:
         form = replace(form, calibration=_calibrating(data, packing.calibration))
     info = {**_info(store, job, row, weights), **_facts_of(data), "inputs": inputs}
-    form = replace(form, tokenizer=info.get("tokenizer"))
+    form = replace(form, tokenizer=_tokenizer_name(job))
     judge = None if data is None else partial(_judged, data)
 
     def written(name: str, target: Path) -> list[Path]:
@@ -290,7 +296,7 @@ def _judged(data: DataSet, run: Run) -> dict[str, Any]:
     import torch  # noqa: PLC0415 - heavy
 
     task, scores = task_of(data), []
-    for x, targets in data.batches("report", JUDGED):
+    for x, targets in data.batches("report", min(JUDGED, batch_of(data))):
         scores.append(task.scores(torch.from_numpy(run(x.numpy())), targets))
     figures: dict[str, Any] = {}
     for name, quality in qualities_of(torch.cat(scores), data, "report").items():
@@ -400,7 +406,7 @@ def _tokenizer(job: Job) -> dict[str, Any]:
 
     Neither where the tokenizer is not on this machine.
     """
-    name = job.config.get("data", {}).get("tokenizer", BYTES)
+    name = _tokenizer_name(job)
     if name == BYTES:
         return {}
     try:
@@ -433,7 +439,7 @@ def _data_facts(store: Store, job: Job) -> dict[str, Any]:
     data = stage.result.get("data", {}) if stage is not None and stage.result else {}
     facts = {key: data[key] for key in ("classes", "preprocessing") if key in data}
     options = job.config.get("data", {})
-    if data.get("task") == LANGUAGE and options.get("tokenizer", BYTES) == BYTES:
+    if data.get("task") == LANGUAGE and _tokenizer_name(job) == BYTES:
         facts["tokenizer"] = BYTES
     if "preprocessing" not in facts and options.get("name") == "image_folder":
         # A job that is older than the record: it had no choice but of these two.

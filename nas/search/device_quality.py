@@ -41,6 +41,7 @@ from predictors.devices import Device
 from predictors.measurement.deadlines import Deadlines
 from search_spaces import Architecture, SearchSpace
 from search_spaces.errors import NASError, UsageError
+from search_spaces.registry import constant
 
 if TYPE_CHECKING:
     from torch import nn
@@ -84,7 +85,9 @@ def refusal(device: DeviceConfig) -> str | None:
     """Why no quality is told of a device; None where it is."""
     if device.backend == REMOTE:
         return NO_WEIGHTS
-    return None if device.workload is None else NO_WHOLE_TEXTS
+    if device.workload is None or constant("predictors.devices", device.backend, "TEXTS_WHOLE", False):
+        return None
+    return NO_WHOLE_TEXTS
 
 
 def check_quality_on(config: JobConfig) -> None:

@@ -77,7 +77,7 @@ def in_gguf(name: str) -> "Tokenizer":
         if not isinstance(value, list):
             raise UsageError(f"{what} does not list the {key} of its tokenizer.", HINT)
     try:
-        return _built(CUTS[pre], *numbers)
+        return built(CUTS[pre], *numbers)
     except Exception as error:  # the package raises no other kind
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UsageError(f"The tokenizer of {lowered(what)} is damaged: {reason}.", HINT) from error
@@ -89,10 +89,14 @@ def _settings(name: str, changed: int) -> tuple[Any, ...]:
     return tuple(read_settings(name, *(f"tokenizer.ggml.{key}" for key in KEYS)))
 
 
-def _built(
+def built(
     cut: Cut, tokens: Sequence[str], merges: Sequence[str], types: Sequence[int] | None, unknown: int | None
 ) -> "Tokenizer":
-    """unknown: the token of bytes that no token has, which would cost nothing if they were left out."""
+    """The tokenizer with these tokens, which cuts text so.
+
+    unknown: the token of bytes that no token has, which would cost nothing if they were left out.
+    Raises ValueError, or an Exception of the package's, for what makes none.
+    """
     from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers  # noqa: PLC0415 - of an extra
 
     places = {token: place for place, token in enumerate(tokens)}

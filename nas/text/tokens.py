@@ -71,17 +71,7 @@ def _of_bytes() -> Tokenizer:
 
 
 def _of_others(name: str) -> Tokenizer:
-    try:
-        import tokenizers  # noqa: F401, PLC0415 - of an extra
-    except ImportError as error:
-        raise UsageError(f"The tokenizer '{name}' needs the package tokenizers.", EXTRA) from error
-    path = Path(name).expanduser()
-    if name.startswith(PACKAGE) or path.suffix.lower() == GGUF:
-        read: Any = in_gguf(name)
-    else:
-        read = _in_json(path / IN_FOLDER if path.is_dir() else path)
-    read.no_truncation()
-    read.no_padding()
+    read = in_file(name)
     begin = next((i for i in map(read.token_to_id, BEGINNINGS) if i is not None), None)
     if begin is None:
         raise UsageError(
@@ -96,6 +86,28 @@ def _of_others(name: str) -> Tokenizer:
         lambda ids: str(read.decode(list(ids), skip_special_tokens=False)),
         lambda: str(read.to_str()),
     )
+
+
+def in_file(name: str) -> Any:
+    """The tokenizer of the package `tokenizers` in a file, which takes texts of any length.
+
+    name: as of `tokenizer_of`. Raises UsageError for a file that is missing or none.
+    """
+    try:
+        import tokenizers  # noqa: F401, PLC0415 - of an extra
+    except ImportError as error:
+        raise UsageError(f"The tokenizer '{name}' needs the package tokenizers.", EXTRA) from error
+    path = Path(name).expanduser()
+    is_json = not is_gguf(name)
+    read: Any = _in_json(path / IN_FOLDER if path.is_dir() else path) if is_json else in_gguf(name)
+    read.no_truncation()
+    read.no_padding()
+    return read
+
+
+def is_gguf(name: str) -> bool:
+    """Whether a tokenizer of a job file is one in a GGUF file."""
+    return name.startswith(PACKAGE) or Path(name).suffix.lower() == GGUF
 
 
 def _in_json(path: Path) -> Any:

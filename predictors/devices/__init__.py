@@ -2,7 +2,10 @@
 
 A backend's module offers `PRECISIONS: tuple[str, ...]` and `build(*, name, batch, ...) -> Device`, and
 imports nothing heavy until something is built. `build` raises UsageError for options that the backend does
-not have, and where its package or hardware is missing.
+not have, and where its package or hardware is missing. A module may offer `check_space(space, *, name,
+precision)`, which raises UsageError where the backend does not take every network of a space;
+`SINGLE_LAYERS`, False where it takes no layers by themselves; and `TEXTS_WHOLE`, True where a device with a
+workload computes whole texts by the same code.
 """
 
 import importlib
@@ -88,6 +91,15 @@ class Device(Protocol):
 
     def joules(self) -> float | None:
         """A hardware energy counter that only grows; None where there is none."""
+
+
+def own_calibrator(device: Device, batch: int = 1) -> "tuple[nn.Module, Tensor] | None":
+    """What is timed in place of the block of `predictors/measurement/calibrator.py`, and its input.
+
+    The `calibrator` of a backend that takes no such block; None for one without, which takes it.
+    """
+    make: Callable[[int], tuple[nn.Module, Tensor] | None] | None = getattr(device, "calibrator", None)
+    return None if make is None else make(batch)
 
 
 def check_options(name: str, *, threads: int, batch: int, precision: str, precisions: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from predictors.devices import Device, Example
+from predictors.devices import Device, Example, own_calibrator
 from predictors.measurement.deadlines import Deadlines
 from predictors.measurement.labels import (
     RAW,
@@ -122,7 +122,8 @@ def _session(
     with ExitStack() as stack:
         with within(f"The calibrator on device '{device.name}'", deadlines.seconds("calibrator")):
             try:
-                run = stack.enter_context(device.prepare(calibrator(), calibrator_example()))
+                block = own_calibrator(device) or (calibrator(), calibrator_example())
+                run = stack.enter_context(device.prepare(*block))
             except Exception as error:
                 raise calibrator_failed(device, error) from error
             raw: dict[str, list[Row]] = {name: [] for name in subnets}

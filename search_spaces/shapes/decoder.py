@@ -6,7 +6,7 @@ and values (Qwen2) and norms of queries and keys (Qwen3) are switches, and so is
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -69,6 +69,29 @@ class DecoderConfig:
             raise UsageError(f"act = {short(self.act)} is unknown.", f"Options: {', '.join(ACTIVATIONS)}.")
         _check_number("norm_eps", self.norm_eps, least=0.0, most=1.0)
         _check_number("rope_theta", self.rope_theta, least=1.0, most=LARGEST_THETA)
+
+
+@dataclass(frozen=True)
+class Names:
+    """What a format calls the modules of a decoder.
+
+    layer: the beginning of the names of layer `{}`.  of_layer: for each of our modules in a block theirs, two
+    for a gated `mlp.fc1`.
+    """
+
+    embed: str
+    norm: str
+    head: str
+    layer: str
+    of_layer: Mapping[str, Sequence[str]]
+
+    def theirs(self, name: str) -> tuple[str, ...]:
+        """The weights of the format that make our parameter, one below the other."""
+        module, _, end = name.rpartition(".")
+        if not module.startswith("blocks."):
+            return (f"{getattr(self, module)}.{end}",)
+        _, number, part = module.split(".", 2)
+        return tuple(f"{self.layer.format(number)}{theirs}.{end}" for theirs in self.of_layer[part])
 
 
 @dataclass(frozen=True, slots=True)

@@ -280,6 +280,7 @@ class DecodeStep(nn.Module):
     def __init__(self, decoder: Decoder, *, batch: int, context: int) -> None:
         super().__init__()
         self.decoder = decoder
+        self.remembered: Tensor | None = None  # the first tokens, for runtimes with a memory of their own
         for i, block in enumerate(decoder.blocks):
             assert isinstance(block, DecoderBlock)
             shape = (batch, block.attn.kv_heads, context, block.attn.head_dim)
@@ -289,6 +290,7 @@ class DecodeStep(nn.Module):
     @torch.no_grad()
     def remember(self, x: Tensor) -> None:
         """Computes the keys and values of the first tokens (B, T), T < `context`."""
+        self.remembered = x
         x = self.decoder.embed(x)
         for block, keys, values in self._remembered():
             _, k, v = block.attn.heads_at(block.norm1(x))

@@ -15,40 +15,18 @@ from torch import Tensor
 
 from search_spaces.bounds import short
 from search_spaces.errors import UsageError
-from supernet.pretrained.language_models import LanguageModel, Names, damaged, decoder_arguments
+from search_spaces.shapes.gguf import ARCHITECTURES, INTERLEAVED, NAMES
+from supernet.pretrained.language_models import LanguageModel, damaged, decoder_arguments
 from supernet.pretrained.weight_files import FAILURES, check_regular
 
 if TYPE_CHECKING:
     from gguf import GGUFReader, ReaderTensor
 
 PACKAGE = "package:"  # before the name of an installed package that holds one GGUF file
-# What the networks of each architecture have that Llama's do not. Mistrals are called llama.
-ARCHITECTURES: Mapping[str, Mapping[str, bool]] = {
-    "llama": {},
-    "qwen2": {"qkv_bias": True},
-    "qwen3": {"qk_norm": True},
-}
 MAGIC, VERSIONS, MOST_DIMENSIONS = b"GGUF", (2, 3), 4
 NUMBERS = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}  # kind of a value -> bytes
 WHOLE, STRING, ARRAY = 4, 8, 9
 ALIGNMENT = 32  # of the weights, in a file that does not say it
-# Of these the file has the rows of queries and keys in the order of interleaved rotations.
-INTERLEAVED = ("llama",)
-NAMES = Names(
-    embed="token_embd",
-    norm="output_norm",
-    head="output",
-    layer="blk.{}.",
-    of_layer={
-        "norm1": ("attn_norm",),
-        "norm2": ("ffn_norm",),
-        **{f"attn.{side}_proj": (f"attn_{side}",) for side in "qkv"},
-        **{f"attn.{side}_norm": (f"attn_{side}_norm",) for side in "qk"},
-        "attn.proj": ("attn_output",),
-        "mlp.fc1": ("ffn_gate", "ffn_up"),
-        "mlp.fc2": ("ffn_down",),
-    },
-)
 
 
 def read_file(name: str) -> LanguageModel:
@@ -77,6 +55,15 @@ def read_settings(name: str, *keys: str) -> list[Any]:
     what, reader = _file(name)
     try:
         return [_metadata(reader, key) for key in keys]
+    except FAILURES as error:
+        raise damaged(what, error) from error
+
+
+def read_tokenizer(name: str) -> dict[str, Any]:
+    """All that the file says of its tokenizer, by the whole keys. As `read_settings` otherwise."""
+    what, reader = _file(name)
+    try:
+        return {key: _metadata(reader, key) for key in reader.fields if key.startswith("tokenizer.")}
     except FAILURES as error:
         raise damaged(what, error) from error
 
@@ -325,8 +312,3 @@ def halved_rows(weight: Tensor, head_dim: int) -> Tensor:
     Rotations turn neighbouring channels of a head in one format, and channels of its two halves in the other.
     """
     return weight.unflatten(0, (-1, head_dim // 2, 2)).transpose(1, 2).flatten(0, 2)
-
-
-def neighbouring_rows(weight: Tensor, head_dim: int) -> Tensor:
-    """Undoes `halved_rows`."""
-    return weight.unflatten(0, (-1, 2, head_dim // 2)).transpose(1, 2).flatten(0, 2)

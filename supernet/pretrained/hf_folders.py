@@ -15,7 +15,8 @@ from torch import Tensor
 
 from search_spaces.bounds import short
 from search_spaces.errors import UsageError
-from supernet.pretrained.language_models import LanguageModel, Names, damaged, decoder_arguments, lowered
+from search_spaces.shapes.decoder import Names
+from supernet.pretrained.language_models import LanguageModel, damaged, decoder_arguments, lowered
 from supernet.pretrained.weight_files import CONFIG, FAILURES, LARGEST_CONFIG, check_regular, read_config
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"

@@ -13,34 +13,11 @@ from torch import Tensor
 
 from search_spaces.bounds import bounded_depth, positive, short
 from search_spaces.errors import UsageError
-from search_spaces.shapes.decoder import DecoderConfig, module_arguments
+from search_spaces.shapes.decoder import DecoderConfig, Names, module_arguments
 from supernet.plain.decoder import Decoder
 from supernet.pretrained.weight_files import FAILURES, check_finite
 
 HEAD = "head.weight"
-
-
-@dataclass(frozen=True)
-class Names:
-    """What a format calls the modules of a decoder.
-
-    layer: the beginning of the names of layer `{}`.  of_layer: for each of our modules in a block theirs, two
-    for a gated `mlp.fc1`.
-    """
-
-    embed: str
-    norm: str
-    head: str
-    layer: str
-    of_layer: Mapping[str, Sequence[str]]
-
-    def theirs(self, name: str) -> tuple[str, ...]:
-        """The weights of the format that make our parameter, one below the other."""
-        module, _, end = name.rpartition(".")
-        if not module.startswith("blocks."):
-            return (f"{getattr(self, module)}.{end}",)
-        _, number, part = module.split(".", 2)
-        return tuple(f"{self.layer.format(number)}{theirs}.{end}" for theirs in self.of_layer[part])
 
 
 @dataclass(frozen=True)

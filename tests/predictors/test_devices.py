@@ -17,10 +17,12 @@ from torch import nn
 from predictors.devices import Device, Timing
 from search_spaces.errors import UsageError
 from search_spaces.registry import load, names
+from supernet.plain.decoder import Decoder
 
 DEVICES = names("predictors.devices")
 NEEDS = {"torch_compile": pytest.mark.slow, "torch_cuda": pytest.mark.gpu}
-IN_FEATURES = 32
+OF_TEXTS = ("llama_cpp",)
+IN_FEATURES, VOCABULARY, TOKENS = 32, 64, 16
 TIMINGS = 9
 
 every_device = pytest.mark.parametrize(
@@ -41,9 +43,20 @@ def built_if_possible(backend: str, precision: str) -> Device | None:
     return None
 
 
-def net(width: int) -> nn.Module:
+def net(backend: str, width: int) -> nn.Module:
+    """What every backend takes, or a decoder for the one that takes no other network."""
     torch.manual_seed(0)
+    if backend in OF_TEXTS:
+        sizes: dict[str, Any] = {"num_heads": [2], "mlp_hidden": [width], "embed_dim": 64, "head_dim": 32}
+        return Decoder(vocabulary=VOCABULARY, context=TOKENS, **sizes)
     return nn.Sequential(nn.Linear(IN_FEATURES, width), nn.GELU(), nn.Linear(width, width), nn.Dropout(0.5))
+
+
+def some(backend: str, samples: int) -> torch.Tensor:
+    """Inputs of it."""
+    if backend in OF_TEXTS:
+        return torch.randint(VOCABULARY, (samples, TOKENS))
+    return torch.randn(samples, IN_FEATURES)
 
 
 def timings(device: Device, module: nn.Module, example: torch.Tensor) -> list[Timing]:
@@ -70,13 +83,20 @@ def process_state() -> dict[str, object]:
 
 
 def test_every_backend_is_found() -> None:
-    assert {"torch_cpu", "torch_compile", "torch_cuda", "onnxruntime_cpu", "openvino_cpu"} <= set(DEVICES)
+    assert {
+        "torch_cpu",
+        "torch_compile",
+        "torch_cuda",
+        "onnxruntime_cpu",
+        "openvino_cpu",
+        "llama_cpp",
+    } <= set(DEVICES)
 
 
 @every_device
 def test_timings_are_positive_repeat_and_tell_networks_apart(backend: str) -> None:
-    device, example = built(backend), torch.randn(8, IN_FEATURES)
-    wide, again, narrow = (timings(device, net(width), example) for width in (1024, 1024, 128))
+    device, example = built(backend), some(backend, 8)
+    wide, again, narrow = (timings(device, net(backend, width), example) for width in (1024, 1024, 128))
     assert all(t.wall_s > 0 and t.seconds > 0 for t in (*wide, *again, *narrow))
     assert all(t.cpu_s is None or t.cpu_s <= 1.1 * t.wall_s + 1e-4 for t in wide)
     middle = [statistics.median(t.seconds for t in ts) for ts in (wide, again, narrow)]
@@ -97,8 +117,8 @@ def test_module_and_process_are_restored(backend: str) -> None:
         device = built_if_possible(backend, precision)
         if device is None:
             continue
-        module, example = net(16).train(), torch.randn(8, IN_FEATURES)
-        module[0].eval()
+        module, example = net(backend, 32).train(), some(backend, 8)
+        next(module.children()).eval()
         modes = [part.training for part in module.modules()]
         weights = {name: tensor.clone() for name, tensor in module.state_dict().items()}
         before = process_state()
@@ -113,12 +133,12 @@ def test_module_and_process_are_restored(backend: str) -> None:
 @every_device
 def test_a_device_computes_what_the_module_computes(backend: str) -> None:
     """In float32 within rounding; in fewer bits something else, which is near it."""
-    module = net(16)
+    module = net(backend, 32)
     for precision in load("predictors.devices", backend).PRECISIONS:
         device = built_if_possible(backend, precision)
         if device is None:
             continue
-        inputs = [torch.randn(8, IN_FEATURES) for _ in range(3)]
+        inputs = [some(backend, 8) for _ in range(3)]
         with device.session(), device.computing(module.train(), inputs[0]) as compute:
             outputs = [compute(x) for x in inputs]
         with torch.inference_mode():
@@ -133,8 +153,8 @@ def test_a_device_computes_what_the_module_computes(backend: str) -> None:
 @every_device
 def test_runs_are_prepared_side_by_side_and_for_any_batch(backend: str) -> None:
     device = built(backend)
-    with device.session(), device.prepare(net(16), torch.randn(1, IN_FEATURES)) as one:
-        with device.prepare(net(24), torch.randn(8, IN_FEATURES)) as other:
+    with device.session(), device.prepare(net(backend, 32), some(backend, 1)) as one:
+        with device.prepare(net(backend, 64), some(backend, 8)) as other:
             assert device.time(one).seconds > 0
             assert device.time(other).seconds > 0
         assert device.time(one).seconds > 0
@@ -142,12 +162,14 @@ def test_runs_are_prepared_side_by_side_and_for_any_batch(backend: str) -> None:
 
 @every_device
 def test_peak_memory_holds_the_weights_and_grows_with_the_network(backend: str) -> None:
-    device, example = built(backend), torch.randn(8, IN_FEATURES)
-    small, large = (device.peak_memory(net(width), example) for width in (256, 2048))
+    device, example = built(backend), some(backend, 8)
+    widths = (256, 2048) if backend not in OF_TEXTS else (256, 16_384)
+    small, large = (device.peak_memory(net(backend, width), example) for width in widths)
+    weights = sum(4 * weight.numel() for weight in net(backend, widths[1]).parameters())
     assert small is not None
     assert large is not None
-    assert large > 4 * 2048 * 2048
-    assert small < large < 4 * 2048 * 2048 * 8 + 2**26
+    assert weights < large
+    assert small < large < 8 * weights + 2**26
 
 
 @every_device

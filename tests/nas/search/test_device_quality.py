@@ -309,6 +309,7 @@ def test_which_devices_are_asked() -> None:
     assert refusal(agents) == device_quality.NO_WEIGHTS
     assert refusal(steps) == device_quality.NO_WHOLE_TEXTS
     assert refusal(DeviceConfig(precision="bf16")) is None
+    assert refusal(steps.model_copy(update={"backend": "llama_cpp"})) is None
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Decoders in GGUF files, and llama.cpp, which runs them."""
