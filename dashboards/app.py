@@ -16,7 +16,10 @@ from flask import Flask, request
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
 from dashboards import controls, devices, pages
+from dashboards.addresses import Query
 from dashboards.controls import NO_RIGHTS, Rights, RightsOf
+from dashboards.home.callbacks import list_jobs
+from dashboards.home.page import jobs_page
 from dashboards.job_callbacks import chosen, chosen_device, explore_job, job_front, job_parts
 from dashboards.job_views import CurrentViews
 from dashboards.opened import OpenedStore
@@ -38,6 +41,25 @@ __all__ = [
     "page",
     "serve",
 ]
+
+
+# Dash's own page does not say what language it is in.
+INDEX = """<!doctype html>
+<html lang="en">
+  <head>
+    {%metas%}
+    <meta name="viewport" content="width=device-width, initial-scale=1">
+    <meta name="color-scheme" content="light dark">
+    <title>{%title%}</title>
+    {%favicon%}
+    {%css%}
+  </head>
+  <body>
+    {%app_entry%}
+    <footer>{%config%}{%scripts%}{%renderer%}</footer>
+  </body>
+</html>
+"""
 
 
 def create_app(
@@ -68,6 +90,7 @@ def create_app(
         routes_pathname_prefix="/",
         requests_pathname_prefix=f"{prefix}/",
         suppress_callback_exceptions=True,
+        index_string=INDEX,
         enable_mcp=False,
         add_log_handler=False,
         on_error=_pass_over,
@@ -75,7 +98,8 @@ def create_app(
     app.layout = partial(pages.shell, links)
     views = CurrentViews(opened)
     _watch_store(app, opened)
-    _list_jobs(app, opened, views, rights)
+    _show_pages(app, opened, rights)
+    list_jobs(app, views, rights)
     explore_job(app, views, rights)
     _explore_devices(app, opened)
     server.register_error_handler(DependencyException, _no_file)
@@ -114,18 +138,14 @@ def _watch_store(app: Dash, opened: OpenedStore) -> None:
         ), seen
 
 
-def _list_jobs(app: Dash, opened: OpenedStore, views: CurrentViews, rights: RightsOf) -> None:
-    @app.callback(Output("page", "children"), Input("url", "pathname"))
-    def show_page(pathname: str | None) -> list[Component]:
+def _show_pages(app: Dash, opened: OpenedStore, rights: RightsOf) -> None:
+    @app.callback(Output("page", "children"), Input("url", "pathname"), State("url", "search"))
+    def show_page(pathname: str | None, search: str | None) -> list[Component]:
+        path = (pathname or "/").removeprefix(request.script_root)
         try:
-            return page(opened.get(), (pathname or "/").removeprefix(request.script_root), rights())
+            return page(opened.get(), path, rights(), search=search)
         except NASError as error:
             return pages.message_page("The store cannot be read", error.message, error.hint)
-
-    @app.callback(Output("jobs", "children"), Input("jobs-clock", "n_intervals"))
-    def show_jobs(_ticks: int | None) -> Component:
-        now = views.get()
-        return pages.jobs_table(frames.jobs(now.store, now.counts()))
 
 
 def _explore_devices(app: Dash, opened: OpenedStore) -> None:
@@ -149,10 +169,13 @@ def _explore_devices(app: Dash, opened: OpenedStore) -> None:
         return device_parts(opened.get(), device_id, search)
 
 
-def page(store: Store, pathname: str, rights: Rights = NO_RIGHTS) -> list[Component]:
-    """The page at this path. rights: of whoever looks at it."""
+def page(
+    store: Store, pathname: str, rights: Rights = NO_RIGHTS, *, search: str | None = None
+) -> list[Component]:
+    """The page at this path. rights: of whoever looks at it. search: the query of the address."""
+    query = Query.read(search)
     if pathname in ("", "/"):
-        return pages.jobs_page()
+        return jobs_page(query)
     if pathname == "/devices":
         return devices.devices_page()
     head, _, name = pathname.removeprefix("/").partition("/")
@@ -161,7 +184,8 @@ def page(store: Store, pathname: str, rights: Rights = NO_RIGHTS) -> list[Compon
     try:
         if head == "job":
             job = store.job(unquote(name))
-            return pages.job_page(job, controls.remarks(job, rights))
+            is_open = query.first("edit") == "remarks"
+            return pages.job_page(job, controls.remarks(job, rights, is_open=is_open))
         chosen = [device for device in store.devices() if str(device.id) == name]
         if chosen:
             return devices.device_page(chosen[0])

@@ -29,6 +29,7 @@ from nas.results import baselines, frames, job_devices, latency_frames
 from nas.results.cautions import cautions
 from nas.results.columns import sign_of
 from nas.results.front import points_frame
+from nas.results.running.board import best_qualities, board
 from nas.results.running.stage_progress import stage_progress
 from nas.store import Job, Store, digest
 from nas.store import tables as t
@@ -54,6 +55,14 @@ class JobViews:
         with self.store.read() as connection:
             mark = tip(connection, t.evaluations)
         return self._under("counts", mark, lambda: frames.evaluation_counts(self.store))
+
+    def board(self) -> pd.DataFrame:
+        """As `nas.results.running.board`."""
+        counts = self.counts()
+        with self.store.read() as connection:
+            mark = tip(connection, t.evaluations)
+        bests = self._under("bests", mark, lambda: best_qualities(self.store))
+        return board(self.store, counts, bests)
 
     def version(self, job_id: int, device_id: int | None) -> str:
         """Another text whenever something on the job's page is another, or a minute of a running job."""

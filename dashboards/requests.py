@@ -157,6 +157,12 @@ def _version(value: Any) -> bool:
     return _number(value) or _text(value)
 
 
+def _typed(value: Any) -> bool:
+    """What a field for text or for a number holds."""
+    is_plain = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST_ID
+    return is_plain or _text(value)
+
+
 def _click(value: Any) -> bool:
     """Points of a figure that was clicked, as plotly tells them."""
     if value is None:
@@ -175,4 +181,5 @@ KINDS: Mapping[tuple[str, bool], Callable[[Any], bool]] = {
     ("clickData", False): _click,
     ("data", False): _version,
     ("data", True): _id,
+    ("value", False): _typed,
 }

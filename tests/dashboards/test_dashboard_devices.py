@@ -56,7 +56,8 @@ def graphs(part: Any) -> dict[str, Any]:
 
 def test_every_page_of_devices_has_a_frame(client: FlaskClient, store: Store) -> None:
     def shown(path: str) -> str:
-        answer = update(client, "page.children", {"url.pathname": path}, changed="url.pathname")
+        inputs, state = {"url.pathname": path}, {"url.search": ""}
+        answer = update(client, "page.children", inputs, state=state, changed="url.pathname")
         return json.dumps(answer.get_json()["response"]["page"]["children"])
 
     assert "devices-clock" in shown("/devices")
