@@ -17,6 +17,8 @@ from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
 from dashboards import controls, devices, pages
 from dashboards.addresses import Query
+from dashboards.comparing.callbacks import compare_jobs
+from dashboards.comparing.page import compare_page
 from dashboards.controls import NO_RIGHTS, Rights, RightsOf
 from dashboards.home.callbacks import list_jobs
 from dashboards.home.page import jobs_page
@@ -100,6 +102,7 @@ def create_app(
     _watch_store(app, opened)
     _show_pages(app, opened, rights)
     list_jobs(app, views, rights)
+    compare_jobs(app, views)
     explore_job(app, views, rights)
     _explore_devices(app, opened)
     server.register_error_handler(DependencyException, _no_file)
@@ -176,6 +179,8 @@ def page(
     query = Query.read(search)
     if pathname in ("", "/"):
         return jobs_page(query)
+    if pathname == "/compare":
+        return compare_page()
     if pathname == "/devices":
         return devices.devices_page()
     head, _, name = pathname.removeprefix("/").partition("/")

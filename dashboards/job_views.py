@@ -6,7 +6,7 @@ only under a new mark, and of the subnets of the search only those are read that
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, TypeVar
 
 import pandas as pd
@@ -28,6 +28,7 @@ from dashboards.search_points import Described, Points, Row, search_points, show
 from nas.results import baselines, frames, job_devices, latency_frames
 from nas.results.cautions import cautions
 from nas.results.columns import sign_of
+from nas.results.comparing.points import Comparable, comparable
 from nas.results.front import points_frame
 from nas.results.running.board import best_qualities, board
 from nas.results.running.stage_progress import stage_progress
@@ -63,6 +64,17 @@ class JobViews:
             mark = tip(connection, t.evaluations)
         bests = self._under("bests", mark, lambda: best_qualities(self.store))
         return board(self.store, counts, bests)
+
+    def mark(self, job_ids: Sequence[int]) -> str:
+        """Another text whenever something that was found by one of these jobs is another."""
+        marks = [(self._results(job), job.state) for job in map(self.store.job, job_ids)]
+        return digest(repr(marks))
+
+    def comparable(self, job_ids: Sequence[int]) -> Comparable:
+        """The finalists of jobs, as of `nas.results.comparing.points`."""
+        jobs = [self.store.job(job_id) for job_id in job_ids]
+        key = ("comparable", tuple(job_ids))
+        return self._under(key, self.mark(job_ids), lambda: comparable(self.store, jobs))
 
     def version(self, job_id: int, device_id: int | None) -> str:
         """Another text whenever something on the job's page is another, or a minute of a running job."""

@@ -9,7 +9,8 @@ from nas.cli.options import AsJSON, OtherFigure, ShownDevice, StoreURL, named_nu
 from nas.cli.output import emit, emit_json, emit_table
 
 if TYPE_CHECKING:
-    from nas.analysis.comparison import Comparison, Estimate
+    from nas.analysis.comparison import Comparison
+    from nas.results.comparing.box import Estimate
 
 
 def compare(
