@@ -52,6 +52,10 @@ class Query:
         without = tuple(one for one in values if one != text)
         return self.replaced(name, *(without if text in values else (*values, text)))
 
+    def toggled_alone(self, name: str, value: object) -> "Query":
+        """With this value of a name and no other, or without it where that is what it was."""
+        return self.replaced(name, *(() if self.all(name) == (str(value),) else (value,)))
+
     def only(self, names: Iterable[str]) -> "Query":
         """What it has of these names."""
         kept = frozenset(names)

@@ -24,7 +24,7 @@ from dashboards.figures import (
 )
 from dashboards.figures.front import MOST_DOTS
 from dashboards.opened import OpenedStore
-from dashboards.search_points import Described, Points, Row, search_points, shown_points, tip
+from dashboards.search_points import Described, Points, Row, sampled_points, search_points, shown_points, tip
 from nas.results import baselines, frames, job_devices, latency_frames
 from nas.results.cautions import cautions
 from nas.results.columns import sign_of
@@ -35,7 +35,7 @@ from nas.results.running.stage_progress import stage_progress
 from nas.store import Job, Store, digest
 from nas.store import tables as t
 
-MOST_KEPT = 12  # parts; the largest is a figure of MOST_DOTS subnets
+MOST_KEPT = 24  # parts; the largest is a figure of MOST_DOTS subnets
 MOST_SEARCHES = 4  # whose subnets are kept as numbers
 MINUTE = 60
 T = TypeVar("T")
@@ -75,6 +75,16 @@ class JobViews:
         jobs = [self.store.job(job_id) for job_id in job_ids]
         key = ("comparable", tuple(job_ids))
         return self._under(key, self.mark(job_ids), lambda: comparable(self.store, jobs))
+
+    def sampled(self, job_id: int, most: int) -> pd.DataFrame:
+        """Subnets that the search of a job has evaluated, with their architectures."""
+        job = self.store.job(job_id)
+
+        def read() -> pd.DataFrame:
+            points = self._points(job, job_devices.searched_name(self.store, job))
+            return sampled_points(self.store, points, most)
+
+        return self._under(("sampled", job_id, most), self._results(job), read)
 
     def version(self, job_id: int, device_id: int | None) -> str:
         """Another text whenever something on the job's page is another, or a minute of a running job."""

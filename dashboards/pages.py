@@ -175,6 +175,22 @@ def chart(name: str, figure: go.Figure | None = None, *, tools: bool = False) ->
     return html.Div(graph, className=f"graph {name}")
 
 
+def rooms(job_id: int, name: str, current: str) -> Component:
+    """The ways to the other pages about a job. current: which of them this is."""
+    paths = {
+        "Overview": job_link(job_id, name),
+        "Decide": at(f"/decide?job={job_id}"),
+        "Why": at(f"/why?job={job_id}"),
+        "Trust": at(f"/trust?job={job_id}"),
+        "Run": at(f"/run?job={job_id}"),
+    }
+    links = [
+        html.Strong(words, **CURRENT) if words == current else dcc.Link(words, href=path)
+        for words, path in paths.items()
+    ]
+    return html.Nav(links, className="rooms", **called(f"Pages about {name}"))
+
+
 def job_head(
     row: Mapping[str, Any],
     measured_on: pd.DataFrame,
@@ -201,6 +217,7 @@ def job_head(
     ]
     facts += [f"tags {', '.join(tags)}"] if tags else []
     head: list[Component] = [
+        rooms(row["id"], row["name"], "Overview"),
         html.H1([row["name"], badge(row["state"], live=row["live"])]),
         html.P(" · ".join(facts), className="facts"),
         *([html.P(note, className="remark")] if note else []),

@@ -173,6 +173,15 @@ def _click(value: Any) -> bool:
     return all(_text(point.get("customdata")) for point in points if isinstance(point.get("customdata"), str))
 
 
+def _brush(value: Any) -> bool:
+    """What was changed of the traces of a figure, and of which."""
+    if value is None:
+        return True
+    if not isinstance(value, list) or len(value) != 2 or not isinstance(value[0], dict):
+        return False
+    return all(_text(name) for name in value[0])
+
+
 IDS = ("job", "device")  # stores that hold the id of what a page is about
 KINDS: Mapping[tuple[str, bool], Callable[[Any], bool]] = {
     ("pathname", False): _text,
@@ -181,5 +190,6 @@ KINDS: Mapping[tuple[str, bool], Callable[[Any], bool]] = {
     ("clickData", False): _click,
     ("data", False): _version,
     ("data", True): _id,
+    ("restyleData", False): _brush,
     ("value", False): _typed,
 }

@@ -11,6 +11,7 @@ from dashboards.addresses import Query
 from dashboards.figures.compared import Axes
 from dashboards.figures.look import amount_of, option, percent
 from dashboards.pages import CURRENT, REFRESH_MS, at, called, chart, job_link, named, table
+from dashboards.pages import query as query_of
 from nas.results.comparing.box import Estimate, numbers
 from nas.results.comparing.points import QUALITY, Comparable, Quantity, boxed, differences, of_front
 from nas.store import Job
@@ -204,9 +205,8 @@ def joint_table(rows: pd.DataFrame, axes: Axes, quantities: Sequence[Quantity]) 
 
 def subnet_link(row: Mapping[str, Any]) -> Component:
     """To the subnet on its job's page."""
-    return dcc.Link(
-        html.Code(row["subnet"]), href=f"{job_link(row['job_id'], row['job'])}?subnet={row['subnet']}"
-    )
+    address = f"{job_link(row['job_id'], row['job'])}{query_of(subnet=row['subnet'])}"
+    return dcc.Link(html.Code(row["subnet"]), href=address)
 
 
 def differences_table(rows: pd.DataFrame) -> Component:

@@ -55,7 +55,7 @@ def compared_figure(
     figure = go.Figure()
     best = shown[of_front(shown, axes.both)].sort_values(x.key, kind="stable")
     if shown[colour].nunique() > 1:
-        figure.add_trace(_steps(best, axes, color=GREY, width=6, name="joint front", opacity=0.35))
+        figure.add_trace(steps_trace(best, axes, color=GREY, width=6, name="joint front", opacity=0.35))
     for place, (name, of_group) in enumerate(shown.groupby(colour, sort=False)):
         for trace in _group(of_group, axes, str(name), place):
             figure.add_trace(trace)
@@ -70,7 +70,7 @@ def compared_figure(
     return figure.update_layout(clickmode="event", uirevision=f"{x.key} {y.key} {sorted(axes.logs)}")
 
 
-def _steps(rows: pd.DataFrame, axes: Axes, **look: Any) -> go.Scatter:
+def steps_trace(rows: pd.DataFrame, axes: Axes, **look: Any) -> go.Scatter:
     """The bound of what is reached: with more of a cost no less, up to more of a quality no more."""
     line = {"shape": "hv" if axes.x.sign < 0 else "vh", "color": look["color"], "width": look["width"]}
     return go.Scatter(
@@ -90,16 +90,17 @@ def _group(rows: pd.DataFrame, axes: Axes, name: str, place: int) -> Iterator[go
     symbol = SYMBOLS[(place + place // len(SERIES)) % len(SYMBOLS)]
     on_front = of_front(rows, axes.both)
     best = rows[on_front].sort_values(axes.x.key, kind="stable")
-    yield _steps(best, axes, color=color, width=1.5, name="", opacity=1.0)
+    yield steps_trace(best, axes, color=color, width=1.5, name="", opacity=1.0)
     named = escaped(shortened(name or "unknown"))
     front = {"size": 10, "color": color, "symbol": symbol, "line": {"width": 1, "color": "white"}}
-    yield _points(best, axes, marker=front, name=named, bars=True, showlegend=True)
+    yield points_trace(best, axes, marker=front, name=named, bars=True, showlegend=True)
     beaten = {"size": 8, "color": color, "symbol": f"{symbol}-open"}
     if not on_front.all():
-        yield _points(rows[~on_front], axes, marker=beaten, name=named, bars=False, showlegend=False)
+        yield points_trace(rows[~on_front], axes, marker=beaten, name=named, bars=False, showlegend=False)
 
 
-def _points(rows: pd.DataFrame, axes: Axes, *, bars: bool, **look: Any) -> go.Scatter:
+def points_trace(rows: pd.DataFrame, axes: Axes, *, bars: bool, **look: Any) -> go.Scatter:
+    """Marks of subnets. bars: whether errors are drawn, where they are in the rows."""
     errors = {}
     for name, one in (("error_x", axes.x), ("error_y", axes.y)):
         if bars and one.error in rows:
@@ -123,7 +124,7 @@ def _hover(row: dict[str, Any], axes: Axes) -> str:
         f"{escaped(one.title)}: {amount_of(one, row[one.key], row.get(one.error or ''))}" for one in axes.both
     ]
     whose = f"<b>{escaped(row['subnet'])}</b> of {escaped(shortened(row['job']))}"
-    return "<br>".join([whose, *([escaped(row["family"])] if row["family"] else []), *lines])
+    return "<br>".join([whose, *([escaped(row["family"])] if row.get("family") else []), *lines])
 
 
 def _stars(rows: pd.DataFrame, axes: Axes) -> go.Scatter:

@@ -18,8 +18,9 @@ from filled_store import HOSTILE, finished_job
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from dashboards import pages, panel
+from dashboards import pages
 from dashboards.app import chosen, chosen_device, create_app, job_parts, listen, page, serve
+from dashboards.job import panel
 from nas.errors import ConflictError, StoreError
 from nas.results import frames
 from nas.results.running.stage_progress import StageProgress

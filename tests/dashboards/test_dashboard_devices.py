@@ -8,8 +8,8 @@ from filled_store import FAILURE, HOSTILE
 from flask.testing import FlaskClient
 from test_dashboard_app import update, words
 
-from dashboards import panel
 from dashboards.app import chosen_device, create_app, device_parts, job_front, job_parts
+from dashboards.job import panel
 from nas.results import frames
 from nas.store import NewEvaluation, NewSubnet, Store
 from predictors.measurement.labels import Measurement

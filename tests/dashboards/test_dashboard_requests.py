@@ -36,6 +36,10 @@ CALLBACKS = {
     "url.search": ["front.clickData", "/url.search"],
     "job-version.data": ["job-clock.n_intervals", "url.search", "/job-version.data", "/job.data"],
     "devices.children": ["devices-clock.n_intervals"],
+    **{
+        f"{page}-version.data": [f"{page}-clock.n_intervals", "url.search", f"/{page}-version.data"]
+        for page in ("compare", "decide", "why", "trust", "run")
+    },
 }
 
 
