@@ -118,8 +118,8 @@ def shown_points(
 
 @again
 def sampled_points(store: Store, points: Points, most: int) -> pd.DataFrame:
-    """At most `most` of the points, evenly thinned, with their architectures; columns SHOWN."""
-    rows = points.drawable
+    """At most `most` of the points with a quality, evenly thinned, with architectures; columns SHOWN."""
+    rows = points.rows[~np.isnan(points.rows[:, 3])]
     rows = rows[:: max(1, -(-len(rows) // most))]
     described = _described(store, [int(row[0]) for row in rows], with_architecture=True)
     cells = [(*described[int(row[0])], row) for row in rows if int(row[0]) in described]

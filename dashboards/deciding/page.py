@@ -23,9 +23,7 @@ FORETELL, EXPLAIN = "foretell", "explain"
 
 def decide_page(query: Query) -> list[Component]:
     """The frame of the page; callbacks fill it, and its clock fills it anew while a job runs."""
-    weight = dcc.Input(
-        id="weight", type="range", min=0, max=100, step=5, value=query.first(WEIGHT) or "50", debounce=0.2
-    )
+    weight = dcc.Input(id="weight", type="range", min=0, max=100, step=5, value=query.first(WEIGHT) or "50")
     return [
         dcc.Interval(id="decide-clock", interval=REFRESH_MS),
         dcc.Store(id="decide-version"),
@@ -109,9 +107,8 @@ def _limit_row(i: int, slider: Slider, left: int, count: int) -> Component:
     word = "at most" if one.sign < 0 else "at least"
     unit = "%" if one.is_share else one.unit
     name = f"{one.title}, {word}"
-    bar = dcc.Input(
-        id=f"limit-{i}", type="range", min=0, max=STEPS, step=1, value=f"{slider.place}", debounce=0.15
-    )
+    # Dash moves the cursor of a field whose changes it holds back, and a slider has none.
+    bar = dcc.Input(id=f"limit-{i}", type="range", min=0, max=STEPS, step=1, value=f"{slider.place}")
     exact = dcc.Input(
         id=f"exact-{i}",
         type="text",

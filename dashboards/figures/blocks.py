@@ -88,6 +88,6 @@ def _add_blocks(figure: go.Figure, name: str, layers: pd.DataFrame, cost: str, w
                 y=escaped(name),
                 text=escaped(block),
                 showarrow=False,
-                yshift=38,
+                yshift=44,
                 font={"size": 11},
             )
