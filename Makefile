@@ -1,13 +1,13 @@
 VENV := .venv
 STAMP := $(VENV)/.installed
-# What sends signals to its own process has one of its own: twice a worker that had run many tests died of it.
+# What sends signals to its own process has one of its own: a worker that had run many tests has died of it, three times by now.
 SIGNALS := tests/nas/test_watchdog.py tests/nas/measuring/test_agent.py tests/nas/queue/test_worker.py tests/nas/queue/test_readiness.py
 PYTHON ?= $(shell for name in python3.11 python3; do "$$name" -c "" 2>/dev/null && { echo "$$name"; break; }; done)
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 
-.PHONY: help install quickstart smollm test test-all test-python lint types clean
+.PHONY: help install quickstart smollm test test-all test-python lint types docs clean
 
 help:
 	@echo "make quickstart  install into $(VENV) and run examples/quickstart.yaml to its Pareto front"
@@ -17,6 +17,7 @@ help:
 	@echo "make test-python PYTHON=...  the quick tests with another Python, in an environment of its own"
 	@echo "make test-all    all tests, about 40 minutes on two cores; the browser's need chromium and chromium-driver"
 	@echo "make lint types  ruff and the import contracts; mypy"
+	@echo "make docs        the documentation as a site in build/site, its reference made from the code"
 	@echo "make clean       remove $(VENV), those of test-python and what the tools left behind"
 
 install: $(STAMP)
@@ -58,6 +59,10 @@ lint: $(STAMP)
 
 types: $(STAMP)
 	$(VENV)/bin/mypy
+
+# As a module, so that the hooks find the package docs/. What it says of its own successor is no news.
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --quiet
 
 clean:
 	rm -rf $(VENV) $(VENV)-python* build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -20,9 +20,9 @@ from matlm_results import table
 import search_spaces
 import supernet
 from nas.measuring.requests import WorkingDevice, build_device
-from predictors.latency.roofline import Ladder
 from predictors.measurement.rounds import Failure, Measurement, measure
 from predictors.regression.features import FEATURES, MACS, Workload, space_features
+from predictors.regression.ladder import Ladder
 from predictors.regression.metrics import Floats, Score, score
 from search_spaces import SearchSpace
 from search_spaces.workloads import as_run

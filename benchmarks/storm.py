@@ -31,7 +31,6 @@ import psutil
 import stub_job
 from postgresql_server import Server, server_of
 
-from nas.analysis.invariants import problems
 from nas.errors import StoreError
 from nas.queue.worker import Worker
 from nas.store import NewJob, Store, Submission
@@ -205,6 +204,8 @@ def submit(store: Store, draw: random.Random) -> None:
 
 def tell(storm: Storm, store: Store, *, seconds: float) -> bool:
     """Prints what became of the jobs; whether anything is not as it must be."""
+    from nas.analysis.invariants import problems  # noqa: PLC0415 - imports torch, which no worker here needs
+
     jobs = store.jobs()
     lost = [f"job {job.id} {job.state}: {job.error}" for job in jobs if job.state != "succeeded"]
     lines = [line.split() for line in (storm.folder / "told").read_text().splitlines()]

@@ -75,6 +75,13 @@ class JobHandle:
 
         return what_if(self.store, self.job, **question)
 
+    def drafts(self, subnet: str, **asked: Any) -> dict[str, Any]:
+        """The best draft for a subnet of a language model; asked: `nas.analysis.drafts.Asked`."""
+        from nas.analysis.drafts import Asked, drafts  # noqa: PLC0415 - imports torch
+        from nas.progress import Silent  # noqa: PLC0415
+
+        return drafts(self.store, self.job, subnet, Asked(**asked), progress=Silent())
+
     def finetune(self, subnets: Sequence[str] | None = None, **options: Any) -> "Outcome":
         """Trains subnets of the front, or all of them, by themselves; options: `nas.training.finetuning`."""
         from nas.progress import Silent  # noqa: PLC0415

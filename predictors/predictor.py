@@ -57,7 +57,7 @@ def rebuilt(build: Callable[..., Predictor], space: SearchSpace, state: dict[str
     return build(space, **options).from_json(state)
 
 
-def check_training(codes: Codes, latency_ms: Floats, *, minimum: int) -> None:
+def check_training(codes: Codes | Floats, latency_ms: Floats, *, minimum: int) -> None:
     """Raises UsageError unless there are `minimum` different subnets, each with a positive finite latency."""
     if len(codes) != len(latency_ms):
         raise UsageError(f"There are {len(codes)} subnets but {len(latency_ms)} latencies.")

@@ -6,7 +6,7 @@ reports, halved.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 FLOAT_BYTES = 4
 
@@ -17,10 +17,13 @@ class Layer:
 
     name: dotted path in the module, such as `blocks.0.mlp.fc1`.
     kind: `conv2d`, `linear`, `attention`, `relative_positions`, `norm`, `activation`, `add`, `scale`, `token`
-    or `pool`; of networks on tokens also `embedding`, `rotary`, `causal_attention` or `rms_norm`.
+    or `pool`; of networks on tokens also `embedding`, `rotary`, `causal_attention` or `rms_norm`. What is
+    traced has more (`predictors/tracing/operators.py`), and ends a conv2d's shape with its groups where there
+    are several, behind which the kernel's height stands where it is not its width.
     shape: what the kind is fully described by (see the function that makes it).
     input_elements, output_elements: numbers read and written, weights not included.
     slices: independent small problems inside the operator (heads x windows for attention), else 1.
+    operator: which one of its kind it is (`gelu`, `relu`), where a trace tells; no part of equality.
     """
 
     name: str
@@ -31,6 +34,7 @@ class Layer:
     input_elements: int
     output_elements: int
     slices: int = 1
+    operator: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)

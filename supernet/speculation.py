@@ -146,6 +146,12 @@ def _check(target: Decoder, ids: Sequence[int], count: int) -> None:
 
 def _check_same_memory(draft: Mapping[str, Any], target: Decoder) -> None:
     """Raises UsageError for a draft whose keys and values are no prediction of the target's."""
+    ours, tokens = draft["vocabulary"], target.config["vocabulary"]
+    if ours != tokens:
+        raise UsageError(
+            f"The draft knows {ours:,} tokens, and the target {tokens:,}: it is no part of it.",
+            "Take a draft of the same model.",
+        )
     for name, value in target.config.items():
         if name != "mlp_hidden" and draft[name] != value:
             raise UsageError(

@@ -7,8 +7,9 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
 from hypothesis import settings
 
@@ -22,6 +23,16 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 settings.register_profile("elastiform", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("elastiform")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """Says how a worker of pytest-xdist died, which does so itself only that it did."""
+    if error:
+        code = node.gateway._io.popen.wait(60)
+        free = psutil.virtual_memory().available // 2**20
+        line = f"{node.gateway.id} ended with code {code} (less than 0: the signal); {free} MiB are free"
+        node.config.pluginmanager.get_plugin("terminalreporter").write_line(f"\n{line}")
 
 
 def _move_home(patch: pytest.MonkeyPatch, folder: Path) -> None:

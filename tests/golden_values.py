@@ -111,8 +111,13 @@ class Verb:
         return " ".join(word for word in self.words if not word.startswith("/")).replace("/", "-")
 
 
+DECODERS: dict[str, Any] = {"embed_dim": [16], "depth": [2], "num_heads": [2], "head_dim": 8}
+DECODERS |= {"mlp_hidden": [8, 12, 16, 24]}
+WHOLE = search_spaces.get("matlm", **DECODERS).largest.key
+PART = search_spaces.get("matlm", **DECODERS).smallest.key
 COST = '{"embed_dim": 16, "depth": 2, "num_heads": 4, "mlp_ratio": [1, 2]}'
 POINT = '{"embed_dim": 8, "depth": 2, "num_heads": 2, "mlp_ratio": [0.5, 4]}'
+MODELS = "timm:test_vit,test_resnet,test_efficientnet"
 FINE = ("-o", "FOLDER/front.html")
 QUICK = (
     Verb(("ls",)),
@@ -165,9 +170,17 @@ SLOW = (  # they train or measure
     Verb(("devices", "add", "mine", "--batch", "2"), store="released", kinds=True),
     Verb(("device-agent", "other", "--batch", "2", "--once"), store="released", kinds=True),
     Verb(("devices", "measure", "mine", "matformer"), store="released", kinds=True),
+    Verb(("devices", "fit", "mine", "--models", MODELS, "--max-rounds", "3"), store="released", kinds=True),
+    Verb(("predict", "--device", "mine", "FOLDER/turbovit"), store="released", kinds=True),
     Verb(("finetune", "matformer", "--front", "--steps", "2", *FINE), store="released", kinds=True),
     Verb(("run", "FOLDER/job.yaml", *FINE), store="released", kinds=True),
     Verb(("train", "FOLDER/job.yaml", "--set", "seed=1"), store="released", kinds=True),
+)
+SLOW += (
+    Verb(
+        ("complete", "text", "some text", "--subnet", WHOLE, "--draft", PART, "--tokens", "4"), True, "text"
+    ),
+    Verb(("drafts", "text", "--subnet", WHOLE, "--new", "--texts", "4", "--ahead", "2"), True, "text"),
 )
 TINY = """
     name: tiny
@@ -177,6 +190,16 @@ TINY = """
     devices: {cpu: {batch: 4}}
     predictor: {samples: 12, rounds: 2, max_rounds: 2}
     search: {evaluations: 4, batch: 4, population: 4, finalists: 2}
+    execution: {workers: 1}
+"""
+TEXT = """
+    name: text
+    data: {name: text, files: [FOLDER/some.jsonl], context: 24}
+    supernet: {family: matlm, space: SPACE}
+    train: {steps: 4, batch_size: 8, warmup: 2, threads: 1}
+    devices: {cpu: {batch: 1, workload: {decode: {context: 24}}}}
+    predictor: {samples: 12, rounds: 2, max_rounds: 2}
+    search: {searcher: exhaustive, evaluations: 16, batch: 8, finalists: 2}
     execution: {workers: 1}
 """
 
@@ -189,6 +212,7 @@ def documents(verbs: tuple[Verb, ...], folder: Path) -> Iterator[tuple[str, Any]
     if verbs is SLOW:
         subnet = ["-o", str(folder / "turbovit"), "--store", urls["released"]]
         _printed(["extract", "turbovit", "--knee", *subnet])
+        urls["text"] = _text_store(folder)
     for verb in verbs:
         words = [word.replace("FOLDER", str(folder)) for word in verb.words]
         url = urls[verb.store] if verb.store else None
@@ -211,6 +235,17 @@ def _stores(folder: Path) -> dict[str, str]:
     released = f"sqlite:///{folder / 'released' / 'store.sqlite'}"
     assert main(["db", "upgrade", "--quiet", "--store", released]) == 0
     return {"made": made, "released": released}
+
+
+def _text_store(folder: Path) -> str:
+    """A store with a finished job on text."""
+    texts = [f"{number}: " + "some words of a text " * (1 + number % 5) for number in range(40)]
+    (folder / "some.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
+    said = TEXT.replace("FOLDER", str(folder)).replace("SPACE", json.dumps(DECODERS))
+    (folder / "text.yaml").write_text(said, encoding="utf-8")
+    url = f"sqlite:///{folder / 'text.sqlite'}"
+    _printed(["run", str(folder / "text.yaml"), "-o", str(folder / "text.html"), "--store", url])
+    return url
 
 
 def _printed(words: list[str]) -> str:

@@ -46,11 +46,8 @@ def test_documents_have_the_keys_and_values_that_they_had(
 
 
 def test_every_verb_with_a_document_is_among_them() -> None:
-    """Those that have none: `stop`, `dashboard`, `db upgrade`, `db backup`.
-
-    `complete` needs a job on text: tests/nas/test_pretrained_job.py holds its keys.
-    """
-    taken = {"complete"} | {" ".join(verb.words) for verb in (*QUICK, *SLOW)}
+    """Those that have none: `stop`, `dashboard`, `db upgrade`, `db backup`."""
+    taken = {" ".join(verb.words) for verb in (*QUICK, *SLOW)}
     groups = {group.name: group.typer_instance.registered_commands for group in app.registered_groups}
     verbs = [(command.name, command) for command in app.registered_commands]
     verbs += [

@@ -103,10 +103,15 @@ def quality(value: float | None, stderr: float | None, metric: str) -> str:
     if not is_number(value):
         return "–"
     if is_share(metric):
-        error = f" ± {100 * stderr:.1f}" if is_number(stderr) else ""
-        return f"{100 * value:.1f}{error} %"
+        return share(value, stderr)
     error = f" ± {stderr:.3f}" if is_number(stderr) else ""
     return f"{value:.3f}{error}"
+
+
+def share(value: float, stderr: float | None) -> str:
+    """A share in percent with its standard error."""
+    error = f" ± {100 * stderr:.1f}" if is_number(stderr) else ""
+    return f"{100 * value:.1f}{error} %"
 
 
 def option(value: object) -> str:
@@ -141,6 +146,8 @@ def cell(column: Column, row: Row, *, digits: int | None = None) -> str:
             return f"{value:.3g} {column.unit}".rstrip()
         case Kind.QUALITY:
             return quality(value, error, row["metric"])
+        case Kind.SHARE:
+            return share(value, error)
         case Kind.DIFFERENCE:
             return difference_words(row["metric"], value, error)
         case Kind.LATENCY:

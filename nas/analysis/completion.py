@@ -5,9 +5,11 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from nas.analysis.narrower import check_same_supernet
 from nas.config.components import stored_config
 from nas.results.extraction import extract
 from nas.results.frames import INHERITED
+from nas.spaces.job_space import space_of
 from nas.store import Job, Store
 from nas.text.tokens import BYTES, tokenizer_of
 from search_spaces.errors import UsageError
@@ -59,12 +61,13 @@ def complete(
 
     draft: the beginning of the key of another one, a part of it, that proposes `ahead` tokens at a time.
     shared: both remember keys and values in one place.
+    The weights are those with which the front reports the subnet, and the draft's are a part of them.
     Raises UsageError for jobs of images, texts that are empty or too long, and a draft that is no part.
     """
     from supernet.plain.decoder import Decoder  # noqa: PLC0415 - torch is heavy
     from supernet.speculation import completed, completed_with, nested_draft  # noqa: PLC0415
 
-    target = extract(store, job, subnet, weights=None if draft is None else INHERITED)
+    target = extract(store, job, subnet)
     if not isinstance(target, Decoder):
         raise UsageError(f"Job '{job.name}' is about images: its subnets continue no text.")
     config = stored_config(job)
@@ -75,8 +78,7 @@ def complete(
     plain, plain_seconds = _timed(lambda: completed(target, ids, count))
     made, seconds = plain, plain_seconds
     if draft is not None:
-        arguments: Any = extract(store, job, draft, weights=INHERITED).config
-        narrow = nested_draft(target, arguments)
+        narrow = nested_draft(target, _arguments(store, job, draft, subnet))
         made, seconds = _timed(lambda: completed_with(narrow, target, ids, count, ahead=ahead, shared=shared))
     return Completed(
         store.subnet(job, subnet).key,
@@ -89,6 +91,15 @@ def complete(
         plain_seconds,
         made.tokens == plain.tokens,
     )
+
+
+def _arguments(store: Store, job: Job, draft: str, target: str) -> dict[str, Any]:
+    """Those of the draft's network. Raises UsageError for a draft of another supernet than the target's."""
+    space = space_of(store, job)
+    arch, whole = (space.architecture(store.subnet(job, key).architecture) for key in (draft, target))
+    check_same_supernet(space, arch, whole)
+    config: Any = extract(store, job, draft, weights=INHERITED).config
+    return dict(config)
 
 
 def _timed(make: "Callable[[], Completion]") -> "tuple[Completion, float]":

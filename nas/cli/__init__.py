@@ -14,6 +14,7 @@ import typer
 from nas.cli import dashboard, devices, finetune, fronts, jobs, runs, spaces, subnets
 from nas.cli.analysis.compare import compare
 from nas.cli.analysis.complete import complete
+from nas.cli.analysis.drafts import drafts
 from nas.cli.analysis.explain import explain
 from nas.cli.analysis.gate import gate
 from nas.cli.analysis.report import report
@@ -22,6 +23,8 @@ from nas.cli.folders.classify import classify
 from nas.cli.folders.extract import extract
 from nas.cli.folders.slice import slice_model
 from nas.cli.folders.verify import verify
+from nas.cli.job_files.init import init
+from nas.cli.job_files.schema import schema
 from nas.cli.options import Flags
 from nas.cli.output import INTERRUPTED, emit, note_error
 from nas.cli.queue import turns
@@ -31,10 +34,16 @@ from nas.cli.queue.watch import watch
 from nas.cli.queue.work import worker, workers
 from nas.cli.server.serve import serve
 from nas.cli.stored import database, remarks, supernets
+from nas.cli.stored.names import is_empty
 
 EVERYWHERE = ("--quiet", "--debug")
 INTERNAL = 1
 EXIT_SECONDS = 2.0
+BEGIN = """Nothing has run here yet. To begin:
+
+  nas init ./images     looks at your data or a model, writes job.yaml (alone: for handwritten digits)
+  nas run job.yaml      trains, searches, prints the Pareto front
+  nas dashboard         shows it in the browser"""
 
 app = typer.Typer(
     name="nas",
@@ -44,9 +53,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["--help", "-h"]},
 )
+app.command("init")(init)
 app.command("run")(runs.run)
 app.command("train")(runs.train)
 app.command("validate")(runs.validate)
+app.command("schema")(schema)
 app.command("resume")(runs.resume)
 app.command("stop")(runs.stop)
 app.command("rm")(runs.rm)
@@ -68,6 +79,7 @@ app.command("explain")(explain)
 app.command("what-if")(what_if)
 app.command("report")(report)
 app.command("complete")(complete)
+app.command("drafts")(drafts)
 app.command("extract")(extract)
 app.command("classify")(classify)
 app.command("slice")(slice_model)
@@ -140,7 +152,7 @@ def _nas(
         emit(f"elastiform {_version()}")
         raise typer.Exit(0)
     if ctx.invoked_subcommand is None:
-        emit(ctx.get_help())
+        emit(f"{BEGIN}\n\n{ctx.get_help()}" if is_empty() else ctx.get_help())
 
 
 def _version() -> str:

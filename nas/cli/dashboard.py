@@ -18,7 +18,13 @@ def dashboard(
     port: Annotated[int, typer.Option("--port", min=0, max=65535)] = 8050,
     store: StoreURL = None,
 ) -> None:
-    """Serve the dashboard on this machine until Ctrl-C."""
+    """Serve the dashboard on this machine until Ctrl-C.
+
+    \b
+    Examples:
+      nas dashboard
+      nas dashboard --port 8051
+    """
     from search_spaces.errors import UsageError
 
     if not _is_loopback(host):

@@ -20,6 +20,7 @@ from nas.cli.options import (
 )
 from nas.cli.output import emit, emit_json, emit_pairs, emit_table, end_process, heading, interruptible, note
 from nas.cli.progress import shown_progress
+from nas.cli.stored import names
 
 if TYPE_CHECKING:
     from nas.store import Device as DeviceRow
@@ -28,7 +29,10 @@ if TYPE_CHECKING:
 
 
 INTERRUPTION = "Interrupted; what was measured is saved. The same command goes on."
-DeviceName = Annotated[str, typer.Argument(metavar="NAME", help="What the device is called.")]
+DeviceName = Annotated[
+    str,
+    typer.Argument(metavar="NAME", help="What the device is called.", autocompletion=names.devices),
+]
 
 app = typer.Typer(help="What can be measured on.")
 
@@ -41,7 +45,12 @@ def _devices(ctx: typer.Context) -> None:
 
 @app.command("ls")
 def ls(ctx: typer.Context, store: StoreURL = None, as_json: AsJSON = False) -> None:
-    """List the backends here, and the devices and agents that the store knows."""
+    """List the backends here, and the devices and agents that the store knows.
+
+    \b
+    Example:
+      nas devices ls
+    """
     from nas.measuring.devices import backends
 
     data = {"backends": backends()} | _stored(store_url(store), quiet=ctx.obj.quiet)
@@ -80,7 +89,12 @@ def add(
     store: StoreURL = None,
     as_json: AsJSON = False,
 ) -> None:
-    """Register a device of this machine. Job files may then say `devices: [NAME]`."""
+    """Register a device of this machine. Job files may then say `devices: [NAME]`.
+
+    \b
+    Example:
+      nas devices add laptop --backend torch_cpu --batch 1
+    """
     options = device_options(backend, threads, batch, precision, option)
     from nas.measuring import devices
     from nas.store import Store
@@ -104,7 +118,13 @@ def check(
     store: StoreURL = None,
     as_json: AsJSON = False,
 ) -> None:
-    """Measure a small network twice. Prints how far the two latencies are apart, and what else is known."""
+    """Measure a small network twice. Prints how far the two latencies are apart, and what else is known.
+
+    \b
+    Examples:
+      nas devices check onnxruntime_cpu --batch 1
+      nas devices check laptop
+    """
     given = any(value is not None for value in (threads, batch, precision, option))
     options = device_options(name, threads, batch, precision, option)
     with interruptible("Interrupted; nothing was checked."):
@@ -143,7 +163,12 @@ def measure(
     store: StoreURL = None,
     as_json: AsJSON = False,
 ) -> None:
-    """Measure a finished job on another device. `nas front JOB --device NAME` then shows it there."""
+    """Measure a finished job on another device. `nas front JOB --device NAME` then shows it there.
+
+    \b
+    Example:
+      nas devices measure laptop JOB
+    """
     from nas.measuring import further_device
     from nas.store import Store
 
@@ -165,6 +190,66 @@ def measure(
     note(f"\nThe front there: nas front {stored.id} --device {data['device']}", quiet=ctx.obj.quiet)
 
 
+@app.command("fit")
+def fit(
+    ctx: typer.Context,
+    name: DeviceName,
+    models: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--models",
+            metavar="MODEL",
+            help="timm:NAME,NAME,... (a * stands for any letters), a folder, or FILE.py:build, which is code "
+            "and is run; may be given several times. [default: twenty of timm]",
+        ),
+    ] = None,
+    source: Annotated[
+        str | None, typer.Option("--source", metavar="NAME", help="A device whose predictor is a beginning.")
+    ] = None,
+    rounds: Annotated[int, typer.Option("--rounds", min=2, help="Fewest visits to each model.")] = 3,
+    max_rounds: Annotated[int, typer.Option("--max-rounds", min=2, help="Most visits to each model.")] = 10,
+    store: StoreURL = None,
+    as_json: AsJSON = False,
+) -> None:
+    """Measure some models on a device, and keep a predictor of any other one with it.
+
+    What was measured before is not measured again. `nas predict --device NAME MODEL` then answers.
+
+    \b
+    Examples:
+      nas devices fit laptop
+      nas devices fit laptop --models timm:resnet50,vit_small_patch16_224 --models my.py:build
+    """
+    from nas.measuring.models import fitted
+    from nas.measuring.models.named import TIMM, listed
+    from nas.store import Store
+
+    names = listed(models) if models else [f"{TIMM}{model}" for model in fitted.TWENTY]
+    with (
+        Store.open(store_url(store)) as opened,
+        interruptible(INTERRUPTION),
+        shown_progress(quiet=ctx.obj.quiet) as progress,
+    ):
+        most = max(rounds, max_rounds)
+        data = fitted.fit(
+            opened, name, names, progress=progress, rounds=rounds, max_rounds=most, source=source
+        )
+    if as_json:
+        emit_json(data)
+        return
+    rows = [(one["model"], f"{one['measured_ms']:.4g}", f"{one['spread_ms']:.2g}") for one in data["models"]]
+    emit_table(("MODEL", "MEASURED MS", "SPREAD MS"), rows, right=("MEASURED MS", "SPREAD MS"))
+    emit("")
+    emit_pairs(
+        {
+            "error on left-out models": f"{100 * data['left_out_error']:.1f} %",
+            "90 % interval": f"+-{100 * data['interval']:.1f} % for models like these",
+            "chosen": data["why"],
+        }
+    )
+    note(f"\nAny model there: nas predict --device {data['device']} MODEL", quiet=ctx.obj.quiet)
+
+
 def device_agent(
     ctx: typer.Context,
     name: Annotated[str, typer.Argument(metavar="NAME", help="What job files call this machine's device.")],
@@ -178,7 +263,12 @@ def device_agent(
     store: StoreURL = None,
     as_json: AsJSON = False,
 ) -> None:
-    """Measure on this machine what jobs elsewhere ask for. Until Ctrl-C."""
+    """Measure on this machine what jobs elsewhere ask for. Until Ctrl-C.
+
+    \b
+    Example:
+      nas device-agent pi --backend onnxruntime_cpu --batch 1 --store postgresql://nas@db.example/nas
+    """
     options = device_options(backend, threads, batch, precision, option)
     from nas.measuring.agent import serve
     from nas.store import Store

@@ -9,6 +9,7 @@ from nas.cli.fronts import check_figure, default_figure, show_front
 from nas.cli.options import AsJSON, Figure, JobName, StoreURL, store_url
 from nas.cli.output import INTERRUPTED, end_process, note
 from nas.cli.progress import shown_progress
+from nas.cli.stored import names
 
 FAILED = 1
 INTERRUPTION = "Interrupted; every training that was finished is saved. The same command does the others."
@@ -17,10 +18,17 @@ INTERRUPTION = "Interrupted; every training that was finished is saved. The same
 def finetune(
     ctx: typer.Context,
     job: JobName,
-    more: Annotated[list[str] | None, typer.Argument(metavar="KEY", help="Further subnets.")] = None,
+    more: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY", help="Further subnets.", autocompletion=names.subnets)
+    ] = None,
     subnet: Annotated[
         list[str] | None,
-        typer.Option("--subnet", metavar="KEY", help="The beginning of a key; further ones may follow."),
+        typer.Option(
+            "--subnet",
+            metavar="KEY",
+            help="The beginning of a key; further ones may follow.",
+            autocompletion=names.subnets,
+        ),
     ] = None,
     everything: Annotated[bool, typer.Option("--front", help="All subnets of the front.")] = False,
     from_scratch: Annotated[
@@ -57,7 +65,14 @@ def finetune(
     store: StoreURL = None,
     as_json: AsJSON = False,
 ) -> None:
-    """Train subnets of a front by themselves. Prints the front with what they have become."""
+    """Train subnets of a front by themselves. Prints the front with what they have become.
+
+    \b
+    Examples:
+      nas finetune JOB --front
+      nas finetune JOB --subnet KEY --steps 500 --lr 1e-3
+      nas finetune JOB --front --from-scratch --engine ray --workers 4
+    """
     from search_spaces.errors import UsageError
 
     subnets = [*(subnet or ()), *(more or ())]

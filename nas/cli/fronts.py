@@ -10,6 +10,7 @@ import typer
 from nas.cli.options import (
     AsJSON,
     JobName,
+    JobNames,
     OtherFigure,
     ShownDevice,
     StoreURL,
@@ -32,7 +33,7 @@ LONGEST_STEM = 60  # of a file's name, which may have 255 bytes: four a characte
 
 def front(
     ctx: typer.Context,
-    jobs: Annotated[list[str], typer.Argument(metavar="JOB...", help="Names or numbers of jobs.")],
+    jobs: JobNames,
     device: ShownDevice = None,
     where: Where = None,
     store: StoreURL = None,
@@ -40,7 +41,14 @@ def front(
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
     figure: OtherFigure = None,
 ) -> None:
-    """Print the Pareto front of a job. Of several jobs: what no other beats."""
+    """Print the Pareto front of a job. Of several jobs: what no other beats.
+
+    \b
+    Examples:
+      nas front JOB
+      nas front JOB --where 'latency_ms<=5' --csv
+      nas front JOB OTHER --figure both.html
+    """
     from nas.limits import Limit
     from nas.results.front import front as read_front
     from nas.store import Store
@@ -87,7 +95,12 @@ def export_optuna(
     store: StoreURL = None,
     as_json: AsJSON = False,
 ) -> None:
-    """Write a job's search as an Optuna study. Prints the study's name."""
+    """Write a job's search as an Optuna study. Prints the study's name.
+
+    \b
+    Example:
+      nas export-optuna JOB --storage studies.log
+    """
     from nas.store import Store
 
     with Store.open(store_url(store), read_only=True) as opened:
@@ -297,6 +310,8 @@ def cell(column: "Column", row: "Row", choice: str | None) -> str | None:
             return f"{value:.3g}"
         case Kind.QUALITY:
             return with_error(value, error, percent=is_share(row["metric"]))
+        case Kind.SHARE:
+            return with_error(value, error, percent=True)
         case Kind.DIFFERENCE:
             return difference_words(row["metric"], value, error)
         case Kind.LATENCY | Kind.PREDICTION:

@@ -22,7 +22,13 @@ def ls(
     store: StoreURL = None,
     as_json: AsJSON = False,
 ) -> None:
-    """List the jobs, the newest first."""
+    """List the jobs, the newest first.
+
+    \b
+    Examples:
+      nas ls
+      nas ls --tag april --json
+    """
     from nas.store import Store
 
     with Store.open(store_url(store), read_only=True) as opened:
@@ -109,7 +115,13 @@ def show(
     store: StoreURL = None,
     as_json: AsJSON = False,
 ) -> None:
-    """Show one job. Its state, its stages, what it has found so far."""
+    """Show one job. Its state, its stages, what it has found so far.
+
+    \b
+    Examples:
+      nas show JOB
+      nas show JOB --config
+    """
     from nas.config import yaml
     from nas.store import Store
 

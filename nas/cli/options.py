@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from nas.cli.stored import names
+
 
 @dataclass(frozen=True, slots=True)
 class Flags:
@@ -27,7 +29,13 @@ StoreURL = Annotated[
     ),
 ]
 AsJSON = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-JobName = Annotated[str, typer.Argument(metavar="JOB", help="A job's name or number.")]
+JobName = Annotated[
+    str, typer.Argument(metavar="JOB", help="A job's name or number.", autocompletion=names.jobs)
+]
+JobNames = Annotated[
+    list[str],
+    typer.Argument(metavar="JOB...", help="Names or numbers of jobs.", autocompletion=names.jobs),
+]
 JobFile = Annotated[Path, typer.Argument(metavar="FILE", help="The job file (YAML).")]
 Overrides = Annotated[
     list[str] | None,
@@ -47,10 +55,14 @@ OtherFigure = Annotated[
     typer.Option("--figure", "-o", metavar="PATH", help="Where a figure goes. [default: none is drawn]"),
 ]
 ShownDevice = Annotated[
-    str | None, typer.Option("--device", metavar="NAME", help="Latencies on this device.")
+    str | None,
+    typer.Option("--device", metavar="NAME", help="Latencies on this device.", autocompletion=names.devices),
 ]
 
-Backend = Annotated[str, typer.Option("--backend", metavar="NAME", help="See `nas devices`.")]
+Backend = Annotated[
+    str,
+    typer.Option("--backend", metavar="NAME", help="See `nas devices`.", autocompletion=names.backends),
+]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="[default: 1]")]
 Batch = Annotated[
     int | None, typer.Option("--batch", min=1, help="Samples in one forward pass. [default: 64]")

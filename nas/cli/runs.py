@@ -35,7 +35,13 @@ def run(
     store: StoreURL = None,
     as_json: AsJSON = False,
 ) -> None:
-    """Run a job from its file to its Pareto front. Prints the front."""
+    """Run a job from its file to its Pareto front. Prints the front.
+
+    \b
+    Examples:
+      nas run job.yaml
+      nas run job.yaml --name fast --set 'constraints=[latency_ms<=8]'
+    """
     from nas.config import load_config
 
     check_alone()
@@ -75,7 +81,13 @@ def train(
     store: StoreURL = None,
     as_json: AsJSON = False,
 ) -> None:
-    """Train the supernet of a job file and search nothing. Jobs that need the same find it trained."""
+    """Train the supernet of a job file and search nothing. Jobs that need the same find it trained.
+
+    \b
+    Examples:
+      nas train job.yaml
+      torchrun --nproc-per-node 2 --no-python nas train job.yaml
+    """
     from nas.config import load_config
 
     if TORCHRUN in os.environ:
@@ -157,7 +169,13 @@ def resume(
     store: StoreURL = None,
     as_json: AsJSON = False,
 ) -> None:
-    """Go on with a job where it stopped; a submitted one is queued again. Nothing finished is done again."""
+    """Go on with a job where it stopped; a submitted one is queued again. Nothing finished is done again.
+
+    \b
+    Examples:
+      nas resume JOB
+      nas resume JOB --data-root /where/the/images/are/now
+    """
     from nas.store import Store
 
     check_alone()
@@ -182,7 +200,12 @@ def resume(
 
 
 def stop(ctx: typer.Context, job: JobName, store: StoreURL = None) -> None:
-    """Stop a running job after its current batch, or within 10 seconds; a queued one at once."""
+    """Stop a running job after its current batch, or within 10 seconds; a queued one at once.
+
+    \b
+    Example:
+      nas stop JOB
+    """
     from nas.store import Store
 
     url = store_url(store)
@@ -202,7 +225,13 @@ def rm(
     store: StoreURL = None,
     as_json: AsJSON = False,
 ) -> None:
-    """Delete a job that does not run, with its results and files. What others use stays, or is refused."""
+    """Delete a job that does not run, with its results and files. What others use stays, or is refused.
+
+    \b
+    Examples:
+      nas rm JOB
+      nas rm JOB --keep-supernet
+    """
     from nas.store import Store, remove
 
     url = store_url(store)
@@ -236,7 +265,13 @@ def validate(
     store: StoreURL = None,
     as_json: AsJSON = False,
 ) -> None:
-    """Print the whole config of a job file. Or every problem in it, unreadable images included."""
+    """Print the whole config of a job file. Or every problem in it, unreadable images included.
+
+    \b
+    Examples:
+      nas validate job.yaml
+      nas validate job.yaml --set search.evaluations=400 --json
+    """
     from nas.config import REMOTE, STORED, load_config, merged, yaml
 
     config = load_config(file, overrides or ())

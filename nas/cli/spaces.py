@@ -6,6 +6,7 @@ import typer
 
 from nas.cli.options import AsJSON, Overrides, parse_architecture
 from nas.cli.output import amount, emit, emit_json, emit_pairs, emit_table
+from nas.cli.stored import names
 
 if TYPE_CHECKING:
     from search_spaces import SearchSpace
@@ -14,7 +15,10 @@ MOST_LISTED = 16
 
 app = typer.Typer(help="What can be searched.")
 
-SpaceName = Annotated[str, typer.Argument(metavar="SPACE", help="A space; `nas spaces ls` lists them.")]
+SpaceName = Annotated[
+    str,
+    typer.Argument(metavar="SPACE", help="A space; `nas spaces ls` lists them.", autocompletion=names.spaces),
+]
 
 
 @app.callback(invoke_without_command=True)
@@ -25,7 +29,12 @@ def _spaces(ctx: typer.Context) -> None:
 
 @app.command("ls")
 def ls(as_json: AsJSON = False) -> None:
-    """List the search spaces."""
+    """List the search spaces.
+
+    \b
+    Example:
+      nas spaces ls
+    """
     import search_spaces
 
     if as_json:
@@ -47,7 +56,13 @@ def space_rows() -> list[dict[str, Any]]:
 
 @app.command("show")
 def show(name: SpaceName, options: Overrides = None, as_json: AsJSON = False) -> None:
-    """Show the choices of a space."""
+    """Show the choices of a space.
+
+    \b
+    Examples:
+      nas spaces show vit_resnas
+      nas spaces show matformer --set depth=[1,2]
+    """
     space = _space(name, options)
     if as_json:
         emit_json(space_choices(space))
@@ -87,7 +102,12 @@ def cost(
     options: Overrides = None,
     as_json: AsJSON = False,
 ) -> None:
-    """Print the exact cost of one architecture, for one sample."""
+    """Print the exact cost of one architecture, for one sample.
+
+    \b
+    Example:
+      nas spaces cost matformer_vit_b16 --preset xl
+    """
     from search_spaces.errors import UsageError
     from search_spaces.layers import fvcore_flops
 

@@ -31,6 +31,7 @@ from nas.cli.output import (
     note,
     with_error,
 )
+from nas.cli.stored import names
 
 NOTHING = "Interrupted; nothing was measured."
 
@@ -51,7 +52,12 @@ def generate(
     store: StoreURL = None,
     as_json: AsJSON = False,
 ) -> None:
-    """Emit architectures for constraints that the job was not searched for."""
+    """Emit architectures for constraints that the job was not searched for.
+
+    \b
+    Example:
+      nas generate JOB --where 'latency_ms<=6' -n 5
+    """
     from nas.limits import Limit
 
     limits = [Limit.parse(text) for text in where or ()]
@@ -75,17 +81,49 @@ def generate(
 
 
 def predict(
-    job: JobName,
-    arch: Annotated[str, typer.Argument(metavar="ARCH", help="An architecture as JSON, or a subnet's key.")],
+    subject: Annotated[
+        str,
+        typer.Argument(
+            metavar="JOB|MODEL",
+            autocompletion=names.jobs,
+            help="A job's name or number; with --device timm:MODEL, a folder, or FILE.py:build, which is "
+            "code and is run.",
+        ),
+    ],
+    arch: Annotated[
+        str | None, typer.Argument(metavar="ARCH", help="An architecture as JSON, or a subnet's key.")
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option("--device", metavar="NAME", help="A device that `nas devices fit` has fitted."),
+    ] = None,
     store: StoreURL = None,
     as_json: AsJSON = False,
 ) -> None:
-    """Predict the latency of an architecture with a job's predictor."""
-    from nas.store import Store
+    """Predict the latency of an architecture with a job's predictor, or of any model on a fitted device.
 
+    \b
+    Examples:
+      nas predict JOB SUBNET
+      nas predict --device laptop timm:swin_tiny_patch4_window7_224
+    """
+    from nas.store import Store
+    from search_spaces.errors import UsageError
+
+    if device is None and arch is None:
+        raise UsageError(
+            "`nas predict JOB` lacks an architecture.", "Of any model: nas predict --device NAME MODEL"
+        )
+    if device is not None and arch is not None:
+        raise UsageError("--device predicts a model, which has no ARCH.", "nas predict --device NAME MODEL")
     with Store.open(store_url(store), read_only=True) as opened:
-        stored = opened.job(job)
-        architecture = _architecture(opened, stored, arch)
+        if device is not None:
+            from nas.measuring.models import fitted
+
+            _emit(fitted.predict(opened, device, subject), as_json=as_json)
+            return
+        stored = opened.job(subject)
+        architecture = _architecture(opened, stored, arch or "")
         from nas import jobs
 
         _emit(jobs.predict(opened, stored, architecture), as_json=as_json)
@@ -106,6 +144,7 @@ def measure(
         str | None,
         typer.Option(
             "--format",
+            autocompletion=names.formats,
             metavar="NAME",
             help="Time the file in that format as it stands; defaults are those of the front's device.",
         ),
@@ -115,7 +154,13 @@ def measure(
     ] = False,
     as_json: AsJSON = False,
 ) -> None:
-    """Measure the latency of an extracted subnet on this machine: our own network, or the file itself."""
+    """Measure the latency of an extracted subnet on this machine: our own network, or the file itself.
+
+    \b
+    Examples:
+      nas measure subnet
+      nas measure subnet --format onnx
+    """
     from search_spaces.errors import NotFoundError, UsageError
 
     if not folder.is_dir():

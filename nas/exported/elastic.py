@@ -24,6 +24,7 @@ from supernet.supernet import Supernet
 RUNTIME = "nas.exported.elastic_runtime"  # which stands alone, as elastic.py
 IMAGES = "nas.exported.images"  # which needs NumPy and Pillow
 DESCRIPTION, WEIGHTS, SOURCE, MODELING = "elastic.json", "model.safetensors", "elastic.py", "modeling.py"
+TOKENIZER, TOKENIZER_JSON = "tokenizer.json", "tokenizer_json"
 TOLERANCE = 1e-4  # of the largest output: views may round otherwise than copies
 
 _CARD = """# {count} subnets on one set of weights
@@ -69,8 +70,9 @@ def export_elastic(
 ) -> list[Path]:
     """Writes the folder and runs every subnet in a fresh process, as views and exactly.
 
-    info: `job`, `metric`, `goal`, `inputs` (what the example is); perhaps `classes`, `tokenizer` and
-    `preprocessing`, with which the folder also says how image files become inputs.
+    info: `job`, `metric`, `goal`, `inputs` (what the example is); perhaps `classes`, `tokenizer`, `begin` and
+    `preprocessing`, with which the folder also says how image files become inputs, and `tokenizer_json`, of
+    which a file is made.
     Raises ConflictError when `folder` exists and is not empty, JobFailedError where outputs are others.
     """
     modules = [whole(net.extract(member.arch)) for member in members]
@@ -88,11 +90,14 @@ def export_elastic(
             }
             for member, module, of_member in zip(members, modules, parts, strict=True)
         ]
-        description = {**info, "members": described}
+        about = {name: value for name, value in info.items() if name != TOKENIZER_JSON}
+        description = {**about, "members": described}
         (partial / DESCRIPTION).write_text(json.dumps(description, indent=1) + "\n")
         classes = dict.fromkeys(path_of_class(type(module)) for module in modules)
         (partial / MODELING).write_text(one_file("The networks of this folder", list(classes)))
         (partial / SOURCE).write_text(path_of_module(RUNTIME).read_text())
+        if info.get(TOKENIZER_JSON) is not None:
+            (partial / TOKENIZER).write_text(info[TOKENIZER_JSON], encoding="utf-8")
         if info.get("preprocessing") is not None:
             _tell_images(partial, info["preprocessing"], tuple(example.shape[1:]))
         keys = [str(member.facts["key"]) for member in members]

@@ -22,7 +22,6 @@ from nas.measuring.targets import Target
 from nas.store import Device as DeviceRow
 from nas.store import Store
 from nas.watchdog import within
-from predictors.latency.roofline import FEWEST_ANY, source_coefficients
 from predictors.measurement.rounds import Repeatability, repeatability
 from predictors.predictor import Predictor, held_out
 from predictors.regression import memory
@@ -30,6 +29,7 @@ from predictors.regression.card import by_kind, card, is_roofline
 from predictors.regression.design import next_to_measure
 from predictors.regression.features import Workload
 from predictors.regression.intervals import interval
+from predictors.regression.ladder import FEWEST_ANY, source_coefficients
 from predictors.regression.metrics import Floats, score
 from search_spaces import Architecture, SearchSpace
 from search_spaces.errors import NotFoundError, UsageError

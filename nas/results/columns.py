@@ -11,7 +11,7 @@ from enum import Enum, StrEnum
 from typing import Any, NamedTuple
 
 from nas.limits import ACCURACY, BALANCED, QUALITIES, is_share, kind_of
-from nas.results.frames import INHERITED, ON_DEVICE, RETRAINED, SPECIALISED
+from nas.results.frames import DRAFT, INHERITED, ON_DEVICE, RETRAINED, SPECIALISED
 
 # The fields of a `Member` by name; a row of `frames.finalists` has some of them, NaN for what is missing.
 Row = Mapping[str, Any]
@@ -46,6 +46,7 @@ class Kind(Enum):
     BYTES = "bytes"
     NUMBER = "number"  # with its unit
     QUALITY = "quality"  # with its standard error
+    SHARE = "share"  # between 0 and 1, with its standard error
     DIFFERENCE = "difference"  # of qualities, with its standard error
     LATENCY = "latency"  # with its spread
     PREDICTION = "prediction"  # of a latency; `error` is half of its interval
@@ -128,7 +129,7 @@ def sign_of(metric: str) -> float:
 
 def asked_of_csv(rows: Sequence[Row]) -> list[str]:
     """The keys of columns that CSV has only if a row has them: of qualities, of tokens, of devices."""
-    optional = [*OTHERS, *ON_DEVICE, "precision"]
+    optional = [*OTHERS, *ON_DEVICE, *DRAFT, "precision"]
     others = [name for name in optional if any(is_known(row.get(name)) for row in rows)]
     return [*others, *([TOKENS] if any(tokens_per_s(row) is not None for row in rows) else [])]
 
@@ -244,6 +245,14 @@ def _inherited() -> tuple[Column, Column]:
         Column(INHERITED, INHERITED, Kind.QUALITY, value_at, error=_field(stderr), only_if=_has(INHERITED)),
         Column(stderr, f"{INHERITED}, standard error", Kind.NUMBER, error_at, only_if=_has(INHERITED)),
     )
+
+
+def _of_draft(key: str, title: str, kind: Kind, **views: int | tuple[int, str]) -> Column:
+    """What is told of the best draft for a subnet, where `nas drafts` was asked."""
+    error = _field(f"{key}_stderr") if kind is Kind.SHARE else None
+    return Column(
+        key, title, kind, at(**views), error=error, only_if=_has(key), on_demand=(View.CSV,)
+    )  # where it is told
 
 
 def _other_quality(name: str, i: int) -> Column:
@@ -471,6 +480,35 @@ COLUMNS: tuple[Column, ...] = (
         read=lambda row: [document(one.row)["latency"] for one in row["on_devices"]],
         only_if=lambda row: bool(row["on_devices"]),
     ),
+    _of_draft("draft", "best draft", Kind.SUBNET, table=76, csv=260, json=(165, "draft.subnet"), panel=66),
+    _of_draft(
+        "draft_acceptance",
+        "draft acceptance",
+        Kind.SHARE,
+        table=77,
+        csv=261,
+        json=(166, "draft.acceptance"),
+        page=76,
+        panel=67,
+    ),
+    _of_draft(
+        "draft_acceptance_stderr",
+        "its standard error",
+        Kind.NUMBER,
+        csv=262,
+        json=(167, "draft.acceptance_stderr"),
+    ),
+    _of_draft("draft_ahead", "tokens at a time", Kind.COUNT, csv=263, json=(168, "draft.ahead")),
+    _of_draft(
+        "draft_tokens_a_call",
+        "tokens a call with the draft",
+        Kind.NUMBER,
+        table=(78, "tokens a call"),
+        csv=264,
+        json=(169, "draft.tokens_a_call"),
+        panel=68,
+    ),
+    _of_draft("draft_speed_up", "expected speed-up", Kind.NUMBER, csv=265, json=(170, "draft.speed_up")),
     Column("memory_bytes", "memory", Kind.BYTES, at(table=80, csv=140), on_demand=(View.TABLE,)),
     Column("predicted_low_ms", "from", Kind.NUMBER, at(csv=150), unit="ms"),
     Column("predicted_high_ms", "to", Kind.NUMBER, at(csv=160), unit="ms"),
@@ -478,7 +516,7 @@ COLUMNS: tuple[Column, ...] = (
         "peak_memory_bytes",
         "peak memory, measured",
         Kind.BYTES,
-        at(table=90, csv=170, json=170, panel=70),
+        at(table=90, csv=170, json=171, panel=70),
         on_demand=(View.TABLE,),  # where a job optimises it
     ),
     Column("energy_mj", "energy, measured", Kind.NUMBER, at(csv=180, json=180, panel=75), unit="mJ"),

@@ -26,6 +26,7 @@ from nas.results.members import Member
 from nas.spaces.job_space import space_of
 from nas.store import Artifact, Job, MeasurementRow, Store, Subnet
 from nas.store.files.folder import Folder
+from nas.text.tokens import BYTES, tokenizer_of
 from predictors.measurement.labels import Measurement
 from search_spaces import Architecture
 from search_spaces.errors import NASError, NotFoundError, UsageError, did_you_mean
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
     from supernet.supernet import Supernet
 
-LANGUAGE, BYTES = "language", "bytes"
+LANGUAGE = "language"
 CHECKED = 3  # examples
 JUDGED = 64  # at once
 
@@ -116,7 +117,7 @@ def extract(
     Raises NotFoundError for a subnet that there is not with these weights.
     """
     row = _subnet(store, job, subnet)
-    return _extracted(store, job, row, weights or reported_weights(store, job, row.key))[1]
+    return extracted(store, job, row, weights or reported_weights(store, job, row.key))[1]
 
 
 def export(
@@ -140,8 +141,8 @@ def export(
     formats, form = packing.checked()
     row = _subnet(store, job, subnet)
     weights = weights or reported_weights(store, job, row.key)
-    net, module = _extracted(store, job, row, weights)
-    data = _data(store, job)
+    net, module = extracted(store, job, row, weights)
+    data = data_of(store, job)
     example, inputs = _examples(data, net)
     if packing.calibration:
         form = replace(form, calibration=_calibrating(data, packing.calibration))
@@ -172,7 +173,7 @@ def export_front(store: Store, job: Job, folder: Path) -> list[Path]:
     if not pareto.members:
         raise NotFoundError(f"There is no front of '{job.name}' yet.", "`nas show JOB` tells how far it is.")
     net = _shared_by(store, job, pareto.members)
-    data = _data(store, job)
+    data = data_of(store, job)
     example, inputs = _examples(data, net)
     members = [
         ElasticMember(net.space.architecture(member.architecture), _facts(member))
@@ -180,7 +181,7 @@ def export_front(store: Store, job: Job, folder: Path) -> list[Path]:
     ]
     goal = kind_of(pareto.metric).goal
     info = {"job": job.name, "metric": pareto.metric, "goal": goal, "inputs": inputs}
-    info |= _data_facts(store, job) | _facts_of(data)
+    info |= _data_facts(store, job) | _facts_of(data) | _tokenizer(job)
     return export_elastic(net, members, folder, example=example, info=info)
 
 
@@ -243,7 +244,7 @@ def _command(job: Job, subnet: Subnet, name: str, form: Form) -> dict[str, str]:
     return {"command": f"{command} -o DIR"}
 
 
-def _data(store: Store, job: Job) -> DataSet | None:
+def data_of(store: Store, job: Job) -> DataSet | None:
     """The job's data; None where they are not on this machine, or are no longer what they were."""
     stage = store.stage(job, "space")
     try:
@@ -308,7 +309,8 @@ def _subnet(store: Store, job: Job, subnet: str | Mapping[str, Any]) -> Subnet:
     return stored or Subnet(0, job.id, arch.key, arch.to_dict(), cost.params, cost.macs)
 
 
-def _extracted(store: Store, job: Job, subnet: Subnet, weights: str) -> "tuple[Supernet, nn.Module]":
+def extracted(store: Store, job: Job, subnet: Subnet, weights: str) -> "tuple[Supernet, nn.Module]":
+    """The subnet of a row as `extract` gives it, and the supernet whose plain module it is."""
     if weights == INHERITED:
         supernet, arch = _own(store, job, subnet)
         net = load_supernet(store, job, supernet=supernet)
@@ -391,6 +393,21 @@ def _measured(store: Store, job: Job, row: MeasurementRow[Measurement]) -> dict[
         "reference_ms": row.result.reference_ms,
         "fingerprint": next(one for one in store.devices() if one.id == row.device_id).fingerprint,
     }
+
+
+def _tokenizer(job: Job) -> dict[str, Any]:
+    """Of texts in other tokens than bytes: `tokenizer_json`, and `begin`, which stands before a text.
+
+    Neither where the tokenizer is not on this machine.
+    """
+    name = job.config.get("data", {}).get("tokenizer", BYTES)
+    if name == BYTES:
+        return {}
+    try:
+        read = tokenizer_of(name)
+    except UsageError:
+        return {}
+    return {} if read.as_json is None else {"tokenizer_json": read.as_json(), "begin": read.begin}
 
 
 def _timed(store: Store, job: Job, row: MeasurementRow[Measurement]) -> dict[str, Any]:

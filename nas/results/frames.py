@@ -17,8 +17,9 @@ from nas.results.job_devices import (
     searched_name,
     tokens_a_run,
 )
-from nas.store import Evaluation, Job, MeasurementRow, Store, Subnet
+from nas.store import Evaluation, Job, MeasurementRow, Stage, Store, Subnet
 from nas.store import tables as t
+from nas.store.connection.database import fetch
 from nas.store.connection.patience import again
 from nas.store.values import now
 from predictors.measurement.labels import Failure, Measurement
@@ -52,6 +53,17 @@ TRAINED = {SPECIALISED: SPECIALISED, **RETRAINED}  # all that can be compared wi
 ON_DEVICE = ["device_quality", "device_stderr", "device_examples"]
 ON_DEVICE += ["device_difference", "device_difference_stderr"]
 FINALISTS += ON_DEVICE
+# The best draft for a subnet, as the latest `nas drafts` has told it of the report split.
+DRAFTS = "drafts"  # first part of the names of stages that have compared drafts
+DRAFT = {
+    "draft": "draft",
+    "draft_acceptance": "acceptance",
+    "draft_acceptance_stderr": "acceptance_stderr",
+    "draft_ahead": "ahead",
+    "draft_tokens_a_call": "tokens_a_call",
+    "draft_speed_up": "speed_up",
+}
+FINALISTS += DRAFT
 FINALISTS += ["tokens_a_run"]  # on the device; None: the networks are run on images
 FINALISTS += [column for weights in RETRAINED for column in (weights, f"{weights}_stderr")]
 MEASURED = ["subnet", "device", "measured_ms", "spread_ms", "purpose", "params", "macs", "architecture"]
@@ -154,7 +166,7 @@ def finalists(store: Store, job: Job, device_id: int | None = None) -> pd.DataFr
     its error, is what the finalist was before. `finetuned` and `scratch` are those of the subnet trained by
     itself, where it was. `device_quality` is what the device's backend computes with the reported weights, on
     `device_examples` of the report split, and `device_difference` how much that is more than the supernet's
-    on the same ones.
+    on the same ones. `draft` is the best draft that was told for the subnet with the reported weights.
     """
     names = device_names(store, job)
     first_device = own_device(store, job)
@@ -167,7 +179,7 @@ def finalists(store: Store, job: Job, device_id: int | None = None) -> pd.DataFr
     searched = {(e.subnet.id, e.metric): e for e in store.evaluations(job, "search", reported=True)}
     search_quality = {(e.subnet.id, e.metric): e.value for e in reported(store, job, "search")}
     others, tokens = _with_other_weights(store, job), tokens_a_run(store, job, asked)
-    computed = _computed_by(store, job, asked)
+    computed, drafted = _computed_by(store, job, asked), _drafted(store, job)
     rows = []
     for report in reported(store, job):
         which = (report.subnet.id, report.metric)
@@ -181,6 +193,7 @@ def finalists(store: Store, job: Job, device_id: int | None = None) -> pd.DataFr
         )
         row |= dict(zip(PREDICTED, predicted, strict=True)) | _of_timing(timing)
         row |= computed.get((*which, report.weights), dict.fromkeys(ON_DEVICE))
+        row |= drafted.get((report.subnet.key, report.weights), dict.fromkeys(DRAFT))
         for weights in (INHERITED, *RETRAINED):
             other = others.get((*which, weights)) if weights != report.weights else None
             row |= {weights: other and other.value, f"{weights}_stderr": other and other.stderr}
@@ -213,6 +226,21 @@ def _computed_by(
         )
         for one in qualities
         if one.state == "ok" and one.split == "report"
+    }
+
+
+@again
+def _drafted(store: Store, job: Job) -> dict[tuple[str, str], dict[str, Any]]:
+    """What was told of the best draft, by the key of a subnet and its weights."""
+    c = t.stages.c
+    query = sa.select(t.stages).where((c.job_id == job.id) & (c.state == "done"))
+    with store.read() as connection:
+        stages = fetch(connection, Stage, query.where(c.name.startswith(f"{DRAFTS}-", autoescape=True)))
+    return {
+        (one.told("subnet"), one.told("weights")): {
+            name: one.told("best", key) for name, key in DRAFT.items()
+        }
+        for one in stages
     }
 
 
@@ -328,7 +356,7 @@ def _of_result(result: Measurement | Failure) -> dict[str, Any]:
 
 def _of_the_job(stage: str) -> bool:
     """Whether it is a stage of the job itself, and not of what came after."""
-    return stage.partition("-")[0] not in (*RETRAINED, ELSEWHERE)
+    return stage.partition("-")[0] not in (*RETRAINED, ELSEWHERE, DRAFTS)
 
 
 def _as_searched(search: Evaluation | None, device: str | None) -> tuple[float | None, ...]:

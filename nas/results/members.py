@@ -34,6 +34,8 @@ class Member:
     device_quality, device_stderr: as the device's backend computes it, on `device_examples` of the report
     split; None where it was not asked.  device_difference: less that of the supernet on the same examples,
     with the standard error of paired differences.
+    draft: the key of the best draft that `nas drafts` has told for it, with `draft_ahead` tokens at a time;
+    None where it was not asked.  draft_acceptance: the share of these tokens that it accepts.
     by_device: whether it is judged by that, and not by the quality with the supernet's arithmetic.
     precision: of the device, where a point of the front is a subnet and one of several precisions.
     on_devices: the same subnet on each of the devices that the job searched for, if there are several.
@@ -73,6 +75,12 @@ class Member:
     device_examples: float | None = None
     device_difference: float | None = None
     device_difference_stderr: float | None = None
+    draft: str | None = None
+    draft_acceptance: float | None = None
+    draft_acceptance_stderr: float | None = None
+    draft_ahead: int | None = None
+    draft_tokens_a_call: float | None = None
+    draft_speed_up: float | None = None
     by_device: bool = False
     precision: str | None = None
     on_devices: tuple["Member", ...] = ()
@@ -202,6 +210,7 @@ def _members_on(store: Store, job: Job, device_id: int | None) -> list[Member]:
     reported = {e.subnet.key: e.objectives | {e.metric: e.value} for e in frames.reported(store, job)}
     numbers = ["stderr", "search_quality", *job_devices.PREDICTED, "measured_ms", "spread_ms"]
     numbers += ["peak_memory_bytes", "energy_mj", "tokens_a_run", *frames.ON_DEVICE]
+    numbers += [name for name in frames.DRAFT if name not in ("draft", "draft_ahead")]
     with_weights = (frames.INHERITED, *frames.RETRAINED)
     numbers += [column for weights in with_weights for column in (weights, f"{weights}_stderr")]
     return [
@@ -217,6 +226,8 @@ def _members_on(store: Store, job: Job, device_id: int | None) -> list[Member]:
             family=row["family"] if isinstance(row["family"], str) else family,
             device=row["device"] if isinstance(row["device"], str) else None,
             memory_bytes=memory.get(row["subnet"]),
+            draft=row["draft"] if isinstance(row["draft"], str) else None,
+            draft_ahead=int(row["draft_ahead"]) if isinstance(row["draft"], str) else None,
             **{name: _number(row[name]) for name in numbers},
             qualities={name: value for name, value in reported[row["subnet"]].items() if name in QUALITIES},
             beaten_by=None,

@@ -11,6 +11,7 @@ from nas.store.connection.schema import upgrade as upgrade_schema
 from nas.store.devices import AgentLease, Devices
 from nas.store.files.artifacts import Artifacts
 from nas.store.files.move import move
+from nas.store.files.of_devices import DeviceFiles
 from nas.store.files.places import Places
 from nas.store.files.removal import (
     Orphans,
@@ -128,6 +129,7 @@ class Store(
     Measurements,
     Supernets,
     Artifacts,
+    DeviceFiles,
     DataChanges,
     Places,
 ):

@@ -63,6 +63,17 @@ class _Ranked(_Form):
     predictor: _Agreement | None
 
 
+class _Draft(_Form):
+    """The best draft of a subnet."""
+
+    draft: str = ""
+    ahead: Count = 0
+    acceptance: float = 0.0
+    acceptance_stderr: float = 0.0
+    tokens_a_call: float = 0.0
+    speed_up: float = 0.0
+
+
 class Result(_Form):
     """What a stage found."""
 
@@ -79,6 +90,9 @@ class Result(_Form):
     chosen: list[str] = []
     refused: dict[str, str] = {}
     generator: Place = 0
+    subnet: str = ""
+    weights: str = ""
+    best: _Draft = _Draft()
 
 
 class _Repeated(_Form):

@@ -23,6 +23,7 @@ from nas.store.records import (
     Job,
     NewEvaluation,
     NewEvent,
+    NewSubnet,
     SearchedSubnets,
     Subnet,
 )
@@ -94,6 +95,12 @@ class Results(Database):
                 f"Several subnets of job '{job.name}' begin with '{key_prefix}'.", f"Such as: {some}."
             )
         return subnets[0]
+
+    @again
+    def add_subnets(self, lease: Lease, subnets: Iterable[NewSubnet]) -> None:
+        """Subnets that were looked at otherwise than by an evaluation; those that are there already stay."""
+        with lease.write() as connection:
+            subnet_ids(connection, lease.job.id, subnets)
 
     @again
     def add_evaluations(

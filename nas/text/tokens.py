@@ -28,13 +28,14 @@ class Tokenizer:
     """How text becomes tokens below `vocabulary`; `begin` stands before every piece of a text.
 
     split: from a text to its tokens, and at which byte of the text each of them ends.  join: from tokens to
-    their text.
+    their text.  as_json: what a tokenizer.json has of it; None for bytes.
     """
 
     vocabulary: int
     begin: int
     split: Callable[[str], tuple[Ids, Ends]]
     join: Callable[[Sequence[int]], str]
+    as_json: Callable[[], str] | None = None
 
 
 def tokenizer_of(name: object, *, vocabulary: int | None = None) -> Tokenizer:
@@ -93,6 +94,7 @@ def _of_others(name: str) -> Tokenizer:
         begin,
         lambda text: _encoded(read, text),
         lambda ids: str(read.decode(list(ids), skip_special_tokens=False)),
+        lambda: str(read.to_str()),
     )
 
 

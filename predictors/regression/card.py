@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from predictors.latency.roofline import saved_features, source_coefficients
 from predictors.regression.features import FEATURES, STEPS, WORK, Workload, layer_features
+from predictors.regression.ladder import saved_features, source_coefficients
 from search_spaces.layers import Layer
 
 CONSTANT = "constant"

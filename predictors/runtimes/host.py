@@ -12,6 +12,7 @@ from pathlib import Path
 from predictors.devices import JSON, Run, Timing
 
 CPUS = Path("/sys/devices/system/cpu")
+UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
 CLOCKS = {
     "governor": "cpu0/cpufreq/scaling_governor",
     "no_turbo": "intel_pstate/no_turbo",
@@ -72,3 +73,17 @@ def _cpu_model() -> str:
         lines = []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return models[0] if models else platform.processor() or "unknown"
+
+
+def last_cache_bytes(cpus: Path = CPUS) -> int | None:
+    """The size of the last level of cache that a core of this host has; None where the kernel tells none."""
+    sizes: dict[int, int] = {}
+    for index in sorted(cpus.glob("cpu0/cache/index*")):
+        try:
+            level = int((index / "level").read_text(encoding="ascii"))
+            size = (index / "size").read_text(encoding="ascii").strip()
+            number = size.rstrip("KMG")
+            sizes[level] = int(number) * UNITS[size[len(number) :]]
+        except (OSError, ValueError, KeyError):
+            continue
+    return sizes[max(sizes)] if sizes else None

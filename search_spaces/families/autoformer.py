@@ -51,7 +51,7 @@ PUBLISHED: Mapping[str, Mapping[str, Any]] = {
         "num_heads": [9, 9, 9, 9, 9, 10, 9, 9, 10, 9, 10, 9, 9, 10],
     },
 }
-# What the released training says of settings that are here, too (see docs/vit_resnas.md).
+# What the released training says of settings that are here, too (see docs/autoformer.md).
 PUBLISHED_TRAINING: Mapping[str, Any] = {
     "optimizer": "adamw",
     "lr": 1e-3,

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from search_spaces.architecture import Architecture
+from search_spaces.architecture import Architecture, group_of
 from search_spaces.bounds import DEEPEST, positive, short
 from search_spaces.choices import Choice, Part
 from search_spaces.errors import UsageError, did_you_mean
@@ -198,6 +198,14 @@ def layer_values(space: SearchSpace, arch: Architecture) -> list[tuple[int, int,
 def ffn_option(options: Mapping[str, Any]) -> str:
     """By which option a space says how wide FFNs are."""
     return RATIO if RATIO in options else HIDDEN
+
+
+def ffn_choices(space: SearchSpace, arch: Architecture) -> list[str]:
+    """The choices that say how wide an architecture's FFNs are; nothing else of it depends on them.
+
+    Networks that differ in these alone remember the same things of a text, so that one can draft for another.
+    """
+    return [name for name in arch if group_of(name)[0] == ffn_option(space.options)]
 
 
 def ffn_widths(space: SearchSpace, dim: int) -> list[int]:

@@ -110,14 +110,21 @@ def quality_of(
     if not kind.per:
         return quality(scores, sources, classes if kind.balanced else None)
     assert counts is not None, "the data of the task have counts"
-    sums, sizes = kind.scale * scores.double().cpu(), counts[kind.per].double().cpu()
+    value = ratio(kind.scale * scores.double().cpu(), counts[kind.per], sources)
+    if kind.exponential:
+        whole = float(torch.tensor(value.value, dtype=torch.float64).exp())
+        return Quality(whole, whole * value.stderr, value.count)
+    return value
+
+
+def ratio(sums: Tensor, sizes: Tensor, sources: Tensor | None = None) -> Quality:
+    """What sums (examples,) are per size (examples,). sources: as of `quality`."""
+    sums, sizes = sums.double().cpu(), sizes.double().cpu()
     value = sums.sum() / sizes.sum()
     # The error of a ratio, to the first order: that of the mean of what is left of the sums (Cochran,
     # "Sampling Techniques", 1977, chapter 6).
     residuals = (sums - value * sizes) / sizes.mean()
     (error,) = MeanErrors.over(len(sums), sources).of_means(residuals[:, None]).tolist()
-    if kind.exponential:
-        return Quality(float(value.exp()), float(value.exp()) * error, len(sums))
     return Quality(float(value), error, len(sums))
 
 

@@ -23,22 +23,33 @@ def one_of(*words: str) -> BeforeValidator:
 
 
 class Sampling(Section):
-    """Which subnets a training step draws; `smallest` and `largest` are shares of the steps.
+    """Which subnets a training step draws.
 
+    strategy: one architecture a step, several on the same batch (`sandwich`, `joint`), uniform granularities
+    (`weighted`), or several that share the batch. Example: `sandwich`
+    smallest [share of the steps]: of `single_path`: in how many it is the smallest subnet. Example: `0.2`
+    largest [share of the steps]: of `single_path`: in how many it is the largest subnet. Example: `0.3`
+    random [subnets]: of `sandwich`: how many besides the smallest and the largest. Example: `1`
+    weights: of `weighted` and `joint`, one for each uniform granularity, smallest first: how often it is
+    drawn, or what its loss counts. Example: `[1.0, 1.0, 2.0]`
     distill: from the share `distill_after` of the steps on, the first subnet of a step teaches the others
     (half of their loss is the cross entropy to its softened outputs). Before that all learn from the labels:
-    an untrained teacher ruins the start.
-    weights: of `weighted` and `joint`, one for each uniform granularity, smallest first: how often it is
-    drawn, or what its loss counts.
-    paths: of `multi_architectural` and `resource_constrained`, whose subnets share the batch.
-    at_once, blocks_twice: of `multi_architectural`: how many subnets are drawn so that they differ, and then
-    the next ones (null: all of a step); whether a block is there counts as four options, yes and no twice
+    an untrained teacher ruins the start. Example: `true`
+    distill_after [share of the steps]: when that begins. Example: `0.5`
+    paths [subnets]: of `multi_architectural` and `resource_constrained`, whose subnets share the batch.
+    Example: `8`
+    at_once [subnets]: of `multi_architectural`: how many are drawn so that they differ, and then the next
+    ones; null: all of a step. The released training: 2. Example: `2`
+    blocks_twice: of `multi_architectural`: whether a block is there counts as four options, yes and no twice
     each, where options are dealt out and where a widening lets them in (`search_spaces/restriction.py`). The
-    released training: 2 and true.
+    released training: true. Example: `true`
     lot_norms: of `multi_architectural`: batch norms that stand before all that is chosen see the images of
-    all subnets that are drawn at once; false: those of each subnet. The released training: true.
-    bins, gap_gmacs: of `resource_constrained`, which draws uniformly over groups of like cost: exact levels,
-    or `bins` intervals of MACs, or groups by an absolute gap.
+    all subnets that are drawn at once; false: those of each subnet. The released training: true. Example:
+    `true`
+    bins [intervals]: of `resource_constrained`, which draws uniformly over groups of like cost: intervals of
+    MACs; null: exact levels. Example: `10`
+    gap_gmacs [GMACs]: of `resource_constrained`: groups by an absolute gap, in place of `bins`. Example:
+    `0.5`
     """
 
     strategy: Literal[
@@ -89,9 +100,11 @@ class Sampling(Section):
 
 
 class Teacher(Section):
-    """A timm model that teaches every subnet; `weight` is its share of the loss.
+    """A timm model that teaches every subnet.
 
-    hard: subnets learn the class that it answers, and not its probabilities.
+    timm: its name, as of `init`. Example: `deit_small_patch16_224`
+    weight [share of the loss]: what it counts. Example: `0.7`
+    hard: subnets learn the class that it answers, and not its probabilities. Example: `false`
     """
 
     timm: Text
@@ -102,7 +115,9 @@ class Teacher(Section):
 class InitTeacher(Section):
     """The network whose weights a training begins with, as it was: it teaches every subnet, the largest, too.
 
-    weight, hard: as of `Teacher`.
+    init: that it is this one. Example: `true`
+    weight [share of the loss]: as of a timm model. Example: `1.0`
+    hard: as of a timm model. Example: `true`
     """
 
     init: Literal[True]
@@ -123,10 +138,11 @@ AnyTeacher = Annotated[
 class Muon(Section):
     """Muon's own numbers, beside those of AdamW, which trains what Muon does not.
 
-    lr: the peak; warm-up, schedule and `lr_scale` hold for it as for `Recipe.lr`. A step is as long as the
-    rate says whatever the gradients are, so that it is of another size than AdamW's.
+    lr: the peak; warm-up, schedule and `lr_scale` hold for it as for the recipe's `lr`. A step is as long as
+    the rate says whatever the gradients are, so that it is of another size than AdamW's. Example: `0.01`
+    momentum: of its gradients. Example: `0.9`
     weight_decay: of the weights that Muon trains, of which each step takes `lr * weight_decay`. Not the
-    recipe's, which at this rate would be several times as strong.
+    recipe's, which at this rate would be several times as strong. Example: `0.05`
     """
 
     lr: Positive = 0.02
@@ -143,44 +159,64 @@ class Muon(Section):
 class Recipe(Section):
     """How to train; after `warmup` steps the learning rate goes to zero as `schedule` says.
 
-    steps: 0 leaves weights as they came.
-    optimizer, muon: AdamW for everything, or LAMB (You et al., arXiv 1904.00962), or Muon for the weights of
-    hidden layers (`supernet/training/parameter_groups.py`) and AdamW for the rest. `muon` is there with Muon
-    only, and then always. The default here is what a job trains with that was stored before it could be
-    chosen; that of new jobs stands in `nas/config/family_training.py`.
+    steps [steps]: of the optimiser; 0 leaves weights as they came. Example: `5000`
+    batch_size [examples]: of a step, by all who share it. Example: `32`
+    optimizer: AdamW for everything, or LAMB (You et al., arXiv 1904.00962), or Muon for the weights of hidden
+    layers (`supernet/training/parameter_groups.py`) and AdamW for the rest. `adamw` is what a job trains with
+    that was stored before it could be chosen, and new jobs whose weights begin trained; others have `muon`.
+    Example: `lamb`
+    muon: Muon's numbers; there with Muon only, and then always. Example: `{lr: 0.01}`
+    lr: the peak learning rate of AdamW or LAMB. Example: `0.001`
     schedule: a cosine, a straight line, or a trapezoid, which begins to fall for the last 0.4 of the steps.
-    lr_floor: the share of a peak at which the schedule ends.
-    lr_scale: first part of a shared parameter's name -> factor on its learning rate; 0 keeps it as it is.
-    layer_decay: factor on the learning rate from each block to the one before it; the head has the full rate
-    and what comes before the blocks the lowest (Bao et al., "BEiT", arXiv 2106.08254).
-    accumulate: parts of a batch that are learnt from one after the other, for less memory; the step is the
-    same but for rounding, and for statistics of batches.
-    largest_first: the share of the steps, at the start, in which only the largest subnet is trained; the
-    others inherit what it has learnt (as Once-for-all begins; Cai et al., arXiv 1908.09791).
-    widening: the share of the steps, behind largest_first, over which smaller and smaller options are let in.
-    sort_every: steps after which neurons and heads are sorted by weight, while that lasts; null: never.
+    Example: `linear`
+    lr_floor [share of the peak]: at which the schedule ends. Example: `0.01`
+    lr_scale [factor]: by the first part of a shared parameter's name, on its learning rate; 0 keeps it as it
+    is. Example: `{head: 10.0}`
+    layer_decay [factor]: on the learning rate from each block to the one before it; the head has the full
+    rate and what comes before the blocks the lowest (Bao et al., "BEiT", arXiv 2106.08254). Example: `0.75`
+    accumulate [parts]: of a batch, that are learnt from one after the other, for less memory; the step is the
+    same but for rounding, and for statistics of batches. Example: `4`
+    weight_decay: of AdamW or LAMB. Example: `0.1`
+    betas: of AdamW or LAMB. Example: `[0.9, 0.999]`
+    warmup [steps]: over which the learning rate rises. Example: `500`
+    clip: the longest gradient of all weights together; `none`: any. Example: `none`
+    label_smoothing: what the wrong classes get of the target, together. Example: `0.1`
+    largest_first [share of the steps]: at the start, in which only the largest subnet is trained; the others
+    inherit what it has learnt (as Once-for-all begins; Cai et al., arXiv 1908.09791). Example: `0.5`
+    widening [share of the steps]: behind `largest_first`, over which smaller and smaller options are let in.
+    Example: `0.25`
+    sort_every [steps]: after which neurons and heads are sorted by weight, while the widening lasts; null:
+    never. Example: `100`
     patch_mixup: mixed images with a label for every patch, learnt through a head that is then thrown away,
     for families that have such labels; `published` draws boxes, blends and partners as the release of
-    ViT-ResNAS does (`supernet/training/mixing.py`).
-    clip: the longest gradient of all weights together; `none`: any.
-    drop_path: chance with which a step leaves out what the last block adds, example by example
-    (`supernet/passes/dropping.py`); or one for each anchor of a family that joins networks.
+    ViT-ResNAS does (`supernet/training/mixing.py`). Example: `true`
+    drop_path [probability]: with which a step leaves out what the last block adds, example by example
+    (`supernet/passes/dropping.py`); or one for each anchor of a family that joins networks. Example: `0.1`
     drop_path_by: which chance a block has. `subnet`: it rises linearly over the blocks of the subnet, from 0;
     `network`: over those of the whole network, or anchor, that the block is of; `equal`: the same for all.
-    dropout: chance with which a number is left out behind the embedding, attention, and layers of an FFN.
-    mixup, cutmix: alpha of the Beta distributions by which a batch is blended with itself in reverse order,
-    or gets rectangles of it; with both, one of them a batch by chance. 0: neither. By timm's own code.
+    Example: `network`
+    dropout [probability]: with which a number is left out behind the embedding, attention, and layers of an
+    FFN. Example: `0.1`
+    mixup: alpha of the Beta distribution by which a batch is blended with itself in reverse order, by timm's
+    own code; 0: it is not. With `cutmix`, too, one of them a batch by chance. Example: `0.8`
+    cutmix: alpha of the Beta distribution of rectangles that a batch gets of itself in reverse order; 0:
+    none. Example: `1.0`
     decay_also: weight decay holds for these beside matrices and kernels: position embeddings, tokens, tables
-    of relative positions.
-    init_std: standard deviation of fresh linear layers; null: by the number of their inputs.
+    of relative positions. Example: `[positions, tokens]`
+    init_std: standard deviation of fresh linear layers; null: by the number of their inputs. Example: `0.02`
+    sampling: which subnets a step draws. Example: `{strategy: sandwich}`
+    teacher: a network that teaches every subnet: a model of timm, or `{init: true}`. Example: `{timm:
+    deit_small_patch16_224}`
     ema: decay of an exponential moving average of the weights, which evaluation then uses; null: none.
-    precision: `fp32`, `bf16` (autocast) or `auto` (bf16 on a GPU).
+    Example: `0.999`
+    precision: `fp32`, `bf16` (autocast) or `auto` (bf16 on a GPU). Example: `auto`
     recalibrate: whether statistics of batches are estimated anew after the training; else running averages
-    stay.
-    channels_last: images lie in memory pixel by pixel, which convolutions may be faster with.
-    tf32: products of fp32 matrices on a GPU may round their factors to TensorFloat-32.
+    stay. Example: `false`
+    channels_last: images lie in memory pixel by pixel, which convolutions may be faster with. Example: `true`
+    tf32: products of fp32 matrices on a GPU may round their factors to TensorFloat-32. Example: `true`
     checkpoint_activations: blocks keep their inputs only and compute the rest again in the backward pass.
-    compile: blocks run compiled, each shape of them once (`supernet/passes/compiling.py`).
+    Example: `true`
+    compile: blocks run compiled, each shape of them once (`supernet/passes/compiling.py`). Example: `true`
     """
 
     steps: Annotated[int, Field(ge=0, le=1_000_000_000)] = 2000

@@ -11,9 +11,11 @@ from made_text import make_text
 
 import nas
 from nas import datasets, jobs
+from nas.analysis import drafts
 from nas.cli import main
 from nas.config import checked_config
-from nas.results.extraction import export
+from nas.exported import elastic
+from nas.results.extraction import export, export_front
 from nas.spaces.initial import load_folder, with_layer_order
 from nas.spaces.job_space import resolve, space_of
 from nas.store import Store
@@ -23,7 +25,9 @@ from nas.training.keys import supernet_key
 from nas.training.supernets import teacher_of
 from search_spaces.errors import UsageError
 from search_spaces.families.matlm import layer_values
+from search_spaces.workloads import as_run
 from supernet import tasks
+from supernet.evaluation.scores import ratio
 from supernet.families.matlm import layer_order
 from supernet.pretrained.gguf_files import read_file
 from supernet.training.recipe import InitTeacher
@@ -347,3 +351,117 @@ def test_a_text_is_continued_with_a_part_as_draft(
         code, out, error = said(*words)
         assert (code, out) == (2, "")
         assert sentence in error
+
+
+def by_hand(job: nas.JobHandle, target: str, draft: str, *, prompt: int, tokens: int, ahead: int) -> Any:
+    """What is accepted on the first three texts of the report split, one forward pass after the other."""
+    data = datasets.build("text", **{k: v for k, v in job.job.config["data"].items() if k != "name"})
+    inputs, targets = next(iter(data.batches("report", 16)))
+    whole, part = job.extract(target), job.extract(draft)
+
+    def after(net: Any, ids: list[int]) -> int:
+        with torch.no_grad():
+            return int(net(torch.tensor([ids]))[0, -1].argmax())
+
+    chosen = [i for i in range(len(inputs)) if (targets[i, : prompt - 1] >= 0).all()][:3]
+    rounds, accepted = [], []
+    for ids in (inputs[i, :prompt].tolist() for i in chosen):
+        for _ in range(tokens + ahead):
+            ids = [*ids, after(whole, ids)]
+        place, count, good = prompt, 0, 0
+        while place < prompt + tokens:
+            agrees = 0
+            while agrees < ahead and after(part, ids[: place + 1 + agrees]) == ids[place + 1 + agrees]:
+                agrees += 1
+            place, count, good = place + agrees + 1, count + 1, good + agrees
+        rounds.append(count)
+        accepted.append(good)
+    return ratio(torch.tensor(accepted), ahead * torch.tensor(rounds), data.sources("report")[chosen])
+
+
+def test_the_best_draft_is_chosen_told_and_kept(
+    done: tuple[Path, nas.JobHandle], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = done[1]
+    target = max(job.front().members, key=lambda member: member.params)
+    assert target.draft is None
+    about: dict[str, Any] = {"prompt": 6, "tokens": 8, "ahead": 2}
+    asked = about | {"new": True, "texts": 3, "shared": False}
+    answer = job.drafts(target.subnet, **asked)
+    candidates, best = answer["candidates"], answer["best"]
+    assert [one["speed_up"] for one in candidates] == sorted(
+        (one["speed_up"] for one in candidates), reverse=True
+    )
+    assert (best["draft"], best["ahead"]) == (candidates[0]["draft"], candidates[0]["ahead"])
+    assert answer["by_ahead"][best["ahead"] - 1]["acceptance"] == best["acceptance"]
+    stored = job.store.subnet(job.job, best["draft"])  # also of an architecture that is new
+    assert stored.architecture == best["architecture"]
+    for one in answer["by_ahead"]:
+        share = by_hand(job, target.subnet, best["draft"], **about | {"ahead": one["ahead"]})
+        assert (one["acceptance"], one["acceptance_stderr"]) == (share.value, pytest.approx(share.stderr))
+        assert one["tokens_a_call"] == 1 + one["ahead"] * share.value
+        assert one["speed_up"] == one["tokens_a_call"] / (1 + one["ahead"] * best["cost"])
+    space = space_of(job.store, job.job)
+    step = as_run(space, {"decode": {"context": 14}})  # no device of the job decodes: MACs count
+    macs = [step.cost(space.architecture(dict(a))).macs for a in (best["architecture"], target.architecture)]
+    assert (answer["cost"]["name"], best["cost"]) == ("macs", macs[0] / macs[1])
+    shown = next(member for member in job.front().members if member.subnet == target.subnet)
+    assert shown.to_dict()["draft"]["acceptance"] == best["acceptance"]
+    assert "draft_acceptance" in job.front().to_csv().splitlines()[0]
+
+    monkeypatch.setattr(drafts, "extracted", None)  # what is stored needs no network
+    assert job.drafts(target.subnet, **asked) == answer
+    with pytest.raises(TypeError):
+        job.drafts(target.subnet, **asked | {"ahead": 1})
+    assert job.store.job(job.name).state == "succeeded"
+
+
+def test_drafts_in_one_memory_and_what_is_refused(
+    done: tuple[Path, nas.JobHandle], capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = done[1]
+    space = space_of(job.store, job.job)
+    whole, least = space.largest.key, space.smallest.key
+
+    def said(*words: str) -> tuple[int, str, str]:
+        code = main(["drafts", job.job.name, *words, "--store", job.store.url, "--quiet"])
+        return (code, *capsys.readouterr())
+
+    few = ("--texts", "2", "--ahead", "3", "--tokens", "5")
+    code, document, _ = said("--subnet", whole, *few, "--json")
+    answer = json.loads(document)
+    assert (code, answer["shared_cache"], answer["best"]["shared_cache"]) == (0, True, True)
+    assert [one["shared_cache"] for one in answer["candidates"]].count(True) == drafts.RUN_AS_ASKED
+    code, table, _ = said("--subnet", whole, *few)  # answered already
+    assert (code, table.splitlines()[1].split()[0]) == (0, answer["best"]["draft"])
+    assert f"of the tokens of {answer['best']['draft']} are accepted" in table
+    narrower = next(row.key for row in job.store.subnets(job.job) if row.key not in (whole, least))
+    for words, exit_code, sentence in (
+        (("--subnet", least, "--new"), 3, "No FFN of the space is narrower"),
+        (("--subnet", narrower, "--draft", whole), 2, "are no part of"),
+        (("--subnet", whole, "--prompt", "20"), 2, "do not fit into the context of 24"),
+        (("--subnet", whole, "--device", "cpu"), 2, "runs whole texts"),
+        (("--subnet", whole, "--weights", "specialised"), 3, "has no weights 'specialised'"),
+        (("--subnet", "zzz"), 3, "has no subnet"),
+    ):
+        code, out, error = said(*words)
+        assert (code, out) == (exit_code, ""), error
+        assert sentence in error
+    assert job.store.stage(job.job, f"drafts-{whole}").state == "done"  # no refusal has taken it away
+
+
+def test_an_elastic_folder_has_the_tokenizer(
+    done: tuple[Path, nas.JobHandle], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = done[1]
+    monkeypatch.setattr(elastic, "_checked", lambda *_: 0.0)  # that outputs are right is asked elsewhere
+    files = export_front(job.store, job.job, tmp_path / "nets")
+    assert tmp_path / "nets" / "tokenizer.json" in files
+    written, original = (
+        tokenizer_of(name) for name in (tmp_path / "nets", job.job.config["data"]["tokenizer"])
+    )
+    text = "a text of words, für дом"
+    assert written.split(text)[0].tolist() == original.split(text)[0].tolist()
+    described = json.loads((tmp_path / "nets" / "elastic.json").read_text())
+    assert described["begin"] == original.begin
+    assert "tokenizer_json" not in described

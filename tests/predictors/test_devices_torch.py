@@ -17,6 +17,7 @@ from predictors.runtimes.energy import PackageEnergy
 from predictors.runtimes.host import clock_policy
 from predictors.runtimes.outputs import check_outputs, tensors_of
 from search_spaces.errors import UsageError
+from supernet.plain.decoder import Decoder
 
 MIB = 2**20
 
@@ -162,6 +163,19 @@ def test_compiled_networks_are_each_compiled_once_and_freed() -> None:
             del module, prepared, run
     gc.collect()
     assert [ref() for ref in alive] == [None] * 12
+
+
+@pytest.mark.slow
+def test_a_compiled_step_of_decoding_says_what_the_whole_text_does() -> None:
+    torch.manual_seed(0)
+    sizes = {"vocabulary": 256, "context": 12, "embed_dim": 16, "head_dim": 4, "heads_per_kv": 2}
+    decoder = Decoder(**sizes, num_heads=[4], mlp_hidden=[24]).eval()
+    text = decoder.some_input(2, 9)
+    step = decoder.as_run(2, 9, is_step=True)
+    with torch.inference_mode(), inductor.compiled(step, (text[:, -1:],)) as forward:
+        outputs = [forward(text[:, -1:]) for _ in range(2)]  # the second reads what the first has written
+        torch.testing.assert_close(outputs[0], outputs[1], rtol=0, atol=0)
+        torch.testing.assert_close(outputs[0], decoder(text)[:, -1:], rtol=1e-5, atol=1e-5)
 
 
 class Branching(nn.Module):

@@ -10,6 +10,7 @@ from fake_device import latencies
 
 import search_spaces
 from predictors.latency import roofline
+from predictors.regression import ladder
 from predictors.regression.calibrated import Calibrated
 from predictors.regression.features import FEATURES, WORK, Workload, space_features
 from predictors.regression.intervals import Intervals, interval
@@ -93,7 +94,7 @@ def test_a_process_is_added_only_where_it_helps() -> None:
         assert fitted(latencies, space, 80, seed).model.residual is None
     codes = space.sample_choices(np.random.default_rng(0), 80)
     rows = space_features(space, codes, Workload())
-    plain = fit_linear(rows, curved(space, codes), roofline.rungs()[1].columns)[0]
+    plain = fit_linear(rows, curved(space, codes), ladder.rungs()[1].columns)[0]
     test = space.sample_choices(np.random.default_rng(99), 200)
     plain_error = np.abs(
         plain.predict(space_features(space, test, Workload()))[0] / curved(space, test) - 1

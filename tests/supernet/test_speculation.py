@@ -81,6 +81,8 @@ def test_what_cannot_be_done_is_refused(target: Decoder) -> None:
         nested_draft(target, target.config | {"mlp_hidden": [65, 1, 1]})
     with pytest.raises(UsageError, match=r"no part of"):
         nested_draft(target, target.config | {"mlp_hidden": [64, 64]})
+    with pytest.raises(UsageError, match=r"The draft knows 51 tokens, and the target 50"):
+        nested_draft(target, target.config | {"vocabulary": 51, "mlp_hidden": [8, 8, 8]})
     with pytest.raises(UsageError, match=r"no text to be continued"):
         completed(target, [], 3)
     with pytest.raises(UsageError, match=r"No token is asked for"):

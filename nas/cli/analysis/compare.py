@@ -7,6 +7,7 @@ import typer
 from nas.cli.fronts import check_figure, write_figure
 from nas.cli.options import AsJSON, OtherFigure, ShownDevice, StoreURL, named_numbers, store_url
 from nas.cli.output import emit, emit_json, emit_table
+from nas.cli.stored import names
 
 if TYPE_CHECKING:
     from nas.analysis.comparison import Comparison
@@ -15,8 +16,10 @@ if TYPE_CHECKING:
 
 def compare(
     ctx: typer.Context,
-    first: Annotated[str, typer.Argument(metavar="JOB", help="A job's name or number.")],
-    second: Annotated[str, typer.Argument(metavar="OTHER", help="Another job's.")],
+    first: Annotated[
+        str, typer.Argument(metavar="JOB", help="A job's name or number.", autocompletion=names.jobs)
+    ],
+    second: Annotated[str, typer.Argument(metavar="OTHER", help="Another job's.", autocompletion=names.jobs)],
     device: ShownDevice = None,
     reference: Annotated[
         list[str] | None,
@@ -31,7 +34,13 @@ def compare(
     store: StoreURL = None,
     as_json: AsJSON = False,
 ) -> None:
-    """Compare the fronts of two jobs. Hypervolume, and which share of one the other beats."""
+    """Compare the fronts of two jobs. Hypervolume, and which share of one the other beats.
+
+    \b
+    Examples:
+      nas compare JOB OTHER
+      nas compare JOB OTHER --reference latency_ms=20 --figure both.html
+    """
     from nas.limits import Limit
     from nas.store import Store
 

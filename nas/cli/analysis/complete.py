@@ -6,6 +6,7 @@ import typer
 
 from nas.cli.options import AsJSON, JobName, StoreURL, store_url
 from nas.cli.output import emit, emit_json, note
+from nas.cli.stored import names
 
 if TYPE_CHECKING:
     from nas.analysis.completion import Completed
@@ -15,10 +16,20 @@ def complete(
     ctx: typer.Context,
     job: JobName,
     text: Annotated[str, typer.Argument(metavar="TEXT", help="What is continued.")],
-    subnet: Annotated[str, typer.Option("--subnet", metavar="KEY", help="The beginning of its key.")],
+    subnet: Annotated[
+        str,
+        typer.Option(
+            "--subnet", metavar="KEY", help="The beginning of its key.", autocompletion=names.subnets
+        ),
+    ],
     draft: Annotated[
         str | None,
-        typer.Option("--draft", metavar="KEY", help="A subnet with narrower FFNs, which proposes tokens."),
+        typer.Option(
+            "--draft",
+            metavar="KEY",
+            help="A subnet with narrower FFNs, which proposes tokens.",
+            autocompletion=names.subnets,
+        ),
     ] = None,
     tokens: Annotated[int, typer.Option("--tokens", min=1, help="How many follow.")] = 40,
     ahead: Annotated[int, typer.Option("--ahead", min=1, help="How many the draft proposes at once.")] = 4,
@@ -28,7 +39,13 @@ def complete(
     store: StoreURL = None,
     as_json: AsJSON = False,
 ) -> None:
-    """Continue a text with the most probable tokens of a subnet, perhaps with a part of it as draft."""
+    """Continue a text with the most probable tokens of a subnet, perhaps with a part of it as draft.
+
+    \b
+    Examples:
+      nas complete JOB 'Once upon a time' --subnet KEY
+      nas complete JOB 'Once upon a time' --subnet KEY --draft OTHER --tokens 100
+    """
     from nas.store import Store
 
     with Store.open(store_url(store), read_only=True) as opened:

@@ -8,6 +8,7 @@ import typer
 from nas.cli.fronts import check_figure, write_figure
 from nas.cli.options import AsJSON, JobName, OtherFigure, ShownDevice, StoreURL, parse_architecture, store_url
 from nas.cli.output import emit, emit_json, emit_pairs, emit_table, heading, is_share, with_error
+from nas.cli.stored import names
 
 if TYPE_CHECKING:
     from nas.analysis.explanation import Change, Explanation, Subnet
@@ -18,16 +19,25 @@ SUBNET = "The beginning of a subnet's key, or an architecture as JSON."
 def explain(
     ctx: typer.Context,
     job: JobName,
-    subnet: Annotated[str, typer.Argument(metavar="SUBNET", help=SUBNET)],
+    subnet: Annotated[str, typer.Argument(metavar="SUBNET", help=SUBNET, autocompletion=names.subnets)],
     other: Annotated[
-        str | None, typer.Argument(metavar="[OTHER]", help="Another one, to be told their difference.")
+        str | None,
+        typer.Argument(
+            metavar="[OTHER]", help="Another one, to be told their difference.", autocompletion=names.subnets
+        ),
     ] = None,
     device: ShownDevice = None,
     figure: OtherFigure = None,
     store: StoreURL = None,
     as_json: AsJSON = False,
 ) -> None:
-    """Tell what each choice of a subnet is worth, in quality and in ms. Of two subnets: their difference."""
+    """Tell what each choice of a subnet is worth, in quality and in ms. Of two subnets: their difference.
+
+    \b
+    Examples:
+      nas explain JOB SUBNET
+      nas explain JOB SUBNET OTHER --figure changes.html
+    """
     from nas.store import Store
 
     one, another = asked(subnet), None if other is None else asked(other)

@@ -30,7 +30,12 @@ def gate(
     store: StoreURL = None,
     as_json: AsJSON = False,
 ) -> None:
-    """Exit with 0 if a measured subnet keeps the limits, and print the best; else with 1. For builds."""
+    """Exit with 0 if a measured subnet keeps the limits, and print the best; else with 1. For builds.
+
+    \b
+    Example:
+      nas gate JOB --min accuracy=0.9 --max latency_ms=12
+    """
     from nas.limits import Limit
     from nas.store import Store
 

@@ -10,6 +10,7 @@ import typer
 from nas.cli.options import AsJSON, JobName, StoreURL, store_url
 from nas.cli.output import amount, emit, emit_json, emit_table, heading, is_share, note, with_error
 from nas.cli.runs import run_config
+from nas.cli.stored import names
 
 if TYPE_CHECKING:
     from nas.analysis.what_if import Foretold, WhatIf
@@ -30,7 +31,12 @@ def what_if(
     ] = None,
     device: Annotated[
         str | None,
-        typer.Option("--device", metavar="NAME", help="One that the job was measured on. [default: its own]"),
+        typer.Option(
+            "--device",
+            metavar="NAME",
+            help="One that the job was measured on. [default: its own]",
+            autocompletion=names.devices,
+        ),
     ] = None,
     objectives: Annotated[
         str | None,
@@ -43,7 +49,13 @@ def what_if(
     store: StoreURL = None,
     as_json: AsJSON = False,
 ) -> None:
-    """Foretell the front of another question from what is stored. Evaluates nothing, unless --go says so."""
+    """Foretell the front of another question from what is stored. Evaluates nothing, unless --go says so.
+
+    \b
+    Examples:
+      nas what-if JOB --limits 'latency_ms<=8,params<=1e6'
+      nas what-if JOB --objectives accuracy,params --go 50
+    """
     with _blas_of_one_thread() if more is None else nullcontext():
         from nas.analysis import what_if as asking
         from nas.store import Store

@@ -15,7 +15,12 @@ def classify(
     top: Annotated[int, typer.Option("--top", min=1, help="How many classes of each image.")] = 1,
     as_json: AsJSON = False,
 ) -> None:
-    """Say what image files show, by a subnet that was extracted. Runs nothing that the folder brings."""
+    """Say what image files show, by a subnet that was extracted. Runs nothing that the folder brings.
+
+    \b
+    Example:
+      nas classify subnet photo.jpg
+    """
     from search_spaces.errors import NotFoundError
 
     if not folder.is_dir():

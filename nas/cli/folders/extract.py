@@ -8,6 +8,7 @@ import typer
 from nas.cli.fronts import chosen_key
 from nas.cli.options import AsJSON, JobName, StoreURL, Where, parse_architecture, store_url
 from nas.cli.output import emit, emit_json, note
+from nas.cli.stored import names
 
 if TYPE_CHECKING:
     from nas.exported.forms import Timer
@@ -21,7 +22,10 @@ def extract(
     job: JobName,
     folder: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="A new or empty folder.")],
     subnet: Annotated[
-        str | None, typer.Option("--subnet", metavar="KEY", help="The beginning of a subnet's key.")
+        str | None,
+        typer.Option(
+            "--subnet", metavar="KEY", help="The beginning of a subnet's key.", autocompletion=names.subnets
+        ),
     ] = None,
     arch: Annotated[
         str | None, typer.Option("--arch", metavar="JSON", help="Any architecture of the job's space.")
@@ -41,6 +45,7 @@ def extract(
         str,
         typer.Option(
             "--format",
+            autocompletion=names.formats,
             metavar="NAME,...",
             help="safetensors, torch_export, onnx, openvino or hf; of several each in a folder of its own.",
         ),
@@ -71,7 +76,14 @@ def extract(
     store: StoreURL = None,
     as_json: AsJSON = False,
 ) -> None:
-    """Write a subnet as a stand-alone checkpoint. Prints the files."""
+    """Write a subnet as a stand-alone checkpoint. Prints the files.
+
+    \b
+    Examples:
+      nas extract JOB --knee -o subnet
+      nas extract JOB --where 'latency_ms<=5' --format onnx,hf -o subnet
+      nas extract JOB --elastic -o nets
+    """
     from nas.errors import ConflictError
     from search_spaces.errors import UsageError
 

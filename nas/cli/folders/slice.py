@@ -25,7 +25,12 @@ def slice_model(
         str | None, typer.Option("--published", metavar="NAME", help="One of Google's slices of E4B.")
     ] = None,
 ) -> None:
-    """Write a slice of a Gemma 3n, which stock transformers loads."""
+    """Write a slice of a Gemma 3n, which stock transformers loads.
+
+    \b
+    Example:
+      nas slice gemma-3n-E4B --published 'Config for E2.54B (block-level)' -o slice
+    """
     from nas.exported.slices import gemma3n
     from nas.exported.slices.folders import rules_of, write_slice
     from search_spaces.errors import NotFoundError, UsageError

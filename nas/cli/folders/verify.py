@@ -14,7 +14,12 @@ def verify(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="What `nas extract` wrote.")],
     as_json: AsJSON = False,
 ) -> None:
-    """Compare the files of an extracted folder with its SHA256SUMS."""
+    """Compare the files of an extracted folder with its SHA256SUMS.
+
+    \b
+    Example:
+      nas verify subnet
+    """
     from nas.errors import JobFailedError
     from nas.exported.sums import verify as files_of
     from search_spaces.errors import NotFoundError

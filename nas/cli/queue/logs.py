@@ -24,7 +24,13 @@ def logs(
     store: StoreURL = None,
     as_json: AsJSON = False,
 ) -> None:
-    """Print what a submitted job has said, 2,000 lines at most: progress, warnings, a crash's traceback."""
+    """Print what a submitted job has said, 2,000 lines at most: progress, warnings, a crash's traceback.
+
+    \b
+    Examples:
+      nas logs JOB
+      nas logs JOB -f
+    """
     from nas.store import Store
 
     with Store.open(store_url(store), read_only=True) as opened:

@@ -11,6 +11,7 @@ import typer
 from nas.cli.options import AsJSON, Overrides, StoreURL, store_url
 from nas.cli.output import emit, note
 from nas.cli.queue.turns import emit_places
+from nas.cli.stored import names
 
 if TYPE_CHECKING:
     from nas.config import JobConfig
@@ -69,7 +70,10 @@ def submit(
         int, typer.Option("--priority", min=-1_000_000, max=1_000_000, help="The highest goes first.")
     ] = 0,
     after: Annotated[
-        str | None, typer.Option("--after", metavar="JOB", help="Wait until this job has succeeded.")
+        str | None,
+        typer.Option(
+            "--after", metavar="JOB", help="Wait until this job has succeeded.", autocompletion=names.jobs
+        ),
     ] = None,
     needs: Annotated[
         str | None,
@@ -85,7 +89,14 @@ def submit(
     store: StoreURL = None,
     as_json: AsJSON = False,
 ) -> None:
-    """Check job files and queue them for `nas worker`. One bad file, and nothing is queued."""
+    """Check job files and queue them for `nas worker`. One bad file, and nothing is queued.
+
+    \b
+    Examples:
+      nas submit a.yaml b.yaml --priority 5
+      nas submit a.yaml --sweep search.seed=0,1,2 --name seeds
+      nas submit c.yaml --after a --needs gpu
+    """
     from nas.store import Store
 
     asked = Asked(files, overrides or (), sweep or (), name, priority, after, needs, key)

@@ -14,7 +14,12 @@ if TYPE_CHECKING:
 
 
 def pause(ctx: typer.Context, job: JobName, store: StoreURL = None) -> None:
-    """Stop a submitted job for a while. Jobs that wait for it go on waiting; `nas resume` queues it again."""
+    """Stop a submitted job for a while. Jobs that wait for it go on waiting; `nas resume` queues it again.
+
+    \b
+    Example:
+      nas pause JOB
+    """
     from nas.store import Store
 
     url = store_url(store)
@@ -76,7 +81,12 @@ def priority(
     store: StoreURL = None,
     as_json: AsJSON = False,
 ) -> None:
-    """Change the priority of a submitted job; of equal ones the oldest goes first."""
+    """Change the priority of a submitted job; of equal ones the oldest goes first.
+
+    \b
+    Example:
+      nas priority JOB 9
+    """
     from nas.store import Store
 
     url = store_url(store)

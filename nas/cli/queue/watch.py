@@ -11,6 +11,7 @@ from nas.cli.options import AsJSON, StoreURL, store_url
 from nas.cli.output import amount, clean, emit, emit_json, heading, is_share, seconds, with_error
 from nas.cli.queue.turns import Turns, place
 from nas.cli.queue.work import worker_rows
+from nas.cli.stored import names
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -30,12 +31,21 @@ View = dict[str, Any]
 def watch(
     ctx: typer.Context,
     job: Annotated[
-        str | None, typer.Argument(metavar="JOB", show_default=False, help="A job's name or number.")
+        str | None,
+        typer.Argument(
+            metavar="JOB", show_default=False, help="A job's name or number.", autocompletion=names.jobs
+        ),
     ] = None,
     store: StoreURL = None,
     as_json: AsJSON = False,
 ) -> None:
-    """Watch the queue, or one job until it ends; Ctrl-C ends only this. --json prints this moment alone."""
+    """Watch the queue, or one job until it ends; Ctrl-C ends only this. --json prints this moment alone.
+
+    \b
+    Examples:
+      nas watch
+      nas watch JOB
+    """
     from nas.errors import JobFailedError
     from nas.store import Store
 

@@ -33,7 +33,14 @@ def worker(
     ] = 1,
     store: StoreURL = None,
 ) -> None:
-    """Run queued jobs, by priority, then age, until Ctrl-C or SIGTERM; a second one does not wait."""
+    """Run queued jobs, by priority, then age, until Ctrl-C or SIGTERM; a second one does not wait.
+
+    \b
+    Examples:
+      nas worker
+      nas worker --gpus 0,1
+      nas worker --once
+    """
     from nas.cli.queue.run_claimed import COMMAND
     from nas.queue.gpus import chosen_gpus
     from nas.queue.worker import Worker
@@ -61,7 +68,13 @@ def worker(
 
 
 def workers(store: StoreURL = None, as_json: AsJSON = False) -> None:
-    """List the workers: what each runs, its attempt, how long its lease lasts unless it is renewed."""
+    """List the workers: what each runs, its attempt, how long its lease lasts unless it is renewed.
+
+    \b
+    Examples:
+      nas workers
+      nas workers --json
+    """
     from nas.store import Store
 
     with Store.open(store_url(store), read_only=True) as opened:

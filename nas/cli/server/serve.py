@@ -62,7 +62,12 @@ def serve(
     ] = None,
     store: StoreURL = None,
 ) -> None:
-    """Serve the dashboard and a JSON API for a team, read-only unless a write token is given."""
+    """Serve the dashboard and a JSON API for a team, read-only unless a write token is given.
+
+    \b
+    Example:
+      nas serve --host 0.0.0.0 --token-file read.token --write-token-file write.token
+    """
     names = [_checked_name(name) for name in allow_host or ()]
     tokens = _tokens(host, names, token_file, write_token_file)
     folders = _folders(allow_components, files or [])

@@ -44,7 +44,12 @@ def _db(ctx: typer.Context) -> None:
 
 @app.command("upgrade")
 def upgrade(ctx: typer.Context, store: StoreURL = None) -> None:
-    """Bring the store to this version's schema. A SQLite file is backed up first, PostgreSQL is not."""
+    """Bring the store to this version's schema. A SQLite file is backed up first, PostgreSQL is not.
+
+    \b
+    Example:
+      nas db upgrade
+    """
     from nas.store import upgrade as upgrade_store
 
     old, new = upgrade_store(store_url(store))
@@ -54,7 +59,12 @@ def upgrade(ctx: typer.Context, store: StoreURL = None) -> None:
 
 @app.command("adopt")
 def adopt(ctx: typer.Context, store: StoreURL = None) -> None:
-    """Take over the folder of artifact files after the store was moved. Its old place must be gone."""
+    """Take over the folder of artifact files after the store was moved. Its old place must be gone.
+
+    \b
+    Example:
+      nas db adopt
+    """
     from nas.store import adopt as adopt_folder
 
     note(f"The files in {adopt_folder(store_url(store))} are this store's.", quiet=ctx.obj.quiet)
@@ -69,7 +79,13 @@ def check(
     store: StoreURL = None,
     as_json: AsJSON = False,
 ) -> None:
-    """Look for damage in the store and its files. Prints every problem."""
+    """Look for damage in the store and its files. Prints every problem.
+
+    \b
+    Examples:
+      nas db check
+      nas db check --deep
+    """
     from nas.errors import StoreError
     from nas.store import check as check_store
     from nas.store import foreign_files
@@ -102,7 +118,12 @@ def gc(
     store: StoreURL = None,
     as_json: AsJSON = False,
 ) -> None:
-    """Delete what nothing refers to. Files that no row names, half-trained supernets that no job uses."""
+    """Delete what nothing refers to. Files that no row names, half-trained supernets that no job uses.
+
+    \b
+    Example:
+      nas db gc --dry-run
+    """
     from nas.store import Store, orphans_of_both_kinds, remove_orphans_of_both_kinds
 
     with Store.open(store_url(store)) as opened:
@@ -127,7 +148,12 @@ def backup(
     target: Annotated[Path, typer.Argument(metavar="FILE", help="A file that does not exist yet.")],
     store: StoreURL = None,
 ) -> None:
-    """Copy a store into a SQLite file, also while jobs run. Its artifact files are not part of it."""
+    """Copy a store into a SQLite file, also while jobs run. Its artifact files are not part of it.
+
+    \b
+    Example:
+      nas db backup before.db
+    """
     from nas.store import backup as backup_store
 
     backup_store(store_url(store), target)
@@ -140,7 +166,12 @@ def move(
     source: Annotated[str, typer.Argument(metavar="FROM", help="The URL of a store.")],
     target: Annotated[str, typer.Argument(metavar="TO", help="The URL of a new file or an empty database.")],
 ) -> None:
-    """Copy a whole store, files included, to another database: SQLite or PostgreSQL. The old one stays."""
+    """Copy a whole store, files included, to another database: SQLite or PostgreSQL. The old one stays.
+
+    \b
+    Example:
+      nas db move sqlite:///nas.db postgresql://nas@db.example/nas
+    """
     from nas.store import move as move_store
     from nas.store.connection.engine import shown
 
@@ -155,7 +186,13 @@ def doctor(
     ] = None,
     as_json: AsJSON = False,
 ) -> None:
-    """Tell what this machine has and lacks. Exit code 1 when something needed is missing."""
+    """Tell what this machine has and lacks. Exit code 1 when something needed is missing.
+
+    \b
+    Examples:
+      nas doctor
+      nas doctor --ray auto
+    """
     checks = [_python(), *map(_package, NEEDED), *_machine(), *_store(store), *_ray(ray)]
     ok = all(check.ok for check in checks)
     if as_json:

@@ -21,7 +21,13 @@ def note_job(
     store: StoreURL = None,
     as_json: AsJSON = False,
 ) -> None:
-    """Write a note on a job, or print the one that it has. `nas show` and the dashboard's API tell it."""
+    """Write a note on a job, or print the one that it has. `nas show` and the dashboard's API tell it.
+
+    \b
+    Examples:
+      nas note JOB 'with twice the steps'
+      nas note JOB --clear
+    """
     from nas.store import Store
     from search_spaces.errors import UsageError
 
@@ -52,7 +58,13 @@ def tag_job(
     store: StoreURL = None,
     as_json: AsJSON = False,
 ) -> None:
-    """Mark a job with tags, or print those that it has. `nas ls --tag TAG` lists the jobs of one."""
+    """Mark a job with tags, or print those that it has. `nas ls --tag TAG` lists the jobs of one.
+
+    \b
+    Examples:
+      nas tag JOB good april
+      nas tag JOB --remove april
+    """
     from nas.store import Store
 
     url = store_url(store)

@@ -6,13 +6,19 @@ import typer
 
 from nas.cli.options import AsJSON, StoreURL, store_url
 from nas.cli.output import emit, emit_json, emit_pairs, emit_table, note, seconds
+from nas.cli.stored import names
 
 if TYPE_CHECKING:
     from nas.store import Job, Store, Supernet
 
 app = typer.Typer(help="Trained supernets: list them, show one, delete one that no job uses.")
 SupernetName = Annotated[
-    str, typer.Argument(metavar="NAME", help="A supernet's name, a job's name or number, or a key.")
+    str,
+    typer.Argument(
+        metavar="NAME",
+        help="A supernet's name, a job's name or number, or a key.",
+        autocompletion=names.supernets,
+    ),
 ]
 SHOWN_KEY = 12  # characters of a key in a table
 MEGABYTE = 1e6
@@ -50,7 +56,12 @@ def _supernets(ctx: typer.Context, store: StoreURL = None, as_json: AsJSON = Fal
 
 @app.command("show")
 def show(name: SupernetName, store: StoreURL = None, as_json: AsJSON = False) -> None:
-    """Show one supernet. What it was trained from, on and how, and what uses it."""
+    """Show one supernet. What it was trained from, on and how, and what uses it.
+
+    \b
+    Example:
+      nas supernets show quickstart
+    """
     from nas.store import Store
 
     with Store.open(store_url(store), read_only=True) as opened:
@@ -63,7 +74,12 @@ def show(name: SupernetName, store: StoreURL = None, as_json: AsJSON = False) ->
 
 @app.command("rm")
 def rm_supernet(ctx: typer.Context, name: SupernetName, store: StoreURL = None) -> None:
-    """Delete a supernet that no job uses."""
+    """Delete a supernet that no job uses.
+
+    \b
+    Example:
+      nas supernets rm NAME
+    """
     from nas.store import Store, remove_supernet
 
     with Store.open(store_url(store)) as opened:

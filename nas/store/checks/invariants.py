@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from nas.store import tables as t
 from nas.store.connection.patience import again
-from nas.store.connection.rows import ROOT
+from nas.store.connection.rows import OF_DEVICE, ROOT
 from nas.store.jobs import ENDED
 from nas.store.requests import PENDING
 
@@ -156,5 +156,5 @@ def _of_supernets() -> Iterator[Rule]:
 
 def _of_artifacts() -> Iterator[Rule]:
     c = t.artifacts.c
-    nobodys = c.job_id.is_(None) & c.supernet_id.is_(None) & (c.kind != ROOT)
+    nobodys = c.job_id.is_(None) & c.supernet_id.is_(None) & c.kind.not_in((ROOT, OF_DEVICE))
     yield _rule(t.artifacts, "is nobody's file", nobodys)

@@ -8,6 +8,7 @@ from nas.store import tables as t
 
 ROWS_AT_ONCE = 500
 ROOT = "root"  # kind of the file by which a process knows that it sees the store's folder
+OF_DEVICE = "device_models"  # kind of the file with what was measured on a device of models of no job
 
 
 def copy_rows(source: Connection, target: Connection, identity: str | None) -> None:

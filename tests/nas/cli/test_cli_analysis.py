@@ -210,3 +210,13 @@ def test_report(run_nas: Nas, tmp_path: Path) -> None:
         refused = run_nas("report", *words)
         assert (refused.code, refused.out, refused.err.startswith("Error: ")) == (code, "", True)
     assert [one.name for one in tmp_path.iterdir() if one.suffix == ".html"] == ["report.html"]
+
+
+@pytest.mark.slow
+def test_images_have_no_texts_and_no_drafts(run_nas: Nas, tiny_copy: str) -> None:
+    with Store.open(tiny_copy, read_only=True) as store:
+        key = store.subnets(store.job("tiny"))[0].key
+    for words in (("complete", "tiny", "a text"), ("drafts", "tiny")):
+        ran = run_nas(*words, "--subnet", key, "--store", tiny_copy)
+        assert (ran.code, ran.out) == (2, "")
+        assert "Job 'tiny' is about images: its subnets continue no text." in ran.err

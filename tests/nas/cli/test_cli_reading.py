@@ -18,6 +18,8 @@ from nas.store import NewEvaluation, NewEvent, NewSubnet, Store
 
 COMMAND = str(Path(sysconfig.get_path("scripts")) / "nas")
 VERBS = [
+    "init",
+    "schema",
     "run",
     "validate",
     "ls",
@@ -37,7 +39,7 @@ VERBS = [
 ]
 VERBS += ["stop", "resume", "spaces", "devices", "device-agent", "train", "rm", "supernets"]
 NESTED = [("spaces", v) for v in ("ls", "show", "cost")] + [
-    ("devices", v) for v in ("ls", "add", "check", "measure")
+    ("devices", v) for v in ("ls", "add", "check", "measure", "fit")
 ]
 NESTED += [("db", v) for v in ("upgrade", "check", "backup", "adopt", "gc")]
 NESTED += [("supernets", v) for v in ("show", "rm")]
@@ -298,6 +300,10 @@ def test_an_empty_front_is_no_error(run_nas: Nas) -> None:
         ("predict first {", 2, "The architecture is not JSON", "Such as"),
         ("predict first [1]", 2, "The architecture is not a JSON object", "Such as"),
         ("predict first nope", 3, "has no subnet", "`nas front 1`"),
+        ("predict first", 2, "`nas predict JOB` lacks an architecture", "nas predict --device NAME MODEL"),
+        ("predict timm:resnet18 a --device x", 2, "--device predicts a model", "nas predict --device NAME"),
+        ("predict timm:resnet18 --device nowhere", 3, "No device 'nowhere' is registered", "nas devices add"),
+        ("devices fit nowhere", 3, "No device 'nowhere' is registered", "nas devices add"),
         ("measure nowhere", 3, "There is no folder 'nowhere'", "`nas extract"),
         ("spaces show matfomer", 3, "There is no search space 'matfomer'", "Did you mean 'matformer'?"),
         ("spaces show matformer --set depth", 2, "is not of the form option=value", "depth=[1,2]"),

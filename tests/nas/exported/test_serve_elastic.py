@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -167,6 +167,162 @@ def test_a_text_that_is_too_long_gets_a_sentence(texts: HTTPConnection) -> None:
         {"error": "The text and 13 tokens behind it are more than the 32 of a text."},
     )
     assert post(texts, b"a", Tokens="0")[0] == 400
+
+
+# -- chat completions, by a plain HTTP client --
+
+
+def chat(connection: HTTPConnection, *, deadline: str = "100", **said: Any) -> tuple[int, Any]:
+    """What a chat completion is answered with; a stream as the documents of its events."""
+    body = json.dumps({"messages": [{"role": "user", "content": "abc"}]} | said)
+    headers = {"Content-Type": "application/json", "Deadline-Ms": deadline}
+    connection.request("POST", "/v1/chat/completions", body, headers)
+    answer = connection.getresponse()
+    content = answer.read()
+    if answer.getheader("Content-Type") != "text/event-stream":
+        return answer.status, json.loads(content)
+    *events, last, rest = content.decode().split("\n\n")
+    assert (last, rest) == ("data: [DONE]", "")
+    return answer.status, [json.loads(event.removeprefix("data: ")) for event in events]
+
+
+def greedy(subnet: str, ids: list[int], count: int) -> list[int]:
+    """The most probable tokens behind these, by the subnet that is called so."""
+    net = supernet.build(search_spaces.get("matlm", **LANGUAGE), seed=0).eval()
+    arch = {one.key: one for one in (net.space.smallest, net.space.largest)}[subnet]
+    text = torch.tensor([ids])
+    with torch.no_grad():
+        for _ in range(count):
+            text = torch.cat([text, net(text, arch)[:, -1:].argmax(dim=-1)], dim=1)
+    return [int(token) for token in text[0, len(ids) :]]
+
+
+def test_the_models_are_the_subnets(texts: HTTPConnection) -> None:
+    texts.request("GET", "/v1/models")
+    listed = json.loads(texts.getresponse().read())
+    texts.request("GET", "/")
+    members = json.loads(texts.getresponse().read())
+    assert listed["object"] == "list"
+    assert [model["id"] for model in listed["data"]] == ["auto", *(one["key"] for one in members)]
+    assert {model["object"] for model in listed["data"]} == {"model"}
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_chat_is_answered_by_the_model_that_it_names(texts: HTTPConnection, number: int) -> None:
+    texts.request("GET", "/")
+    key = json.loads(texts.getresponse().read())[number]["key"]
+    status, answer = chat(texts, model=key, max_tokens=5)
+    tokens = greedy(key, [0, *b"abc"], 5)  # 0 stands before every text
+    (choice,) = answer["choices"]
+    assert (status, answer["object"], answer["model"]) == (200, "chat.completion", key)
+    assert choice["message"] == {"role": "assistant", "content": bytes(tokens).decode(errors="replace")}
+    assert choice["finish_reason"] == "length"
+    assert answer["usage"] == {"prompt_tokens": 4, "completion_tokens": 5, "total_tokens": 9}
+    assert answer["subnets"] == [key] * 5
+    parts = [{"role": "system", "content": "a"}, {"role": "user", "content": [{"type": "text", "text": "b"}]}]
+    usage = chat(texts, model=key, messages=parts, max_completion_tokens=2)[1]["usage"]
+    assert (usage["prompt_tokens"], usage["completion_tokens"]) == (4, 2)  # contents are lines
+
+
+def test_a_stream_says_the_same_piece_by_piece(texts: HTTPConnection) -> None:
+    asked = {"model": "auto", "max_tokens": 6, "temperature": 0.0}
+    whole = chat(texts, **asked)[1]
+    status, events = chat(texts, **asked, stream=True, stream_options={"include_usage": True})
+    *pieces, usage = events
+    deltas = [event["choices"][0]["delta"] for event in pieces]
+    assert status == 200
+    assert {event["object"] for event in events} == {"chat.completion.chunk"}
+    assert len({event["id"] for event in events}) == 1
+    assert deltas[0] == {"role": "assistant", "content": ""}
+    said = "".join(delta.get("content", "") for delta in deltas)
+    assert said == whole["choices"][0]["message"]["content"]
+    assert [event["choices"][0]["finish_reason"] for event in pieces] == [None] * (len(pieces) - 1) + [
+        "length"
+    ]
+    assert (usage["choices"], usage["usage"]) == ([], whole["usage"])
+    assert all("usage" not in event for event in chat(texts, **asked, stream=True)[1])
+    stop = said[1:3]
+    stopped = chat(texts, **asked, stop=stop)[1]["choices"][0]
+    assert (stopped["message"]["content"], stopped["finish_reason"]) == (said[: said.find(stop)], "stop")
+
+
+@pytest.mark.parametrize(
+    ("said", "status", "about", "sentence"),
+    [
+        ({"messages": []}, 400, "messages", "messages is no list with a message."),
+        (
+            {"messages": [{"role": "user", "content": ""}]},
+            400,
+            "messages",
+            "There is no text to be continued.",
+        ),
+        ({"messages": [{"role": "king", "content": "a"}]}, 400, "messages", "A message has a role"),
+        (
+            {"messages": [{"role": "user", "content": 5}]},
+            400,
+            "messages",
+            "The content of a message is a text",
+        ),
+        ({"messages": [{"role": "user", "content": "a" * 40}]}, 400, None, "The text and 1 tokens behind it"),
+        ({"max_tokens": 29}, 400, None, "The text and 29 tokens behind it are more than the 32 of a text."),
+        ({"max_tokens": 0}, 400, "max_tokens", "max_tokens is no number from 1 to 1000."),
+        ({"max_tokens": 29, "stream": True}, 400, None, "The text and 29 tokens behind it"),
+        ({"model": "gpt"}, 404, "model", "There is no model 'gpt'"),
+        ({"temperature": 0.7}, 400, "temperature", "temperature can only be 0 here"),
+        ({"n": 2}, 400, "n", "n can only be 1 here"),
+        ({"stop": [1]}, 400, "stop", "stop is a text, or a list of texts."),
+        ({"stream": "yes"}, 400, "stream", "stream is true or false"),
+    ],
+)
+def test_a_bad_chat_gets_a_sentence(
+    said: dict[str, Any], status: int, about: str | None, sentence: str, texts: HTTPConnection
+) -> None:
+    code, answer = chat(texts, **said)
+    assert code == status
+    error = answer["error"]
+    assert (error["type"], error["param"]) == ("invalid_request_error", about)
+    assert error["message"].startswith(sentence)
+
+
+def test_what_else_is_no_chat(texts: HTTPConnection, images: HTTPConnection) -> None:
+    texts.request("POST", "/v1/chat/completions", b"[]")
+    answer = texts.getresponse()
+    assert (answer.status, json.loads(answer.read())["error"]["message"]) == (
+        400,
+        "The body is no JSON object.",
+    )
+    texts.request("POST", "/v1/embeddings", b"{}")
+    answer = texts.getresponse()
+    assert (answer.status, "no '/v1/embeddings' here" in answer.read().decode()) == (404, True)
+    texts.close()  # what was not read of it is gone
+    assert chat(images)[1]["error"]["message"] == "These networks take images: there is no chat with them."
+
+
+def test_turns_are_as_the_tokenizer_has_them(example: ModuleType, tmp_path: Path) -> None:
+    tokenizers = pytest.importorskip("tokenizers")
+    words = ["[UNK]", "<|im_start|>", "<|im_end|>", "user", "assistant", "hello", "you"]
+    read = tokenizers.Tokenizer(
+        tokenizers.models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]")
+    )
+    read.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    read.add_special_tokens(words[1:3])
+    folder = made_folder("matlm", tmp_path / "nets", tokenizer_json=read.to_str(), begin=0)
+    assert "tokenizer_json" not in json.loads((folder / "elastic.json").read_text())
+    nets = example.Nets(folder, None, 2000.0)
+    assert nets.tokens.of_messages([{"role": "user", "content": "hello you"}]) == [1, 3, 5, 6, 2, 1, 4]
+    asked = example.Asked(torch.tensor([[1]]), 4, "auto", (), False, False)
+    made = [example.Made(token, "it", True) for token in (5, 6, 2, 5)]
+    ends = SimpleNamespace(tokens=nets.tokens, following=lambda *_, **__: iter(made))
+    *_, last = answer = list(example.pieces(ends, asked, 100.0))
+    assert ("".join(one.text for one in answer), last.ended) == ("hello you", "stop")
+    assert example.usage(asked, last.made)["completion_tokens"] == 3
+
+
+def test_text_is_held_back_until_it_is_certain(example: ModuleType) -> None:
+    assert example.certain("ab\ufffd", ()) == "ab"  # a character of which bytes are missing
+    assert example.certain("abE", ("END",)) == "ab"
+    assert example.certain("abEN", ("END", "b")) == "ab"
+    assert example.certain("abX", ("END",)) == "abX"
 
 
 def test_a_large_body_is_refused_before_it_is_read(images: HTTPConnection) -> None:

@@ -33,6 +33,7 @@ VALUES: dict[Kind, Any] = {
     Kind.BYTES: 3 * 2**20,
     Kind.NUMBER: 0.1234,
     Kind.QUALITY: 0.75,
+    Kind.SHARE: 0.75,
     Kind.DIFFERENCE: -0.02,
     Kind.LATENCY: 2.5,
     Kind.PREDICTION: 2.5,
@@ -150,7 +151,7 @@ def test_keys_and_places_are_there_once() -> None:
 
 def test_csv_has_every_field_of_a_member_in_its_order() -> None:
     told = {"qualities": ["accuracy", "balanced_accuracy"], "on_devices": [], "tokens_a_run": []}
-    where_there_is_such_a_thing = [*frames.ON_DEVICE, "by_device", "precision"]
+    where_there_is_such_a_thing = [*frames.ON_DEVICE, *frames.DRAFT, "by_device", "precision"]
     told |= {name: [] for name in where_there_is_such_a_thing}
     names = [name for field in fields(Member) for name in told.get(field.name, [field.name])]
     assert [column.key for column in columns_of(View.CSV, [])] == names

@@ -111,7 +111,10 @@ MORE = [
         for value in ("3", "[]")
     ),
     *(("stages.result", "$.space.options", value) for value in ("null", "[1]", '"x"')),
-    *(("stages.result", f"$.{name}", '"x"') for name in ("space", "data", "baseline", "predicted_ms")),
+    *(
+        ("stages.result", f"$.{name}", '"x"')
+        for name in ("space", "data", "baseline", "predicted_ms", "best")
+    ),
     ("stages.result", "$.reproducibility", '{"ranking": null}'),
     *(("predictors.score", f"$.{name}", "true") for name in ("count", "tau", "repeatability", "held_out")),
     *(("events.data", f"$.{name}", "[]") for name in ("hypervolume", "loss", "step")),

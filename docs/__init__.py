@@ -1,0 +1,1 @@
+"""The documentation: pages as they are written, and in `reference` what makes pages from the code."""

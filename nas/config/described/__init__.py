@@ -1,0 +1,1 @@
+"""What the fields of a job file mean, for people and for editors."""

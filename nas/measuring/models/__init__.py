@@ -1,0 +1,1 @@
+"""Models of no space on registered devices: named, measured, and predicted from those that were measured."""
