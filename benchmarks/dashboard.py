@@ -181,7 +181,7 @@ class View:
         self.version: Any = None
 
     def open(self) -> int:
-        got = self._ask("page.children", {"url.pathname": f"/job/{JOB}"})[0]
+        got = self._ask("page.children", {"url.pathname": f"/job/{JOB}"}, {"url.search": ""})[0]
         got += self._ask("panel.children", {"url.search": "", "job.data": 1})[0]
         self.version = None
         return got + self.poll()

@@ -16,12 +16,26 @@ from flask import Flask, request
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
 from dashboards import controls, devices, pages
+from dashboards.addresses import Query
+from dashboards.asks import NOBODY, Asks
+from dashboards.comparing.callbacks import compare_jobs
+from dashboards.comparing.page import compare_page
 from dashboards.controls import NO_RIGHTS, Rights, RightsOf
-from dashboards.job_callbacks import chosen, chosen_device, explore_job, job_front, job_parts
+from dashboards.deciding.callbacks import decide
+from dashboards.deciding.page import decide_page
+from dashboards.home.callbacks import list_jobs
+from dashboards.home.page import jobs_page
+from dashboards.job.callbacks import chosen, chosen_device, explore_job, job_front, job_parts
 from dashboards.job_views import CurrentViews
 from dashboards.opened import OpenedStore
 from dashboards.pages import LIVE_STATES
 from dashboards.requests import LOOPBACK, check_requests, guard, is_own_host
+from dashboards.run.callbacks import follow_run
+from dashboards.run.page import run_page
+from dashboards.trust.callbacks import weigh_evidence
+from dashboards.trust.page import trust_page
+from dashboards.why.callbacks import tell_why
+from dashboards.why.page import why_page
 from nas.errors import ConflictError
 from nas.results import frames, latency_frames
 from nas.store import Store
@@ -40,6 +54,33 @@ __all__ = [
 ]
 
 
+FRAMES = {  # pages that no name belongs to
+    "/compare": compare_page,
+    "/why": why_page,
+    "/run": run_page,
+    "/trust": trust_page,
+    "/devices": devices.devices_page,
+}
+
+# Dash's own page does not say what language it is in.
+INDEX = """<!doctype html>
+<html lang="en">
+  <head>
+    {%metas%}
+    <meta name="viewport" content="width=device-width, initial-scale=1">
+    <meta name="color-scheme" content="light dark">
+    <title>{%title%}</title>
+    {%favicon%}
+    {%css%}
+  </head>
+  <body>
+    {%app_entry%}
+    <footer>{%config%}{%scripts%}{%renderer%}</footer>
+  </body>
+</html>
+"""
+
+
 def create_app(
     url: str,
     *,
@@ -47,18 +88,41 @@ def create_app(
     is_allowed: Callable[[str], bool] = is_own_host,
     links: Sequence[tuple[str, str]] = (),
     rights: RightsOf = Rights,
+    asks: Asks = NOBODY,
 ) -> Dash:
     """The app over the store at `url`, opened for reading only. Raises StoreError when there is none.
 
     prefix: what stands before its paths in the browser, and is the server's SCRIPT_NAME.
     is_allowed: whether it answers to this Host header.  links: as of `pages.shell`.
     rights: of whoever asks; the server answers the forms that they give him.
+    asks: who answers what takes predictors.
     """
     opened = OpenedStore(url)
+    server: Any = Flask(__name__, static_folder=None)
+    app = _begun(server, prefix)
+    app.layout = partial(pages.shell, links)
+    views = CurrentViews(opened)
+    _watch_store(app, opened)
+    _show_pages(app, opened, rights)
+    list_jobs(app, views, rights)
+    compare_jobs(app, views)
+    decide(app, views, rights, asks)
+    tell_why(app, views, asks)
+    follow_run(app, views, rights)
+    weigh_evidence(app, views)
+    explore_job(app, views, rights)
+    _explore_devices(app, opened)
+    server.register_error_handler(DependencyException, _no_file)
+    guard(app, server, is_allowed, has_forms=rights is not Rights)
+    check_requests(app, server)
+    return app
+
+
+def _begun(server: Any, prefix: str) -> Dash:
+    """An app without pages."""
     # A path of the environment would stand beside the prefix, which Dash does not take.
     os.environ.pop("DASH_URL_BASE_PATHNAME", None)
-    server: Any = Flask(__name__, static_folder=None)
-    app = Dash(
+    return Dash(
         __name__,
         server=server,
         assets_folder=str(Path(__file__).parent / "assets"),
@@ -68,20 +132,11 @@ def create_app(
         routes_pathname_prefix="/",
         requests_pathname_prefix=f"{prefix}/",
         suppress_callback_exceptions=True,
+        index_string=INDEX,
         enable_mcp=False,
         add_log_handler=False,
         on_error=_pass_over,
     )
-    app.layout = partial(pages.shell, links)
-    views = CurrentViews(opened)
-    _watch_store(app, opened)
-    _list_jobs(app, opened, views, rights)
-    explore_job(app, views, rights)
-    _explore_devices(app, opened)
-    server.register_error_handler(DependencyException, _no_file)
-    guard(app, server, is_allowed, has_forms=rights is not Rights)
-    check_requests(app, server)
-    return app
 
 
 def _no_file(error: Exception) -> tuple[str, int]:
@@ -114,18 +169,14 @@ def _watch_store(app: Dash, opened: OpenedStore) -> None:
         ), seen
 
 
-def _list_jobs(app: Dash, opened: OpenedStore, views: CurrentViews, rights: RightsOf) -> None:
-    @app.callback(Output("page", "children"), Input("url", "pathname"))
-    def show_page(pathname: str | None) -> list[Component]:
+def _show_pages(app: Dash, opened: OpenedStore, rights: RightsOf) -> None:
+    @app.callback(Output("page", "children"), Input("url", "pathname"), State("url", "search"))
+    def show_page(pathname: str | None, search: str | None) -> list[Component]:
+        path = (pathname or "/").removeprefix(request.script_root)
         try:
-            return page(opened.get(), (pathname or "/").removeprefix(request.script_root), rights())
+            return page(opened.get(), path, rights(), search=search)
         except NASError as error:
             return pages.message_page("The store cannot be read", error.message, error.hint)
-
-    @app.callback(Output("jobs", "children"), Input("jobs-clock", "n_intervals"))
-    def show_jobs(_ticks: int | None) -> Component:
-        now = views.get()
-        return pages.jobs_table(frames.jobs(now.store, now.counts()))
 
 
 def _explore_devices(app: Dash, opened: OpenedStore) -> None:
@@ -149,19 +200,25 @@ def _explore_devices(app: Dash, opened: OpenedStore) -> None:
         return device_parts(opened.get(), device_id, search)
 
 
-def page(store: Store, pathname: str, rights: Rights = NO_RIGHTS) -> list[Component]:
-    """The page at this path. rights: of whoever looks at it."""
+def page(
+    store: Store, pathname: str, rights: Rights = NO_RIGHTS, *, search: str | None = None
+) -> list[Component]:
+    """The page at this path. rights: of whoever looks at it. search: the query of the address."""
+    query = Query.read(search)
     if pathname in ("", "/"):
-        return pages.jobs_page()
-    if pathname == "/devices":
-        return devices.devices_page()
+        return jobs_page(query)
+    if pathname == "/decide":
+        return decide_page(query)
+    if pathname in FRAMES:
+        return FRAMES[pathname]()
     head, _, name = pathname.removeprefix("/").partition("/")
     if head not in ("job", "device") or not name:
         return pages.message_page("No such page")
     try:
         if head == "job":
             job = store.job(unquote(name))
-            return pages.job_page(job, controls.remarks(job, rights))
+            is_open = query.first("edit") == "remarks"
+            return pages.job_page(job, controls.remarks(job, rights, is_open=is_open))
         chosen = [device for device in store.devices() if str(device.id) == name]
         if chosen:
             return devices.device_page(chosen[0])
@@ -200,7 +257,7 @@ class _QuietHandler(WSGIRequestHandler):
         """Says nothing."""
 
 
-def listen(url: str, *, host: str = "127.0.0.1", port: int = 8050) -> BaseWSGIServer:
+def listen(url: str, *, host: str = "127.0.0.1", port: int = 8050, asks: Asks = NOBODY) -> BaseWSGIServer:
     """A server that has its port but does not answer yet; port 0 takes any free one (`server.port` tells).
 
     Raises UsageError for a host that others could reach, ConflictError for a port that is taken.
@@ -210,7 +267,7 @@ def listen(url: str, *, host: str = "127.0.0.1", port: int = 8050) -> BaseWSGISe
             f"The dashboard has no login, so it cannot listen on '{host}'.",
             "Leave --host away; from another machine, forward the port through ssh.",
         )
-    app = create_app(url)
+    app = create_app(url, asks=asks)
     with closing(bound_socket(host, port)) as bound:
         return make_server(
             host,
@@ -247,12 +304,13 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8050,
     ready: Callable[[str], None] | None = None,
+    asks: Asks = NOBODY,
 ) -> None:
     """Serves the dashboard until Ctrl-C and prints nothing; `ready` is told the address once it answers.
 
     Raises UsageError for a host that others could reach, ConflictError for a taken port, StoreError.
     """
-    server = listen(url, host=host, port=port)
+    server = listen(url, host=host, port=port, asks=asks)
     if ready:
         ready(f"http://{f'[{host}]' if ':' in host else host}:{server.port}/")
     server.serve_forever()

@@ -70,8 +70,11 @@ def _is_submitted(job: Job, *states: str) -> bool:
     return job.submitted_at is not None and job.state in states
 
 
-def remarks(job: Job, rights: Rights) -> list[Component]:
-    """The forms for the job's note and tags, and behind another click the one that deletes it."""
+def remarks(job: Job, rights: Rights, *, is_open: bool = False) -> list[Component]:
+    """The forms for the job's note and tags, and behind another click the one that deletes it.
+
+    is_open: whether they are shown without a click.
+    """
     if rights.csrf is None:
         return []
     note = dcc.Textarea(name="note", value=job.note or "", rows=3, maxLength=10_000)
@@ -91,6 +94,7 @@ def remarks(job: Job, rights: Rights) -> list[Component]:
                 ),
             ],
             className="remarks",
+            open=is_open,
         )
     ]
 

@@ -6,7 +6,7 @@ only under a new mark, and of the subnets of the search only those are read that
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, TypeVar
 
 import pandas as pd
@@ -24,16 +24,18 @@ from dashboards.figures import (
 )
 from dashboards.figures.front import MOST_DOTS
 from dashboards.opened import OpenedStore
-from dashboards.search_points import Described, Points, Row, search_points, shown_points, tip
+from dashboards.search_points import Described, Points, Row, sampled_points, search_points, shown_points, tip
 from nas.results import baselines, frames, job_devices, latency_frames
 from nas.results.cautions import cautions
 from nas.results.columns import sign_of
+from nas.results.comparing.points import Comparable, comparable
 from nas.results.front import points_frame
+from nas.results.running.board import best_qualities, board
 from nas.results.running.stage_progress import stage_progress
 from nas.store import Job, Store, digest
 from nas.store import tables as t
 
-MOST_KEPT = 12  # parts; the largest is a figure of MOST_DOTS subnets
+MOST_KEPT = 24  # parts; the largest is a figure of MOST_DOTS subnets
 MOST_SEARCHES = 4  # whose subnets are kept as numbers
 MINUTE = 60
 T = TypeVar("T")
@@ -54,6 +56,35 @@ class JobViews:
         with self.store.read() as connection:
             mark = tip(connection, t.evaluations)
         return self._under("counts", mark, lambda: frames.evaluation_counts(self.store))
+
+    def board(self) -> pd.DataFrame:
+        """As `nas.results.running.board`."""
+        counts = self.counts()
+        with self.store.read() as connection:
+            mark = tip(connection, t.evaluations)
+        bests = self._under("bests", mark, lambda: best_qualities(self.store))
+        return board(self.store, counts, bests)
+
+    def mark(self, job_ids: Sequence[int]) -> str:
+        """Another text whenever something that was found by one of these jobs is another."""
+        marks = [(self._results(job), job.state) for job in map(self.store.job, job_ids)]
+        return digest(repr(marks))
+
+    def comparable(self, job_ids: Sequence[int]) -> Comparable:
+        """The finalists of jobs, as of `nas.results.comparing.points`."""
+        jobs = [self.store.job(job_id) for job_id in job_ids]
+        key = ("comparable", tuple(job_ids))
+        return self._under(key, self.mark(job_ids), lambda: comparable(self.store, jobs))
+
+    def sampled(self, job_id: int, most: int) -> pd.DataFrame:
+        """Subnets that the search of a job has evaluated, with their architectures."""
+        job = self.store.job(job_id)
+
+        def read() -> pd.DataFrame:
+            points = self._points(job, job_devices.searched_name(self.store, job))
+            return sampled_points(self.store, points, most)
+
+        return self._under(("sampled", job_id, most), self._results(job), read)
 
     def version(self, job_id: int, device_id: int | None) -> str:
         """Another text whenever something on the job's page is another, or a minute of a running job."""

@@ -21,8 +21,10 @@ from nas.store import Job
 from nas.store.values import job_word, shortened
 
 REFRESH_MS = 4_000
+PAGES = (("Jobs", "/"), ("Devices", "/devices"))
 LIVE_STATES = ("queued", "running")
 CURRENT: Any = {"aria-current": "true"}
+UNHEARD: Any = {"aria-hidden": "true"}
 
 
 def at(path: str) -> str:
@@ -30,24 +32,34 @@ def at(path: str) -> str:
     return f"{request.script_root if has_request_context() else ''}{path}"
 
 
+def called(words: str) -> Any:
+    """What a part is called for those who do not see it; arguments of a component."""
+    return {"aria-label": words}
+
+
+def unseen(words: str) -> Component:
+    """Words for those who hear a page."""
+    return html.Span(words, className="unseen")
+
+
 def shell(links: Sequence[tuple[str, str]] = ()) -> Component:
     """What every page has around it. links: names and paths of pages beside the dashboard's own."""
+    ours = [dcc.Link(name, href=at(path)) for name, path in PAGES]
     more = [html.A(name, href=at(path)) for name, path in links]
     return html.Div(
         [
             dcc.Location(id="url", refresh=False),
+            html.A("Skip to the content", href="#page", className="skip"),
             html.Header(
                 [
                     dcc.Link("Elastiform", href=at("/"), className="brand"),
-                    html.Nav(
-                        [dcc.Link("Jobs", href=at("/")), dcc.Link("Devices", href=at("/devices")), *more]
-                    ),
+                    html.Nav([*ours, *more], **called("Pages")),
                 ]
             ),
             dcc.Store(id="store-identity"),
             dcc.Interval(id="store-clock", interval=REFRESH_MS),
             html.Div(id="store-alert", role="alert"),
-            html.Main(id="page"),
+            html.Main(html.P("Loading …", className="facts"), id="page", tabIndex="-1"),
         ]
     )
 
@@ -90,31 +102,7 @@ def message_page(title: str, *sentences: str) -> list[Component]:
     return [html.H1(title), *(html.P(sentence) for sentence in sentences if sentence), back]
 
 
-# -- the list of jobs --
-
-
-def jobs_page() -> list[Component]:
-    """The frame of the start page; `jobs_table` fills it."""
-    return [html.H1("Jobs"), dcc.Interval(id="jobs-clock", interval=REFRESH_MS), html.Div(id="jobs")]
-
-
-def jobs_table(jobs: pd.DataFrame) -> Component:
-    """All jobs, the newest first; `jobs` as `frames.jobs` gives them."""
-    if jobs.empty:
-        return html.P(["No job yet. Start one with ", html.Code("nas run FILE"), "."])
-    rows = [
-        [
-            named(job["name"], job_link(job["id"], job["name"])),
-            badge(job["state"], live=job["live"]),
-            shortened(text_or_dash(job["stage"])),
-            f"{job['evaluations']:,}",
-            duration(job["seconds"]),
-            f"{job['created_at']:%Y-%m-%d %H:%M} UTC",
-        ]
-        for job in jobs.to_dict("records")
-    ]
-    heads = ["Job", "State", "Stage", "#Subnets evaluated", "#Time", "#Created"]
-    return table(heads, rows)
+# -- words and tables --
 
 
 def duration(seconds: float | None) -> str:
@@ -187,6 +175,22 @@ def chart(name: str, figure: go.Figure | None = None, *, tools: bool = False) ->
     return html.Div(graph, className=f"graph {name}")
 
 
+def rooms(job_id: int, name: str, current: str) -> Component:
+    """The ways to the other pages about a job. current: which of them this is."""
+    paths = {
+        "Overview": job_link(job_id, name),
+        "Decide": at(f"/decide?job={job_id}"),
+        "Why": at(f"/why?job={job_id}"),
+        "Trust": at(f"/trust?job={job_id}"),
+        "Run": at(f"/run?job={job_id}"),
+    }
+    links = [
+        html.Strong(words, **CURRENT) if words == current else dcc.Link(words, href=path)
+        for words, path in paths.items()
+    ]
+    return html.Nav(links, className="rooms", **called(f"Pages about {name}"))
+
+
 def job_head(
     row: Mapping[str, Any],
     measured_on: pd.DataFrame,
@@ -213,6 +217,7 @@ def job_head(
     ]
     facts += [f"tags {', '.join(tags)}"] if tags else []
     head: list[Component] = [
+        rooms(row["id"], row["name"], "Overview"),
         html.H1([row["name"], badge(row["state"], live=row["live"])]),
         html.P(" · ".join(facts), className="facts"),
         *([html.P(note, className="remark")] if note else []),

@@ -157,6 +157,12 @@ def _version(value: Any) -> bool:
     return _number(value) or _text(value)
 
 
+def _typed(value: Any) -> bool:
+    """What a field for text or for a number holds."""
+    is_plain = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST_ID
+    return is_plain or _text(value)
+
+
 def _click(value: Any) -> bool:
     """Points of a figure that was clicked, as plotly tells them."""
     if value is None:
@@ -167,6 +173,15 @@ def _click(value: Any) -> bool:
     return all(_text(point.get("customdata")) for point in points if isinstance(point.get("customdata"), str))
 
 
+def _brush(value: Any) -> bool:
+    """What was changed of the traces of a figure, and of which."""
+    if value is None:
+        return True
+    if not isinstance(value, list) or len(value) != 2 or not isinstance(value[0], dict):
+        return False
+    return all(_text(name) for name in value[0])
+
+
 IDS = ("job", "device")  # stores that hold the id of what a page is about
 KINDS: Mapping[tuple[str, bool], Callable[[Any], bool]] = {
     ("pathname", False): _text,
@@ -175,4 +190,6 @@ KINDS: Mapping[tuple[str, bool], Callable[[Any], bool]] = {
     ("clickData", False): _click,
     ("data", False): _version,
     ("data", True): _id,
+    ("restyleData", False): _brush,
+    ("value", False): _typed,
 }

@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from nas.results.columns import Column, Kind, Row, difference_words
+from nas.results.comparing.points import QUALITY, Quantity
 
 MIB = 2**20
 # Okabe and Ito's colours, which colour-blind readers tell apart; symbols and patterns serve greyscale.
@@ -155,6 +156,30 @@ def cell(column: Column, row: Row, *, digits: int | None = None) -> str:
             return milliseconds(value, digits=digits)
         case Kind.INTERVAL:
             return f"{value[0]:.3g} to {milliseconds(value[1])}"
+
+
+def amount_of(quantity: Quantity, value: float | None, error: float | None = None) -> str:
+    """A value of a quantity in words."""
+    if quantity.key == QUALITY:
+        return quality(value, error, quantity.title.replace(" ", "_"))
+    if quantity.unit == "ms":
+        return milliseconds(value, error)
+    if quantity.unit == "B":
+        return f"{value / MIB:,.1f} MiB" if is_number(value) else "–"
+    return f"{value:.3g} {quantity.unit}" if quantity.unit and is_number(value) else amount(value)
+
+
+def axis_title(quantity: Quantity, *, is_log: bool) -> str:
+    """What stands beside an axis: what it is, in what unit, on what scale."""
+    unit = {"B": " in bytes", "": ""}.get(quantity.unit, f" in {quantity.unit}")
+    return f"{escaped(quantity.title)}{unit}{' (log scale)' if is_log else ''}"
+
+
+def tick_format(quantity: Quantity) -> str | None:
+    """Of the numbers of an axis."""
+    if quantity.is_share:
+        return ".0%"
+    return "~g" if quantity.unit in ("ms", "mJ") else None if quantity.key == QUALITY else "~s"
 
 
 def framed(figure: go.Figure, title: str, subtitle: str = "") -> go.Figure:

@@ -1,44 +1,23 @@
 """Two fronts against each other: hypervolume, and which share of one the other beats, with their errors.
 
 A front here are the finalists of a job that none of its own beats, by what is shown of them: the quality on
-the report split, and the costs that either job optimises. Errors are those that the standard errors of the
-qualities make: all qualities are drawn anew within them, and the numbers computed again (a parametric
-bootstrap: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993).
+the report split, and the costs that either job optimises. Errors are those of `nas.results.comparing.box`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import moocore
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from nas.limits import QUALITIES, kind_of
-from nas.results.comparability import check_comparable, check_costs_known
+from nas.results.comparing.box import BEYOND, Boxed, Estimate, numbers
+from nas.results.comparing.comparability import check_comparable, check_costs_known
 from nas.results.front import costs_of, each_once, front, shown_devices
 from nas.results.members import Member, nondominated
 from nas.store import Job, Store
 from search_spaces.errors import NotFoundError, UsageError, did_you_mean
-
-DRAWS = 1000
-SEED = 0
-BEYOND = 1.1  # the reference cost over that of the costliest subnet, so that this one counts, too
-
-Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A number and its standard error; 0 where no quality of the fronts has one."""
-
-    value: float
-    stderr: float
-
-    def to_dict(self) -> dict[str, float]:
-        """Plain data."""
-        return {"value": self.value, "stderr": self.stderr}
 
 
 @dataclass(frozen=True)
@@ -131,9 +110,9 @@ def compare(
     fronts = [nondominated(members, costs) for members in finalists]
     metric = fronts[0][0].metric
     corner = _reference([*fronts[0], *fronts[1]], metric, costs, reference or {})
-    numbers = _numbers(_Points.of(fronts, metric, corner), [len(members) for members in fronts])
+    compared = numbers(_boxed(fronts, metric, corner))
     of_jobs = tuple(
-        JobFront(job.name, tuple(members), numbers[f"hypervolume {i}"], numbers[f"beaten {i}"])
+        JobFront(job.name, tuple(members), compared.hypervolumes[i], compared.beaten[i])
         for i, (job, members) in enumerate(zip((first, second), fronts, strict=True))
     )
     shown = None if latency is None else next((m.device for m in fronts[0] if m.device), None)
@@ -144,8 +123,8 @@ def compare(
         latency,
         corner,
         (of_jobs[0], of_jobs[1]),
-        numbers["together"],
-        numbers["difference"],
+        compared.together,
+        compared.differences[1],
     )
 
 
@@ -195,82 +174,16 @@ def _cost(member: Member, name: str) -> float:
     return float(value)
 
 
-@dataclass(frozen=True)
-class _Points:
-    """Members of both fronts in the box: everything from 0, the best, to 1, the reference.
-
-    losses, errors: of quality, (n,).  costs: (n, costs).  same: for each the first member that is the same
-    subnet with the same quality, whose draws it shares, (n,).
-    """
-
-    losses: Floats
-    errors: Floats
-    costs: Floats
-    same: NDArray[np.int64]
-
-    @classmethod
-    def of(cls, fronts: Sequence[Sequence[Member]], metric: str, corner: Mapping[str, float]) -> "_Points":
-        members, best = [m for front in fronts for m in front], kind_of(metric).best
-        height = best - corner[metric]
-        costs = [
-            [_cost(m, name) / worst for name, worst in corner.items() if name != metric] for m in members
-        ]
-        keys = [(m.subnet, m.quality, m.stderr) for m in members]
-        return cls(
-            np.array([(best - m.quality) / height for m in members]),
-            np.array([(m.stderr or 0.0) / abs(height) for m in members]),
-            np.array(costs, dtype=np.float64),
-            np.array([keys.index(key) for key in keys]),
-        )
-
-    def drawn(self, rng: np.random.Generator) -> Floats:
-        """Losses (n,) as they might have been, within their errors."""
-        noise: Floats = rng.standard_normal(len(self.losses))[self.same]
-        return np.maximum(self.losses + self.errors * noise, 0.0)
-
-
-def _numbers(points: _Points, counts: Sequence[int]) -> dict[str, Estimate]:
-    """Everything that is told of the two fronts, as shown, with its spread over the draws."""
-    is_first = np.arange(len(points.losses)) < counts[0]
-    cheaper, cheapest = _cheaper(points.costs)
-
-    def of_losses(losses: Floats) -> dict[str, float]:
-        volumes = [_hypervolume(losses, points.costs, which) for which in (is_first, ~is_first)]
-        beaten = _beats(losses, cheaper, cheapest)
-        return {
-            "hypervolume 0": volumes[0],
-            "hypervolume 1": volumes[1],
-            "together": _hypervolume(losses, points.costs, np.ones(len(losses), dtype=np.bool_)),
-            "difference": volumes[0] - volumes[1],
-            "beaten 0": float(beaten[~is_first][:, is_first].any(axis=0).mean()),
-            "beaten 1": float(beaten[is_first][:, ~is_first].any(axis=0).mean()),
-        }
-
-    return _with_errors(of_losses, points)
-
-
-def _with_errors(numbers: Callable[[Floats], dict[str, float]], points: _Points) -> dict[str, Estimate]:
-    shown = numbers(points.losses)
-    if not points.errors.any():
-        return {name: Estimate(value, 0.0) for name, value in shown.items()}
-    rng = np.random.default_rng(SEED)
-    drawn = pd.DataFrame([numbers(points.drawn(rng)) for _ in range(DRAWS)])
-    return {name: Estimate(value, float(drawn[name].std(ddof=1))) for name, value in shown.items()}
-
-
-def _cheaper(costs: Floats) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Whether one costs nowhere more than another, and whether besides somewhere less: (n, n) each."""
-    apart = costs[:, None] - costs[None]
-    cheaper: NDArray[np.bool_] = np.all(apart <= 0, axis=2)
-    return cheaper, cheaper & np.any(apart < 0, axis=2)
-
-
-def _beats(losses: Floats, cheaper: NDArray[np.bool_], cheapest: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Whether one beats another, (n, n): worse in nothing, better in something."""
-    apart = losses[:, None] - losses[None]
-    return (cheaper & (apart < 0)) | (cheapest & (apart <= 0))
-
-
-def _hypervolume(losses: Floats, costs: Floats, which: NDArray[np.bool_]) -> float:
-    values = np.minimum(np.column_stack([losses, costs])[which], 1.0)
-    return float(moocore.hypervolume(values, ref=np.ones(values.shape[1])))
+def _boxed(fronts: Sequence[Sequence[Member]], metric: str, corner: Mapping[str, float]) -> Boxed:
+    """The members of the fronts in the box between the best quality at no cost and the corner."""
+    members, best = [m for front in fronts for m in front], kind_of(metric).best
+    height = best - corner[metric]
+    costs = [[_cost(m, name) / worst for name, worst in corner.items() if name != metric] for m in members]
+    keys = [(m.subnet, m.quality, m.stderr) for m in members]
+    return Boxed(
+        np.array([(best - m.quality) / height for m in members]),
+        np.array([(m.stderr or 0.0) / abs(height) for m in members]),
+        np.array(costs, dtype=np.float64),
+        np.array([keys.index(key) for key in keys]),
+        np.repeat(np.arange(len(fronts)), [len(members) for members in fronts]),
+    )

@@ -17,6 +17,7 @@ from nas.cli.analysis.complete import complete
 from nas.cli.analysis.drafts import drafts
 from nas.cli.analysis.explain import explain
 from nas.cli.analysis.gate import gate
+from nas.cli.analysis.report import report
 from nas.cli.analysis.what_if import what_if
 from nas.cli.folders.classify import classify
 from nas.cli.folders.extract import extract
@@ -76,6 +77,7 @@ app.command("compare")(compare)
 app.command("gate")(gate)
 app.command("explain")(explain)
 app.command("what-if")(what_if)
+app.command("report")(report)
 app.command("complete")(complete)
 app.command("drafts")(drafts)
 app.command("extract")(extract)

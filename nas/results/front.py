@@ -21,7 +21,7 @@ from nas.results.agreement import FEWEST, Agreement, agreement
 from nas.results.baselines import Baseline, baselines
 from nas.results.cautions import cautions
 from nas.results.columns import Column, Kind, View, asked_of_csv, columns_of
-from nas.results.comparability import check_comparable, check_costs_known
+from nas.results.comparing.comparability import check_comparable, check_costs_known
 from nas.results.frames import INHERITED, TRAINED
 from nas.results.members import (
     LIMITED,

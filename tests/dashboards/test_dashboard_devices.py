@@ -8,8 +8,8 @@ from filled_store import FAILURE, HOSTILE
 from flask.testing import FlaskClient
 from test_dashboard_app import update, words
 
-from dashboards import panel
 from dashboards.app import chosen_device, create_app, device_parts, job_front, job_parts
+from dashboards.job import panel
 from nas.results import frames
 from nas.store import NewEvaluation, NewSubnet, Store
 from predictors.measurement.labels import Measurement
@@ -56,7 +56,8 @@ def graphs(part: Any) -> dict[str, Any]:
 
 def test_every_page_of_devices_has_a_frame(client: FlaskClient, store: Store) -> None:
     def shown(path: str) -> str:
-        answer = update(client, "page.children", {"url.pathname": path}, changed="url.pathname")
+        inputs, state = {"url.pathname": path}, {"url.search": ""}
+        answer = update(client, "page.children", inputs, state=state, changed="url.pathname")
         return json.dumps(answer.get_json()["response"]["page"]["children"])
 
     assert "devices-clock" in shown("/devices")

@@ -29,12 +29,17 @@ for _ in range(500):
     DEEP = [DEEP]
 ODD = [None, True, 1, -1, 1.5, 10**30, "x", "\ud800", "a\0b", "x" * 5000, [], [1], {}, {"a": 1}, DEEP]
 CALLBACKS = {
-    "page.children": ["url.pathname"],
+    "page.children": ["url.pathname", "/url.search"],
     "panel.children": ["url.search", "job.data"],
-    "jobs.children": ["jobs-clock.n_intervals"],
+    "jobs.children": ["jobs-clock.n_intervals", "url.search"],
+    "jobs-searched.children": ["url.search", "/jobs-search.value"],
     "url.search": ["front.clickData", "/url.search"],
     "job-version.data": ["job-clock.n_intervals", "url.search", "/job-version.data", "/job.data"],
     "devices.children": ["devices-clock.n_intervals"],
+    **{
+        f"{page}-version.data": [f"{page}-clock.n_intervals", "url.search", f"/{page}-version.data"]
+        for page in ("compare", "decide", "why", "trust", "run")
+    },
 }
 
 
@@ -121,6 +126,7 @@ def pages(client: FlaskClient, path: str) -> str:
         "output": "page.children",
         "outputs": {"id": "page", "property": "children"},
         "inputs": [{"id": "url", "property": "pathname", "value": path}],
+        "state": [{"id": "url", "property": "search", "value": ""}],
         "changedPropIds": [],
     }
     return client.post(PATH, json=body, headers=HOST).get_data(as_text=True)

@@ -14,7 +14,7 @@ import search_spaces
 from dashboards.figures import layers_figure, layers_frame
 from dashboards.figures.look import SERIES
 from dashboards.figures.route import UNUSED, block_names, route_figure
-from dashboards.panel import subnet_panel
+from dashboards.job.panel import subnet_panel
 from nas.store import NewEvaluation, NewEvent, NewSubnet, Store
 from search_spaces import Architecture, Choice, SearchSpace
 from search_spaces.errors import UsageError

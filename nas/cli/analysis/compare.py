@@ -10,7 +10,8 @@ from nas.cli.output import emit, emit_json, emit_table
 from nas.cli.stored import names
 
 if TYPE_CHECKING:
-    from nas.analysis.comparison import Comparison, Estimate
+    from nas.analysis.comparison import Comparison
+    from nas.results.comparing.box import Estimate
 
 
 def compare(

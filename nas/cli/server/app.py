@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from dashboards.app import create_app
+from dashboards.asks import Asks, Subnet
 from dashboards.controls import FORMS
 from nas.cli.output import json_text, note
 from nas.cli.server import metrics
@@ -49,7 +50,12 @@ def application(
     """
     access = Access(tokens)
     server: Flask = create_app(
-        service.url, prefix=prefix, is_allowed=is_allowed, links=LINKS, rights=access.rights
+        service.url,
+        prefix=prefix,
+        is_allowed=is_allowed,
+        links=LINKS,
+        rights=access.rights,
+        asks=_asks(service),
     ).server
     access.mount(server)
     server.register_error_handler(HTTPException, _http_error)
@@ -65,6 +71,30 @@ def application(
     server.add_url_rule("/healthz", "serve-health", partial(_health, service))
     server.add_url_rule("/metrics", "serve-metrics", partial(_metrics, service))
     return server
+
+
+def _asks(service: Service) -> Asks:
+    """What pages ask, answered by a process of its own as the API does."""
+
+    def what_if(job_id: int, *, limits: list[str], device: str | None) -> dict[str, Any]:
+        options = {"limits": limits, "device": device, "objectives": None}
+        return _asked(service, "what-if", job_id, options)
+
+    def explain(job_id: int, subnet: Subnet, *, other: Subnet | None, device: str | None) -> dict[str, Any]:
+        ends = {"subnet": _text(subnet), "other": None if other is None else _text(other)}
+        return _asked(service, "explain", job_id, ends | {"device": device})
+
+    return Asks(what_if, explain)
+
+
+def _text(subnet: Subnet) -> str:
+    return subnet if isinstance(subnet, str) else json.dumps(subnet)
+
+
+def _asked(service: Service, verb: str, job_id: int, options: Mapping[str, Any]) -> dict[str, Any]:
+    request = {**service.request, "verb": verb, "job": job_id, "options": options}
+    document: dict[str, Any] = service.children.ask(request)
+    return document
 
 
 def _answer(service: Service, access: Access, route: Route, **words: Any) -> Response:

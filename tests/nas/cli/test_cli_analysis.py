@@ -197,6 +197,21 @@ def test_what_if_makes_a_job(run_nas: Nas, tiny_copy: str) -> None:
     assert len(rows) == len(old) + 2
 
 
+@pytest.mark.usefixtures("explained")
+def test_report(run_nas: Nas, tmp_path: Path) -> None:
+    file = tmp_path / "report.html"
+    ran = run_nas("report", "made", "-o", str(file))
+    assert (ran.code, ran.out) == (0, "")
+    assert ran.err.endswith(" MB\n")
+    assert "<h1>Report on made</h1>" in file.read_text("utf-8")
+    assert run_nas("report", "made", "-o", str(file)).code == 4
+    assert run_nas("report", "made", "-o", str(file), "--force").code == 0
+    for words, code in ((("nobody", "-o", str(tmp_path / "x.html")), 3), (("made", "-o", str(tmp_path)), 2)):
+        refused = run_nas("report", *words)
+        assert (refused.code, refused.out, refused.err.startswith("Error: ")) == (code, "", True)
+    assert [one.name for one in tmp_path.iterdir() if one.suffix == ".html"] == ["report.html"]
+
+
 @pytest.mark.slow
 def test_images_have_no_texts_and_no_drafts(run_nas: Nas, tiny_copy: str) -> None:
     with Store.open(tiny_copy, read_only=True) as store:

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from filled_store import finished_job
 
 import search_spaces
-from dashboards import panel
+from dashboards.job import panel
 from nas.cli import main
 from nas.config import checked_config, merged
 from nas.config.components import stored_config

@@ -14,7 +14,7 @@ from tiny_job import CONFIG, copied
 
 from dashboards.app import job_front, job_parts
 from dashboards.figures.look import milliseconds
-from dashboards.panel import subnet_facts
+from dashboards.job.panel import subnet_facts
 from nas import jobs, pipeline
 from nas.cli import main
 from nas.cli.jobs import summary

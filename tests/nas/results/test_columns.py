@@ -13,9 +13,10 @@ import pytest
 from filled_store import finished_job, measured_job
 from plotly.utils import PlotlyJSONEncoder
 
-from dashboards import pages, panel
+from dashboards import pages
 from dashboards.figures import front_figure
 from dashboards.figures.look import cell
+from dashboards.job import panel
 from nas.cli import fronts, main
 from nas.results import columns, frames, job_devices
 from nas.results.columns import COLUMNS, Column, Kind, View, at, columns_of, document, is_known

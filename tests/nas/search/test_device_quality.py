@@ -16,7 +16,7 @@ from same_process import evaluating_here
 from tiny_job import CONFIG, copied
 
 from dashboards.app import job_front, job_parts
-from dashboards.panel import subnet_facts
+from dashboards.job.panel import subnet_facts
 from nas import datasets, jobs, pipeline
 from nas.analysis.gate import gate
 from nas.analysis.invariants import problems

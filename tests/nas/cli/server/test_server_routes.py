@@ -391,6 +391,7 @@ def test_below_a_prefix(used_url: str, stripped: bool) -> None:
             "output": "page.children",
             "outputs": {"id": "page", "property": "children"},
             "inputs": [{"id": "url", "property": "pathname", "value": "/nas/device/1"}],
+            "state": [{"id": "url", "property": "search", "value": ""}],
             "changedPropIds": ["url.pathname"],
         }
         assert "device-head" in ask("/_dash-update-component", method="POST", token=READ, body=page).text

@@ -1,5 +1,6 @@
 """The panel beside the front: everything that is known about one subnet, and the command that extracts it."""
 
+import json
 import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -78,9 +79,13 @@ def subnet_panel(
     ]
 
 
-def extract_command(job: str, key: str, *, url: str) -> str:
-    """What to type to get the subnet as a checkpoint; passwords in the store's URL are not shown."""
-    words = ["nas", "extract", job, "--subnet", key, "-o", key]
+def extract_command(job: str, key: str, *, url: str, architecture: Mapping[str, Any] | None = None) -> str:
+    """What to type to get the subnet as a checkpoint; passwords in the store's URL are not shown.
+
+    architecture: of one that the job has not looked at, which is named by it.
+    """
+    which = ["--subnet", key] if architecture is None else ["--arch", json.dumps(architecture)]
+    words = ["nas", "extract", job, *which, "-o", key]
     if url != default_url():
         words += ["--store", make_url(url).render_as_string(hide_password=True)]
     return shlex.join(words)

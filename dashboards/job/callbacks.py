@@ -8,8 +8,9 @@ from dash import Dash, Input, Output, State, ctx, no_update
 from dash.development.base_component import Component
 from dash.exceptions import PreventUpdate
 
-from dashboards import controls, pages, panel
+from dashboards import controls, pages
 from dashboards.controls import RightsOf
+from dashboards.job import panel
 from dashboards.job_views import CurrentViews, JobViews
 from nas.store import Store
 

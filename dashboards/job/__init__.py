@@ -1,0 +1,1 @@
+"""The overview of a job, and of a subnet in it."""

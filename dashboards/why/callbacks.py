@@ -1,0 +1,231 @@
+"""The page that says why follows its address, what is brushed, and the job while it runs."""
+
+from functools import partial
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+from dash import Dash, Input, Output, State, dcc, html
+from dash.development.base_component import Component
+from dash.exceptions import PreventUpdate
+
+from dashboards.addresses import Query
+from dashboards.asks import Answers, Asks
+from dashboards.comparing.callbacks import asked_jobs
+from dashboards.comparing.page import axes_of, without_jobs
+from dashboards.figures import layers_frame
+from dashboards.figures.blocks import COSTS, blocks_figure
+from dashboards.figures.choices import MOST_AXES, coordinates_figure, importance_figure
+from dashboards.figures.decided import decided_figure
+from dashboards.figures.look import empty
+from dashboards.job.panel import space_of
+from dashboards.job_views import CurrentViews, JobViews
+from dashboards.pages import LIVE_STATES
+from dashboards.why.importance import Importance, choice_columns, choice_texts, importance
+from dashboards.why.page import (
+    BRUSH,
+    brushed,
+    brushes,
+    changes_parts,
+    chooser,
+    costs_chips,
+    in_brushes,
+    tall,
+    time_parts,
+    why_head,
+)
+from nas.results import job_devices, latency_frames
+from nas.results.comparing.points import LATENCY, QUALITY, Comparable
+from nas.store import Job, Store, digest
+from search_spaces.errors import NASError
+
+MOST_SAMPLED = 5_000
+NO_ROWS = pd.DataFrame(columns=["choice", "spread"])
+
+
+def tell_why(app: Dash, views: CurrentViews, asks: Asks) -> None:
+    """What the choices of the first job that the address names are worth."""
+    answers = Answers()
+    _brush(app, views)
+
+    @app.callback(
+        Output("why-version", "data"),
+        Input("why-clock", "n_intervals"),
+        Input("url", "search"),
+        State("why-version", "data"),
+    )
+    def watch(_ticks: int | None, search: str | None, seen: str | None) -> str:
+        now = views.get()
+        jobs, _ = asked_jobs(now.store, Query.read(search))
+        version = digest([now.mark([job.id for job in jobs[:1]]), search])
+        if version == seen:
+            raise PreventUpdate
+        return version
+
+    @app.callback(
+        Output("why-head", "children"),
+        Output("importance", "children"),
+        Output("coordinates", "figure"),
+        Output("why-brushed", "children"),
+        Output("brushed", "figure"),
+        Output("drawn", "children"),
+        Output("why-time", "children"),
+        Output("why-changes", "children"),
+        Output("why-clock", "disabled"),
+        Input("why-version", "data"),
+        State("url", "search"),
+        prevent_initial_call=True,
+    )
+    def show(_version: str | None, search: str | None) -> tuple[Any, ...]:
+        return reasons(views.get(), Query.read(search), asks, answers)
+
+
+def _brush(app: Dash, views: CurrentViews) -> None:
+    """What is dragged over along an axis goes into the address."""
+
+    @app.callback(
+        Output("url", "search", allow_duplicate=True),
+        Input("coordinates", "restyleData"),
+        State("url", "search"),
+        prevent_initial_call=True,
+    )
+    def brush(change: list[Any] | None, search: str | None) -> str:
+        query, now = Query.read(search), views.get()
+        jobs, _ = asked_jobs(now.store, query)
+        if not change or not jobs:
+            raise PreventUpdate
+        searched = now.sampled(jobs[0].id, MOST_SAMPLED)
+        labels = _labels(
+            choice_columns(list(searched["architecture"])), str(jobs[0].config.get("quality", "accuracy"))
+        )
+        after = brushed(query, labels, change[0])
+        if after == query:
+            raise PreventUpdate
+        return after.text
+
+
+def _labels(choices: pd.DataFrame, metric: str) -> list[str]:
+    """What the axes of the coordinates are called, in their order."""
+    return [*choices.columns[:MOST_AXES], "latency in ms", metric.replace("_", " ")]
+
+
+def reasons(views: JobViews, query: Query, asks: Asks, answers: Answers) -> tuple[Any, ...]:
+    """Everything on the page, and whether the job has ended."""
+    store = views.store
+    jobs, missing = asked_jobs(store, query)
+    nothing = empty("Choices", "No job is chosen.")
+    if not jobs:
+        return (without_jobs(missing or "No job is chosen."), [], nothing, [], nothing, [], [], [], True)
+    job = jobs[0]
+    comparable, searched = views.comparable([job.id]), views.sampled(job.id, MOST_SAMPLED)
+    choices = choice_columns(list(searched["architecture"]))
+    importances, coordinates = _choices(searched, choices, query, job)
+    words, front = _brushed(comparable, choices, query)
+    subnet = _subnet(comparable, query)
+    device = job_devices.own_device(store, job)
+    times: list[Component] = [html.P("No latency predictor has been fitted yet.")]
+    if device is not None and store.predictor(job, device) is not None:
+        times = time_parts(
+            latency_frames.card(store, job, device), latency_frames.by_kind(store, job, device)
+        )
+    return (
+        why_head(job, comparable),
+        tall("importance-figure", importances),
+        coordinates,
+        words,
+        front,
+        _drawn(store, job, comparable, query, subnet),
+        times,
+        _changes(job, subnet, query, asks, answers),
+        job.state not in LIVE_STATES,
+    )
+
+
+def _choices(
+    searched: pd.DataFrame, choices: pd.DataFrame, query: Query, job: Job
+) -> tuple[go.Figure, go.Figure]:
+    metric = str(job.config.get("quality", "accuracy"))
+    values = searched.rename(columns={"value": QUALITY}).astype({QUALITY: float, "latency_ms": float})
+    of_quality, of_latency = (importance(choices, values[name]) for name in (QUALITY, "latency_ms"))
+    figure = importance_figure(
+        _rows(of_quality),
+        _rows(of_latency),
+        metric=metric,
+        explained=(_share(of_quality), _share(of_latency)),
+    )
+    return figure, coordinates_figure(choices, values, metric=metric, brushes=brushes(query))
+
+
+def _rows(moves: Importance | None) -> pd.DataFrame:
+    return NO_ROWS if moves is None else moves.rows
+
+
+def _share(moves: Importance | None) -> float:
+    return 0.0 if moves is None else moves.explained
+
+
+def _brushed(
+    comparable: Comparable, choices: pd.DataFrame, query: Query
+) -> tuple[list[Component], go.Figure]:
+    """How many finalists are in what was brushed, and the front with the others faint."""
+    rows, ranges = comparable.rows, brushes(query)
+    if rows.empty or len(comparable.quantities) < 2:
+        return [], empty("Front", "No finalist yet.")
+    axes = axes_of(comparable, query)
+    latency = next((name for name in rows if name.startswith(f"{LATENCY}@")), None)
+    values = pd.DataFrame(
+        {
+            "latency in ms": rows[latency] if latency else float("nan"),
+            comparable.metric.replace("_", " "): rows[QUALITY],
+        },
+        index=rows.index,
+    )
+    texts = choice_texts(list(rows["architecture"])).set_axis(rows.index, axis=0)
+    kept = in_brushes(texts, values, choices, ranges)
+    figure = decided_figure(rows, kept, axes, marked={})
+    words = f"{int(kept.sum())} of {len(rows)} finalists are in what is chosen along the axes. "
+    clear = Query(tuple(pair for pair in query.pairs if not pair[0].startswith(BRUSH)))
+    link = [dcc.Link("Choose all again", href=clear.text)] if ranges else []
+    return [html.P([words, *link], className="facts")], figure
+
+
+def _subnet(comparable: Comparable, query: Query) -> str | None:
+    keys = list(comparable.rows["subnet"])
+    asked = query.first("subnet")
+    return asked if asked in keys else keys[len(keys) // 2] if keys else None
+
+
+def _drawn(
+    store: Store, job: Job, comparable: Comparable, query: Query, subnet: str | None
+) -> list[Component]:
+    rows = comparable.rows.set_index("subnet")
+    if subnet is None:
+        return [html.P("No finalist yet.")]
+    other = query.first("other")
+    keys = [subnet, *([other] if other in rows.index and other != subnet else [])]
+    cost = query.first("width") if query.first("width") in COSTS else "macs"
+    try:
+        space = space_of(store, job)
+        layers = {key: layers_frame(space, space.architecture(rows.loc[key, "architecture"])) for key in keys}
+    except NASError as error:
+        return [html.P(f"The layers cannot be shown. {error.message}")]
+    return [
+        costs_chips(query),
+        tall("blocks", blocks_figure(layers, cost=cost)),
+        chooser(comparable, query, subnet, other),
+    ]
+
+
+def _changes(job: Job, subnet: str | None, query: Query, asks: Asks, answers: Answers) -> list[Component]:
+    """What smaller and larger neighbours do, where somebody can tell and it was asked for."""
+    explain = asks.explain
+    if explain is None or subnet is None:
+        return [html.P(["Ask ", html.Code(f"nas explain {job.id} {subnet or 'SUBNET'}"), "."])]
+    if query.first("explain") != "1":
+        words = f"Ask what each choice of {subnet} is worth"
+        return [html.P(dcc.Link(words, href=query.replaced("explain", "1").text))]
+    ask = partial(explain, job.id, subnet, other=None, device=None)
+    try:
+        return changes_parts(answers.get(("explain", job.id, subnet, job.finished_at), ask))
+    except NASError as error:
+        return [html.P(f"{error.message} {error.hint}", className="caution")]

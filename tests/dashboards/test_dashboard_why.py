@@ -1,0 +1,180 @@
+"""The page that says why: importance of choices, brushes, blocks to scale."""
+
+import itertools
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import search_spaces
+from dashboards.addresses import Query
+from dashboards.asks import NOBODY, Answers, Asks
+from dashboards.figures import layers_frame
+from dashboards.figures.blocks import blocks_figure
+from dashboards.figures.choices import coordinates_figure, importance_figure, options_of
+from dashboards.job_views import JobViews
+from dashboards.why.callbacks import reasons
+from dashboards.why.importance import choice_columns, choice_texts, importance
+from dashboards.why.page import brushed, brushes, in_brushes
+from nas.store import Store
+
+RNG = np.random.default_rng(0)
+MADE = [
+    {
+        "width": int(RNG.choice([16, 32])),
+        "depth": int(RNG.choice([1, 2, 3])),
+        "heads": [2, int(RNG.choice([2, 4]))],
+    }
+    for _ in range(200)
+]
+
+
+def test_choices_are_columns_and_what_never_differs_is_none() -> None:
+    texts = choice_texts([{"a": 1, "b": [1, None]}, {"a": 1, "b": [2]}])
+    assert list(texts.columns) == ["a", "b.0", "b.1"]
+    assert texts.to_numpy().tolist() == [["1", "1", "–"], ["1", "2", "–"]]
+    assert list(choice_columns(MADE).columns) == ["width", "depth", "heads.1"]
+
+
+def test_importance_is_what_a_choice_moves() -> None:
+    width = np.array([one["width"] for one in MADE], dtype=float)
+    depth = np.array([one["depth"] for one in MADE], dtype=float)
+    moves = importance(choice_columns(MADE), pd.Series(0.01 * width + 0.1 * (depth == 3)))
+    assert moves is not None
+    spreads = dict(zip(moves.rows["choice"], moves.rows["spread"], strict=True))
+    assert spreads["width"] == pytest.approx(np.std(0.01 * width), rel=1e-3)
+    assert spreads["depth"] == pytest.approx(np.std(0.1 * (depth == 3)), rel=1e-3)
+    assert spreads["heads.1"] == pytest.approx(0, abs=1e-5)
+    assert next(iter(moves.rows["choice"])) == "width"
+    assert moves.explained == pytest.approx(1.0, abs=1e-6)
+    noise = importance(choice_columns(MADE), pd.Series(RNG.normal(size=len(MADE))))
+    assert noise is not None
+    assert noise.explained < 0.1
+
+
+def test_too_little_says_nothing() -> None:
+    few = choice_columns(MADE[:5])
+    assert importance(few, pd.Series(range(5), dtype=float)) is None
+    assert importance(choice_columns(MADE), pd.Series([0.5] * len(MADE))) is None
+    nothing = pd.DataFrame(columns=["choice", "spread"])
+    figure = importance_figure(nothing, nothing, metric="accuracy", explained=(0, 0))
+    assert "Too few" in figure.layout.annotations[0].text
+
+
+def test_axes_have_their_options_in_order_and_brushes_are_drawn() -> None:
+    assert options_of(pd.Series(["10", "2", "–", "2"])) == ["2", "10", "–"]
+    choices = choice_columns(MADE)
+    values = pd.DataFrame({"latency_ms": np.arange(200.0), "quality": np.linspace(0, 1, 200)})
+    figure = coordinates_figure(choices, values, metric="accuracy", brushes={"depth": (0.5, 2.0)})
+    axes = {one.label: one for one in figure.data[0].dimensions}
+    assert list(axes) == ["width", "depth", "heads.1", "latency in ms", "accuracy"]
+    assert axes["depth"].ticktext == ("1", "2", "3")
+    assert axes["depth"].constraintrange == (0.5, 2.0)
+    assert axes["width"].constraintrange is None
+
+
+def test_a_brush_goes_into_the_address_and_back() -> None:
+    labels = ["width", "depth"]
+    query = brushed(Query.read("?job=1"), labels, {"dimensions[1].constraintrange": [[0.5, 2.0]]})
+    assert query.text == "?job=1&brush.depth=0.5,2"
+    assert brushes(query) == {"depth": (0.5, 2.0)}
+    several = brushed(query, labels, {"dimensions[0].constraintrange": [[[0, 1], [2, 3]]]})
+    assert brushes(several)["width"] == (0, 1)
+    assert brushed(query, labels, {"dimensions[1].constraintrange": None}).text == "?job=1"
+    assert brushed(query, labels, {"dimensions[9].constraintrange": [[0, 1]], "line.color": 3}) == query
+    assert brushes(Query.read("?brush.depth=x,y&brush.a=1")) == {}
+
+
+def test_brushes_choose_subnets_by_the_options_of_the_search() -> None:
+    searched = choice_columns(MADE)
+    subnets = choice_texts([{"width": 16, "depth": 3}, {"width": 16, "depth": 1}])
+    values = pd.DataFrame({"accuracy": [0.9, 0.5]})
+    assert list(in_brushes(subnets, values, searched, {"depth": (1.5, 2.5)})) == [True, False]
+    assert list(in_brushes(subnets, values, searched, {"accuracy": (0.0, 0.6)})) == [False, True]
+    assert list(in_brushes(subnets, values, searched, {"elsewhere": (0, 1)})) == [True, True]
+    assert list(in_brushes(subnets, values, searched, {"heads.1": (0, 5)})) == [False, False]
+
+
+def test_blocks_are_as_wide_as_what_they_cost() -> None:
+    space = search_spaces.get("matformer")
+    layers = {
+        name: layers_frame(space, arch)
+        for name, arch in (("small", space.smallest), ("large", space.largest))
+    }
+    figure = blocks_figure(layers)
+    bars = [trace for trace in figure.data if trace.type == "bar"]
+    for name, of_one in layers.items():
+        widths = sum(x for bar in bars for x, y in zip(bar.x, bar.y, strict=True) if y == name)
+        assert widths == pytest.approx(of_one["macs"].sum())
+    spans = sorted(
+        (base, base + x)
+        for bar in bars
+        for base, x, y in zip(bar.base, bar.x, bar.y, strict=True)
+        if y == "small"
+    )
+    assert all(end == pytest.approx(start) for (_, end), (start, _) in itertools.pairwise(spans))
+    assert figure.layout.xaxis.range[1] == pytest.approx(1.01 * layers["large"]["macs"].sum())
+    assert blocks_figure({}).layout.annotations[0].text.startswith("Choose a subnet")
+
+
+@pytest.fixture(scope="module")
+def views(filled_url: str) -> Iterator[JobViews]:
+    with Store.open(filled_url, read_only=True) as store:
+        yield JobViews(store)
+
+
+def told(components: Any) -> str:
+    return json.dumps(components, default=lambda part: part.to_plotly_json(), ensure_ascii=False)
+
+
+def test_the_page_of_a_job(views: JobViews) -> None:
+    rows = views.comparable([views.store.job("on-two").id]).rows
+    first, second = rows["subnet"].iloc[[0, -1]]
+    search = f"?job=on-two&subnet={first}&other={second}&width=params&brush.depth=-0.1,0.1"
+    head, moves, coordinates, words, front, drawn, time, changes, ended = reasons(
+        views, Query.read(search), NOBODY, Answers()
+    )
+    assert "/decide?job=" in told(head)
+    assert "What each choice moves" in told(moves)
+    assert len(coordinates.data[0].dimensions) >= 4
+    shallow = sum(one["depth"] == 1 for one in rows["architecture"])
+    assert f"{shallow} of {len(rows)} finalists" in told(words)
+    assert len(front.data) > 1
+    assert f"{first}" in told(drawn)
+    assert "parameters of one sample" in told(drawn)
+    assert "launches" in told(time)
+    assert "nas explain" in told(changes)
+    assert ended
+
+
+def test_what_the_next_smaller_would_lose_is_asked_for(views: JobViews) -> None:
+    change = {
+        "choice": "depth",
+        "before": 2,
+        "after": 1,
+        "quality": -0.1,
+        "quality_std": 0.01,
+        "latency_ms": -0.5,
+    }
+    document = {
+        "metric": "accuracy",
+        "device": "cpu",
+        "subnet": {"key": "k"},
+        "changes": [change],
+        "cheapest": change,
+    }
+    asks = Asks(explain=lambda job_id, subnet, *, other, device: document)
+    before = told(reasons(views, Query.read("?job=digit-pairs"), asks, Answers())[7])
+    assert "Ask what each choice of" in before
+    after = told(reasons(views, Query.read("?job=digit-pairs&explain=1"), asks, Answers())[7])
+    assert "depth 2 → 1, -0.5 ms." in after
+    assert "What the choices of k are worth" in after
+
+
+def test_a_job_without_results_says_so(views: JobViews) -> None:
+    for search in ("?job=waiting", "?job=nobody", ""):
+        parts = reasons(views, Query.read(search), NOBODY, Answers())
+        assert "Too few" in told(parts) or "Select some" in told(parts)
