@@ -32,9 +32,9 @@ MOST_ROWS = 200
 MOST_FACETS = 12
 MOST_COMPARED = 8
 FIRST_COMMANDS = (
-    ("nas validate examples/quickstart.yaml", "says what a job file asks for, or all that is wrong with it"),
-    ("nas run examples/quickstart.yaml", "trains, measures and searches; this page shows how far it is"),
-    ("nas front quickstart", "prints what it has found; the job's page here shows the same"),
+    ("nas init ./images", "looks at your data or a model, writes job.yaml (alone: for handwritten digits)"),
+    ("nas run job.yaml", "trains, measures and searches; this page shows how far it is"),
+    ("nas front job", "prints what it has found; the job's page here shows the same"),
 )
 WIDTH, HEIGHT = 140, 32  # of a sparkline
 

@@ -121,7 +121,7 @@ def test_notes_can_be_written_by_whoever_may() -> None:
 def test_an_empty_store_says_how_to_begin() -> None:
     text = told(board_view(made(), Query()))
     assert text.count("nas ") == 3
-    assert "nas run examples/quickstart.yaml" in text
+    assert "nas run job.yaml" in text
 
 
 def test_long_lists_are_cut_and_say_so() -> None:

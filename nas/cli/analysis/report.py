@@ -19,7 +19,13 @@ def report(
     force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
     store: StoreURL = None,
 ) -> None:
-    """Write one HTML file, which opens without a network, with the figures and tables of jobs."""
+    """Write one HTML file, which opens without a network, with the figures and tables of jobs.
+
+    \b
+    Examples:
+      nas report JOB -o report.html
+      nas report JOB OTHER -o both.html --force
+    """
     from dashboards.report import report as written
     from nas.artifacts import write_atomic
     from nas.errors import ConflictError, JobFailedError
