@@ -10,6 +10,7 @@ from filled_store import HOSTILE, finished_job
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.expected_conditions import staleness_of
 from test_dashboard_browser import DRAWN, errors, shown, wait
 
 from dashboards.opened import OpenedStore
@@ -57,6 +58,7 @@ def sign_in(browser: Chrome, token: str) -> None:
     field = wait(browser, lambda b: b.find_element(By.ID, "token"))
     field.send_keys(token)
     field.submit()
+    wait(browser, staleness_of(field))  # or the next page that is asked for would take this one's place
 
 
 def test_signing_in_leads_to_the_page_that_was_asked_for(browser: Chrome, team: str) -> None:

@@ -100,7 +100,7 @@ def test_finalists_join_what_was_predicted_and_what_was_measured(store, lease):
     }
     others = ("inherited", "finetuned", "scratch")
     told = [*others, *(f"{weights}_stderr" for weights in others), "predicted_low_ms", "predicted_high_ms"]
-    told += frames.ON_DEVICE
+    told += [*frames.ON_DEVICE, *frames.DRAFT]
     assert small == known | dict.fromkeys([*told, "family", "peak_memory_bytes", "energy_mj", "tokens_a_run"])
     assert large["quality"] == 0.9
     assert all(pd.isna(large[name]) for name in ("search_quality", "predicted_ms", "measured_ms", "device"))
