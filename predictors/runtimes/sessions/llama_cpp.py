@@ -78,7 +78,6 @@ def _library() -> ctypes.CDLL:
         if function is None:
             raise ImportError(f"the library in xllamacpp has no {name}")
         function.restype, function.argtypes = result, arguments
-    library.llama_log_set(_noting, None)
     library.llama_backend_init()
     return library
 
@@ -213,6 +212,7 @@ def versions() -> dict[str, str]:
 
 
 def _model(file: Path) -> int:
+    LLAMA.llama_log_set(_noting, None)  # each time: a server of xllamacpp in this process takes the log over
     _said.clear()
     model: int | None = LLAMA.llama_model_load_from_file(
         str(file).encode(), LLAMA.llama_model_default_params()
