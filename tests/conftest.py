@@ -1,6 +1,5 @@
 """What every test gets: one thread, repeatable examples, and a home of its own."""
 
-import gc
 import os
 import shutil
 import sys
@@ -24,11 +23,6 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 settings.register_profile("elastiform", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("elastiform")
-
-
-ME = psutil.Process()
-MOST_GARBAGE = 2**29  # bytes
-_grown_to = ME.memory_info().rss
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -69,19 +63,6 @@ def _one_thread() -> None:
     """Undo a change of torch's threads by an earlier test; a test that needs no torch does not import it."""
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(1)
-
-
-@pytest.fixture(autouse=True)
-def _no_heap_of_garbage() -> Iterator[None]:
-    """Collects what a process has grown by: the collector counts objects, of which few may be whole networks.
-
-    Without it a worker of pytest-xdist was seen with 10 GiB, most of it garbage.
-    """
-    yield
-    global _grown_to
-    if ME.memory_info().rss > _grown_to + MOST_GARBAGE:
-        gc.collect()
-        _grown_to = ME.memory_info().rss
 
 
 @pytest.fixture

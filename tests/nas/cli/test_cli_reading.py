@@ -434,7 +434,9 @@ def test_db(run_nas: Nas, filled: str, tmp_path: Path) -> None:
 
 def test_dashboard_serves_on_loopback(run_nas: Nas, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[str, str, int]] = []
-    monkeypatch.setattr("dashboards.app.serve", lambda url, *, host, port: calls.append((url, host, port)))
+    monkeypatch.setattr(
+        "dashboards.app.serve", lambda url, *, host, port, asks: calls.append((url, host, port))
+    )
     assert run_nas("dashboard", "--port", "0", "--store", "sqlite:///x.db").code == 0
     assert calls == [("sqlite:///x.db", "127.0.0.1", 0)]
     assert run_nas("dashboard", "--host", "::1", "--store", "sqlite:///x.db").code == 0
