@@ -31,6 +31,7 @@ from dashboards.figures.choices import importance_figure
 from dashboards.figures.compared import compared_figure
 from dashboards.figures.look import CONFIG, option
 from dashboards.job_views import JobViews
+from dashboards.named_jobs import MOST_JOBS
 from dashboards.pages import duration, front_table, table
 from dashboards.why.importance import choice_columns, importance
 from nas.results import baselines, frames
@@ -40,7 +41,6 @@ from nas.results.running.board import shown_state
 from nas.store import Job, Store
 from search_spaces.errors import UsageError
 
-MOST_JOBS = 8
 MOST_BYTES = 5_000_000
 MOST_DOTS = 300  # subnets of a search in a figure
 MOST_POINTS = 200  # of a curve

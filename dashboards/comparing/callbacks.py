@@ -4,37 +4,21 @@ from typing import Any
 
 import plotly.graph_objects as go
 from dash import Dash, Input, Output, State
-from dash.exceptions import PreventUpdate
 
 from dashboards.addresses import Query
-from dashboards.comparing.page import axes_of, colour_of, compare_head, compare_tables, without_jobs
+from dashboards.comparing.page import axes_of, colour_of, compare_head, compare_tables
 from dashboards.figures.compared import compared_figure
 from dashboards.figures.look import empty
 from dashboards.job_views import CurrentViews, JobViews
+from dashboards.named_jobs import NO_JOB, asked_jobs, follow, without_jobs
 from dashboards.pages import LIVE_STATES
 from nas.results.comparing.points import networks
-from nas.store import Job, Store, digest
-from search_spaces.errors import NASError
-
-MOST_JOBS = 8
 
 
 def compare_jobs(app: Dash, views: CurrentViews) -> None:
     """The comparison of the jobs that the address names."""
 
-    @app.callback(
-        Output("compare-version", "data"),
-        Input("compare-clock", "n_intervals"),
-        Input("url", "search"),
-        State("compare-version", "data"),
-    )
-    def watch(_ticks: int | None, search: str | None, seen: str | None) -> str:
-        now = views.get()
-        jobs, _ = asked_jobs(now.store, Query.read(search))
-        version = digest([now.mark([job.id for job in jobs]), search])
-        if version == seen:
-            raise PreventUpdate
-        return version
+    follow(app, views, "compare")
 
     @app.callback(
         Output("compared", "figure"),
@@ -54,8 +38,8 @@ def comparison(views: JobViews, query: Query) -> tuple[go.Figure, Any, Any, bool
     jobs, missing = asked_jobs(views.store, query)
     if not jobs:
         return (
-            empty("Fronts compared", "No job is chosen."),
-            without_jobs(missing or "No job is chosen."),
+            empty("Fronts compared", NO_JOB),
+            without_jobs("Compare jobs", missing or NO_JOB),
             [],
             True,
         )
@@ -68,17 +52,3 @@ def comparison(views: JobViews, query: Query) -> tuple[go.Figure, Any, Any, bool
     stars = networks(views.store, comparable.jobs, axes.both)
     figure = compared_figure(comparable.rows, axes, colour=colour_of(comparable, query), networks=stars)
     return figure, head, compare_tables(comparable, query), has_ended
-
-
-def asked_jobs(store: Store, query: Query) -> tuple[list[Job], str]:
-    """The jobs that an address names by id or name, and why others are not among them."""
-    jobs: dict[int, Job] = {}
-    reasons = []
-    for word in query.all("job")[:MOST_JOBS]:
-        try:
-            job = store.job(word)
-        except NASError as error:
-            reasons.append(error.message)
-            continue
-        jobs.setdefault(job.id, job)
-    return list(jobs.values()), " ".join(reasons)

@@ -225,12 +225,3 @@ def _value(value: Any) -> str:
         return "–"
     text = option(value) if not isinstance(value, list | dict) else str(value)
     return text if len(text) <= 80 else f"{text[:79]}…"
-
-
-def without_jobs(reason: str) -> list[Component]:
-    """The page where there is nothing to compare."""
-    return [
-        html.H1("Compare jobs"),
-        html.P(reason),
-        html.P(dcc.Link("Select some in the list of jobs", href=at("/"))),
-    ]

@@ -11,8 +11,7 @@ from dash.exceptions import PreventUpdate
 
 from dashboards.addresses import Query
 from dashboards.asks import Answers, Asks
-from dashboards.comparing.callbacks import asked_jobs
-from dashboards.comparing.page import axes_of, without_jobs
+from dashboards.comparing.page import axes_of
 from dashboards.controls import Rights, RightsOf
 from dashboards.deciding.foretelling import Foretold, foretold
 from dashboards.deciding.limits import (
@@ -33,10 +32,10 @@ from dashboards.figures.compared import Axes
 from dashboards.figures.decided import decided_figure
 from dashboards.figures.look import empty
 from dashboards.job_views import CurrentViews, JobViews
+from dashboards.named_jobs import NO_JOB, asked_jobs, follow, without_jobs
 from dashboards.pages import LIVE_STATES
 from nas.results.columns import sign_of
 from nas.results.comparing.points import Comparable
-from nas.store import digest
 from search_spaces.errors import NASError
 
 
@@ -47,19 +46,7 @@ def decide(app: Dash, views: CurrentViews, rights: RightsOf, asks: Asks) -> None
     _move(app, views)
     _choose(app)
 
-    @app.callback(
-        Output("decide-version", "data"),
-        Input("decide-clock", "n_intervals"),
-        Input("url", "search"),
-        State("decide-version", "data"),
-    )
-    def watch(_ticks: int | None, search: str | None, seen: str | None) -> str:
-        now = views.get()
-        jobs, _ = asked_jobs(now.store, Query.read(search))
-        version = digest([now.mark([job.id for job in jobs]), search])
-        if version == seen:
-            raise PreventUpdate
-        return version
+    follow(app, views, "decide")
 
 
 def _show(app: Dash, views: CurrentViews, rights: RightsOf, asks: Asks, answers: Answers) -> None:
@@ -152,11 +139,12 @@ def decision(
     jobs, missing = asked_jobs(views.store, query)
     nothing = empty("Subnets", "No job with finalists is chosen.")
     if not jobs:
-        return nothing, without_jobs(missing or "No job is chosen."), [], [], [], [], True
+        return nothing, without_jobs("Decide", missing or NO_JOB), [], [], [], [], True
     has_ended = not any(job.state in LIVE_STATES for job in jobs)
     comparable = views.comparable([job.id for job in jobs])
     if comparable.rows.empty or len(comparable.quantities) < 2:
-        return nothing, without_jobs(" ".join(comparable.refused.values())), [], [], [], [], has_ended
+        refusals = without_jobs("Decide", " ".join(comparable.refused.values()))
+        return nothing, refusals, [], [], [], [], has_ended
     chosen = _chosen(views, comparable, query, asks, answers)
     rows, kept, axes = comparable.rows, chosen.kept, chosen.axes
     marked = {

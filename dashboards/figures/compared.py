@@ -63,6 +63,12 @@ def compared_figure(
     if stars is not None and len(stars):
         figure.add_trace(_stars(stars, axes))
     framed(figure, title, "finalists: quality on the report split; filled: on the front of its colour")
+    return with_axes(figure, axes)
+
+
+def with_axes(figure: go.Figure, axes: Axes) -> go.Figure:
+    """The figure with its quantities' titles, scales and numbers; it keeps its place while they are shown."""
+    x, y = axes.both
     for name, quantity, update in (("x", x, figure.update_xaxes), ("y", y, figure.update_yaxes)):
         is_log = name in axes.logs
         update(type="log" if is_log else "linear", title=axis_title(quantity, is_log=is_log))

@@ -5,17 +5,15 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 import plotly.graph_objects as go
 
-from dashboards.figures.compared import Axes, points_trace, steps_trace
+from dashboards.figures.compared import Axes, points_trace, steps_trace, with_axes
 from dashboards.figures.look import (
     BLACK,
     SERIES,
     SYMBOLS,
-    axis_title,
     empty,
     escaped,
     framed,
     numbers,
-    tick_format,
 )
 from nas.results.comparing.points import of_front
 from nas.store.values import shortened
@@ -56,16 +54,10 @@ def decided_figure(
             _add_foretold(figure, foretold[foretold["job_id"] == job_id], axes, look)
     _add_marks(figure, shown, axes, marked, pins)
     framed(figure, title, "finalists: quality on the report split; faint: outside of the limits")
-    for name, quantity, update, line in (
-        ("x", x, figure.update_xaxes, figure.add_vline),
-        ("y", y, figure.update_yaxes, figure.add_hline),
-    ):
-        is_log = name in axes.logs
-        update(type="log" if is_log else "linear", title=axis_title(quantity, is_log=is_log))
-        update(tickformat=tick_format(quantity))
+    for quantity, line in ((x, figure.add_vline), (y, figure.add_hline)):
         if bounds and quantity.key in bounds:
             line(bounds[quantity.key], line=BOUND)
-    return figure.update_layout(clickmode="event", uirevision=f"{x.key} {y.key} {sorted(axes.logs)}")
+    return with_axes(figure, axes)
 
 
 def _add_finalists(

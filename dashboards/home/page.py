@@ -11,6 +11,7 @@ from dash.development.base_component import Component
 from dashboards.addresses import Query
 from dashboards.figures.look import is_number, quality
 from dashboards.home.choice import FACETS, ORDERS, Facet, chosen_jobs, facets, groups
+from dashboards.named_jobs import MOST_JOBS
 from dashboards.pages import (
     CURRENT,
     REFRESH_MS,
@@ -30,7 +31,6 @@ from nas.results.running.board import INTERRUPTED
 
 MOST_ROWS = 200
 MOST_FACETS = 12
-MOST_COMPARED = 8
 FIRST_COMMANDS = (
     ("nas init ./images", "looks at your data or a model, writes job.yaml (alone: for handwritten digits)"),
     ("nas run job.yaml", "trains, measures and searches; this page shows how far it is"),
@@ -154,10 +154,10 @@ def _selection(board: pd.DataFrame, query: Query) -> Component:
     address = Query(tuple(("job", job) for job in picked)).text
     which = ", ".join(str(names[job]) for job in picked)
     links: list[Any] = [f"{len(picked)} selected: {which}. "]
-    if 1 < len(picked) <= MOST_COMPARED:
+    if 1 < len(picked) <= MOST_JOBS:
         links += [dcc.Link("Compare them", href=at(f"/compare{address}"), className="act"), " "]
-    elif len(picked) > MOST_COMPARED:
-        links += [f"At most {MOST_COMPARED} can be compared. "]
+    elif len(picked) > MOST_JOBS:
+        links += [f"At most {MOST_JOBS} can be compared. "]
     else:
         links += ["Select another one to compare it with. "]
     links += [dcc.Link("Select none", href=query.replaced("pick").text)]
@@ -264,7 +264,7 @@ def _sweep_head(sweep: str, rows: pd.DataFrame) -> Component:
             f", best {metric.replace('_', ' ')} {quality(best['best'][gains.idxmax()], None, metric)}"
         )
     ids = [("job", str(row)) for row in rows["id"]]
-    if sweep and 1 < len(ids) <= MOST_COMPARED:
+    if sweep and 1 < len(ids) <= MOST_JOBS:
         words += [". ", dcc.Link("Compare them", href=at(f"/compare{Query(tuple(ids)).text}"))]
     return html.H3(words)
 

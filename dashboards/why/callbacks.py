@@ -11,8 +11,7 @@ from dash.exceptions import PreventUpdate
 
 from dashboards.addresses import Query
 from dashboards.asks import Answers, Asks
-from dashboards.comparing.callbacks import asked_jobs
-from dashboards.comparing.page import axes_of, without_jobs
+from dashboards.comparing.page import axes_of
 from dashboards.figures import layers_frame
 from dashboards.figures.blocks import COSTS, blocks_figure
 from dashboards.figures.choices import MOST_AXES, coordinates_figure, importance_figure
@@ -20,6 +19,7 @@ from dashboards.figures.decided import decided_figure
 from dashboards.figures.look import empty
 from dashboards.job.panel import space_of
 from dashboards.job_views import CurrentViews, JobViews
+from dashboards.named_jobs import NO_JOB, asked_jobs, follow, without_jobs
 from dashboards.pages import LIVE_STATES
 from dashboards.why.importance import Importance, choice_columns, choice_texts, importance
 from dashboards.why.page import (
@@ -36,7 +36,7 @@ from dashboards.why.page import (
 )
 from nas.results import job_devices, latency_frames
 from nas.results.comparing.points import LATENCY, QUALITY, Comparable
-from nas.store import Job, Store, digest
+from nas.store import Job, Store
 from search_spaces.errors import NASError
 
 MOST_SAMPLED = 5_000
@@ -48,19 +48,7 @@ def tell_why(app: Dash, views: CurrentViews, asks: Asks) -> None:
     answers = Answers()
     _brush(app, views)
 
-    @app.callback(
-        Output("why-version", "data"),
-        Input("why-clock", "n_intervals"),
-        Input("url", "search"),
-        State("why-version", "data"),
-    )
-    def watch(_ticks: int | None, search: str | None, seen: str | None) -> str:
-        now = views.get()
-        jobs, _ = asked_jobs(now.store, Query.read(search))
-        version = digest([now.mark([job.id for job in jobs[:1]]), search])
-        if version == seen:
-            raise PreventUpdate
-        return version
+    follow(app, views, "why", lambda now, ids: now.mark(ids[:1]))
 
     @app.callback(
         Output("why-head", "children"),
@@ -113,9 +101,9 @@ def reasons(views: JobViews, query: Query, asks: Asks, answers: Answers) -> tupl
     """Everything on the page, and whether the job has ended."""
     store = views.store
     jobs, missing = asked_jobs(store, query)
-    nothing = empty("Choices", "No job is chosen.")
+    nothing = empty("Choices", NO_JOB)
     if not jobs:
-        return (without_jobs(missing or "No job is chosen."), [], nothing, [], nothing, [], [], [], True)
+        return (without_jobs("Why", missing or NO_JOB), [], nothing, [], nothing, [], [], [], True)
     job = jobs[0]
     comparable, searched = views.comparable([job.id]), views.sampled(job.id, MOST_SAMPLED)
     choices = choice_columns(list(searched["architecture"]))
