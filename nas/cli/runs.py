@@ -12,9 +12,9 @@ import typer
 from nas.cli.fronts import check_figure, default_figure, show_front
 from nas.cli.options import AsJSON, Figure, JobFile, JobName, Overrides, StoreURL, store_url
 from nas.cli.output import INTERRUPTED, amount, emit, emit_json, end_process, note
-from nas.cli.progress import shown_progress
 from nas.cli.queue.turns import queue_again, stop_job
 from nas.cli.stored.supernets import show_supernet
+from nas.cli.terminal.progress import shown_progress
 
 TORCHRUN = "TORCHELASTIC_RUN_ID"  # a variable of the processes that it starts
 
