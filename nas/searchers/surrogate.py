@@ -9,7 +9,7 @@ Ours, after the loops of LINAS (Cummings et al. 2022) and MSuNAS (Lu et al. 2020
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Protocol, Self, get_args
+from typing import Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,7 @@ INITIAL = 50
 INITIAL_SHARE = 0.25  # of the budget, at most
 EXPLORING = 0.25  # share of a batch that is chosen by what the models hold possible
 OPTIMISM = 1.0  # standard deviations
+NEAREST = 1000  # to the front, of more evaluations than a Gaussian process takes
 
 
 def build(
@@ -73,6 +74,7 @@ class Surrogate(OneByOne):
         self._initial, self._model = initial, model
         self._past: _Past | None = None
         self._lot: Codes | None = None
+        self._believed: Believed | None = None  # of the lot before: what of it holds is not computed again
 
     def _adopt(self, code: Code) -> None:
         self._begin_lot()
@@ -112,8 +114,9 @@ class Surrogate(OneByOne):
 
     def _by_model(self, past: _Past, proposed: Collection[bytes], rng: np.random.Generator) -> Codes:
         """A batch: what is best by the models' means, and a share of it by what they hold possible."""
-        evaluated, running = past.evaluated, past.running
-        believed = Believed.of(self.problem, evaluated, self._model)
+        evaluated, running = _nearest(self.problem, past.evaluated, self._model), past.running
+        believed = Believed.of(self.problem, evaluated, self._model, before=self._believed)
+        self._believed = believed
         archive = np.concatenate([believed.smoothed(evaluated), believed.means(running)])
         tried = np.concatenate([evaluated.codes, running])
         codes, values = _explored(self.problem, believed, tried, archive, rng)
@@ -130,6 +133,19 @@ class Surrogate(OneByOne):
             hoped += likely[: left - len(hoped)]
             chosen += [others[place] for place in hoped]
         return codes[chosen]
+
+
+def _nearest(problem: SearchProblem, evaluated: Finished, kind: accuracy.Kind) -> Finished:
+    """What the model is fitted to and the archive made of: all, or of very many NEAREST and the latest.
+
+    Nearest to the front are those of the first evaluations that NSGA-II would keep; they change only when the
+    model settles anew.
+    """
+    wide = any(len(part.space.choices) > accuracy.MOST_CHOICES for part in problem.parts.values())
+    if len(evaluated) <= accuracy.MOST_POINTS or wide or kind == "ridge":
+        return evaluated
+    first = accuracy.settled(len(evaluated))
+    return evaluated.among([*sorted(best(evaluated.values[:first], NEAREST)), *range(first, len(evaluated))])
 
 
 def _explored(
@@ -160,12 +176,28 @@ class Believed:
     models: Mapping[int, "Model"]  # by the objective's place
 
     @classmethod
-    def of(cls, problem: SearchProblem, evaluated: Finished, kind: accuracy.Kind) -> Self:
-        """Fitted to what was evaluated. Raises UsageError for fewer than two architectures."""
+    def of(
+        cls,
+        problem: SearchProblem,
+        evaluated: Finished,
+        kind: accuracy.Kind,
+        *,
+        before: "Believed | None" = None,
+    ) -> Self:
+        """Fitted to what was evaluated. Raises UsageError for fewer than two architectures.
+
+        before: what was believed of fewer of these; the result is the same without it.
+        """
         costs = problem.costs(evaluated.codes[:1])
+        earlier: Mapping[int, Model] = {} if before is None else before.models
         models = {
-            place: fitted(
-                problem, evaluated.codes, evaluated.values[:, place], evaluated.errors[:, place], kind
+            place: Model.of(
+                problem,
+                evaluated.codes,
+                evaluated.values[:, place],
+                evaluated.errors[:, place],
+                kind,
+                before=earlier.get(place),
             )
             for place, name in enumerate(problem.objectives)
             if name not in costs
@@ -200,46 +232,63 @@ class Believed:
         return np.stack(columns, axis=1).astype(np.float64).reshape(len(codes), len(signs))
 
 
-class Model(Protocol):
-    """Architectures to an objective that is minimised."""
-
-    def predict(self, codes: Codes) -> tuple[Floats, Floats]: ...
-
-    def mean(self, codes: Codes) -> Floats: ...
-
-
 @dataclass(frozen=True, eq=False)
-class _OnTop:
-    """What is believed beforehand, times a factor, and a model of what that leaves."""
+class Model:
+    """Architectures to an objective, minimised: what is expected beforehand, times a factor, and the rest."""
 
-    expected: Callable[[Codes], Floats]
+    expected: Callable[[Codes], Floats] | None
     factor: float
     rest: accuracy.AccuracyPredictor
 
+    @classmethod
+    def of(
+        cls,
+        problem: SearchProblem,
+        codes: Codes,
+        values: Floats,
+        errors: Floats,
+        kind: accuracy.Kind,
+        *,
+        before: "Model | None" = None,
+    ) -> Self:
+        """Fitted to values (n,) of architectures (n, choices).
+
+        errors: standard errors of the values, not all of which are known.
+        before: one of fewer of these values; the result is the same without it.
+        """
+        expected, factor = problem.expected, 0.0
+        if expected is not None:
+            believed = expected(codes)
+            factor = _factor(believed, values, accuracy.settled(len(codes)))
+            values = values - factor * believed
+        rest = accuracy.fit(
+            problem.space,
+            codes,
+            values,
+            stderr=_complete(errors),
+            kind=kind,
+            before=None if before is None else before.rest,
+        )
+        return cls(expected if factor else None, factor, rest)
+
     def predict(self, codes: Codes) -> tuple[Floats, Floats]:
+        """Mean and standard deviation (n,) each."""
         mean, std = self.rest.predict(codes)
-        return mean + self.factor * self.expected(codes), std
+        return mean + self._expected(codes), std
 
     def mean(self, codes: Codes) -> Floats:
-        mean: Floats = self.rest.mean(codes) + self.factor * self.expected(codes)
+        """The mean alone (n,), which is cheaper."""
+        mean: Floats = self.rest.mean(codes) + self._expected(codes)
         return mean
 
+    def _expected(self, codes: Codes) -> Floats | float:
+        return 0.0 if self.expected is None else self.factor * self.expected(codes)
 
-def fitted(
-    problem: SearchProblem, codes: Codes, values: Floats, errors: Floats, kind: accuracy.Kind
-) -> Model:
-    """A model of values (n,), minimised, of architectures (n, choices), with what is believed beforehand.
 
-    errors: standard errors of the values, not all of which are known.
-    """
-    expected, factor = problem.expected, 0.0
-    if expected is not None:
-        believed = expected(codes)
-        spread = believed - believed.mean()
-        factor = max(0.0, float(spread @ values) / float(spread @ spread)) if spread.any() else 0.0
-        values = values - factor * believed
-    rest = accuracy.fit(problem.space, codes, values, stderr=_complete(errors), kind=kind)
-    return rest if expected is None or not factor else _OnTop(expected, factor, rest)
+def _factor(believed: Floats, values: Floats, first: int) -> float:
+    """What the beliefs (n,) are multiplied with; it changes only when the model of the rest settles anew."""
+    spread = believed[:first] - believed[:first].mean()
+    return max(0.0, float(spread @ values[:first]) / float(spread @ spread)) if spread.any() else 0.0
 
 
 def _complete(errors: Floats) -> Floats | None:

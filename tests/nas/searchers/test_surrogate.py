@@ -95,6 +95,8 @@ def test_any_mix_of_objectives(space, names: list[str]) -> None:
 
 
 def test_a_search_that_is_rebuilt_from_rows_goes_on_without_fitting_the_past(space, monkeypatch) -> None:
+    monkeypatch.setattr(accuracy, "SETTLING", 2 * BATCH)  # from here on models grow
+    monkeypatch.setattr(accuracy, "BLOCK", BATCH)
     asked = problem(space, ["accuracy", "macs"])
     whole = goes_on(made(asked), asked, 6)
     fits = []
@@ -106,6 +108,30 @@ def test_a_search_that_is_rebuilt_from_rows_goes_on_without_fitting_the_past(spa
     assert not fits
     assert goes_on(rebuilt, asked, 1) == whole[5 * BATCH :]
     assert len(fits) == 1
+
+
+def test_of_very_many_the_model_is_fitted_to_those_nearest_to_the_front(space, monkeypatch) -> None:
+    monkeypatch.setattr(accuracy, "MOST_POINTS", 4 * BATCH)
+    monkeypatch.setattr(surrogate, "NEAREST", 2 * BATCH)
+    fits = []
+    fit = accuracy.fit
+
+    def noted(space: SearchSpace, codes: Codes, told: Floats, **options: Any) -> Any:
+        fits.append((codes, fit(space, codes, told, **options)))
+        return fits[-1][1]
+
+    monkeypatch.setattr(accuracy, "fit", noted)
+    asked = problem(space, ["accuracy", "macs"])
+    archs = goes_on(made(asked), asked, 7)
+    assert [len(codes) for codes, _ in fits] == [2 * BATCH, 3 * BATCH, 4 * BATCH, 2 * BATCH, 2 * BATCH]
+    assert isinstance(fits[-1][1], accuracy.AccuracyEnsemble)
+    evaluated = space.encode(archs[: 6 * BATCH])
+    kept = {code.tobytes() for code in fits[-1][0]}
+    ranks = moocore.pareto_rank(rows(asked, evaluated) * asked.signs)
+    within = np.array([code.tobytes() in kept for code in evaluated])
+    assert ranks[within].max() <= ranks[~within].min()
+    goes_on(made(asked, model="ridge"), asked, 7)
+    assert len(fits[-1][0]) == 6 * BATCH
 
 
 def test_costs_are_known_and_only_the_rest_is_modelled(space, monkeypatch) -> None:
