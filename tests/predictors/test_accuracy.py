@@ -7,7 +7,7 @@ from sklearn.linear_model import BayesianRidge
 
 import search_spaces
 from predictors import accuracy
-from predictors.accuracy import AccuracyEnsemble, relevances
+from predictors.accuracy import AccuracyEnsemble, metric_of
 from predictors.accuracy_kernels import materns, one_hot
 from predictors.accuracy_ridge import features
 from search_spaces import SearchSpace
@@ -190,7 +190,7 @@ def test_ridge_finds_an_additive_truth_and_says_where_it_is_unsure(space) -> Non
 def test_a_choice_counts_by_how_much_it_matters(space) -> None:
     codes = drawn(space, 80, 0)
     quality = codes[:, 0] + 0.01 * np.random.default_rng(0).normal(size=len(codes))
-    relevance = relevances(space, codes, quality - quality.mean(), np.ones(len(codes)))
+    relevance = metric_of(space, codes, quality - quality.mean(), np.ones(len(codes))).relevance
     assert relevance.mean() == pytest.approx(1)
     assert relevance.argmax() == 0
     assert relevance[0] > 3
