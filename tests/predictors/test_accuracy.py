@@ -46,6 +46,19 @@ def test_what_options_do_together_is_learned_better_than_by_the_mean(space) -> N
     assert np.std(mean - truth(held_out)) < 0.5 * truth(held_out).std()
 
 
+def test_a_few_tell_that_more_is_better() -> None:
+    """Fewer evaluations than choices, whose options are in order and have something in common."""
+    wide = search_spaces.get("matformer_vit_b16")
+    codes, held_out = drawn(wide, 12, 0), drawn(wide, 200, 1)
+    assert len(codes) < len(wide.choices)
+
+    def truth(codes: Codes) -> np.ndarray:
+        return np.sqrt(codes + 1).sum(axis=1)
+
+    mean = AccuracyEnsemble.fit(wide, codes, truth(codes)).mean(held_out)
+    assert kendalltau(mean, truth(held_out)).statistic > 0.8
+
+
 def test_known_architectures_are_certain_and_far_ones_are_not(space) -> None:
     codes = drawn(space, 40, 0)
     model = AccuracyEnsemble.fit(space, codes, additive(space, codes))

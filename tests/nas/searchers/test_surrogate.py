@@ -16,6 +16,7 @@ from searching import sampler
 import search_spaces
 from nas import searchers
 from nas.limits import Limit
+from nas.proposals import inner_search
 from nas.proposals.inner_search import batch
 from nas.proposals.optuna_adapters import architecture, distributions
 from nas.searchers import STDERR, Searcher, SearchProblem, surrogate
@@ -159,6 +160,23 @@ def test_of_very_many_the_model_is_fitted_to_those_nearest_to_the_front(space, m
     assert ranks[within].max() <= ranks[~within].min()
     goes_on(made(asked, model="ridge"), asked, 7)
     assert len(fits[-1][0]) == 6 * BATCH
+
+
+def test_neighbours_reach_the_front_that_is_predicted(space, monkeypatch) -> None:
+    asked = problem(space, ["accuracy", "macs"])
+
+    def predicted(codes: Codes) -> Floats:
+        return rows(asked, codes) * asked.signs
+
+    seen = []
+    for rounds in (0, inner_search.REFINEMENTS):
+        monkeypatch.setattr(inner_search, "REFINEMENTS", rounds)
+        codes, told = inner_search.explored(asked, predicted, asked.first, np.random.default_rng(0))
+        np.testing.assert_allclose(told, predicted(codes))
+        assert len(np.unique(codes, axis=0)) == len(codes)
+        seen.append(codes)
+    np.testing.assert_array_equal(seen[1][: len(seen[0])], seen[0])
+    assert volume(space, space.decode(seen[1])) > 1.001 * volume(space, space.decode(seen[0]))
 
 
 def test_costs_are_known_and_only_the_rest_is_modelled(space, monkeypatch) -> None:
