@@ -173,7 +173,9 @@ class JobViews:
             *job_devices.searched_for(store, job).values(),
         )
         if device_id not in searched_on:
-            return front_figure(finalists, job=job.name, selected=selected, baselines=stars)
+            return front_figure(
+                finalists, job=job.name, selected=selected, baselines=stars, metric=_quality_of(job)
+            )
         points = self._points(job, job_devices.searched_name(store, job, device_id))
         with self._lock:
             described = self._described.setdefault(job.id, {})
@@ -187,6 +189,7 @@ class JobViews:
             selected=selected,
             searched=len(points.drawable),
             baselines=stars,
+            metric=_quality_of(job),
         )
 
     def _finalists(self, job: Job, device_id: int | None) -> pd.DataFrame:

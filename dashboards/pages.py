@@ -278,6 +278,8 @@ def _cell(column: Column, row: Row, device: int | None, digits: int) -> Any:
     text = cell(column, row, digits=digits)
     if column.kind is Kind.SUBNET and column.value(row) is not None:
         return dcc.Link(html.Code(text), href=query(subnet=text, device=device))
+    if column.kind is Kind.ARCHITECTURE:
+        return html.Span(text, className="architecture")
     return named(text) if column.kind is Kind.DEVICE else text
 
 

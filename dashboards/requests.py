@@ -164,22 +164,13 @@ def _typed(value: Any) -> bool:
 
 
 def _click(value: Any) -> bool:
-    """Points of a figure that was clicked, as plotly tells them."""
+    """Points of a figure that was clicked, or over which a box was dragged, as plotly tells them."""
     if value is None:
         return True
     points = value.get("points", []) if isinstance(value, dict) else None
     if not isinstance(points, list) or not all(isinstance(point, dict) for point in points):
         return False
     return all(_text(point.get("customdata")) for point in points if isinstance(point.get("customdata"), str))
-
-
-def _brush(value: Any) -> bool:
-    """What was changed of the traces of a figure, and of which."""
-    if value is None:
-        return True
-    if not isinstance(value, list) or len(value) != 2 or not isinstance(value[0], dict):
-        return False
-    return all(_text(name) for name in value[0])
 
 
 IDS = ("job", "device")  # stores that hold the id of what a page is about
@@ -190,6 +181,6 @@ KINDS: Mapping[tuple[str, bool], Callable[[Any], bool]] = {
     ("clickData", False): _click,
     ("data", False): _version,
     ("data", True): _id,
-    ("restyleData", False): _brush,
+    ("selectedData", False): _click,
     ("value", False): _typed,
 }

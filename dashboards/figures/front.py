@@ -32,6 +32,7 @@ from nas.results.job_devices import PREDICTED
 from nas.store.values import shortened
 
 MOST_DOTS = 5_000
+FEW_TICKS: Any = {"tickformat": "~g", "nticks": 6, "tickangle": 0}  # so that they do not touch on a phone
 NAMES = {INHERITED: INHERITED, **RETRAINED}  # of weights with which the front does not report
 MARKERS = {  # symbol and colour
     INHERITED: ("diamond-open", GREY),
@@ -62,12 +63,14 @@ def front_figure(
     selected: str | None = None,
     searched: int | None = None,
     baselines: pd.DataFrame | None = None,
+    metric: str = "quality",
 ) -> go.Figure:
     """Quality on the report split against measured latency, over the subnets that the search looked at.
 
     finalists, evaluations: as `nas.results.frames` gives them. selected: the key of the subnet to be ringed.
     searched: how many subnets the search looked at, where `evaluations` are some of them to be drawn.
     baselines: reference networks, as `nas.results.baselines` gives them, drawn as stars.
+    metric: what the job's quality is, as long as no finalist tells it.
     Every point carries its subnet's key as `customdata`.
     """
     title = "Quality against latency" + (f" of {escaped(shortened(job))}" if job else "")
@@ -76,7 +79,7 @@ def front_figure(
     if timed.empty and tried.empty:
         return empty(title, "No subnet has been evaluated yet.")
     figure = go.Figure()
-    metric = str(timed["metric"].iloc[0]) if len(timed) else "quality"
+    metric = str(timed["metric"].iloc[0]) if len(timed) else metric
     if len(tried):
         figure.add_trace(_dots(tried, metric, searched))
     best = front_rows(timed)
@@ -95,7 +98,7 @@ def front_figure(
             figure.add_trace(trace)
     dots = "; dots: search split, predicted" if len(tried) else ""
     framed(figure, title, f"quality on the report split, latency measured{dots}")
-    figure.update_xaxes(type="log", title=f"latency in {unit('measured_ms')} (log scale)", tickformat="~g")
+    figure.update_xaxes(type="log", title=f"latency in {unit('measured_ms')} (log scale)", **FEW_TICKS)
     figure.update_yaxes(title=escaped(metric), tickformat=".0%" if is_share(metric) else None)
     return figure.update_layout(clickmode="event", uirevision="front")
 
