@@ -1,9 +1,9 @@
 """Quality of architectures with an uncertainty, learned from the few that were evaluated.
 
-`gp`: an ensemble of Gaussian processes that differ in their kernels: a linear part over one-hot options,
-which is most of the truth in these spaces, and a Matern part for what options do together; in both, a choice
-counts by how much it matters (`relevances`). The members that explain the data best make the
-ensemble; how far they disagree is part of the uncertainty.
+`gp`: an ensemble of Gaussian processes that differ in their kernels: a linear part over options and the order
+in which they come, which is most of the truth in these spaces, and a Matern part for what options do
+together; in both, a choice counts by how much it matters (`metric_of`). The members that explain the data
+best make the ensemble; how far they disagree is part of the uncertainty.
 `ridge`, where that is too dear: a linear model (`Ridge`).
 Ours; kernels and posteriors as in Rasmussen and Williams, "Gaussian Processes for Machine Learning" (2006).
 """
@@ -24,9 +24,8 @@ from predictors.accuracy_kernels import (
     Kernel,
     Metric,
     Placed,
+    linear_parts,
     materns,
-    one_hot,
-    owners,
 )
 from predictors.accuracy_ridge import Ridge
 from predictors.block_cholesky import BLOCK, Factor
@@ -141,7 +140,7 @@ class _Settled:
         centre = float(np.average(quality, weights=1 / noises))
         few = slice(None, None, -(-len(codes) // MOST_COMPARED))
         compared = codes[few], quality[few] - centre, noises[few]
-        metric = Metric(space, relevances(space, *compared))
+        metric = metric_of(space, *compared)
         best = sorted(_scored(metric, *compared), key=lambda item: -item[0])[:MEMBERS]
         evidence = np.array([evidence for evidence, _ in best])
         shares = np.exp(evidence - evidence.max())  # scipy's softmax takes longer to import than all of this
@@ -223,12 +222,13 @@ class AccuracyEnsemble:
 
     def predict(self, codes: Codes) -> tuple[Floats, Floats]:
         """Mean and standard deviation (n,) each; the latter without the noise of an evaluation."""
-        compared = Compared.of(self.metric, self.metric.placed(codes), self.points)
+        placed = self.metric.placed(codes)
+        compared = Compared.of(self.metric, placed, self.points)
         means, variances = [], []
         for member in self.members:
             cross = compared.mixed(member.kernel)
             solved = member.factor.solved(cross.T)
-            prior = self.metric.prior(codes, member.kernel)
+            prior = self.metric.prior(placed, member.kernel)
             means.append(cross @ member.weights)
             variances.append(member.scale * np.maximum(prior - np.square(solved).sum(axis=0), 0))
         mean = self.shares @ np.array(means)
@@ -237,9 +237,9 @@ class AccuracyEnsemble:
 
     def mean(self, codes: Codes) -> Floats:
         """The mean alone (n,), which is cheaper."""
-        by_option, by_length = self._joined
+        by_part, by_length = self._joined
         placed = self.metric.placed(codes)
-        mean: Floats = self.centre + placed.options @ by_option
+        mean: Floats = self.centre + placed.parts @ by_part
         for length, kernel in materns(self.metric.apart(placed, self.points)):
             if length in by_length:
                 mean += kernel @ by_length[length]
@@ -256,7 +256,7 @@ class AccuracyEnsemble:
             rows = compared.mixed(member.kernel)
             cross = rows[:-1] - rows[-1]
             solved = member.factor.solved(cross.T)
-            priors = self.metric.prior(both, member.kernel)
+            priors = self.metric.prior(placed, member.kernel)
             prior = priors[:-1] + priors[-1] - 2 * with_other.mixed(member.kernel)[:, 0]
             means.append(cross @ member.weights)
             variances.append(member.scale * np.maximum(prior - np.square(solved).sum(axis=0), 0))
@@ -287,13 +287,13 @@ class AccuracyEnsemble:
 
     @cached_property
     def _joined(self) -> tuple[Floats, dict[float, Floats]]:
-        """The members' means as one: weights of options, and of points by the Matern kernel's length."""
+        """The members' means as one: weights of linear parts, and of points by the Matern kernel's length."""
         linear, by_length = np.zeros(len(self.codes)), dict[float, Floats]()
         for member, share in zip(self.members, self.shares, strict=True):
             kernel, weights = member.kernel, share * member.weights
             linear += (1 - kernel.residual) * weights
             by_length[kernel.length] = by_length.get(kernel.length, 0) + kernel.residual * weights
-        return self.points.options.T @ linear * self.metric.by_option, by_length
+        return self.points.parts.T @ linear, by_length
 
 
 def settled(count: int) -> int:
@@ -330,28 +330,28 @@ def _member(kernel: Kernel, factor: Factor, centred: Floats) -> _Member:
     return _Member(kernel, float(centred @ weights) / len(centred), factor, weights)
 
 
-def relevances(space: SearchSpace, codes: Codes, centred: Floats, noises: Floats) -> Floats:
-    """How much each choice matters (choices,), 1 on average: the variances of an additive model's parts.
+def metric_of(space: SearchSpace, codes: Codes, centred: Floats, noises: Floats) -> Metric:
+    """How much each choice matters, and what they have in common: the variances of an additive model's parts.
 
     centred: qualities (n,) of `codes` without their mean.  noises: variances of their noise, 1 on average.
     Source: Zhou et al., "MM Algorithms for Variance Components Models" (2019); the belief that all choices
     matter alike, which keeps few points from switching choices off, is ours.
     """
-    columns, owner, count = one_hot(space, codes), owners(space), len(space.choices)
+    (columns, owner), count = linear_parts(space, codes), len(space.choices)
     target = centred / (float(centred.std()) or 1.0)
-    parts, noise = np.full(count, 1 / count), NOISE
+    parts, noise = np.append(np.full(count, 0.5 / count), 0.5), NOISE
     for _ in range(STEPS):
         factor = cho_factor((columns * parts[owner]) @ columns.T + noise * np.diag(noises), lower=True)
         residual, inner = cho_solve(factor, target), cho_solve(factor, columns)
-        explained = np.bincount(owner, np.square(columns.T @ residual), count)
-        expected = np.bincount(owner, (columns * inner).sum(axis=0), count)
-        mean = parts.mean()
-        rise = (mean * explained + BELIEF) / (mean * expected + BELIEF * parts / mean)
+        explained = np.bincount(owner, np.square(columns.T @ residual), count + 1)
+        expected = np.bincount(owner, (columns * inner).sum(axis=0), count + 1)
+        usual = np.append(np.full(count, parts[:count].mean()), parts[count])
+        rise = (usual * explained + BELIEF) / (usual * expected + BELIEF * parts / usual)
         parts = parts * np.sqrt(rise)
         left = np.square(residual) @ noises / np.trace(cho_solve(factor, np.diag(noises)))
         noise = max(noise * float(np.sqrt(left)), LEAST_NOISE)
-    relevance: Floats = parts / parts.mean()
-    return relevance
+    of_choices = parts[:count]
+    return Metric(space, of_choices / of_choices.mean(), float(parts[count] / of_choices.sum()))
 
 
 @dataclass(frozen=True, eq=False)

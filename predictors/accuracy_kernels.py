@@ -11,11 +11,8 @@ from search_spaces.space import INACTIVE, Codes
 
 Floats = NDArray[np.float64]
 
-LENGTHS = (
-    1.2,
-    0.6,
-    0.3,
-)  # of the Matern kernel, each half of the one before; two opposite corners are 1 apart
+SLOPE = 0.9  # share of what a choice adds that is a line over its options; the rest is each option's own
+LENGTHS = (1.2, 0.6, 0.3)  # of the Matern kernel, each half of the one before; opposite corners are 1 apart
 
 
 @dataclass(frozen=True)
@@ -31,43 +28,45 @@ class Kernel:
 class Placed:
     """Architectures as a metric sees them.
 
-    options: what they have, one-hot (n, options).  levels: how far along each choice, (n, choices), weighted.
+    parts: of the linear kernel, weighted (n, columns).  levels: how far along each choice, weighted
+    (n, choices).
     """
 
-    options: Floats
+    parts: Floats
     levels: Floats
     squares: Floats  # of the levels, added up (n,)
 
     def __getitem__(self, rows: slice) -> "Placed":
-        return Placed(self.options[rows], self.levels[rows], self.squares[rows])
+        return Placed(self.parts[rows], self.levels[rows], self.squares[rows])
 
 
 @dataclass(frozen=True, eq=False)
 class Metric:
-    """What agreement and distance between architectures of a space are; `relevance` (choices,) has mean 1."""
+    """What agreement and distance between architectures of a space are.
+
+    relevance: how much each choice matters (choices,), 1 on average.  common: variance of what the lines of
+    all choices have in common; that of what choices add by themselves is 1 in all.
+    """
 
     space: SearchSpace
     relevance: Floats
+    common: float
 
     def placed(self, codes: Codes) -> Placed:
         """Architectures (n, choices) with what is taken of each to compare it with others.
 
         In distances a choice counts by the root of its relevance, which is a variance.
         """
+        columns, owner = linear_parts(self.space, codes)
+        variances = np.append(self.relevance / len(self.relevance), self.common)
         weights = np.sqrt(self.relevance)
         levels = _levels(self.space, codes) * np.sqrt(weights / weights.sum())
-        return Placed(one_hot(self.space, codes), levels, np.square(levels).sum(axis=1))
+        return Placed(columns * np.sqrt(variances[owner]), levels, np.square(levels).sum(axis=1))
 
     def linear(self, a: Placed, b: Placed) -> Floats:
-        """The share of the choices, by relevance, in which two architectures agree, (len(a), len(b))."""
-        agreed: Floats = (a.options * self.by_option) @ b.options.T
-        return agreed
-
-    @property
-    def by_option(self) -> Floats:
-        """What agreement in each option counts for, (options of all choices,)."""
-        weights: Floats = self.relevance[owners(self.space)] / len(self.relevance)
-        return weights
+        """How much of a sum over the choices two architectures share, (len(a), len(b))."""
+        shared: Floats = a.parts @ b.parts.T
+        return shared
 
     def apart(self, a: Placed, b: Placed) -> Floats:
         """How far two architectures are apart, (len(a), len(b)); 1: opposite corners."""
@@ -78,16 +77,15 @@ class Metric:
         np.maximum(squared, 0, out=squared)
         return np.sqrt(squared, out=squared)
 
-    def prior(self, codes: Codes, kernel: Kernel) -> Floats:
+    def prior(self, placed: Placed, kernel: Kernel) -> Floats:
         """The kernel between each architecture and itself."""
-        active = (codes != INACTIVE) @ self.relevance / len(self.relevance)
-        prior: Floats = (1 - kernel.residual) * active + kernel.residual
+        prior: Floats = (1 - kernel.residual) * np.square(placed.parts).sum(axis=1) + kernel.residual
         return prior
 
 
 @dataclass(frozen=True, eq=False)
 class Compared:
-    """Agreements and the Matern kernels of all lengths, (n, m) each: what kernels are mixed of."""
+    """The linear kernel and the Matern kernels of all lengths, (n, m) each: what kernels are mixed of."""
 
     linear: Floats
     by_length: dict[float, Floats]
@@ -121,6 +119,20 @@ def materns(apart: Floats) -> Iterator[tuple[float, Floats]]:
         kernel += 1
         kernel *= decay
         yield length, kernel
+
+
+def linear_parts(space: SearchSpace, codes: Codes) -> tuple[Floats, NDArray[np.int64]]:
+    """Columns (n, columns) of which a sum over the choices is made, and whose each is (columns,).
+
+    Of every choice its options and a line over them, which are in order; the last column, whose owner is the
+    number of the choices, has what the lines have in common: mostly more of anything is better.
+    """
+    count = len(space.choices)
+    lines = np.where(codes == INACTIVE, 0, 2 * _levels(space, codes) - 1)
+    lines[:, [len(choice.options) == 1 for choice in space.choices]] = 0
+    whole = lines.sum(axis=1, keepdims=True) / np.sqrt(count)
+    columns = [np.sqrt(1 - SLOPE) * one_hot(space, codes), np.sqrt(SLOPE) * lines, whole]
+    return np.concatenate(columns, axis=1), np.concatenate([owners(space), np.arange(count + 1)])
 
 
 def one_hot(space: SearchSpace, codes: Codes) -> Floats:

@@ -22,7 +22,7 @@ BELIEF = 1e-6  # shape and rate of what is believed of both precisions
 class Ridge:
     """Architectures to quality, an `AccuracyPredictor`: a line over `features` with a normal posterior.
 
-    directions: in which the evaluations differ, (features, k).  known: the precision of the weights along
+    directions: in which the evaluations differ, (features, k).  precisions: those of the weights along
     them, (k,).  prior: that along all others.
     """
 
@@ -31,7 +31,7 @@ class Ridge:
     centre: float
     weights: Floats  # (features,)
     directions: Floats
-    known: Floats
+    precisions: Floats
     prior: float
 
     @classmethod
@@ -66,7 +66,9 @@ class Ridge:
         """Mean (n,) and covariance (n, n)."""
         rows = self._rows(codes)
         along = rows @ self.directions
-        covariance: Floats = (along / self.known) @ along.T + (rows @ rows.T - along @ along.T) / self.prior
+        covariance: Floats = (along / self.precisions) @ along.T + (
+            rows @ rows.T - along @ along.T
+        ) / self.prior
         return self.centre + rows @ self.weights, covariance
 
     def _rows(self, codes: Codes) -> Floats:
@@ -77,7 +79,7 @@ class Ridge:
         """Of what the weights add up to on rows (n, features)."""
         along = np.square(rows @ self.directions)
         others = np.maximum(np.square(rows).sum(axis=1) - along.sum(axis=1), 0)
-        variances: Floats = along @ (1 / self.known) + others / self.prior
+        variances: Floats = along @ (1 / self.precisions) + others / self.prior
         return variances
 
 

@@ -28,30 +28,37 @@ Floats = NDArray[np.float64]
 
 
 SEVERAL_SPACES = "together"  # of a union it compares what it predicts of all members
-INITIAL = 50
+INITIAL = 20
 INITIAL_SHARE = 0.25  # of the budget, at most
-EXPLORING = 0.25  # share of a batch that is chosen by what the models hold possible
+LITTLE, LOT = 100, 10  # evaluations below which lots are so small: much is learned from each
+EXPLORING = 0.25  # share of a lot that is chosen by what the models hold possible
 OPTIMISM = 1.0  # standard deviations
 NEAREST = 1000  # to the front, of more evaluations than a Gaussian process takes
 
 
 def build(
-    problem: SearchProblem, *, initial: int | None = None, model: accuracy.Kind = "auto"
+    problem: SearchProblem,
+    *,
+    initial: int | None = None,
+    lot: int = LOT,
+    model: accuracy.Kind = "auto",
 ) -> "Surrogate":
     """The surrogate-assisted search.
 
-    initial: architectures before the first model, to the nearest batch, those of `problem.start` among them;
-    by default INITIAL, or a quarter of a smaller budget.  model: see `predictors.accuracy.fit`.
+    initial: architectures before the first model, to the nearest lot, those of `problem.start` among them;
+    by default INITIAL, or a quarter of a smaller budget.  lot: how many are proposed by one model while there
+    are fewer than LITTLE; at most, as later, `problem.batch`.  model: see `predictors.accuracy.fit`.
     Raises UsageError for options that are none.
     """
-    if initial is not None and (type(initial) is not int or initial < 1):
-        raise UsageError(f"The option 'initial' of 'surrogate' must be a number from 1, not {initial!r}.")
+    for name, value in (("initial", initial), ("lot", lot)):
+        if value is not None and (type(value) is not int or value < 1):
+            raise UsageError(f"The option '{name}' of 'surrogate' must be a number from 1, not {value!r}.")
     if model not in get_args(accuracy.Kind):
         hint = did_you_mean(str(model), get_args(accuracy.Kind))
         raise UsageError(f"The option 'model' of 'surrogate' cannot be {model!r}.", hint)
     if initial is None:
         initial = min(INITIAL, int(INITIAL_SHARE * (problem.budget or 4 * INITIAL)))
-    return Surrogate(problem, initial=max(initial, accuracy.LEAST), model=model)
+    return Surrogate(problem, initial=max(initial, accuracy.LEAST), lot=lot, model=model)
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,18 +70,32 @@ class _Past:
 
 
 class Surrogate(OneByOne):
-    """Proposals come in lots of `problem.batch`, which begin at the multiples of it.
+    """Proposals come in lots of `problem.batch`, in smaller ones while there are few.
 
     A lot depends on the seed and on what was told when its first trial was asked for: a search that is told
     again what it was told goes on as if it had never stopped, and fits at most once more.
     """
 
-    def __init__(self, problem: SearchProblem, *, initial: int, model: accuracy.Kind) -> None:
+    def __init__(self, problem: SearchProblem, *, initial: int, lot: int, model: accuracy.Kind) -> None:
         super().__init__(problem)
         self._initial, self._model = initial, model
+        self._small = min(lot, problem.batch)
+        self._little = LITTLE - LITTLE % self._small if self._small < problem.batch else 0
         self._past: _Past | None = None
         self._lot: Codes | None = None
         self._believed: Believed | None = None  # of the lot before: what of it holds is not computed again
+
+    @property
+    def pace(self) -> int:
+        """How many are still to come of the present lot, or are in the next one."""
+        first, size = self._lot_of(len(self.trials))
+        return first + size - len(self.trials)
+
+    def _lot_of(self, number: int) -> tuple[int, int]:
+        """The first trial of the lot of that trial, and how many it has."""
+        few = number < self._little
+        size = self._small if few else self.problem.batch
+        return number - (number - (0 if few else self._little)) % size, size
 
     def _adopt(self, code: Code) -> None:
         self._begin_lot()
@@ -84,7 +105,7 @@ class Surrogate(OneByOne):
         self._begin_lot()
         number = len(self.trials)
         if self._lot is None:
-            self._lot = self._chosen(number - number % self.problem.batch)
+            self._lot = self._chosen(*self._lot_of(number))
         code: Code
         for code in self._lot:
             if code.tobytes() not in self.trials.numbers:
@@ -93,27 +114,29 @@ class Surrogate(OneByOne):
 
     def _begin_lot(self) -> None:
         """At the first trial of a lot: from then on nothing that is told changes it."""
-        if len(self.trials) % self.problem.batch == 0:
+        if self._lot_of(len(self.trials))[0] == len(self.trials):
             self._past, self._lot = _Past(self.trials.finished(), self.trials.running()), None
 
-    def _chosen(self, first: int) -> Codes:
-        """What is proposed from trial `first` on; may be less than a batch, and hold what was proposed."""
+    def _chosen(self, first: int, size: int) -> Codes:
+        """What is proposed from trial `first` on; may be less than a lot, and hold what was proposed."""
         assert self._past is not None, "a lot has begun"
         rng = np.random.default_rng([self.problem.seed, first])
         proposed = {key for key, number in self.trials.numbers.items() if number < first}
         few = len(self._past.evaluated) < accuracy.LEAST
-        if few or first + self.problem.batch // 2 < self._initial:
-            return self._beginning(rng, proposed)
+        if few or first + size // 2 < self._initial:
+            return self._beginning(size, rng, proposed)
         with one_thread():
-            return self._by_model(self._past, proposed, rng)
+            return self._by_model(self._past, size, proposed, rng)
 
-    def _beginning(self, rng: np.random.Generator, proposed: Collection[bytes]) -> Codes:
-        drawn = self.problem.moved(self.space.sample_choices(rng, 2 * self.problem.batch), rng)
+    def _beginning(self, size: int, rng: np.random.Generator, proposed: Collection[bytes]) -> Codes:
+        drawn = self.problem.moved(self.space.sample_choices(rng, 2 * size), rng)
         codes = np.concatenate([self.problem.first, drawn])
         return codes[self.problem.within_limits(codes) & unknown(codes, proposed)]
 
-    def _by_model(self, past: _Past, proposed: Collection[bytes], rng: np.random.Generator) -> Codes:
-        """A batch: what is best by the models' means, and a share of it by what they hold possible."""
+    def _by_model(
+        self, past: _Past, size: int, proposed: Collection[bytes], rng: np.random.Generator
+    ) -> Codes:
+        """A lot: what is best by the models' means, and a share of it by what they hold possible."""
         evaluated, running = _nearest(self.problem, past.evaluated, self._model), past.running
         believed = Believed.of(self.problem, evaluated, self._model, before=self._believed)
         self._believed = believed
@@ -122,9 +145,9 @@ class Surrogate(OneByOne):
         codes, values = _explored(self.problem, believed, tried, archive, rng)
         new = unknown(codes, proposed)
         codes, values = codes[new], values[new]
-        surest = self.problem.batch - round(EXPLORING * self.problem.batch)
+        surest = size - round(EXPLORING * size)
         chosen = batch(values, archive, surest)
-        if left := self.problem.batch - len(chosen):
+        if left := size - len(chosen):
             others = [place for place in best(values, CONSIDERED) if place not in chosen]
             possible = believed.possible(codes[others])
             archive_then = np.concatenate([archive, values[chosen]])

@@ -7,7 +7,7 @@ from sklearn.linear_model import BayesianRidge
 
 import search_spaces
 from predictors import accuracy
-from predictors.accuracy import AccuracyEnsemble, relevances
+from predictors.accuracy import AccuracyEnsemble, metric_of
 from predictors.accuracy_kernels import materns, one_hot
 from predictors.accuracy_ridge import features
 from search_spaces import SearchSpace
@@ -44,6 +44,19 @@ def test_what_options_do_together_is_learned_better_than_by_the_mean(space) -> N
     codes, held_out = drawn(space, 300, 0), drawn(space, 300, 1)
     mean, _ = AccuracyEnsemble.fit(space, codes, truth(codes)).predict(held_out)
     assert np.std(mean - truth(held_out)) < 0.5 * truth(held_out).std()
+
+
+def test_a_few_tell_that_more_is_better() -> None:
+    """Fewer evaluations than choices, whose options are in order and have something in common."""
+    wide = search_spaces.get("matformer_vit_b16")
+    codes, held_out = drawn(wide, 12, 0), drawn(wide, 200, 1)
+    assert len(codes) < len(wide.choices)
+
+    def truth(codes: Codes) -> np.ndarray:
+        return np.sqrt(codes + 1).sum(axis=1)
+
+    mean = AccuracyEnsemble.fit(wide, codes, truth(codes)).mean(held_out)
+    assert kendalltau(mean, truth(held_out)).statistic > 0.8
 
 
 def test_known_architectures_are_certain_and_far_ones_are_not(space) -> None:
@@ -190,7 +203,7 @@ def test_ridge_finds_an_additive_truth_and_says_where_it_is_unsure(space) -> Non
 def test_a_choice_counts_by_how_much_it_matters(space) -> None:
     codes = drawn(space, 80, 0)
     quality = codes[:, 0] + 0.01 * np.random.default_rng(0).normal(size=len(codes))
-    relevance = relevances(space, codes, quality - quality.mean(), np.ones(len(codes)))
+    relevance = metric_of(space, codes, quality - quality.mean(), np.ones(len(codes))).relevance
     assert relevance.mean() == pytest.approx(1)
     assert relevance.argmax() == 0
     assert relevance[0] > 3
