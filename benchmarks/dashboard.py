@@ -15,11 +15,13 @@ import time
 import urllib.request
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
+from numpy.typing import NDArray
 
 import search_spaces
 from nas.store import NewEvent, Store
@@ -106,11 +108,17 @@ def add_batch(url: str, begin: int) -> None:
         connection.execute(sa.insert(t.events).values(**event, created_at=now()))
 
 
-def _insert(connection: sa.Connection, job_id: int, begin: int, count: int) -> None:
+@cache
+def _subnets(count: int) -> tuple[list[dict[str, Any]], NDArray[np.int64]]:
+    """Architectures with their MACs, the same again for each chunk: what differs are keys, times, qualities."""
     space = search_spaces.get("matformer", depth=(2, 4, 6, 8))
+    codes = space.sample_choices(np.random.default_rng(0), count)
+    return [one.to_dict() for one in space.decode(codes)], space.costs(codes)["macs"]
+
+
+def _insert(connection: sa.Connection, job_id: int, begin: int, count: int) -> None:
+    architectures, macs = _subnets(count)
     rng = np.random.default_rng(begin)
-    codes = space.sample_choices(rng, count)
-    macs = space.costs(codes)["macs"]
     latency = 0.4 + macs / 4e6 * rng.uniform(0.8, 1.25, count)
     accuracy = 0.93 - 0.5 * np.exp(-macs / 2.5e6) - 0.03 * rng.random(count)
     numbers = range(begin + 1, begin + count + 1)
@@ -122,11 +130,11 @@ def _insert(connection: sa.Connection, job_id: int, begin: int, count: int) -> N
                 "id": n,
                 "job_id": job_id,
                 "key": f"{n:016x}",
-                "architecture": a.to_dict(),
+                "architecture": a,
                 "params": 9,
                 "macs": m,
             }
-            for n, a, m in zip(numbers, space.decode(codes), macs.tolist(), strict=True)
+            for n, a, m in zip(numbers, architectures, macs.tolist(), strict=True)
         ],
     )
     connection.execute(
