@@ -40,7 +40,8 @@ def build(
     """The surrogate-assisted search.
 
     initial: architectures before the first model, to the nearest batch, those of `problem.start` among them;
-    by default INITIAL, or a quarter of a smaller budget.  model: see `predictors.accuracy.fit`.
+    by default INITIAL, or a quarter of a smaller budget.  model: of qualities: auto, gp or ridge
+    (`predictors.accuracy.fit`).
     Raises UsageError for options that are none.
     """
     if initial is not None and (type(initial) is not int or initial < 1):
