@@ -152,8 +152,14 @@ def answer(
 
 def _named_subnet(row: Mapping[Any, Any], comparable: Comparable, query: Query) -> list[Any]:
     shown = [one for one in comparable.quantities if one.key == QUALITY or one.unit == "ms"]
-    numbers = ", ".join(f"{amount_of(one, row[one.key], row.get(one.error or ''))}" for one in shown[:4])
-    return [subnet_link(row), f": {numbers} ", _pin_link(row, query)]
+    numbers = ", ".join(
+        f"{amount_of(one, row[one.key], row.get(one.error or ''))}{one.title.removeprefix('latency')}"
+        if one.unit == "ms"
+        else amount_of(one, row[one.key], row.get(one.error or ""))
+        for one in shown[:4]
+    )
+    whose = f" of {row['job']}" if len(comparable.jobs) > 1 else ""
+    return [subnet_link(row), f"{whose}: {numbers} ", _pin_link(row, query)]
 
 
 def _pin_link(row: Mapping[Any, Any], query: Query) -> Component:

@@ -91,7 +91,10 @@ def predict(
         ),
     ],
     arch: Annotated[
-        str | None, typer.Argument(metavar="ARCH", help="An architecture as JSON, or a subnet's key.")
+        str | None,
+        typer.Argument(
+            metavar="ARCH", help="An architecture as JSON, or a subnet's key.", autocompletion=names.subnets
+        ),
     ] = None,
     device: Annotated[
         str | None,
