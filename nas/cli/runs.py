@@ -345,14 +345,14 @@ def _run_to_front(opened: "Store", job: "Job", *, figure: Path | None, as_json: 
     _finish(opened, opened.job(job.id), figure=figure, as_json=as_json, quiet=quiet)
 
 
-def _whole(opened: "Store", job: "Job") -> float | None:
+def _whole(opened: "Store", job: "Job", of_stage: float | None) -> float | None:
     """Seconds that the job still takes; a store that does not answer now is not waited for."""
     from nas.errors import StoreError
     from nas.results.running.time_left import time_left
 
     try:
         with opened.waits.none():
-            return time_left(opened, opened.job(job.id))
+            return time_left(opened, opened.job(job.id), of_stage)
     except StoreError:
         return None
 
