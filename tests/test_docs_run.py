@@ -35,7 +35,6 @@ from tests.test_docs_site import lines_of, verb_of, words_of
 
 pytestmark = pytest.mark.slow
 
-HELP = "--help"
 OURS_TO_LACK = re.compile(
     r"No such file|There is no (file or |image )?folder|is no file, no folder|The store '.*' does not exist"
     r"|on this machine\b|about images\b|for language"
