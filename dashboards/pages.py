@@ -151,6 +151,7 @@ def job_page(job: Job, remarks: Sequence[Component] = ()) -> list[Component]:
         dcc.Store(id="job", data=job.id),
         dcc.Store(id="job-version"),
         dcc.Store(id="job-controlled"),
+        dcc.Store(id="front-view"),
         dcc.Interval(id="job-clock", interval=REFRESH_MS),
         html.Div(id="job-head"),
         html.Div(id="job-controls"),

@@ -23,6 +23,7 @@ LARGEST_REQUEST = 256 * 1024  # bytes; a page sends some hundred
 CALLBACKS = "/_dash-update-component"
 LONGEST_TEXT = 4_096
 LARGEST_ID = 2**63 - 1
+MOST_CHANGES = 100  # of a figure's layout at once
 
 
 def is_own_host(host: str) -> bool:
@@ -173,6 +174,11 @@ def _click(value: Any) -> bool:
     return all(_text(point.get("customdata")) for point in points if isinstance(point.get("customdata"), str))
 
 
+def _move(value: Any) -> bool:
+    """The axes of a figure after a zoom, as plotly tells them."""
+    return value is None or (isinstance(value, dict) and len(value) <= MOST_CHANGES)
+
+
 IDS = ("job", "device")  # stores that hold the id of what a page is about
 KINDS: Mapping[tuple[str, bool], Callable[[Any], bool]] = {
     ("pathname", False): _text,
@@ -182,5 +188,6 @@ KINDS: Mapping[tuple[str, bool], Callable[[Any], bool]] = {
     ("data", False): _version,
     ("data", True): _id,
     ("selectedData", False): _click,
+    ("relayoutData", False): _move,
     ("value", False): _typed,
 }

@@ -47,7 +47,8 @@ def build(
 
     initial: architectures before the first model, to the nearest lot, those of `problem.start` among them;
     by default INITIAL, or a quarter of a smaller budget.  lot: how many are proposed by one model while there
-    are fewer than LITTLE; at most, as later, `problem.batch`.  model: see `predictors.accuracy.fit`.
+    are fewer than LITTLE; at most, as later, `problem.batch`.  model: of qualities: auto, gp or ridge
+    (`predictors.accuracy.fit`).
     Raises UsageError for options that are none.
     """
     for name, value in (("initial", initial), ("lot", lot)):
