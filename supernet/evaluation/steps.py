@@ -165,7 +165,8 @@ class Siblings:
     Asked from the narrowest to the widest, each adds what the one before lacks: hidden neurons are
     independent of each other, and the output is a sum over them. Neurons are added chunk by chunk, one chunk
     for each option of the width; whoever computes a width thus does the same sums in the same order, and its
-    bits do not depend on which siblings were asked for.
+    bits do not depend on which siblings were asked for. Inputs of neurons are computed at once for several
+    chunks where that was seen to give the same bits.
     """
 
     def __init__(self, x: Tensor) -> None:
@@ -179,10 +180,55 @@ class Siblings:
             self._normed = block.norm2(self._x).flatten(0, 1)
             bias = block.mlp.fc2.bias
             self._sum = self._x.new_zeros(()) if bias is None else bias
-        for chunk in chunks[self._done :]:
-            self._sum = torch.addmm(self._sum, chunk.neurons(self._normed), chunk.columns)
+        if self._done < len(chunks):
+            self._sum = self._added(chunks)
         self._done = len(chunks)
         return self._x + block.scaled(self._sum.view_as(self._x))
+
+    def _added(self, chunks: Sequence[Chunk]) -> Tensor:
+        """The sum with those that are not in it yet; their neurons at once, where no bit differs by that."""
+        done = sum(len(chunk.columns) for chunk in chunks[: self._done])
+        new, gated = chunks[self._done :], chunks[0].block.mlp.gated
+        if len(new) == 1 or (gated and done) or not _divides_evenly(self._normed, new):
+            return self._sum_of(new, [chunk.neurons(self._normed) for chunk in new])
+        widths = [len(chunk.columns) for chunk in new]
+        bias = new[0].bias is not None
+        case = (self._normed.shape, self._normed.dtype, new[0].block.mlp.act, gated, bias, done, *widths)
+        if _EQUAL_AT_ONCE.get(case, False):
+            return self._sum_of(new, _neurons(chunks[0].block, self._normed, done).split(widths, dim=1))
+        one_by_one = self._sum_of(new, [chunk.neurons(self._normed) for chunk in new])
+        if case not in _EQUAL_AT_ONCE:
+            neurons = _neurons(chunks[0].block, self._normed, done).split(widths, dim=1)
+            _EQUAL_AT_ONCE[case] = torch.equal(one_by_one, self._sum_of(new, neurons))
+        return one_by_one
+
+    def _sum_of(self, chunks: Sequence[Chunk], neurons: Sequence[Tensor]) -> Tensor:
+        total = torch.addmm(self._sum, neurons[0], chunks[0].columns)
+        for chunk, outputs in zip(chunks[1:], neurons[1:], strict=True):
+            total.addmm_(outputs, chunk.columns)
+        return total
+
+
+# Whether products with the weights of several chunks have the bits of those with each, by what decides about
+# the kernel: found out when it is first needed in a process.
+_EQUAL_AT_ONCE: dict[Hashable, bool] = {}
+_VECTOR = 64  # a multiple of how many numbers an activation takes at once; what remains is rounded otherwise
+
+
+def _divides_evenly(normed: Tensor, chunks: Sequence[Chunk]) -> bool:
+    """Whether an activation rounds alike whatever it is given at once."""
+    if normed.device.type != "cpu" or torch.get_num_threads() > 1:
+        return False
+    rows = 1 if chunks[0].block.mlp.gated else len(normed)  # gates and values of a row lie side by side
+    return all(rows * len(chunk.columns) % _VECTOR == 0 for chunk in chunks)
+
+
+def _neurons(block: HalvedBlock, normed: Tensor, done: int) -> Tensor:
+    """Outputs (B N, c) of the block's neurons behind the first `done` ones."""
+    fc1 = block.mlp.fc1
+    return block.mlp.activated(
+        F.linear(normed, fc1.weight[done:], None if fc1.bias is None else fc1.bias[done:])
+    )
 
 
 def _owner(names: Sequence[str], layer: str) -> str:
