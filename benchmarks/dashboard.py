@@ -1,27 +1,40 @@
-"""What a view of a large job costs the dashboard's server: CPU seconds and memory, first and while it runs.
+"""What a large job costs who looks at it: CPU and wall seconds, bytes, memory, of the server and of Chromium.
 
-    python benchmarks/dashboard.py            # 100,000 subnets; --subnets N
+    python benchmarks/dashboard.py                      # 1,000,000 subnets; --subnets N
+    python benchmarks/dashboard.py --peer PROGRAM       # and optuna-dashboard with 10,000 trials
+    python benchmarks/dashboard.py --no-browser         # the server alone
 
 The rows are made up and written in bulk. A view is what a browser asks for when it opens the job's page; a
 poll is what the page asks for every four seconds, without and with a new batch of 16 subnets in between.
+The browser is headless, without a GPU. What it is sent does not count the scripts, which it keeps. Of a step
+the time until the page shows it, and the CPU seconds of the server and of all of Chromium's processes.
 """
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optuna
+import psutil
 import sqlalchemy as sa
+from numpy.typing import NDArray
+from selenium.webdriver import Chrome, ChromeOptions
+from selenium.webdriver.chrome.service import Service
 
 import search_spaces
+from nas.results import frames
 from nas.store import NewEvent, Store
 from nas.store import tables as t
 from nas.store.values import now
@@ -29,6 +42,45 @@ from nas.store.values import now
 JOB = "large"
 CONFIG = {"supernet": {"family": "matformer"}, "devices": {"cpu": {}}, "search": {"evaluations": 10_000_000}}
 BATCH, CHUNK = 16, 10_000
+PATIENCE_SECONDS = 600
+PEER_TRIALS, PEER_PARAMETERS, PEER_PORT = 10_000, 12, 8097
+PEER_RANGE = {"low": 0.0, "high": 1.0, "step": None, "log": False}
+FLAGS = [
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-dev-shm-usage",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+    "--disable-background-networking",
+    "--no-first-run",
+    "--window-size=1280,1000",
+]
+WAIT = """
+const done = arguments[arguments.length - 1];
+const drawn = () => requestAnimationFrame(() => requestAnimationFrame(() => done(true)));
+const look = () => ready() ? drawn() : setTimeout(look, 10);
+look();
+"""
+FRONT = "const traces = document.querySelector('#front .js-plotly-plot')._fullData; "
+KIND = FRONT + "return traces.length > 1 && traces[0].type === '{}';"
+NARROW = (
+    FRONT + "return traces[0].type === 'heatmap' && Math.log10(traces[0].x.at(-1) / traces[0].x[0]) < {};"
+)
+LEFT = "const words = document.querySelector('#decide-answer strong').innerText; "
+DECIDED = "return document.querySelector('#decided .js-plotly-plot')._fullData.length > 1;"
+DECIDED_LESS = LEFT + "return !words.startsWith('{0} ');"
+COORDINATES = "return document.querySelector('#coordinates .js-plotly-plot')._fullData.length > 1;"
+# React takes a value only from the setter of the element's own kind.
+SLIDE = """
+Object.getOwnPropertyDescriptor(HTMLInputElement.prototype, 'value').set.call(bar, 100);
+bar.dispatchEvent(new Event('input', {bubbles: true}));
+bar.dispatchEvent(new Event('change', {bubbles: true}));
+"""
+SENT = """
+return performance.getEntriesByType('resource').filter(one => !/[.](js|css)/.test(one.name))
+  .reduce((sum, one) => sum + one.transferSize, 0);
+"""
+PEER_DRAWN = "return document.querySelectorAll('.js-plotly-plot .scatterlayer .trace').length > 0;"
 FINALISTS = 16
 SERVER = """
 import sys
@@ -41,22 +93,161 @@ PARTS = ("front.figure job-head.children front-table.children hypervolume.figure
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--subnets", type=int, default=100_000)
-    parser.add_argument("--polls", type=int, default=5)
+    parser.add_argument("--subnets", type=int, default=1_000_000)
+    parser.add_argument("--polls", type=int, default=2)
+    parser.add_argument("--store", type=Path, help="a file that is kept, and used if it is there")
+    parser.add_argument("--no-browser", action="store_true")
+    parser.add_argument("--peer", help="the program optuna-dashboard")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        url = f"sqlite:///{Path(folder) / 'nas.db'}"
-        fill(url, asked.subnets)
-        with server(url) as (process, address):
-            view = View(address)
-            report(process, "started", lambda: 0)
-            report(process, "first view", view.open)
-            report(process, "second view", view.open)
-            for _ in range(asked.polls):
-                report(process, "poll, nothing new", view.poll)
-            for number in range(asked.polls):
-                add_batch(url, asked.subnets + BATCH * number)
-                report(process, "poll, a new batch", view.poll)
+        file = asked.store or Path(folder) / "nas.db"
+        url = f"sqlite:///{file.resolve()}"
+        if not file.exists():
+            fill(url, asked.subnets)
+        with server([sys.executable, "-c", SERVER, url]) as (process, line):
+            measure_server(process, line.strip(), url, asked)
+        if not asked.no_browser:
+            with server([sys.executable, "-c", SERVER, url]) as (process, line), browser(folder) as chrome:
+                measure_pages(process, chrome, line.strip())
+        if asked.peer:
+            measure_peer(asked.peer, folder)
+
+
+def measure_server(process: int, address: str, url: str, asked: argparse.Namespace) -> None:
+    """The requests alone."""
+    view = View(address)
+    report(process, "started", lambda: 0)
+    report(process, "first view", view.open)
+    report(process, "second view", view.open)
+    for _ in range(asked.polls):
+        report(process, "poll, nothing new", view.poll)
+    with Store.open(url, read_only=True) as store:
+        begin = sum(frames.evaluation_counts(store).values())
+    for number in range(asked.polls):
+        add_batch(url, begin + BATCH * number)
+        report(process, "poll, a new batch", view.poll)
+
+
+@contextmanager
+def browser(folder: str) -> Iterator[Chrome]:
+    """Headless Chromium with a profile of its own."""
+    options = ChromeOptions()
+    options.binary_location = str(shutil.which("chromium"))
+    for flag in [*FLAGS, f"--user-data-dir={folder}/chromium"]:
+        options.add_argument(flag)
+    chrome = Chrome(options=options, service=Service(str(shutil.which("chromedriver"))))
+    chrome.set_script_timeout(PATIENCE_SECONDS)
+    try:
+        yield chrome
+    finally:
+        chrome.quit()
+
+
+def measure_pages(process: int, chrome: Chrome, address: str) -> None:
+    """What a person does: opens the job, zooms in and out, opens the decision, moves a limit."""
+    step = Step(process, chrome)
+    chrome.get(f"{address}devices")  # so that the scripts are there
+    step.until("return !!document.querySelector('#devices table')")
+    step.measure("job page, first picture", lambda: chrome.get(f"{address}job/{JOB}"), KIND.format("heatmap"))
+    zoom = "Plotly.relayout(document.querySelector('#front .js-plotly-plot'), {'xaxis.range': %s})"
+    step.measure("zoom in, a density", lambda: chrome.execute_script(zoom % "[0, 0.3]"), NARROW.format(0.4))
+    step.measure(
+        "zoom in, points", lambda: chrome.execute_script(zoom % "[0.1, 0.101]"), KIND.format("scatter")
+    )
+    out = zoom.replace("'xaxis.range': %s", "'xaxis.autorange': true")
+    step.measure("zoom out", lambda: chrome.execute_script(out), KIND.format("heatmap"))
+    step.measure("decide, first picture", lambda: chrome.get(f"{address}decide?job=1"), DECIDED)
+    slider = "const bar = document.querySelector('#limit-0'); " + SLIDE
+    step.measure("decide, a slider", lambda: chrome.execute_script(slider), DECIDED_LESS.format(FINALISTS))
+    step.measure("why, all figures", lambda: chrome.get(f"{address}why?job=1"), COORDINATES)
+
+
+class Step:
+    """Waits in the page itself, and tells what a step cost."""
+
+    def __init__(self, process: int, chrome: Chrome) -> None:
+        self.process, self.chrome = process, chrome
+        service = chrome.service.process
+        self.browser = psutil.Process(service.pid)
+
+    def until(self, condition: str) -> None:
+        wait = f"const ready = () => {{ try {{ {condition} }} catch (error) {{ return false; }} }};" + WAIT
+        self.chrome.execute_async_script(wait)
+
+    def measure(self, what: str, act: Callable[[], object], condition: str) -> None:
+        sent, server_before, browser_before = self._sent(), _cpu_seconds(self.process), self._cpu()
+        begun = time.monotonic()
+        act()
+        self.until(condition)
+        wall = time.monotonic() - begun
+        bytes_sent = self._sent() - (sent if self._sent() >= sent else 0)
+        print(
+            f"{what:24} {wall:6.2f} s, server {_cpu_seconds(self.process) - server_before:5.2f} CPU s, "
+            f"Chromium {self._cpu() - browser_before:5.2f} CPU s, {bytes_sent / 1e6:5.2f} MB sent, "
+            f"server peak {_status(self.process, 'VmHWM'):4.0f} MB",
+            flush=True,
+        )
+
+    def _cpu(self) -> float:
+        total = 0.0
+        for one in [self.browser, *self.browser.children(recursive=True)]:
+            with suppress(psutil.Error):
+                times = one.cpu_times()
+                total += times.user + times.system
+        return total
+
+    def _sent(self) -> int:
+        """Bytes of all answers but scripts and styles, of the page that is open."""
+        size: int = self.chrome.execute_script(SENT)
+        return size
+
+
+def measure_peer(program: str, folder: str) -> None:
+    """optuna-dashboard on a study of as many parameters as it may have, written in bulk."""
+    url = f"sqlite:///{folder}/optuna.db"
+    _fill_peer(url)
+    command = [program, url, "--port", str(PEER_PORT), "--host", "127.0.0.1"]
+    with server(command, lines=0) as (process, _), browser(f"{folder}/peer") as chrome:
+        address = f"http://127.0.0.1:{PEER_PORT}"
+        _wait_for(f"{address}/dashboard")
+        step = Step(process, chrome)
+        chrome.get(f"{address}/dashboard")
+        page = f"{address}/dashboard/studies/1"
+        step.measure(f"peer, {PEER_TRIALS:,} trials", lambda: chrome.get(page), PEER_DRAWN)
+
+
+def _fill_peer(url: str) -> None:
+    study = optuna.create_study(storage=url, study_name="peer", directions=["minimize", "maximize"])
+    rng = np.random.default_rng(0)
+    engine = sa.create_engine(url)
+    metadata = sa.MetaData()
+    metadata.reflect(engine)
+    tables, moment = metadata.tables, datetime(2026, 1, 1)
+    numbers = range(1, PEER_TRIALS + 1)
+    shape = json.dumps({"name": "FloatDistribution", "attributes": PEER_RANGE})
+    with engine.begin() as connection:
+        trials = [{"trial_id": n, "number": n - 1, "study_id": study._study_id, "state": "COMPLETE",
+                   "datetime_start": moment, "datetime_complete": moment} for n in numbers]  # fmt: skip
+        connection.execute(sa.insert(tables["trials"]), trials)
+        connection.execute(
+            sa.insert(tables["trial_values"]),
+            [{"trial_id": n, "objective": of, "value": rng.random(), "value_type": "FINITE"}
+             for n in numbers for of in (0, 1)],
+        )  # fmt: skip
+        connection.execute(
+            sa.insert(tables["trial_params"]),
+            [{"trial_id": n, "param_name": f"p{i}", "param_value": rng.random(), "distribution_json": shape}
+             for n in numbers for i in range(PEER_PARAMETERS)],
+        )  # fmt: skip
+
+
+def _wait_for(address: str) -> None:
+    end = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < end:
+        with suppress(OSError), urllib.request.urlopen(address):
+            return
+        time.sleep(0.2)
+    raise TimeoutError(address)
 
 
 def fill(url: str, count: int) -> None:
@@ -106,11 +297,17 @@ def add_batch(url: str, begin: int) -> None:
         connection.execute(sa.insert(t.events).values(**event, created_at=now()))
 
 
-def _insert(connection: sa.Connection, job_id: int, begin: int, count: int) -> None:
+@cache
+def _subnets(count: int) -> tuple[list[dict[str, Any]], NDArray[np.int64]]:
+    """Architectures with their MACs, the same for each chunk: what differs are keys, times and qualities."""
     space = search_spaces.get("matformer", depth=(2, 4, 6, 8))
+    codes = space.sample_choices(np.random.default_rng(0), count)
+    return [one.to_dict() for one in space.decode(codes)], space.costs(codes)["macs"]
+
+
+def _insert(connection: sa.Connection, job_id: int, begin: int, count: int) -> None:
+    architectures, macs = _subnets(count)
     rng = np.random.default_rng(begin)
-    codes = space.sample_choices(rng, count)
-    macs = space.costs(codes)["macs"]
     latency = 0.4 + macs / 4e6 * rng.uniform(0.8, 1.25, count)
     accuracy = 0.93 - 0.5 * np.exp(-macs / 2.5e6) - 0.03 * rng.random(count)
     numbers = range(begin + 1, begin + count + 1)
@@ -122,11 +319,11 @@ def _insert(connection: sa.Connection, job_id: int, begin: int, count: int) -> N
                 "id": n,
                 "job_id": job_id,
                 "key": f"{n:016x}",
-                "architecture": a.to_dict(),
+                "architecture": a,
                 "params": 9,
                 "macs": m,
             }
-            for n, a, m in zip(numbers, space.decode(codes), macs.tolist(), strict=True)
+            for n, a, m in zip(numbers, architectures, macs.tolist(), strict=True)
         ],
     )
     connection.execute(
@@ -160,13 +357,12 @@ def _report(connection: sa.Connection, job_id: int, device_id: int, count: int) 
 
 
 @contextmanager
-def server(url: str) -> Iterator[tuple[int, str]]:
-    """The process id and the address of a dashboard over the store."""
-    command = [sys.executable, "-c", SERVER, url]
+def server(command: Sequence[str], *, lines: int = 1) -> Iterator[tuple[int, str]]:
+    """The process id of a program, and the first of the lines that are read of what it prints."""
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
-            yield process.pid, process.stdout.readline().strip()
+            yield process.pid, process.stdout.readline() if lines else ""
         finally:
             process.terminate()
 
@@ -196,7 +392,12 @@ class View:
                 return got
             self.version = answer["job-version"]["data"]
         first = "job-version.data" if self.has_version else "job-clock.n_intervals"
-        return got + self._ask(PARTS, {first: self.version, "url.search": ""}, {"job.data": 1})[0]
+        return (
+            got
+            + self._ask(
+                PARTS, {first: self.version, "url.search": "", "front-view.data": None}, {"job.data": 1}
+            )[0]
+        )
 
     def _ask(
         self, output: str, inputs: dict[str, Any], state: dict[str, Any] | None = None

@@ -84,7 +84,8 @@ class Ours:
         self._asked: Codes = problem.space.encode([])
 
     def ask(self, count: int) -> Codes:
-        self._asked = self._searcher.ask(count)
+        pace = getattr(self._searcher, "pace", count)  # those of an earlier checkout have none
+        self._asked = self._searcher.ask(min(count, pace))
         return self._asked
 
     def tell(self, told: Floats, outside: Floats) -> None:

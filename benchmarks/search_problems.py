@@ -4,7 +4,8 @@ mat: twelve FFNs of four widths (4^12), diminishing returns, depth matters most 
 layers share what they add; evaluations are noisy. net27: 27 choices whose quality has the output of a random
 network in it. hier: the space `vit_resnas`, blocks of which exist or not, under limits on its exact costs.
 mixed50: fifty choices of two to eight options, some of which exist only under others; two latencies, so that
-there are three objectives. `net27` and `mixed50` are held back: nothing is tuned on them.
+there are three objectives. layers194: a language model of 48 layers, each with four choices. `net27`,
+`mixed50` and `layers194` are held back: nothing is tuned on them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -226,8 +227,28 @@ def _mixed50() -> Problem:
     return Problem("mixed50", space, ("latency_ms@a", "latency_ms@b"), quality, metrics, noise=noise)
 
 
+def _layers194() -> Problem:
+    options = {
+        "ffn": (512, 1024, 1536, 2048),
+        "heads": (4, 8, 12),
+        "groups": (1, 2, 4),
+        "window": (256, 1024),
+    }
+    layers = [Choice(f"{name}.{i}", sizes) for i in range(48) for name, sizes in options.items()]
+    whole = [Choice("embed_dim", (512, 768, 1024)), Choice("vocabulary", (16_000, 32_000))]
+    space = _space("layers194", [*whole, *layers])
+    work = np.random.default_rng(194).uniform(0.1, 0.2, 48 * len(options))
+
+    def metrics(codes: Codes) -> dict[str, Floats]:
+        at = levels(space, codes)
+        return {"latency_ms": (1 + codes[:, 0]) * (4 + 3 * codes[:, 1] + at[:, 2:] @ work)}
+
+    noise = {QUALITY: 0.0008}
+    return Problem("layers194", space, ("latency_ms",), made_up_quality(space, 5), metrics, noise=noise)
+
+
 PROBLEMS: Mapping[str, Callable[[], Problem]] = {
-    "mat": _mat, "net27": _net27, "hier": _hier, "mixed50": _mixed50
+    "mat": _mat, "net27": _net27, "hier": _hier, "mixed50": _mixed50, "layers194": _layers194
 }  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from functools import cache, lru_cache
@@ -19,6 +19,7 @@ from search_reference import Reference, reference
 COUNTS = (50, 100, 250, 500, 1000)  # evaluations at which results are shown
 STEP = 5  # evaluations between two hypervolumes of a curve
 WARM_UP = 75
+RUNS = "runs.jsonl"
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Outcome:
 
     volumes: hypervolume (a share of the front's) after STEP, 2 STEP, ... evaluations, truth without noise.
     regrets: by number of evaluations (of COUNTS), accuracy lost at each limit on the first cost.
-    infeasible, duplicates: among all evaluations.  cpu_s: of the searcher alone, after each batch.
+    infeasible, duplicates: among all evaluations.  cpu_s: of the searcher alone, after each 25.
     """
 
     problem: str
@@ -85,7 +86,7 @@ def run(task: Task, folder: Path) -> Outcome:
 
 
 def _searched(made: Problem, method: methods.Method, task: Task) -> tuple[np.ndarray, Floats, list[float]]:
-    """Codes (n, choices) and told objectives (n, objectives) in order; CPU seconds after each batch."""
+    """Codes (n, choices) and told objectives (n, objectives) in order; CPU seconds after each 25."""
     codes, told, spent, total = [made.space.encode([])], [made.truth(made.space.encode([]))], [], 0.0
     left = task.budget
     while left:
@@ -100,8 +101,8 @@ def _searched(made: Problem, method: methods.Method, task: Task) -> tuple[np.nda
         total += time.process_time() - begin
         codes.append(asked)
         told.append(values)
-        spent.append(round(total, 4))
         left -= len(asked)
+        spent += [round(total, 4)] * ((task.budget - left) // methods.BATCH - len(spent))
     return np.concatenate(codes), np.concatenate(told), spent
 
 
@@ -129,8 +130,8 @@ def tasks(
 
 def outcomes(wanted: Sequence[Task], folder: Path, processes: int) -> list[Outcome]:
     """The outcomes of all tasks, those that the folder has read, the others run and added to it."""
-    path = folder / "runs.jsonl"
-    known = {outcome.task: outcome for outcome in _read(path)}
+    path = folder / RUNS
+    known = {outcome.task: outcome for outcome in outcomes_in(folder)}
     left = [task for task in wanted if task not in known]
     context = get_context("spawn")
     with ProcessPoolExecutor(processes, context) as pool, path.open("a", encoding="utf-8") as file:
@@ -144,7 +145,8 @@ def outcomes(wanted: Sequence[Task], folder: Path, processes: int) -> list[Outco
     return [known[task] for task in wanted]
 
 
-def _read(path: Path) -> Iterable[Outcome]:
-    if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            yield Outcome(**json.loads(line))
+def outcomes_in(folder: Path) -> list[Outcome]:
+    """Those that the folder has."""
+    path = folder / RUNS
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return [Outcome(**json.loads(line)) for line in lines]

@@ -6,7 +6,7 @@ only under a new mark, and of the subnets of the search only those are read that
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import pandas as pd
@@ -24,7 +24,17 @@ from dashboards.figures import (
 )
 from dashboards.figures.front import MOST_DOTS
 from dashboards.opened import OpenedStore
-from dashboards.search_points import Described, Points, Row, sampled_points, search_points, shown_points, tip
+from dashboards.search_points import (
+    Described,
+    Points,
+    Row,
+    View,
+    density,
+    sampled_points,
+    search_points,
+    shown_points,
+    tip,
+)
 from nas.results import baselines, frames, job_devices, latency_frames
 from nas.results.cautions import cautions
 from nas.results.columns import sign_of
@@ -38,6 +48,8 @@ from nas.store import tables as t
 MOST_KEPT = 24  # parts; the largest is a figure of MOST_DOTS subnets
 MOST_SEARCHES = 4  # whose subnets are kept as numbers
 MINUTE = 60
+WHOLE = View()
+MOST_OF_A_CURVE = 2_000  # points of the hypervolume
 T = TypeVar("T")
 
 
@@ -96,14 +108,27 @@ class JobViews:
         marks = repr((self._results(job), self._events(job), job.note, job.tags, controls.mark(job)))
         return digest([repr(row), words, marks, device_id])
 
-    def front(self, job_id: int, *, selected: str | None, device_id: int | None = None) -> go.Figure:
+    def front(
+        self, job_id: int, *, selected: str | None, device_id: int | None = None, view: View = WHOLE
+    ) -> go.Figure:
         """The front figure of a job, with a ring around the chosen subnet.
 
-        device_id: whose latency is shown; the search's dots only on a device that it was for.
+        device_id: whose latency is shown; the search's dots only on a device that it was for.  view: the part
+        of the axes that is looked at, where subnets are drawn one by one if they are few.
         """
         job = self.store.job(job_id)
-        key = ("front", job_id, device_id, selected)
-        return self._under(key, self._results(job), lambda: self._front(job, selected, device_id))
+        key = ("front", job_id, device_id, selected, view)
+        return self._under(key, self._results(job), lambda: self._front(job, selected, device_id, view))
+
+    def view(
+        self, job_id: int, device_id: int | None, before: View, change: Mapping[str, Any]
+    ) -> View | None:
+        """The part of the axes after what plotly tells; None where a front is drawn the same for any."""
+        job = self.store.job(job_id)
+        points = self._searches.get((job_id, job_devices.searched_name(self.store, job, device_id)))
+        if points is None or len(points.drawable) <= MOST_DOTS:
+            return None
+        return before.moved(change)
 
     def parts(self, job_id: int, *, device_id: int | None = None) -> tuple[Any, ...]:
         """The other parts of a job's page: head, front table, three charts, a fourth of a job with a
@@ -163,7 +188,7 @@ class JobViews:
             last: int | None = connection.scalar(query)
             return last
 
-    def _front(self, job: Job, selected: str | None, device_id: int | None) -> go.Figure:
+    def _front(self, job: Job, selected: str | None, device_id: int | None, view: View) -> go.Figure:
         store = self.store
         finalists = self._finalists(job, device_id)
         stars = baselines.frame(baselines.baselines(store, job, device_id))
@@ -173,12 +198,14 @@ class JobViews:
             *job_devices.searched_for(store, job).values(),
         )
         if device_id not in searched_on:
-            return front_figure(finalists, job=job.name, selected=selected, baselines=stars)
+            return front_figure(
+                finalists, job=job.name, selected=selected, baselines=stars, metric=_quality_of(job)
+            )
         points = self._points(job, job_devices.searched_name(store, job, device_id))
         with self._lock:
             described = self._described.setdefault(job.id, {})
             sign = sign_of(_quality_of(job))
-            shown = shown_points(store, points, MOST_DOTS, selected, described, sign=sign)
+            shown = shown_points(store, points, MOST_DOTS, selected, described, view, sign=sign)
             _keep(self._described, job.id, self._described[job.id], MOST_SEARCHES)
         return front_figure(
             finalists,
@@ -187,6 +214,8 @@ class JobViews:
             selected=selected,
             searched=len(points.drawable),
             baselines=stars,
+            metric=_quality_of(job),
+            grid=density(points, view, MOST_DOTS),
         )
 
     def _finalists(self, job: Job, device_id: int | None) -> pd.DataFrame:
@@ -220,7 +249,7 @@ class JobViews:
         store = self.store
         generator = frames.events(store, job, "generator")
         return (
-            hypervolume_figure(frames.events(store, job, "hypervolume")),
+            hypervolume_figure(frames.events(store, job, "hypervolume", most=MOST_OF_A_CURVE)),
             training_figure(frames.training(store, job)),
             _generator(generator, _quality_of(job)),
         )

@@ -151,6 +151,7 @@ def job_page(job: Job, remarks: Sequence[Component] = ()) -> list[Component]:
         dcc.Store(id="job", data=job.id),
         dcc.Store(id="job-version"),
         dcc.Store(id="job-controlled"),
+        dcc.Store(id="front-view"),
         dcc.Interval(id="job-clock", interval=REFRESH_MS),
         html.Div(id="job-head"),
         html.Div(id="job-controls"),
@@ -278,6 +279,8 @@ def _cell(column: Column, row: Row, device: int | None, digits: int) -> Any:
     text = cell(column, row, digits=digits)
     if column.kind is Kind.SUBNET and column.value(row) is not None:
         return dcc.Link(html.Code(text), href=query(subnet=text, device=device))
+    if column.kind is Kind.ARCHITECTURE:
+        return html.Span(text, className="architecture")
     return named(text) if column.kind is Kind.DEVICE else text
 
 

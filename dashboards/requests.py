@@ -23,6 +23,7 @@ LARGEST_REQUEST = 256 * 1024  # bytes; a page sends some hundred
 CALLBACKS = "/_dash-update-component"
 LONGEST_TEXT = 4_096
 LARGEST_ID = 2**63 - 1
+MOST_CHANGES = 100  # of a figure's layout at once
 
 
 def is_own_host(host: str) -> bool:
@@ -164,7 +165,7 @@ def _typed(value: Any) -> bool:
 
 
 def _click(value: Any) -> bool:
-    """Points of a figure that was clicked, as plotly tells them."""
+    """Points of a figure that was clicked, or over which a box was dragged, as plotly tells them."""
     if value is None:
         return True
     points = value.get("points", []) if isinstance(value, dict) else None
@@ -173,13 +174,9 @@ def _click(value: Any) -> bool:
     return all(_text(point.get("customdata")) for point in points if isinstance(point.get("customdata"), str))
 
 
-def _brush(value: Any) -> bool:
-    """What was changed of the traces of a figure, and of which."""
-    if value is None:
-        return True
-    if not isinstance(value, list) or len(value) != 2 or not isinstance(value[0], dict):
-        return False
-    return all(_text(name) for name in value[0])
+def _move(value: Any) -> bool:
+    """The axes of a figure after a zoom, as plotly tells them."""
+    return value is None or (isinstance(value, dict) and len(value) <= MOST_CHANGES)
 
 
 IDS = ("job", "device")  # stores that hold the id of what a page is about
@@ -190,6 +187,7 @@ KINDS: Mapping[tuple[str, bool], Callable[[Any], bool]] = {
     ("clickData", False): _click,
     ("data", False): _version,
     ("data", True): _id,
-    ("restyleData", False): _brush,
+    ("selectedData", False): _click,
+    ("relayoutData", False): _move,
     ("value", False): _typed,
 }

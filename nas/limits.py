@@ -1,6 +1,7 @@
 """Limits on subnets such as `latency_ms<=5`: parsed by a pattern, never evaluated as code.
 
-A quantity of one of several devices is named with it: `latency_ms@pi`.
+A quantity of one of several devices is named with it: `latency_ms@pi`. Whoever takes a limit takes it from
+here: job files, verbs, the API, and of sizes in bytes the dashboard's fields.
 """
 
 import operator
@@ -33,11 +34,18 @@ _OPERATORS = {
     ">": operator.gt,
 }
 _PATTERN = re.compile(
-    rf"\s*(?P<name>[^\W\d]\w*(@[^{NOT_IN_DEVICES}]+)?)\s*(?P<operator><=|>=|==|<|>)\s*(?P<value>[^\s%]+)\s*(?P<percent>%?)\s*",
+    rf"\s*(?P<name>[^\W\d]\w*(@[^{NOT_IN_DEVICES}]+)?)\s*(?P<operator><=|>=|==|<|>)\s*(?P<value>[^\s%]+)\s*(?P<unit>%|[A-Za-z]*)\s*",
     re.ASCII,
 )
 _NUMBER = re.compile(r"[-+]?(\d{1,30}(\.\d{0,30})?|\.\d{1,30})([eE][-+]?\d{1,2})?", re.ASCII)
+_SIZE = re.compile(rf"(?P<number>{_NUMBER.pattern})\s*(?P<unit>[A-Za-z]*)", re.ASCII)
+_BYTES = {"": 1, "b": 1} | {
+    f"{letter}{ending}": base**power
+    for power, letter in enumerate("kmgt", start=1)
+    for ending, base in (("b", 1000), ("ib", 1024))
+}
 _HINT = "Write a name, an operator and a number: 'latency_ms<=5', 'params<3e6', 'accuracy>=0.8' or '>=80%'."
+_SIZE_HINT = "Write bytes, or a unit: 'memory_bytes<=200e6', '200MB' (of 1000), '1.5GiB' (of 1024)."
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +53,8 @@ class Limit:
     """`name operator value`; latencies in milliseconds, memory in bytes, accuracy from 0 to 1, other
     qualities in the unit of their task.
 
-    A text may state an accuracy in percent: `accuracy>=60%`, and since none is above 1 `accuracy>=60`, too.
+    A text may state an accuracy in percent: `accuracy>=60%`, and since none is above 1 `accuracy>=60`, too;
+    and memory in units: `memory_bytes<=1.5GiB`.
     """
 
     name: str
@@ -66,14 +75,7 @@ class Limit:
             raise UsageError(
                 f"There is no quantity '{name[:40]}' in {text[:80]!r}.", did_you_mean(metric, names)
             )
-        if not _NUMBER.fullmatch(value):
-            raise UsageError(f"'{value[:40]}' in {text[:80]!r} is not a plain number.", _HINT)
-        number = float(value)
-        if is_share(metric):
-            number = _fraction(number, text, percent=bool(match["percent"]))
-        elif match["percent"]:
-            raise UsageError(f"'{metric}' in {text[:80]!r} is not told in percent.", _HINT)
-        return cls(name, sign, number)
+        return cls(name, sign, _number(metric, value, match["unit"], text))
 
     def holds(self, values: Mapping[str, Any]) -> bool:
         """Whether one subnet's values meet it; a missing value, None and NaN meet nothing."""
@@ -104,6 +106,29 @@ class Limit:
 
     def __str__(self) -> str:
         return f"{self.name}{self.operator}{self.value:.15g}"
+
+
+def _number(metric: str, value: str, unit: str, text: str) -> float:
+    """The number of a limit. Raises UsageError for what is none, and for a unit that the quantity has not."""
+    if metric.endswith("_bytes") and unit != "%":
+        size = bytes_of(value + unit)
+        if size is None:
+            raise UsageError(f"'{value[:40]}{unit}' in {text[:80]!r} is no number of bytes.", _SIZE_HINT)
+        return size
+    if not _NUMBER.fullmatch(value) or unit not in ("", "%"):
+        raise UsageError(f"'{value[:40]}{unit[:40]}' in {text[:80]!r} is not a plain number.", _HINT)
+    if is_share(metric):
+        return _fraction(float(value), text, percent=unit == "%")
+    if unit:
+        raise UsageError(f"'{metric}' in {text[:80]!r} is not told in percent.", _HINT)
+    return float(value)
+
+
+def bytes_of(text: str) -> float | None:
+    """A size such as 200MB, 1.5 GiB or 2e8 in bytes, whatever its case; None for what is none."""
+    match = _SIZE.fullmatch(text.strip())
+    unit = match and _BYTES.get(match["unit"].lower())
+    return float(match["number"]) * unit if match and unit else None
 
 
 def _fraction(number: float, text: str, *, percent: bool) -> float:

@@ -1,9 +1,9 @@
 """Quality of architectures with an uncertainty, learned from the few that were evaluated.
 
-`gp`: an ensemble of Gaussian processes that differ in their kernels: a linear part over one-hot options,
-which is most of the truth in these spaces, and a Matern part for what options do together; in both, a choice
-counts by how much it matters (`relevances`). The members that explain the data best make the
-ensemble; how far they disagree is part of the uncertainty.
+`gp`: an ensemble of Gaussian processes that differ in their kernels: a linear part over options and the order
+in which they come, which is most of the truth in these spaces, and a Matern part for what options do
+together; in both, a choice counts by how much it matters (`metric_of`). The members that explain the data
+best make the ensemble; how far they disagree is part of the uncertainty.
 `ridge`, where that is too dear: a linear model (`Ridge`).
 Ours; kernels and posteriors as in Rasmussen and Williams, "Gaussian Processes for Machine Learning" (2006).
 """
@@ -12,30 +12,41 @@ import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal, Protocol, Self
+from typing import Literal, Protocol, Self
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve, eigh, solve_triangular
+from scipy.linalg import cho_factor, cho_solve, eigh
 
-from predictors.accuracy_kernels import Floats, Kernel, Metric, matern, mixed, one_hot, owners
+from predictors.accuracy_kernels import (
+    LENGTHS,
+    Compared,
+    Floats,
+    Kernel,
+    Metric,
+    Placed,
+    linear_parts,
+    materns,
+)
+from predictors.accuracy_ridge import Ridge
+from predictors.block_cholesky import BLOCK, Factor
 from search_spaces import SearchSpace
 from search_spaces.errors import UsageError
-from search_spaces.space import INACTIVE, Codes
+from search_spaces.space import Codes
 from search_spaces.union import SpaceUnion
-
-if TYPE_CHECKING:
-    from sklearn.linear_model import BayesianRidge
 
 STEPS = 12
 NOISE, LEAST_NOISE = 0.1, 1e-6  # share of the variance: at first, and at least
 BELIEF = 1.0  # degrees of freedom of the belief that all choices matter alike
-LENGTHS = (0.3, 0.6, 1.2)  # of the Matern kernel; two opposite corners of a space are 1 apart
 RESIDUALS = (0.05, 0.3, 0.7)  # the Matern part's share of the variance
 NOISES = (1e-4, 1e-3, 1e-2, 1e-1, 0.5)  # variance of the noise, as a share of the rest's
 MEMBERS, LEAST_SHARE = 5, 0.01
 MOST_COMPARED = 200  # points on which kernels are compared
 LEAST = 2
-MOST_POINTS, MOST_CHOICES = 1500, 100  # of a Gaussian process, whose cost is cubic in the points
+MOST_POINTS, MOST_CHOICES = 1500, 200  # of a Gaussian process, whose cost is cubic in the points
+SETTLING, MOST_ADDED = (
+    100,
+    250,
+)  # evaluations from which on not all decide about the kernels, and at most how many do not
 FLOOR = 0.1  # of an evaluation's variance, as a share of the mean one: that of 100 % accuracy is 0
 
 Kind = Literal["auto", "gp", "ridge"]
@@ -67,6 +78,7 @@ def fit(
     *,
     stderr: Floats | None = None,
     kind: Kind = "auto",
+    before: AccuracyPredictor | None = None,
 ) -> AccuracyPredictor:
     """A predictor fitted on evaluated architectures: codes (n, choices) and their qualities (n,).
 
@@ -74,25 +86,29 @@ def fit(
     of another; how much noise there is in all is learned from the qualities.
     kind: `auto` is `gp` up to MOST_POINTS points and MOST_CHOICES choices, above it `ridge`.
     A union of spaces has a predictor for each of them.
+    before: one that was fitted to the first of these evaluations, or to others: what it has computed is not
+    computed again where it holds. The result is the same without it, to the last bit.
     Raises UsageError for fewer than two, for qualities or standard errors that are not finite, and for an
     unknown kind.
     """
     if isinstance(space, SpaceUnion):
-        return OfMembers.fit(space, codes, quality, stderr=stderr, kind=kind)
+        return OfMembers.fit(space, codes, quality, stderr=stderr, kind=kind, before=before)
     if kind == "auto":
         small = len(codes) <= MOST_POINTS and len(space.choices) <= MOST_CHOICES
         kind = "gp" if small else "ridge"
     if kind == "gp":
-        return AccuracyEnsemble.fit(space, codes, quality, stderr=stderr)
+        return AccuracyEnsemble.fit(space, codes, quality, stderr=stderr, before=before)
     if kind != "ridge":
         raise UsageError(f"There is no accuracy predictor '{kind}': auto, gp or ridge.")
     quality, noises = checked(codes, quality, stderr)
     return Ridge.fit(space, codes, quality, noises)
 
 
-def checked(codes: Codes, quality: Floats, stderr: Floats | None) -> tuple[Floats, Floats]:
-    """The qualities (n,) and the variances (n,) of their noise, those being 1 on average."""
-    quality = np.asarray(quality, dtype=np.float64)
+def checked(
+    codes: Codes, quality: Floats, stderr: Floats | None, *, first: int | None = None
+) -> tuple[Floats, Floats]:
+    """The qualities (n,) and the variances (n,) of their noise, those of the `first` (all) 1 on average."""
+    quality = np.array(quality, dtype=np.float64)
     noises = np.ones(len(quality)) if stderr is None else np.square(np.asarray(stderr, dtype=np.float64))
     finite = np.isfinite(quality).all() and np.isfinite(noises).all()
     if len(codes) < LEAST or not len(codes) == len(quality) == len(noises) or not finite:
@@ -100,15 +116,50 @@ def checked(codes: Codes, quality: Floats, stderr: Floats | None) -> tuple[Float
             f"{len(codes)} architectures with {len(quality)} qualities teach nothing.",
             f"At least {LEAST} finite qualities are needed, and finite standard errors if any.",
         )
-    mean = noises.mean()
+    mean = noises[:first].mean()
     return quality, np.maximum(noises / mean, FLOOR) if mean > 0 else np.ones(len(quality))
+
+
+@dataclass(frozen=True, eq=False)
+class _Settled:
+    """What the first evaluations decide: how much each choice matters, and the kernels of the ensemble.
+
+    codes, quality, noises: of these evaluations, by which a later fit knows whether it would decide the same.
+    """
+
+    codes: Codes
+    quality: Floats
+    noises: Floats
+    metric: Metric
+    kernels: tuple[Kernel, ...]
+    shares: Floats  # of the kernels, (kernels,)
+
+    @classmethod
+    def by(cls, space: SearchSpace, codes: Codes, quality: Floats, noises: Floats) -> Self:
+        """The kernels that explain the data best."""
+        centre = float(np.average(quality, weights=1 / noises))
+        few = slice(None, None, -(-len(codes) // MOST_COMPARED))
+        compared = codes[few], quality[few] - centre, noises[few]
+        metric = metric_of(space, *compared)
+        best = sorted(_scored(metric, *compared), key=lambda item: -item[0])[:MEMBERS]
+        evidence = np.array([evidence for evidence, _ in best])
+        shares = np.exp(evidence - evidence.max())  # scipy's softmax takes longer to import than all of this
+        shares /= shares.sum()
+        kernels = [kernel for (_, kernel), share in zip(best, shares, strict=True) if share >= LEAST_SHARE]
+        shares = shares[: len(kernels)] / shares[: len(kernels)].sum()
+        return cls(codes, quality, noises, metric, tuple(kernels), shares)
+
+    def holds(self, space: SearchSpace, codes: Codes, quality: Floats, noises: Floats) -> bool:
+        """Whether these evaluations decide the same because they are the same."""
+        pairs = ((self.codes, codes), (self.quality, quality), (self.noises, noises))
+        return self.metric.space is space and all(np.array_equal(mine, theirs) for mine, theirs in pairs)
 
 
 @dataclass(frozen=True, eq=False)
 class _Member:
     kernel: Kernel
     scale: float  # the variance of the whole
-    factor: tuple[Floats, bool]
+    factor: Factor
     weights: Floats  # (points,)
 
 
@@ -116,36 +167,68 @@ class _Member:
 class AccuracyEnsemble:
     """Architectures of a space to quality, as mean and standard deviation; a value, as predictors are."""
 
-    metric: Metric
+    settled: _Settled
     codes: Codes
+    noises: Floats
+    points: Placed
     centre: float
     members: tuple[_Member, ...]
-    shares: Floats  # of the members, (members,)
 
     @classmethod
-    def fit(cls, space: SearchSpace, codes: Codes, quality: Floats, *, stderr: Floats | None = None) -> Self:
+    def fit(
+        cls,
+        space: SearchSpace,
+        codes: Codes,
+        quality: Floats,
+        *,
+        stderr: Floats | None = None,
+        before: AccuracyPredictor | None = None,
+    ) -> Self:
         """See `fit` of this module."""
-        quality, noises = checked(codes, quality, stderr)
+        first = settled(len(codes))
+        codes = codes.copy()  # a later fit compares, and callers may write into what is theirs
+        quality, noises = checked(codes, quality, stderr, first=first)
+        heads = codes[:first], quality[:first], noises[:first]
+        earlier = before if isinstance(before, cls) and before.settled.holds(space, *heads) else None
+        decided = _Settled.by(space, *heads) if earlier is None else earlier.settled
+        points = decided.metric.placed(codes)
+        factors = [Factor()] * len(decided.kernels)
+        whole = 0 if earlier is None else earlier._same(codes, noises) // BLOCK
+        if earlier is not None:
+            factors = [Factor(member.factor.blocks[:whole]) for member in earlier.members]
+        for start in range(whole * BLOCK, len(codes), BLOCK):
+            rows = slice(start, min(start + BLOCK, len(codes)))
+            compared = Compared.of(decided.metric, points[rows], points[: rows.stop])
+            noise = np.eye(rows.stop - start, rows.stop, start) * noises[: rows.stop]
+            factors = [
+                factor.grown(compared.mixed(kernel) + kernel.noise * noise)
+                for factor, kernel in zip(factors, decided.kernels, strict=True)
+            ]
         centre = float(np.average(quality, weights=1 / noises))
-        few = slice(None, None, -(-len(codes) // MOST_COMPARED))
-        compared = codes[few], quality[few] - centre, noises[few]
-        metric = Metric(space, relevances(space, *compared))
-        best = sorted(_scored(metric, *compared), key=lambda item: -item[0])[:MEMBERS]
-        evidence = np.array([evidence for evidence, _ in best])
-        shares = np.exp(evidence - evidence.max())  # scipy's softmax takes longer to import than all of this
-        shares /= shares.sum()
-        kernels = [kernel for (_, kernel), share in zip(best, shares, strict=True) if share >= LEAST_SHARE]
-        members = tuple(_member(metric, codes, quality - centre, noises, kernel) for kernel in kernels)
-        return cls(metric, codes, centre, members, shares[: len(kernels)] / shares[: len(kernels)].sum())
+        members = [
+            _member(kernel, factor, quality - centre)
+            for kernel, factor in zip(decided.kernels, factors, strict=True)
+        ]
+        return cls(decided, codes, noises, points, centre, tuple(members))
+
+    @property
+    def metric(self) -> Metric:
+        return self.settled.metric
+
+    @property
+    def shares(self) -> Floats:
+        """Of the members, (members,)."""
+        return self.settled.shares
 
     def predict(self, codes: Codes) -> tuple[Floats, Floats]:
         """Mean and standard deviation (n,) each; the latter without the noise of an evaluation."""
-        linear, apart = self.metric.linear(codes, self.codes), self.metric.apart(codes, self.codes)
+        placed = self.metric.placed(codes)
+        compared = Compared.of(self.metric, placed, self.points)
         means, variances = [], []
         for member in self.members:
-            cross = mixed(linear, apart, member.kernel)
-            solved = solve_triangular(member.factor[0], cross.T, lower=member.factor[1])
-            prior = self.metric.prior(codes, member.kernel)
+            cross = compared.mixed(member.kernel)
+            solved = member.factor.solved(cross.T)
+            prior = self.metric.prior(placed, member.kernel)
             means.append(cross @ member.weights)
             variances.append(member.scale * np.maximum(prior - np.square(solved).sum(axis=0), 0))
         mean = self.shares @ np.array(means)
@@ -154,25 +237,27 @@ class AccuracyEnsemble:
 
     def mean(self, codes: Codes) -> Floats:
         """The mean alone (n,), which is cheaper."""
-        by_option, by_length = self._joined
-        mean: Floats = self.centre + one_hot(self.metric.space, codes) @ by_option
-        apart = self.metric.apart(codes, self.codes)
-        for length, weights in by_length.items():
-            mean += matern(apart, length) @ weights
+        by_part, by_length = self._joined
+        placed = self.metric.placed(codes)
+        mean: Floats = self.centre + placed.parts @ by_part
+        for length, kernel in materns(self.metric.apart(placed, self.points)):
+            if length in by_length:
+                mean += kernel @ by_length[length]
         return mean
 
     def difference(self, codes: Codes, other: Codes) -> tuple[Floats, Floats]:
         """Mean and standard deviation (n,) of how much better each is than one other (1, choices)."""
         both = np.concatenate([codes, other])
-        linear, apart = self.metric.linear(both, self.codes), self.metric.apart(both, self.codes)
-        with_other = self.metric.linear(codes, other), self.metric.apart(codes, other)
+        placed = self.metric.placed(both)
+        compared = Compared.of(self.metric, placed, self.points)
+        with_other = Compared.of(self.metric, placed[:-1], placed[-1:])
         means, variances = [], []
         for member in self.members:
-            rows = mixed(linear, apart, member.kernel)
+            rows = compared.mixed(member.kernel)
             cross = rows[:-1] - rows[-1]
-            solved = solve_triangular(member.factor[0], cross.T, lower=member.factor[1])
-            priors = self.metric.prior(both, member.kernel)
-            prior = priors[:-1] + priors[-1] - 2 * mixed(*with_other, member.kernel)[:, 0]
+            solved = member.factor.solved(cross.T)
+            priors = self.metric.prior(placed, member.kernel)
+            prior = priors[:-1] + priors[-1] - 2 * with_other.mixed(member.kernel)[:, 0]
             means.append(cross @ member.weights)
             variances.append(member.scale * np.maximum(prior - np.square(solved).sum(axis=0), 0))
         mean = self.shares @ np.array(means)
@@ -181,38 +266,55 @@ class AccuracyEnsemble:
 
     def joint(self, codes: Codes) -> tuple[Floats, Floats]:
         """Mean (n,) and covariance (n, n); how far the members disagree is part of it."""
-        linear, apart = self.metric.linear(codes, self.codes), self.metric.apart(codes, self.codes)
-        within = self.metric.linear(codes, codes), self.metric.apart(codes, codes)
+        placed = self.metric.placed(codes)
+        compared = Compared.of(self.metric, placed, self.points)
+        within = Compared.of(self.metric, placed, placed)
         means, covariance = [], np.zeros((len(codes), len(codes)))
         for member, share in zip(self.members, self.shares, strict=True):
-            cross = mixed(linear, apart, member.kernel)
-            solved = solve_triangular(member.factor[0], cross.T, lower=member.factor[1])
+            cross = compared.mixed(member.kernel)
+            solved = member.factor.solved(cross.T)
             means.append(cross @ member.weights)
-            covariance += share * member.scale * (mixed(*within, member.kernel) - solved.T @ solved)
+            covariance += share * member.scale * (within.mixed(member.kernel) - solved.T @ solved)
         mean = self.shares @ np.array(means)
         off = np.array(means) - mean
         return self.centre + mean, covariance + (off.T * self.shares) @ off
 
+    def _same(self, codes: Codes, noises: Floats) -> int:
+        """How many evaluations it begins with as these do."""
+        count = min(len(codes), len(self.codes))
+        other = (self.codes[:count] != codes[:count]).any(axis=1) | (self.noises[:count] != noises[:count])
+        return int(other.argmax()) if other.any() else count
+
     @cached_property
     def _joined(self) -> tuple[Floats, dict[float, Floats]]:
-        """The members' means as one: weights of options, and of points by the Matern kernel's length."""
+        """The members' means as one: weights of linear parts, and of points by the Matern kernel's length."""
         linear, by_length = np.zeros(len(self.codes)), dict[float, Floats]()
         for member, share in zip(self.members, self.shares, strict=True):
             kernel, weights = member.kernel, share * member.weights
             linear += (1 - kernel.residual) * weights
             by_length[kernel.length] = by_length.get(kernel.length, 0) + kernel.residual * weights
-        space, relevance = self.metric.space, self.metric.relevance
-        by_option = one_hot(space, self.codes).T @ linear * relevance[owners(space)] / len(relevance)
-        return by_option, by_length
+        return self.points.parts.T @ linear, by_length
+
+
+def settled(count: int) -> int:
+    """How many of so many evaluations decide how much choices matter, and the kernels: the first ones.
+
+    All, as long as these are few; later they change in steps, between which more can be added at little cost.
+    """
+    first = min(count, SETTLING)
+    while (following := first + min(max(first // 8, 1), MOST_ADDED)) <= count:
+        first = following
+    return first
 
 
 def _scored(metric: Metric, codes: Codes, centred: Floats, noises: Floats) -> list[tuple[float, Kernel]]:
     """Every kernel of the grid with its log evidence, the scale being the most likely one."""
     whiten = 1 / np.sqrt(noises)
-    linear, apart = metric.linear(codes, codes), metric.apart(codes, codes)
+    placed = metric.placed(codes)
+    compared = Compared.of(metric, placed, placed)
     count, scored = len(codes), []
-    for length, residual in itertools.product(LENGTHS, RESIDUALS):
-        matrix = mixed(linear, apart, Kernel(length, residual, 0))
+    for length, residual in itertools.product(sorted(LENGTHS), RESIDUALS):
+        matrix = compared.mixed(Kernel(length, residual, 0))
         values, vectors = eigh(whiten[:, None] * matrix * whiten)
         turned = np.square(vectors.T @ (whiten * centred))
         for noise in NOISES:
@@ -223,78 +325,33 @@ def _scored(metric: Metric, codes: Codes, centred: Floats, noises: Floats) -> li
     return scored
 
 
-def _member(metric: Metric, codes: Codes, centred: Floats, noises: Floats, kernel: Kernel) -> _Member:
-    matrix = mixed(metric.linear(codes, codes), metric.apart(codes, codes), kernel)
-    factor = cho_factor(matrix + kernel.noise * np.diag(noises), lower=True)
-    weights = cho_solve(factor, centred)
-    return _Member(kernel, float(centred @ weights) / len(codes), factor, weights)
+def _member(kernel: Kernel, factor: Factor, centred: Floats) -> _Member:
+    weights = factor.divided(centred)
+    return _Member(kernel, float(centred @ weights) / len(centred), factor, weights)
 
 
-def relevances(space: SearchSpace, codes: Codes, centred: Floats, noises: Floats) -> Floats:
-    """How much each choice matters (choices,), 1 on average: the variances of an additive model's parts.
+def metric_of(space: SearchSpace, codes: Codes, centred: Floats, noises: Floats) -> Metric:
+    """How much each choice matters, and what they have in common: the variances of an additive model's parts.
 
     centred: qualities (n,) of `codes` without their mean.  noises: variances of their noise, 1 on average.
     Source: Zhou et al., "MM Algorithms for Variance Components Models" (2019); the belief that all choices
     matter alike, which keeps few points from switching choices off, is ours.
     """
-    columns, owner, count = one_hot(space, codes), owners(space), len(space.choices)
+    (columns, owner), count = linear_parts(space, codes), len(space.choices)
     target = centred / (float(centred.std()) or 1.0)
-    parts, noise = np.full(count, 1 / count), NOISE
+    parts, noise = np.append(np.full(count, 0.5 / count), 0.5), NOISE
     for _ in range(STEPS):
         factor = cho_factor((columns * parts[owner]) @ columns.T + noise * np.diag(noises), lower=True)
         residual, inner = cho_solve(factor, target), cho_solve(factor, columns)
-        explained = np.bincount(owner, np.square(columns.T @ residual), count)
-        expected = np.bincount(owner, (columns * inner).sum(axis=0), count)
-        mean = parts.mean()
-        rise = (mean * explained + BELIEF) / (mean * expected + BELIEF * parts / mean)
+        explained = np.bincount(owner, np.square(columns.T @ residual), count + 1)
+        expected = np.bincount(owner, (columns * inner).sum(axis=0), count + 1)
+        usual = np.append(np.full(count, parts[:count].mean()), parts[count])
+        rise = (usual * explained + BELIEF) / (usual * expected + BELIEF * parts / usual)
         parts = parts * np.sqrt(rise)
         left = np.square(residual) @ noises / np.trace(cho_solve(factor, np.diag(noises)))
         noise = max(noise * float(np.sqrt(left)), LEAST_NOISE)
-    relevance: Floats = parts / parts.mean()
-    return relevance
-
-
-@dataclass(frozen=True, eq=False)
-class Ridge:
-    """Bayesian ridge regression, whose cost is linear in the evaluations: an `AccuracyPredictor`.
-
-    Its priors are those that make the evaluations most likely.
-    Source: MacKay, "Bayesian Interpolation" (1992), as scikit-learn has it; the features are ours.
-    """
-
-    space: SearchSpace
-    model: "BayesianRidge"
-
-    @classmethod
-    def fit(cls, space: SearchSpace, codes: Codes, quality: Floats, noises: Floats) -> Self:
-        """noises: variances (n,) of the qualities' noise, relative to each other."""
-        from sklearn.linear_model import BayesianRidge  # noqa: PLC0415 - takes a second to import
-
-        return cls(space, BayesianRidge().fit(features(space, codes), quality, sample_weight=1 / noises))
-
-    def predict(self, codes: Codes) -> tuple[Floats, Floats]:
-        """Mean and standard deviation (n,) each; the latter without the noise of an evaluation."""
-        if not len(codes):
-            return np.empty(0), np.empty(0)
-        mean, std = self.model.predict(features(self.space, codes), return_std=True)
-        return mean, np.sqrt(np.maximum(np.square(std) - 1 / self.model.alpha_, 0))
-
-    def mean(self, codes: Codes) -> Floats:
-        """The mean alone (n,), which is cheaper."""
-        mean: Floats = features(self.space, codes) @ self.model.coef_ + self.model.intercept_
-        return mean
-
-    def difference(self, codes: Codes, other: Codes) -> tuple[Floats, Floats]:
-        """Mean and standard deviation (n,) of how much better each is than one other (1, choices)."""
-        apart = features(self.space, codes) - features(self.space, other)
-        mean: Floats = apart @ self.model.coef_
-        return mean, np.sqrt(np.maximum(((apart @ self.model.sigma_) * apart).sum(axis=1), 0))
-
-    def joint(self, codes: Codes) -> tuple[Floats, Floats]:
-        """Mean (n,) and covariance (n, n)."""
-        columns = features(self.space, codes) - self.model.X_offset_  # as it was fitted
-        covariance: Floats = columns @ self.model.sigma_ @ columns.T
-        return self.mean(codes), covariance
+    of_choices = parts[:count]
+    return Metric(space, of_choices / of_choices.mean(), float(parts[count] / of_choices.sum()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -337,8 +394,10 @@ class OfMembers:
         *,
         stderr: Floats | None = None,
         kind: Kind = "auto",
+        before: AccuracyPredictor | None = None,
     ) -> Self:
         """See `fit` of this module."""
+        earlier = before.models if isinstance(before, cls) else {}
         quality, _ = checked(codes, quality, stderr)
         models: dict[str, AccuracyPredictor] = {}
         for name, member in space.members.items():
@@ -348,7 +407,12 @@ class OfMembers:
                 continue
             errors = None if stderr is None else np.asarray(stderr)[of_member]
             models[name] = fit(
-                member, space.own_codes(name, codes[of_member]), quality[of_member], stderr=errors, kind=kind
+                member,
+                space.own_codes(name, codes[of_member]),
+                quality[of_member],
+                stderr=errors,
+                kind=kind,
+                before=earlier.get(name),
             )
         return cls(space, models)
 
@@ -395,16 +459,3 @@ class OfMembers:
                     self.space.own_codes(name, codes[rows])
                 )
         return mean, covariance
-
-
-def features(space: SearchSpace, codes: Codes) -> Floats:
-    """(n, features): options one-hot, and for what they do together products of the choices' levels.
-
-    Of choices that follow each other, and of every choice with the whole network's mean level.
-    """
-    last = np.array([max(len(choice.options) - 1, 1) for choice in space.choices])
-    levels = np.where(codes == INACTIVE, 0, 2 * codes / last - 1)
-    whole = levels.mean(axis=1, keepdims=True)
-    return np.concatenate(
-        [one_hot(space, codes), levels[:, 1:] * levels[:, :-1], levels * whole, whole**2], axis=1
-    )

@@ -152,6 +152,13 @@ def _check_same_memory(draft: Mapping[str, Any], target: Decoder) -> None:
             f"The draft knows {ours:,} tokens, and the target {tokens:,}: it is no part of it.",
             "Take a draft of the same model.",
         )
+    layers, of_target = len(draft["num_heads"]), len(target.config["num_heads"])
+    if layers != of_target:
+        raise UsageError(
+            f"The draft has {layers} layers, and the target {of_target}: what one remembers the "
+            "other cannot read.",
+            "Leave the draft out, or take one that differs in its FFN widths alone.",
+        )
     for name, value in target.config.items():
         if name != "mlp_hidden" and draft[name] != value:
             raise UsageError(

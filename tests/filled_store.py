@@ -1,6 +1,8 @@
 """Jobs in a store as a run leaves them, written through its own interface, for the tests of the dashboard."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,6 +108,18 @@ def failed_job(store: Store, name: str, error: str) -> None:
         lease.finish("failed", error)
 
 
+@contextmanager
+def running_job(store: Store, name: str) -> Iterator[None]:
+    """A job that is in the middle of its search, and held by this process until the end."""
+    config = {"supernet": {"family": "matformer"}, "search": {"evaluations": 100}}
+    job = store.create_job(name, config=config, seed=0, provenance={})
+    with store.acquire(job) as lease:
+        _space(store, lease)
+        _training(store, lease)
+        _begun_search(store, lease, known_subnets(60))
+        yield
+
+
 FAILURE = "RuntimeError: <b>no kernel</b> for aten::gelu"
 STATE = {
     "features": ["launches", "linear_macs", "constant"],
@@ -192,6 +206,11 @@ def _training(store: Store, lease: Lease) -> None:
 
 
 def _search(store: Store, lease: Lease, known: list[Known]) -> None:
+    _begun_search(store, lease, known)
+    store.finish_stage(lease, "search", {})
+
+
+def _begun_search(store: Store, lease: Lease, known: list[Known]) -> None:
     store.begin_stage(lease, "search", "key")
     evaluations = [
         NewEvaluation(
@@ -213,7 +232,6 @@ def _search(store: Store, lease: Lease, known: list[Known]) -> None:
         for n in range(20, len(known) + 1, 20)
     ]
     store.add_events(lease, curve)
-    store.finish_stage(lease, "search", {})
 
 
 def _report(store: Store, lease: Lease, best: list[Known]) -> None:

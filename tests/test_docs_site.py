@@ -232,7 +232,7 @@ def test_what_cannot_be_typed_is_noticed(line: str, says: str) -> None:
 
 
 def test_options_that_are_not_there_are_noticed() -> None:
-    lines = ["nas front JOB --plot", "nas run FILE", "nas front --where 'params<=1'", "nas invented"]
+    lines = ["nas front JOB --draw", "nas run FILE", "nas front --where 'params<=1'", "nas invented"]
     assert [said.partition(":")[0] for said in wrong(iter(lines), check_options)] == [lines[0], lines[3]]
 
 

@@ -8,6 +8,7 @@ import pandas as pd
 
 from dashboards.addresses import Query
 from dashboards.figures.look import is_number
+from nas.limits import bytes_of
 from nas.results.comparing.points import QUALITY, Quantity, of_front
 
 PREFIX = "limit."
@@ -57,7 +58,9 @@ class Slider:
         return _rounded(value, up=is_cost)
 
     def typed(self, text: str) -> float | None:
-        """The limit of a number that was typed; None for none, and for what is no number."""
+        """The limit of a number that was typed, of a size perhaps as 200MB; None for what is no number."""
+        if self.quantity.unit == "B":
+            return bytes_of(text.replace(",", "."))
         try:
             value = float(text.replace(",", "."))
         except ValueError:

@@ -12,9 +12,10 @@ from dashboards.comparing.page import chip, chips, subnet_link
 from dashboards.deciding.limits import PREFIX, STEPS, WEIGHT, Slider, left_by_each
 from dashboards.deciding.short_list import pin_key, with_pin
 from dashboards.figures.compared import Axes
-from dashboards.figures.look import amount_of
+from dashboards.figures.look import amount_of, is_number
 from dashboards.pages import REFRESH_MS, called, chart, job_link, named, rooms, table, unseen
 from nas.results.comparing.points import QUALITY, Comparable
+from nas.store import Job
 
 MOST_ROWS = 15
 ANNOUNCED: Any = {"aria-live": "polite"}
@@ -68,7 +69,7 @@ def decide_head(comparable: Comparable, axes: Axes, query: Query, *, can_ask: bo
     alone = comparable.jobs[0] if len(comparable.jobs) == 1 else None
     return [
         *([rooms(alone.id, alone.name, "Decide")] if alone is not None else []),
-        html.H1("Decide"),
+        html.H1(_title(comparable.jobs)),
         html.P(["Subnets of ", *whose, "."], className="facts"),
         *(html.P(reason, className="caution") for reason in comparable.refused.values()),
         html.Nav(
@@ -85,6 +86,10 @@ def decide_head(comparable: Comparable, axes: Axes, query: Query, *, can_ask: bo
             **called("Axes"),
         ),
     ]
+
+
+def _title(jobs: Sequence[Job]) -> str:
+    return f"Decide about {jobs[0].name}" if len(jobs) == 1 else f"Decide between {len(jobs)} jobs"
 
 
 def limit_rows(rows: pd.DataFrame, sliders: Sequence[Slider], query: Query) -> list[Component]:
@@ -152,8 +157,10 @@ def answer(
 
 def _named_subnet(row: Mapping[Any, Any], comparable: Comparable, query: Query) -> list[Any]:
     shown = [one for one in comparable.quantities if one.key == QUALITY or one.unit == "ms"]
-    numbers = ", ".join(f"{amount_of(one, row[one.key], row.get(one.error or ''))}" for one in shown[:4])
-    return [subnet_link(row), f": {numbers} ", _pin_link(row, query)]
+    numbers = ", ".join(
+        amount_of(one, row[one.key], row.get(one.error or "")) for one in shown[:4] if is_number(row[one.key])
+    )
+    return [subnet_link(row), f": {numbers} – ", _pin_link(row, query)]
 
 
 def _pin_link(row: Mapping[Any, Any], query: Query) -> Component:

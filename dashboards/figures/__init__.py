@@ -112,8 +112,8 @@ def predicted_measured_figure(subnets: pd.DataFrame) -> go.Figure:
         ]
     )
     framed(figure, title, f"median error {100 * error:.1f} % over {len(timed)} subnets")
-    figure.update_xaxes(type="log", title="measured latency in ms", tickformat="~g")
-    return figure.update_yaxes(type="log", title="predicted latency in ms", tickformat="~g")
+    figure.update_xaxes(type="log", title="measured latency in ms", nticks=5, tickangle=0, tickformat="~g")
+    return figure.update_yaxes(type="log", title="predicted latency in ms", nticks=5, tickformat="~g")
 
 
 def training_figure(events: pd.DataFrame) -> go.Figure:
@@ -209,8 +209,8 @@ def layers_figure(layers: pd.DataFrame) -> go.Figure:
             figure.add_trace(bar, row=1, col=column)
     framed(figure, "Layers by block", "one sample's forward pass")
     figure.update_layout(barmode="stack", bargap=0.25, height=230 + 24 * len(blocks))
-    figure.update_xaxes(nticks=4, tickangle=0, title="MACs", row=1, col=1)
-    figure.update_xaxes(nticks=4, tickangle=0, title="parameters", row=1, col=2)
+    figure.update_xaxes(nticks=4, tickangle=0, tickformat="~s", title="MACs", row=1, col=1)
+    figure.update_xaxes(nticks=4, tickangle=0, tickformat="~s", title="parameters", row=1, col=2)
     return figure.update_yaxes(autorange="reversed", type="category")
 
 

@@ -38,6 +38,11 @@ class Axes:
         return self.x, self.y
 
 
+def against(axes: Axes) -> str:
+    """What a figure with these axes is called."""
+    return f"{escaped(axes.y.title[:1].upper() + axes.y.title[1:])} against {escaped(axes.x.title)}"
+
+
 def compared_figure(
     rows: pd.DataFrame, axes: Axes, *, colour: str = "job", networks: pd.DataFrame | None = None
 ) -> go.Figure:
@@ -48,7 +53,7 @@ def compared_figure(
     A point's `customdata` is the job's id and the subnet's key, with a colon between them.
     """
     x, y = axes.both
-    title = f"{escaped(y.title)} against {escaped(x.title)}"
+    title = against(axes)
     shown = rows.dropna(subset=[x.key, y.key])
     if shown.empty:
         return empty(title, "No subnet has both of these quantities.")
@@ -72,7 +77,8 @@ def with_axes(figure: go.Figure, axes: Axes) -> go.Figure:
     for name, quantity, update in (("x", x, figure.update_xaxes), ("y", y, figure.update_yaxes)):
         is_log = name in axes.logs
         update(type="log" if is_log else "linear", title=axis_title(quantity, is_log=is_log))
-        update(tickformat=tick_format(quantity))
+        update(tickformat=tick_format(quantity), nticks=6)
+    figure.update_xaxes(tickangle=0)
     return figure.update_layout(clickmode="event", uirevision=f"{x.key} {y.key} {sorted(axes.logs)}")
 
 

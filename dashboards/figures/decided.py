@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 import plotly.graph_objects as go
 
-from dashboards.figures.compared import Axes, points_trace, steps_trace, with_axes
+from dashboards.figures.compared import Axes, against, points_trace, steps_trace, with_axes
 from dashboards.figures.look import (
     BLACK,
     SERIES,
@@ -40,7 +40,7 @@ def decided_figure(
     A point's `customdata` is the job's id and the subnet's key, with a colon between them.
     """
     x, y = axes.both
-    title = f"{escaped(y.title)} against {escaped(x.title)}"
+    title = against(axes)
     shown = rows.dropna(subset=[x.key, y.key])
     if shown.empty:
         return empty(title, "No subnet has both of these quantities.")
@@ -53,7 +53,8 @@ def decided_figure(
         if foretold is not None and len(foretold):
             _add_foretold(figure, foretold[foretold["job_id"] == job_id], axes, look)
     _add_marks(figure, shown, axes, marked, pins)
-    framed(figure, title, "finalists: quality on the report split; faint: outside of the limits")
+    numbered = "; numbers: the short list" if pins else ""
+    framed(figure, title, f"finalists: quality on the report split; faint: outside of the limits{numbered}")
     for quantity, line in ((x, figure.add_vline), (y, figure.add_hline)):
         if bounds and quantity.key in bounds:
             line(bounds[quantity.key], line=BOUND)
@@ -117,6 +118,7 @@ def _add_marks(
                 textposition="top left",
                 textfont={"size": 15},
                 hoverinfo="skip",
+                showlegend=False,
                 name="short list",
             )
         )

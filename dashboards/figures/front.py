@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.colors import hex_to_rgb
@@ -26,12 +27,15 @@ from dashboards.figures.look import (
     quality,
     words,
 )
+from dashboards.search_points import Grid
 from nas.results.columns import Kind, Row, View, columns_of, interval, sign_of, unit
 from nas.results.frames import INHERITED, RETRAINED
 from nas.results.job_devices import PREDICTED
 from nas.store.values import shortened
 
 MOST_DOTS = 5_000
+SHADES = 8  # of a density
+FEW_TICKS: Any = {"tickformat": "~g", "nticks": 6, "tickangle": 0}  # so that they do not touch on a phone
 NAMES = {INHERITED: INHERITED, **RETRAINED}  # of weights with which the front does not report
 MARKERS = {  # symbol and colour
     INHERITED: ("diamond-open", GREY),
@@ -62,12 +66,16 @@ def front_figure(
     selected: str | None = None,
     searched: int | None = None,
     baselines: pd.DataFrame | None = None,
+    metric: str = "quality",
+    grid: Grid | None = None,
 ) -> go.Figure:
     """Quality on the report split against measured latency, over the subnets that the search looked at.
 
     finalists, evaluations: as `nas.results.frames` gives them. selected: the key of the subnet to be ringed.
     searched: how many subnets the search looked at, where `evaluations` are some of them to be drawn.
     baselines: reference networks, as `nas.results.baselines` gives them, drawn as stars.
+    metric: what the job's quality is, as long as no finalist tells it.
+    grid: where the subnets are that are too many to be drawn; `evaluations` are then those no other beats.
     Every point carries its subnet's key as `customdata`.
     """
     title = "Quality against latency" + (f" of {escaped(shortened(job))}" if job else "")
@@ -76,9 +84,11 @@ def front_figure(
     if timed.empty and tried.empty:
         return empty(title, "No subnet has been evaluated yet.")
     figure = go.Figure()
-    metric = str(timed["metric"].iloc[0]) if len(timed) else "quality"
+    metric = str(timed["metric"].iloc[0]) if len(timed) else metric
+    if grid is not None:
+        figure.add_trace(_density(grid))
     if len(tried):
-        figure.add_trace(_dots(tried, metric, searched))
+        figure.add_trace(_dots(tried, metric, searched, is_best=grid is not None))
     best = front_rows(timed)
     for i, (device, rows) in enumerate(timed.groupby("device")):
         on_front = rows["subnet"].isin(best.loc[best["device"] == device, "subnet"])
@@ -95,7 +105,7 @@ def front_figure(
             figure.add_trace(trace)
     dots = "; dots: search split, predicted" if len(tried) else ""
     framed(figure, title, f"quality on the report split, latency measured{dots}")
-    figure.update_xaxes(type="log", title=f"latency in {unit('measured_ms')} (log scale)", tickformat="~g")
+    figure.update_xaxes(type="log", title=f"latency in {unit('measured_ms')} (log scale)", **FEW_TICKS)
     figure.update_yaxes(title=escaped(metric), tickformat=".0%" if is_share(metric) else None)
     return figure.update_layout(clickmode="event", uirevision="front")
 
@@ -113,10 +123,34 @@ def _searched(evaluations: pd.DataFrame | None) -> pd.DataFrame:
     return evaluations.dropna(subset=["latency_ms", "value"])
 
 
-def _dots(searched: pd.DataFrame, metric: str, total: int | None) -> go.Scatter:
+def _density(grid: Grid) -> go.Heatmap:
+    """How many subnets there are where, denser where more are; empty cells let the ground through."""
+    counts, most = grid.counts, int(grid.counts.max())
+    steps = [k / SHADES for k in range(SHADES + 1)]
+    # A colour scale is linear: its steps stand where the logarithm has its own.
+    scale = [
+        [(most**step - 1) / max(1, most - 1), f"rgba{(*hex_to_rgb(GREY), 0.2 + 0.8 * step)}"]
+        for step in steps
+    ]
+    scale[-1][0] = 1.0
+    return go.Heatmap(
+        x=np.round(grid.latencies, 6).tolist(),
+        y=np.round(grid.qualities, 6).tolist(),
+        z=[[int(count) or None for count in row] for row in counts],
+        zmin=1,
+        zmax=max(2, most),
+        colorscale=scale if most > 1 else [[0, GREY], [1, GREY]],
+        showscale=False,
+        hovertemplate="%{z:,} subnets about here<extra></extra>",
+        name=f"searched: predicted latency, search split ({counts.sum():,} subnets, denser where more are)",
+        showlegend=True,
+    )
+
+
+def _dots(searched: pd.DataFrame, metric: str, total: int | None, *, is_best: bool = False) -> go.Scatter:
     """The subnets of the search, thinned out evenly beyond MOST_DOTS (SVG draws no more at ease).
 
-    total: how many there are, where `searched` has been thinned out already.
+    total: how many there are, where `searched` are a part of them.  is_best: it is what no other beats.
     """
     shown = searched if total is not None else searched.iloc[:: -(-len(searched) // MOST_DOTS)]
     total = len(searched) if total is None else total
@@ -134,8 +168,9 @@ def _dots(searched: pd.DataFrame, metric: str, total: int | None) -> go.Scatter:
         hovertext=many(texts),
         hoverinfo="text",
         mode="markers",
-        marker={"size": 5, "color": GREY, "opacity": 0.4},
-        name=f"searched: predicted latency, search split ({count} subnets)",
+        marker={"size": 5, "color": GREY, "opacity": 0.9 if is_best else 0.4},
+        name=f"searched{' and beaten by none' if is_best else ''}: predicted latency, search split "
+        f"({count} subnets)",
     )
 
 

@@ -24,6 +24,7 @@ from dashboards.figures.look import (
 )
 
 LOG_FROM = 4  # largest over smallest latency, from which on an axis is logarithmic
+FEW_TICKS: Any = {"tickformat": "~g", "nticks": 5, "tickangle": 0}
 BANDS = ((0.10, "rgba(86, 180, 233, 0.18)"), (0.05, "rgba(86, 180, 233, 0.35)"))  # of sky blue
 PATTERNS = ("", "/", ".", "x", "\\", "-")
 
@@ -57,8 +58,8 @@ def held_out_figure(held_out: pd.DataFrame) -> go.Figure:
     )
     framed(figure, title, f"{len(timed)} subnets, each predicted by a fit without it")
     scale = "log" if high >= LOG_FROM * low else "linear"
-    figure.update_xaxes(type=scale, title=f"measured in ms{_in_words(scale)}", tickformat="~g")
-    return figure.update_yaxes(type=scale, title=f"predicted in ms{_in_words(scale)}", tickformat="~g")
+    figure.update_xaxes(type=scale, title=f"measured in ms{_in_words(scale)}", **FEW_TICKS)
+    return figure.update_yaxes(type=scale, title=f"predicted in ms{_in_words(scale)}", **FEW_TICKS)
 
 
 def halves_figure(halves: pd.DataFrame, *, mape: float | None = None) -> go.Figure:
@@ -93,7 +94,7 @@ def halves_figure(halves: pd.DataFrame, *, mape: float | None = None) -> go.Figu
     framed(figure, title, subtitle)
     low, high = timed["measured_ms"].min(), timed["measured_ms"].max()
     scale = "log" if high >= LOG_FROM * low else "linear"
-    figure.update_xaxes(type=scale, title=f"measured in ms{_in_words(scale)}", tickformat="~g")
+    figure.update_xaxes(type=scale, title=f"measured in ms{_in_words(scale)}", **FEW_TICKS)
     reach = 1.15 * widest or 0.01
     figure.update_yaxes(range=[-reach, reach])
     figure.update_yaxes(title="odd minus even rounds", tickformat="+~p", zeroline=True, zerolinecolor=GREY)

@@ -2,6 +2,7 @@
 
 import html
 import math
+import textwrap
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeGuard
 
@@ -39,6 +40,7 @@ KINDS = {
     "token": (PURPLE, "x"),
     "scale": (YELLOW, "\\"),
 }
+TITLE_WIDTH, SUBTITLE_WIDTH, NAME_WIDTH = 44, 58, 44  # characters of a line
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
 
@@ -182,21 +184,57 @@ def tick_format(quantity: Quantity) -> str | None:
     return "~g" if quantity.unit in ("ms", "mJ") else None if quantity.key == QUALITY else "~s"
 
 
+def wrapped(text: str, width: int) -> str:
+    """Words in lines that a screen of 390 pixels holds; the text is already escaped."""
+    lines = textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
+    return "<br>".join(lines)
+
+
 def framed(figure: go.Figure, title: str, subtitle: str = "") -> go.Figure:
-    """The figure with the layout that all of ours share; the texts are already escaped."""
-    small = {"text": subtitle, "font": {"size": 12, "color": "#5D6975"}}
+    """The figure with the layout that all of ours share; the texts are already escaped.
+
+    Titles and the names of traces are wrapped, so that nothing of them is cut on a small screen.
+    """
+    heading, below = wrapped(title, TITLE_WIDTH), wrapped(subtitle, SUBTITLE_WIDTH)
+    small = {"text": below, "font": {"size": 12, "color": "#5D6975"}}
+    above = 44 + 20 * (heading.count("<br>") + 1) + 15 * (below.count("<br>") if below else -1)
+    for trace in figure.data:
+        if trace.name:
+            trace.name = wrapped(trace.name, NAME_WIDTH)
     figure.update_layout(
-        title={"text": title, "subtitle": small, "x": 0, "xref": "paper", "font": {"size": 15}},
+        title={
+            "text": heading,
+            "subtitle": small,
+            "x": 0,
+            "xref": "container",
+            "y": 1,
+            "yref": "container",
+            "yanchor": "top",
+            "pad": {"l": 16, "t": 14},
+            "font": {"size": 15},
+        },
         template="plotly_white",
         font={"family": FONT, "size": 13, "color": BLACK},
-        margin={"l": 64, "r": 24, "t": 64, "b": 56},
-        legend={"orientation": "h", "x": 0, "yref": "container", "y": 0.01, "yanchor": "bottom"},
+        margin={"l": 64, "r": 24, "t": above, "b": 56},
+        legend={
+            "orientation": "h",
+            "x": 0.02,
+            "xref": "container",
+            "yref": "container",
+            "y": 0.01,
+            "yanchor": "bottom",
+        },
         hoverlabel={"align": "left", "bgcolor": "white", "font": {"size": 12}},
         hovermode="closest",
     )
     line, font = "#C5CCD3", {"size": 13}
     figure.update_xaxes(
-        showline=True, linecolor=line, zeroline=False, ticks="outside", tickcolor=line, title_font=font
+        showline=True,
+        linecolor=line,
+        zeroline=False,
+        ticks="outside",
+        tickcolor=line,
+        title_font=font,
     )
     return figure.update_yaxes(zeroline=False, automargin=True, title_font=font)
 
@@ -205,6 +243,12 @@ def empty(title: str, message: str) -> go.Figure:
     """A figure that says why there is nothing to see; both texts are already escaped."""
     figure = framed(go.Figure(), title)
     figure.add_annotation(
-        text=message, x=0.5, y=0.5, xref="paper", yref="paper", showarrow=False, font={"color": GREY}
+        text=wrapped(message, NAME_WIDTH),
+        x=0.5,
+        y=0.5,
+        xref="paper",
+        yref="paper",
+        showarrow=False,
+        font={"color": GREY},
     )
     return figure.update_layout(xaxis={"visible": False}, yaxis={"visible": False})

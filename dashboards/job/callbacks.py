@@ -12,6 +12,7 @@ from dashboards import controls, pages
 from dashboards.controls import RightsOf
 from dashboards.job import panel
 from dashboards.job_views import CurrentViews, JobViews
+from dashboards.search_points import View
 from nas.store import Store
 
 
@@ -71,6 +72,21 @@ def _explore_subnets(app: Dash, views: CurrentViews, rights: RightsOf) -> None:
 def _follow_job(app: Dash, views: CurrentViews) -> None:
     """The page is drawn anew when the job has got further."""
 
+    @app.callback(
+        Output("front-view", "data"),
+        Input("front", "relayoutData"),
+        State("front-view", "data"),
+        State("url", "search"),
+        State("job", "data"),
+        prevent_initial_call=True,
+    )
+    def look_closer(change: dict[str, Any] | None, seen: str | None, search: str | None, job_id: int) -> str:
+        before = View.read(seen)
+        view = views.get().view(job_id, chosen_device(search), before, change or {})
+        if view is None or view == before:
+            raise PreventUpdate
+        return view.text
+
     # A page that shows all there is gets no answer: it is asked every few seconds, and draws nothing anew.
     @app.callback(
         Output("job-version", "data"),
@@ -96,14 +112,15 @@ def _follow_job(app: Dash, views: CurrentViews) -> None:
         Output("job-clock", "disabled"),
         Input("job-version", "data"),
         Input("url", "search"),
+        Input("front-view", "data"),
         State("job", "data"),
         prevent_initial_call=True,
     )
-    def show_job(_version: str | None, search: str | None, job_id: int) -> tuple[Any, ...]:
+    def show_job(_version: str | None, search: str | None, view: str | None, job_id: int) -> tuple[Any, ...]:
         device_id, now = chosen_device(search), views.get()
-        front = now.front(job_id, selected=chosen(search), device_id=device_id)
+        front = now.front(job_id, selected=chosen(search), device_id=device_id, view=View.read(view))
         # Choosing a subnet draws a ring and nothing else; a page that has just been opened is drawn in full.
-        if ctx.triggered_id == "url":
+        if ctx.triggered_id in ("url", "front-view"):
             return (front, *[no_update] * 7)
         return (front, *now.parts(job_id, device_id=device_id))
 

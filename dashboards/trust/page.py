@@ -59,12 +59,11 @@ def order_words(store: Store, job: Job) -> str:
 
 
 def _qualities(store: Store, job: Job) -> list[Component]:
-    rows = images(store, job)
-    figures = [
-        chart("images", images_figure(rows)),
-        chart("weights", weights_figure(frames.finalists(store, job))),
-    ]
-    return [html.P(images_words(rows)), html.Div(figures, className="charts")]
+    rows, trained = images(store, job), weights_figure(frames.finalists(store, job))
+    figures = [chart("images", images_figure(rows)), *([chart("weights", trained)] if trained.data else [])]
+    missing = "No finalist was trained further, so that nothing tells how far inherited weights go."
+    words = [] if trained.data else [html.P(missing, className="facts")]
+    return [html.P(images_words(rows)), *words, html.Div(figures, className="charts")]
 
 
 def _latency(store: Store, job: Job) -> list[Component]:
@@ -82,10 +81,13 @@ def _of_device(store: Store, job: Job, row: dict[Any, Any], names: dict[int, str
     held_out = latency_frames.held_out(store, job, device)
     halves = latency_frames.halves(store, job, device)
     residuals = residuals_figure(residuals_frame(held_out))
-    figures = [
-        chart(f"held-out-{device}", held_out_figure(held_out)),
-        chart(f"halves-{device}", halves_figure(halves, mape=row["repeat_mape"])),
-    ]
+    figures = {
+        f"held-out-{device}": held_out_figure(held_out),
+        f"halves-{device}": halves_figure(halves, mape=row["repeat_mape"]),
+    }
+    # A figure without data would be a large empty box.
+    charts = [chart(name, figure) for name, figure in figures.items() if figure.data]
+    missing = "Neither predictions of subnets held out nor the timings of rounds are stored."
     tall = dcc.Graph(
         figure=residuals,
         config=CONFIG | {"displayModeBar": False},
@@ -95,6 +97,6 @@ def _of_device(store: Store, job: Job, row: dict[Any, Any], names: dict[int, str
     return [
         html.H3(dcc.Link(names.get(device, row["device"]), href=device_link(device))),
         *(html.P(sentence) for sentence in score_words(row)),
-        html.Div(figures, className="charts"),
-        html.Div(tall, className="graph below"),
+        html.Div(charts, className="charts") if charts else html.P(missing, className="facts"),
+        *([html.Div(tall, className="graph below")] if residuals.data else []),
     ]

@@ -14,7 +14,7 @@ from dashboards.asks import Answers, Asks
 from dashboards.comparing.page import axes_of
 from dashboards.figures import layers_frame
 from dashboards.figures.blocks import COSTS, blocks_figure
-from dashboards.figures.choices import MOST_AXES, coordinates_figure, importance_figure
+from dashboards.figures.choices import coordinate_axes, coordinates_figure, importance_figure
 from dashboards.figures.decided import decided_figure
 from dashboards.figures.look import empty
 from dashboards.job.panel import space_of
@@ -69,32 +69,34 @@ def tell_why(app: Dash, views: CurrentViews, asks: Asks) -> None:
 
 
 def _brush(app: Dash, views: CurrentViews) -> None:
-    """What is dragged over along an axis goes into the address."""
+    """What a box is dragged over goes into the address."""
 
     @app.callback(
         Output("url", "search", allow_duplicate=True),
-        Input("coordinates", "restyleData"),
+        Input("coordinates", "selectedData"),
         State("url", "search"),
         prevent_initial_call=True,
     )
-    def brush(change: list[Any] | None, search: str | None) -> str:
+    def brush(box: dict[str, Any] | None, search: str | None) -> str:
         query, now = Query.read(search), views.get()
         jobs, _ = asked_jobs(now.store, query)
-        if not change or not jobs:
+        if not box or not jobs:
             raise PreventUpdate
         searched = now.sampled(jobs[0].id, MOST_SAMPLED)
-        labels = _labels(
-            choice_columns(list(searched["architecture"])), str(jobs[0].config.get("quality", "accuracy"))
-        )
-        after = brushed(query, labels, change[0])
+        choices = choice_columns(list(searched["architecture"]))
+        after = brushed(query, coordinate_axes(choices, _values(searched), metric=_metric(jobs[0])), box)
         if after == query:
             raise PreventUpdate
         return after.text
 
 
-def _labels(choices: pd.DataFrame, metric: str) -> list[str]:
-    """What the axes of the coordinates are called, in their order."""
-    return [*choices.columns[:MOST_AXES], "latency in ms", metric.replace("_", " ")]
+def _metric(job: Job) -> str:
+    return str(job.config.get("quality", "accuracy"))
+
+
+def _values(searched: pd.DataFrame) -> pd.DataFrame:
+    """As `coordinate_axes` takes them."""
+    return searched.rename(columns={"value": QUALITY}).astype({QUALITY: float, "latency_ms": float})
 
 
 def reasons(views: JobViews, query: Query, asks: Asks, answers: Answers) -> tuple[Any, ...]:
@@ -132,8 +134,7 @@ def reasons(views: JobViews, query: Query, asks: Asks, answers: Answers) -> tupl
 def _choices(
     searched: pd.DataFrame, choices: pd.DataFrame, query: Query, job: Job
 ) -> tuple[go.Figure, go.Figure]:
-    metric = str(job.config.get("quality", "accuracy"))
-    values = searched.rename(columns={"value": QUALITY}).astype({QUALITY: float, "latency_ms": float})
+    metric, values = _metric(job), _values(searched)
     of_quality, of_latency = (importance(choices, values[name]) for name in (QUALITY, "latency_ms"))
     figure = importance_figure(
         _rows(of_quality),

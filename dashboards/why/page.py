@@ -13,7 +13,7 @@ from dashboards.comparing.page import chip
 from dashboards.devices import card_table
 from dashboards.figures import changes_figure, kinds_figure
 from dashboards.figures.blocks import COSTS
-from dashboards.figures.choices import Brushes, options_of
+from dashboards.figures.choices import Axis, Brushes, options_of
 from dashboards.figures.look import CONFIG, amount_of, option
 from dashboards.pages import REFRESH_MS, chart, job_link, rooms, table, unseen
 from nas.results.comparing.points import QUALITY, Comparable
@@ -56,20 +56,22 @@ def brushes(query: Query) -> Brushes:
     return ranges
 
 
-def brushed(query: Query, labels: Sequence[str], change: Mapping[str, Any]) -> Query:
-    """The query after a part of an axis was chosen, or none of it any more, as plotly tells it."""
-    for name, value in change.items():
-        place = name.removeprefix("dimensions[").partition("]")[0]
-        if "constraintrange" not in name or not place.isdigit() or int(place) >= len(labels):
-            continue
-        ends = value
-        while isinstance(ends, list) and ends and isinstance(ends[0], list):
-            ends = ends[0]
-        is_range = (
-            isinstance(ends, list) and len(ends) == 2 and all(isinstance(end, int | float) for end in ends)
-        )
-        text = f"{ends[0]:.6g},{ends[1]:.6g}" if is_range else ""
-        query = query.replaced(BRUSH + labels[int(place)], text)
+def brushed(query: Query, axes: Sequence[Axis], box: Mapping[str, Any] | None) -> Query:
+    """The query after a box was dragged over axes, as plotly tells it: its part of each of them is chosen.
+
+    A box from one end of an axis to the other chooses all of that axis again.
+    """
+    try:
+        (left, right), (low, high) = ((float(end) for end in sorted(box["range"][of])) for of in "xy")  # type: ignore[index]
+    except (KeyError, TypeError, ValueError):
+        return query
+    for place, axis in enumerate(axes):
+        if left <= place <= right:
+            ends = [axis.low + part * (axis.high - axis.low) for part in (low, high)]
+            is_whole = low <= 0 and high >= 1
+            query = query.replaced(
+                BRUSH + axis.label, "" if is_whole else ",".join(f"{end:.6g}" for end in ends)
+            )
     return query
 
 

@@ -1,34 +1,28 @@
-"""The page of components: every one with the first sentence of its file and the options that it takes."""
+"""The page of components: every one with the first sentence of its file, and the options that it takes."""
 
 import ast
 import re
-from collections.abc import Iterator
-from pathlib import Path
 
 from docs.reference.tables import code, table
+from nas.config.described.options import PASSED, Option, components, options
 
-ROOT = Path(__file__).parents[2]
 BEGINNING = """# Components
 
 What a job file, a verb or another component can name: the names of files in some folders. A dotted name
 (`mypackage.mymodule`) is a module of your own with the same function ([contributing](../CONTRIBUTING.md)).
-Options are arguments of that function, as a job file gives them.
+Options are arguments of that function, as a job file gives them; editors complete them by `nas schema`. A
+search space also takes the fixed sizes of its networks, such as `image_size`.
 """
-# By folder: the kind, what names one, the function, and what the program itself passes.
+# By folder: the kind, and what names one.
 KINDS = {
-    "supernet/families": ("Families", "supernet.family", "build", ("space", "seed")),
-    "search_spaces/families": ("Search spaces", "supernet.space has the options", "build", ()),
-    "nas/datasets": ("Data sets", "data.name", "build", ("images",)),
-    "supernet/tasks": ("Tasks", "that of the data", "build", ()),
-    "predictors/devices": ("Device backends", "devices.NAME.backend", "build", ("name",)),
-    "predictors/latency": (
-        "Latency predictors",
-        "predictor.name",
-        "build",
-        ("space", "batch", "element_bytes", "seed"),
-    ),
-    "nas/searchers": ("Searchers", "search.searcher", "build", ("problem",)),
-    "nas/exporters": ("Export formats", "nas extract --format", "write", None),
+    "supernet/families": ("Families", "supernet.family"),
+    "search_spaces/families": ("Search spaces", "supernet.space has the options"),
+    "nas/datasets": ("Data sets", "data.name"),
+    "supernet/tasks": ("Tasks", "that of the data"),
+    "predictors/devices": ("Device backends", "devices.NAME.backend"),
+    "predictors/latency": ("Latency predictors", "predictor.name"),
+    "nas/searchers": ("Searchers", "search.searcher"),
+    "nas/exporters": ("Export formats", "nas extract --format"),
 }
 
 
@@ -38,36 +32,36 @@ def page() -> str:
 
 
 def entry(folder: str) -> str:
-    """All components of a folder."""
-    title, where, function, passed = KINDS[folder]
-    rows = []
-    for path in files(folder):
+    """All components of a folder, then the options of each that has some."""
+    title, where = KINDS[folder]
+    rows, tables = [], []
+    for path in components(folder):
         tree = ast.parse(path.read_text("utf-8"))
-        made = next(n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == function)
-        options = "" if passed is None else ", ".join(code(one) for one in _options(made, passed))
-        rows.append((code(path.stem), first_sentence(ast.get_docstring(tree) or ""), options))
-    columns = ("name", "is") if passed is None else ("name", "is", "options")
-    shown = [row[: len(columns)] for row in rows]
-    return f"## {title}\n\nNamed by {code(where)}; they lie in `{folder}/`.\n\n{table(columns, shown)}\n"
+        rows.append((code(path.stem), first_sentence(ast.get_docstring(tree) or "")))
+        taken = options(path, PASSED[folder]) if folder in PASSED else []
+        if taken:
+            tables.append(f"### Options of `{path.stem}`\n\n{_options(taken)}\n")
+    listed = (
+        f"## {title}\n\nNamed by {code(where)}; they lie in `{folder}/`.\n\n{table(('name', 'is'), rows)}\n"
+    )
+    return "\n".join([listed, *tables])
 
 
-def files(folder: str) -> list[Path]:
-    """The files of the components in a folder, by name."""
-    return sorted(path for path in (ROOT / folder).glob("*.py") if path.stem != "__init__")
+def _options(taken: list[Option]) -> str:
+    first = {one.meaning: one.name for one in reversed(taken)}
+    rows = [
+        (
+            code(one.name),
+            code(one.type),
+            code(one.default) if one.default else "has to be given",
+            one.meaning if first[one.meaning] == one.name else f"see {code(first[one.meaning])}",
+        )
+        for one in taken
+    ]
+    return table(("option", "type", "default", "meaning"), rows)
 
 
 def first_sentence(text: str) -> str:
     """The first sentence of a docstring, on one line."""
     words = " ".join(text.split("\n\n")[0].split())
-    return re.split(r"(?<=[^.]\.)\s", words)[0]
-
-
-def _options(function: ast.FunctionDef, passed: tuple[str, ...]) -> Iterator[str]:
-    """The arguments that a person may give, with their defaults."""
-    arguments = function.args
-    plain = [*arguments.posonlyargs, *arguments.args]
-    first = len(plain) - len(arguments.defaults)
-    defaults = [*([None] * first), *arguments.defaults, *arguments.kw_defaults]
-    for argument, default in zip([*plain, *arguments.kwonlyargs], defaults, strict=True):
-        if argument.arg not in passed:
-            yield argument.arg if default is None else f"{argument.arg}={ast.unparse(default)}"
+    return re.split(r"(?<=[^.]\.)(?<!et al\.)\s", words)[0]

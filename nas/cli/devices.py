@@ -19,8 +19,8 @@ from nas.cli.options import (
     store_url,
 )
 from nas.cli.output import emit, emit_json, emit_pairs, emit_table, end_process, heading, interruptible, note
-from nas.cli.progress import shown_progress
 from nas.cli.stored import names
+from nas.cli.terminal.progress import shown_progress
 
 if TYPE_CHECKING:
     from nas.store import Device as DeviceRow

@@ -8,8 +8,8 @@ import typer
 from nas.cli.fronts import check_figure, default_figure, show_front
 from nas.cli.options import AsJSON, Figure, JobName, StoreURL, store_url
 from nas.cli.output import INTERRUPTED, end_process, note
-from nas.cli.progress import shown_progress
 from nas.cli.stored import names
+from nas.cli.terminal.progress import shown_progress
 
 FAILED = 1
 INTERRUPTION = "Interrupted; every training that was finished is saved. The same command does the others."

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -39,13 +40,14 @@ def front(
     store: StoreURL = None,
     as_json: AsJSON = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+    plot: Annotated[bool, typer.Option("--plot", help="Draw it below the table, with characters.")] = False,
     figure: OtherFigure = None,
 ) -> None:
     """Print the Pareto front of a job. Of several jobs: what no other beats.
 
     \b
     Examples:
-      nas front JOB
+      nas front JOB --plot
       nas front JOB --where 'latency_ms<=5' --csv
       nas front JOB OTHER --figure both.html
     """
@@ -56,6 +58,8 @@ def front(
 
     if as_json and as_csv:
         raise UsageError("--json and --csv exclude each other.")
+    if plot and (as_json or as_csv):
+        raise UsageError("--plot goes with neither --json nor --csv.", "They are for programs to read.")
     limits = [Limit.parse(text) for text in where or ()]
     check_figure(figure)
     with Store.open(store_url(store), read_only=True) as opened:
@@ -66,6 +70,8 @@ def front(
         emit(pareto.to_csv().rstrip("\n"))
     else:
         emit_front(pareto, as_json=as_json)
+    if plot:
+        _emit_picture(pareto, quiet=ctx.obj.quiet)
     if not as_json:
         _note_remarks(pareto, quiet=ctx.obj.quiet)
     if not pareto.members:
@@ -210,6 +216,23 @@ def _pruning(pareto: "ParetoFront") -> list[str]:
             f"Chosen on the search split, beaten by another row as reported here: {', '.join(beaten)}"
         )
     return lines
+
+
+def _emit_picture(pareto: "ParetoFront", *, quiet: bool) -> None:
+    """The front as wide as the terminal; or why it is not drawn."""
+    from nas.cli.terminal.picture import NARROWEST, of_front
+
+    width = get_terminal_size().columns
+    if width < NARROWEST:
+        need = f"A picture takes {NARROWEST} columns, and the terminal has {width}."
+        note(f"\n{need} `nas front JOB --figure PATH` draws one for a browser.", quiet=quiet)
+        return
+    lines, lacking = of_front(pareto, width=width)
+    if lines:
+        emit("\n" + "\n".join(lines))
+    if lacking:
+        what = "of which the quality or the cost is not known"
+        note(f"\nNot in the picture: {lacking} {what}.", quiet=quiet)
 
 
 def show_front(opened: "Store", job: "Job", *, figure: Path | None, as_json: bool, quiet: bool) -> None:

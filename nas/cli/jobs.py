@@ -1,6 +1,8 @@
 """`nas ls`, `nas show`: what runs and what ran."""
 
+import sys
 from collections.abc import Iterable, Mapping
+from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -128,12 +130,25 @@ def show(
     with Store.open(store_url(store), read_only=True) as opened:
         stored = opened.job(job)
         data = stored.config if config else summary(opened, stored)
+        drawn = [] if config or as_json else _picture(opened, stored)
     if as_json:
         emit_json(data)
     elif config:
         emit(yaml.dump(data).rstrip())
     else:
         _emit_summary(data)
+        for line in ["", *drawn] if drawn else ():
+            emit(line)
+
+
+def _picture(opened: "Store", job: "Job") -> list[str]:
+    """The front so far for a person: where stdout is a terminal with room for it."""
+    if not sys.stdout.isatty():
+        return []
+    from nas.cli.terminal.picture import so_far
+    from nas.results.running.front_so_far import front_so_far
+
+    return so_far(front_so_far(opened, job), width=get_terminal_size().columns)
 
 
 def summary(opened: "Store", job: "Job") -> dict[str, Any]:

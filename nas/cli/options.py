@@ -43,7 +43,11 @@ Overrides = Annotated[
 ]
 Where = Annotated[
     list[str] | None,
-    typer.Option("--where", metavar="COND", help="Such as 'latency_ms<=5'; may be given several times."),
+    typer.Option(
+        "--where",
+        metavar="COND",
+        help="Such as 'latency_ms<=5' or 'memory_bytes<=200MB'; may be given several times.",
+    ),
 ]
 Figure = Annotated[
     Path | None,

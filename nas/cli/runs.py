@@ -12,9 +12,9 @@ import typer
 from nas.cli.fronts import check_figure, default_figure, show_front
 from nas.cli.options import AsJSON, Figure, JobFile, JobName, Overrides, StoreURL, store_url
 from nas.cli.output import INTERRUPTED, amount, emit, emit_json, end_process, note
-from nas.cli.progress import shown_progress
 from nas.cli.queue.turns import queue_again, stop_job
 from nas.cli.stored.supernets import show_supernet
+from nas.cli.terminal.progress import shown_progress
 
 TORCHRUN = "TORCHELASTIC_RUN_ID"  # a variable of the processes that it starts
 
@@ -345,14 +345,14 @@ def _run_to_front(opened: "Store", job: "Job", *, figure: Path | None, as_json: 
     _finish(opened, opened.job(job.id), figure=figure, as_json=as_json, quiet=quiet)
 
 
-def _whole(opened: "Store", job: "Job") -> float | None:
+def _whole(opened: "Store", job: "Job", of_stage: float | None) -> float | None:
     """Seconds that the job still takes; a store that does not answer now is not waited for."""
     from nas.errors import StoreError
     from nas.results.running.time_left import time_left
 
     try:
         with opened.waits.none():
-            return time_left(opened, opened.job(job.id))
+            return time_left(opened, opened.job(job.id), of_stage)
     except StoreError:
         return None
 

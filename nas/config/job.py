@@ -176,8 +176,8 @@ class JobConfig(Section):
     `balanced_accuracy`
     quality_on: the device whose backend computes it during the search; null: the supernet does. Written
     `accuracy@NAME` among the objectives. Example: `cpu`
-    constraints: limits that hold before a subnet is evaluated; with several devices as of `objectives`.
-    Example: `[latency_ms<=5, params<=100e3]`
+    constraints: limits that hold before a subnet is evaluated; with several devices as of `objectives`; on
+    memory in bytes or with a unit. Example: `[latency_ms<=5, memory_bytes<=1.5GiB]`
     baselines: reference networks that are told beside the front, measured on all devices. Example: `[{timm:
     deit_tiny_patch16_224}]`
     predictor: how latency is predicted. Example: `{samples: 60}`

@@ -197,7 +197,7 @@ class SearchConfig(Section):
     searcher: what proposes, or somebody's own module by a dotted name. Example: `evolution`
     options: of the searcher's `build`, as these of `evolution`. Example: `{first: pruned}`
     evaluations [subnets]: the budget of the search. Example: `400`
-    batch [subnets]: what is proposed, and evaluated, at once. Example: `32`
+    batch [subnets]: what is proposed, and evaluated, at once; a searcher may begin with less. Example: `32`
     population [subnets]: a generation of the searchers that have generations. Example: `64`
     finalists [subnets]: how many the front has at most. Example: `8`
     images [examples]: on how many of the search split subnets are evaluated; null: on all. Example: `1000`

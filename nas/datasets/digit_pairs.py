@@ -21,6 +21,7 @@ EMPTY_SHARE = 0.3
 def build(*, split_seed: int = 0, pairs: int = PAIRS) -> "DigitPairs":
     """`pairs` fixed pairs for search and report each, from 300 digits of their own; endless ones to train on.
 
+    split_seed: by which digits are divided and pairs drawn.  pairs: how many search and report have each.
     Raises UsageError when `pairs` is not a positive integer, or above MOST_PAIRS.
     """
     positive("pairs", pairs, most=MOST_PAIRS)

@@ -14,7 +14,10 @@ from nas.images.seeds import mixed_seed
 
 
 def build(*, split_seed: int = 0) -> "Digits":
-    """1,197 digits to train on, 300 to search on, 300 to report on."""
+    """1,197 digits to train on, 300 to search on, 300 to report on.
+
+    split_seed: by which they are divided.
+    """
     return Digits(split_seed)
 
 

@@ -48,7 +48,9 @@ def build(
 ) -> "FashionMNIST":
     """The images of the IDX files in `root`, `search` of the training file's set apart for the search.
 
-    report: how many of the test file, all of them by default.  augmentation: of training images; `shift` is
+    root: the folder with the files.  split_seed: by which images are set apart.
+    search: how many of the training file are for the search.  report: how many of the test file, all of them
+    by default.  augmentation: of training images; `shift` is
     up to two pixels to each side and a horizontal flip, `none` nothing.
     Raises UsageError for a file that is missing or none, and for options that are wrong.
     """

@@ -27,6 +27,7 @@ def build(
 ) -> ImageSet:
     """The rows below `root`, by the splits that there are; the names of classes are those of the data set.
 
+    root: what `save_to_disk` wrote, a folder of the cache of `datasets`, or one with .parquet files.
     image_column: of the type `Image`.  label_column: of the type `ClassLabel`, whole numbers or words.
     Raises UsageError for a wrong option, a folder that cannot be used, or for what is refused.
     """

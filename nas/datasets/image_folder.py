@@ -30,6 +30,7 @@ def build(
 ) -> "ImageFolder":
     """The images below `root`.
 
+    root: the folder with a folder for each class, or with `train` and `val` around those.
     labels: a CSV file with the columns `file` (from `root` on) and `label`, perhaps `split`; without one the
     folders are the classes.
     skipped, added: relative paths that a job that has begun does not use; the first keep their place in the

@@ -18,6 +18,7 @@ def build(
 
     Files whose names, or whose folders' names, have the usual words for splits in them (`train-0.parquet`,
     `val/0.parquet`) are of that split; else all rows are divided.
+    root: the file, or the folder.
     image_column: the bytes of an image's file, or a struct with a field `bytes`.  label_column: whole numbers
     or words. Raises UsageError for a wrong option, files that cannot be used, or for what is refused.
     """

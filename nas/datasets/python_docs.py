@@ -31,6 +31,7 @@ def build(
 ) -> TextBlocks:
     """Blocks of `context` tokens; a tenth of the text is for the search, a tenth for the report.
 
+    context: tokens of a block.  split_seed: by which documents are divided.
     tokenizer: as of data set `text`; bytes unless given.
     documents: how many of them, chosen by a hash of their names, where a part is enough; None: all.
     Raises UsageError for options that are wrong, and where the library is not there as files.

@@ -30,7 +30,8 @@ def build(
     files: paths, or patterns of them.
     tokenizer: `bytes`, or where one is (extra `llm`): a tokenizer.json, a folder with one, a GGUF file, or
     `package:NAME`. A job file may also say `init`: that of the model that its supernet begins with.
-    context: tokens of a block.
+    context: tokens of a block.  split_seed: by which documents are divided.
+    separator: what stands between the documents of a .txt; without one it is one document.
     vocabulary: of the network, where it has more tokens than the tokenizer.
     search, report: shares of the text that the splits have at least; splits have whole documents.
     Raises UsageError for files that are not there or no text, a tokenizer that is none or does not fit, and

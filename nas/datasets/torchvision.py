@@ -42,6 +42,7 @@ def build(
     """The data set `torchvision.datasets.<class_name>` below `root`.
 
     Its own validation or test split is divided into search and report, where it has one.
+    class_name: such as `CIFAR10`.  root: the folder that torchvision keeps data in.
     download: whether it is fetched if it is not there.  options: further arguments of the class, such as
     `{split: letters}` of EMNIST.
     Raises UsageError for a wrong option, a class without labelled images, or for what is refused;

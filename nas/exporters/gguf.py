@@ -158,6 +158,8 @@ def load(folder: Path) -> Callable[[Any], Any]:
     params.model.path = str(folder / "model.gguf")
     params.n_ctx = params.n_batch = params.n_ubatch = arguments["context"] + 1
     params.n_parallel, params.n_gpu_layers, params.warmup, params.verbosity = 1, 0, False, 0
+    # Its fused attention computes in fp16, whatever the weights are.
+    params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
     params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
     if "OMP_NUM_THREADS" in os.environ:
         params.cpuparams.n_threads = params.cpuparams_batch.n_threads = int(os.environ["OMP_NUM_THREADS"])

@@ -1,4 +1,4 @@
-"""The search inside of a searcher: NSGA-II on what is predicted, and the choice of a batch from what it saw.
+"""The search inside of a searcher: NSGA-II on what is predicted, refined, and a batch of what was seen.
 
 Sources: Deb et al., "A Fast and Elitist Multiobjective Genetic Algorithm: NSGA-II" (2002); greedy choice by
 gain of hypervolume, its gains evaluated lazily (they never rise as more is chosen): Minoux, "Accelerated
@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 
 from nas.proposals.problem import SearchProblem
 from nas.proposals.selection import best
+from search_spaces.moves import changed
 from search_spaces.space import Codes
 
 Floats = NDArray[np.float64]
 
 POPULATION, GENERATIONS = 100, 25
+REFINEMENTS, NEAR = 6, 4  # rounds after it, and neighbours of each of the best, one choice away
 CONSIDERED = 400  # of all that were seen, when a batch is chosen
 REFERENCE = 1.1  # the corner of the hypervolume, in units of the box around the front
 LEAST_GAIN = 1e-9
@@ -30,8 +32,9 @@ def explored(
     start: Codes,
     rng: np.random.Generator,
 ) -> tuple[Codes, Floats]:
-    """All architectures within the limits that NSGA-II looked at, without repeats, and what is predicted.
+    """All architectures within the limits that were looked at, without repeats, and what is predicted.
 
+    NSGA-II gets near to the front that is predicted; with many choices it takes neighbours to reach it.
     predicted: codes -> objectives (n, objectives), minimised.  start: where it begins, beside random ones.
     """
     space = problem.space
@@ -51,7 +54,13 @@ def explored(
         survivors = best(values, POPULATION)
         population, values = population[survivors], values[survivors]
         pool = _within(problem, _children(problem, population, rng))
-    return np.concatenate([codes for codes, _ in everything]), np.concatenate([v for _, v in everything])
+    codes, values = (np.concatenate(columns) for columns in zip(*everything, strict=True))
+    for _ in range(REFINEMENTS):
+        near = changed(space, np.repeat(codes[best(values, POPULATION)], NEAR, axis=0), rng)
+        fresh = _new(_within(problem, near), seen)
+        if len(fresh):
+            codes, values = np.concatenate([codes, fresh]), np.concatenate([values, predicted(fresh)])
+    return codes, values
 
 
 def _within(problem: SearchProblem, codes: Codes) -> Codes:

@@ -151,6 +151,17 @@ def with_directions(names: Iterable[str], quality: str) -> dict[str, Direction]:
 
 
 @runtime_checkable
+class Paced(Protocol):
+    """A searcher that at times learns more when it is asked for less than a batch.
+
+    pace: how many it is best asked for before it is told of them; more can be asked for.
+    """
+
+    @property
+    def pace(self) -> int: ...
+
+
+@runtime_checkable
 class Learning(Protocol):
     """A searcher that learns something worth keeping.
 

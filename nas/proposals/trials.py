@@ -1,5 +1,6 @@
 """What a searcher has proposed, in order, and what it was told of it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -38,6 +39,11 @@ class Finished:
     def head(self, count: int) -> "Finished":
         """The first of them."""
         return Finished(self.numbers[:count], self.codes[:count], self.values[:count], self.errors[:count])
+
+    def among(self, rows: Sequence[int]) -> "Finished":
+        """Those in these rows."""
+        at = np.array(rows, dtype=np.int64)
+        return Finished(self.numbers[at], self.codes[at], self.values[at], self.errors[at])
 
 
 class Trials:

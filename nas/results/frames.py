@@ -286,11 +286,22 @@ def devices(store: Store) -> pd.DataFrame:
 
 
 @again
-def events(store: Store, job: Job, kind: str) -> pd.DataFrame:
-    """One row an event of the kind, by step: `step` and a column for each key of its data."""
+def events(store: Store, job: Job, kind: str, *, most: int | None = None) -> pd.DataFrame:
+    """One row an event of the kind, by step: `step` and a column for each key of its data.
+
+    most: where there are more, about as many are read, evenly thinned, and the last one.
+    """
     c = t.events.c
-    query = sa.select(c.step, c.data).where((c.job_id == job.id) & (c.kind == kind)).order_by(c.id)
+    asked = (c.job_id == job.id) & (c.kind == kind)
+    query = sa.select(c.step, c.data).where(asked).order_by(c.id)
     with store.read() as connection:
+        if most is not None:
+            count: int = connection.execute(sa.select(sa.func.count()).where(asked)).scalar_one()
+            number = sa.func.row_number().over(order_by=c.id)
+            numbered = sa.select(c.id, number.label("number")).where(asked).subquery()
+            n = numbered.c.number
+            few = sa.select(numbered.c.id).where((n % -(-count // most) == 0) | (n == count))
+            query = query.where(c.id.in_(few)) if count > most else query
         rows = [{**data, "step": step} for step, data in connection.execute(query)]
     return _ordered(rows, ["step"]).sort_values("step", kind="stable", na_position="last", ignore_index=True)
 

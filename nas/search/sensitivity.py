@@ -41,7 +41,7 @@ def with_sensitivities(
         net.shared.load_state_dict(load_file(weights[""]), strict=True)
         torch.set_num_threads(run.config.train.threads or torch.get_num_threads())
         place = torch_device(run.config)
-        samples = ((x.to(place), targets.to(place)) for x, targets in _samples(data, run.config.seed))
+        samples = ((x.to(place), targets.to(place)) for x, targets in _samples(run, data))
         table = losses(net.to(place).eval(), space.decode(design.codes), samples, task=task_of(data))
         return Sensitivities.of(space, design, table.numpy()).to_dict()
 
@@ -49,9 +49,10 @@ def with_sensitivities(
     return Sensitivities.from_dict(space, stored).guiding(searched)
 
 
-def _samples(data: DataSet, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+def _samples(run: Run, data: DataSet) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches of the training split, which neither search nor report see."""
     text = len(data.input_shape) == 1
     size = TOKENS // (SAMPLES * data.input_shape[0]) if text else IMAGES // SAMPLES
     for number in range(SAMPLES):
-        yield data.train_batch(seed, FIRST + number, max(1, size))
+        run.progress.update(number, SAMPLES)
+        yield data.train_batch(run.config.seed, FIRST + number, max(1, size))

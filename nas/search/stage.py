@@ -29,7 +29,7 @@ from nas.search.reproducibility import reproducibility
 from nas.search.sensitivity import with_sensitivities
 from nas.search.source import with_source
 from nas.search.stopping import Gains
-from nas.searchers import Learning, Searcher, SearchProblem, with_directions
+from nas.searchers import Learning, Paced, Searcher, SearchProblem, with_directions
 from nas.store import Evaluation, NewEvaluation, NewEvent
 from search_spaces import Architecture
 from search_spaces.space import Codes
@@ -229,7 +229,8 @@ def _ask_searcher(
         _tell(searcher, objectives, space.encode(archs), rows)
     gains = Gains.of(section.stop, objectives, stored)
     while evaluated.count < evaluated.total and gains.reason is None:
-        codes = searcher.ask(min(section.batch, evaluated.total - evaluated.count))
+        pace = searcher.pace if isinstance(searcher, Paced) else section.batch
+        codes = searcher.ask(min(section.batch, pace, evaluated.total - evaluated.count))
         if not len(codes):
             break
         _tell(searcher, objectives, codes, evaluated.add(space.decode(codes)))

@@ -6,12 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.proposals.members import InEachMember
-from nas.proposals.problem import STDERR, Learning, SearchProblem, with_directions
+from nas.proposals.problem import STDERR, Learning, Paced, SearchProblem, with_directions
 from search_spaces import registry
 from search_spaces.errors import UsageError
 from search_spaces.space import Codes
 
-__all__ = ["STDERR", "Learning", "SearchProblem", "Searcher", "build", "names", "with_directions"]
+__all__ = ["STDERR", "Learning", "Paced", "SearchProblem", "Searcher", "build", "names", "with_directions"]
 
 Floats = NDArray[np.float64]
 

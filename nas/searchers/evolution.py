@@ -79,9 +79,15 @@ def build(
 ) -> Evolving:
     """Evolution by the scheme of ViT-ResNAS, or `regularised` (see `nas.proposals.regularised`).
 
-    Of the first, sizes are the published ones (500, 75, 75, 75) where the budget is the published 3,350 or
-    more; a smaller budget shrinks all of them alike. first: whether the first population is drawn `uniform`
-    (the default), or `pruned` into the limits as in the release. population, tournament: sizes of the second.
+    scheme: `vit_resnas` or `regularised`.
+    initial, parents, mutants, crossovers: sizes of the first scheme: of the random population, and of every
+    iteration. By default the published ones (500, 75, 75, 75) where the budget is the published 3,350 or
+    more; a smaller budget shrinks all of them alike.
+    mutation: of the first scheme, the probability that a choice of a mutant is drawn anew; by default 0.3.
+    first: of the first scheme, whether the random population is drawn `uniform` (the default), or `pruned`
+    into the limits as in the release.
+    population, tournament: sizes of the second scheme: how many are alive, and of how many the best is a
+    parent; by default by the budget.
     Raises UsageError for sizes that are impossible, and for those of the other scheme.
     """
     vit_resnas = {"initial": initial, "parents": parents, "mutants": mutants, "crossovers": crossovers}

@@ -39,7 +39,15 @@ def build(
     accuracy_floor: float | None = None,
     prototype: str | Mapping[str, Any] | None = None,
 ) -> "Generative":
-    """The searcher; the options are those of `planned`."""
+    """The searcher, which learns a generator of architectures between its rounds.
+
+    generator: autoregressive, or factorised (quicker, coarser).  initial: networks that are evaluated before
+    the first lesson.  round: networks between two lessons.  steps: optimiser steps of a lesson.  kappa: how
+    much an uncertain hope counts.  performance: quality, or netscore, which needs accuracy_floor.
+    accuracy_floor: an accuracy of 0 to 1 below which nothing is wanted.
+    prototype: a preset's name or an architecture; by default the one in the middle of the space.
+    Raises UsageError for options that are impossible.
+    """
     scheme, prototype_architecture = planned(
         problem,
         generator=generator,
@@ -117,12 +125,8 @@ def planned(
     accuracy_floor: float | None = None,
     prototype: str | Mapping[str, Any] | None = None,
 ) -> tuple[Scheme, Architecture]:
-    """How the search goes, and the architecture with which the generator begins.
+    """How the search goes, and the architecture with which the generator begins; options as of `build`.
 
-    generator: autoregressive, or factorised (quicker, coarser).  initial: networks that are evaluated before
-    the first lesson.  round: networks between two lessons.  steps: optimiser steps of a lesson.  kappa: how
-    much an uncertain hope counts.  performance: quality, or netscore, which needs accuracy_floor.
-    prototype: a preset's name or an architecture; by default the one in the middle of the space.
     Raises UsageError for options that are impossible.
     """
     for name, value in {"round": round, "steps": steps}.items():

@@ -82,6 +82,11 @@ def build(
 ) -> SearchSpace:
     """The space over the options; `vit` are fields of `ViTConfig`. The default sizes are for digit pairs.
 
+    embed_dim: options of the residual width.  depth: of the number of layers.  num_heads: of the heads of
+    attention.  mlp_ratio: of the FFN's neurons, relative to the residual width.
+    per_layer: which of `num_heads` and `mlp_ratio` are chosen for every layer anew; the others once for the
+    network.
+
     The published nets that the space holds are its presets `t`, `s` and `b`.
     Raises UsageError for unknown or impossible options.
     """

@@ -60,6 +60,8 @@ def build(
 ) -> SearchSpace:
     """The space over the options; `vit` are fields of `ViTConfig`. The defaults are for digit pairs.
 
+    embed_dim: options of the residual width.  depth: of the number of layers.  num_heads: of the heads of
+    attention.  mlp_ratio: of the FFN's neurons, relative to the residual width.
     per_layer: which of `num_heads` and `mlp_ratio` are chosen for every layer anew; the others once for the
     network.
     Raises UsageError for unknown or impossible options.

@@ -98,7 +98,10 @@ def build(
 ) -> SearchSpace:
     """The space over the options; `decoder` are further fields of `DecoderConfig`.
 
+    vocabulary: how many tokens there are.
     context: tokens of an input: costs are those of all of them at once.
+    embed_dim: options of the residual width.  depth: of the number of layers.  num_heads: of the heads of
+    attention.
     mlp_ratio: FFN neurons relative to the subnet's residual width; mlp_hidden: their number. One of the two;
     without either the ratios are 0.5, 1, 2 and 4.
     per_layer: which of `num_heads` and the FFN's option are chosen for every layer anew (None: the FFN's);

@@ -79,6 +79,8 @@ def build(
 ) -> SearchSpace:
     """The space over the options; those left out depend on the image size, 224x224 unless `fixed` says other.
 
+    embed_dim, num_heads: options of the first stage, which double from stage to stage.  mlp_ratio: options of
+    the FFN's neurons, relative to the residual width.
     depth: options of every stage, at least two.  mask_unit_stages: how many stages, from the first on, attend
     within mask units.  wide_stem: whether the stem has `stem_dim` channels instead of the width of stage 0.
     fixed: fields of `HieraConfig`.

@@ -149,6 +149,7 @@ def build(
 ) -> SearchSpace:
     """The space over the options, each with an entry per stage; the default sizes are for digit pairs.
 
+    embed_dim: options of the residual width of a stage.
     num_heads, mlp_hidden: options of every block of a stage.  depth: its blocks.  optional: those that may be
     left out, counted from 0 in the stage; of neighbours, one that is left out takes the next with it.
     fixed: fields of `ViTResConfig`.

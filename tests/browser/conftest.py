@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from filled_store import HOSTILE, failed_job, finished_job, measured_job
+from filled_store import HOSTILE, failed_job, finished_job, measured_job, running_job
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
 
 from dashboards.app import listen
-from nas.store import Store
+from nas.store import NewJob, Store, Submission
 
 FLAGS = [
     "--headless=new",
@@ -44,15 +44,21 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
 
 
 @pytest.fixture(scope="session")
-def shown_store(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The URL of a store with a finished job, one of a hostile name, one of two devices, and a failed one."""
+def shown_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a store with a finished job, one of a hostile name, one of two devices, a failed one, one
+    that runs and one that waits.
+    """
     path: Path = tmp_path_factory.mktemp("store") / "store.sqlite"
     with Store.open(f"sqlite:///{path}") as store:
         finished_job(store, "digit-pairs", count=30)
         finished_job(store, HOSTILE, count=15)
         measured_job(store, "on-two")
         failed_job(store, f"failed {HOSTILE}", f"The data set '{HOSTILE}' is empty.")
-    return f"sqlite:///{path}"
+        store.set_tags(store.job("on-two"), ["paper", "two-devices"])
+        store.set_note(store.job("on-two"), "Timed in the lab as well.")
+        store.submit([NewJob("waits", "waits", {"config": {}, "seed": 0, "provenance": {}}, Submission())])
+        with running_job(store, "half-way"):
+            yield f"sqlite:///{path}"
 
 
 @pytest.fixture(scope="session")

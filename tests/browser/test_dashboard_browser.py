@@ -36,7 +36,8 @@ return !!gd && !!gd._fullData && gd._fullData.some(t => (t.name || '').startsWit
 
 def wait(browser: Chrome, ready: Callable[[Chrome], Any]) -> Any:
     # The page may be drawn anew between finding an element and reading it.
-    patient = WebDriverWait(browser, PATIENCE_SECONDS, ignored_exceptions=[StaleElementReferenceException])
+    passed_over = [StaleElementReferenceException]
+    patient = WebDriverWait(browser, PATIENCE_SECONDS, poll_frequency=0.1, ignored_exceptions=passed_over)
     return patient.until(ready)
 
 

@@ -1,7 +1,6 @@
 """What only a browser shows of the pages: addresses and the back button, what is typed, keyboard, themes."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from selenium.webdriver import ActionChains, Chrome, Keys
@@ -10,8 +9,6 @@ from test_dashboard_browser import errors, shown, wait
 
 pytestmark = pytest.mark.browser
 
-PAGES = ("/", "/compare?job=1&job=2", "/decide?job=1", "/why?job=1", "/run?job=1", "/job/1", "/devices")
-WIDTHS = (390, 1280, 2560)
 DRAWN = "return document.querySelectorAll('#{} .main-svg').length > 0"
 
 
@@ -20,7 +17,6 @@ def page(browser: Chrome) -> Iterator[Chrome]:
     """The browser, which shows pages as it did before afterwards."""
     yield browser
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
-    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
 def drawn(browser: Chrome, figure: str) -> None:
@@ -99,19 +95,3 @@ def test_pages_follow_the_systems_theme(page: Chrome, address: str) -> None:
 def brightness(colour: str) -> float:
     numbers = [float(part) for part in colour.partition("(")[2].strip(")").split(",")[:3]]
     return sum(numbers) / 3
-
-
-@pytest.mark.parametrize("width", WIDTHS)
-def test_no_page_is_wider_than_the_screen(page: Chrome, address: str, width: int) -> None:
-    screen: dict[str, Any] = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
-    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
-    for path in PAGES:
-        page.get(f"{address}{path}")
-        wait(page, lambda b: b.find_elements(By.TAG_NAME, "h1"))
-        wait(page, lambda b: b.find_elements(By.CSS_SELECTOR, "table, .graph .main-svg"))
-        assert page.execute_script("return document.documentElement.scrollWidth") <= width, path
-        assert page.execute_script("return document.documentElement.lang") == "en"
-        unnamed = "return [...document.querySelectorAll('img:not([alt]), a:empty, input:not([type=hidden])')]"
-        nameless = ".filter(e => !e.alt && !e.closest('label') && !e.getAttribute('aria-label')).length"
-        assert page.execute_script(unnamed + nameless) == 0, path
-    assert errors(page) == []

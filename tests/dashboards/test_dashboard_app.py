@@ -117,7 +117,7 @@ def test_every_path_has_a_page(client: FlaskClient) -> None:
 
 
 def fill(client: FlaskClient, job_id: int, **how: Any) -> dict[str, Any]:
-    inputs = {"job-clock.n_intervals": 0, "url.search": how.get("search", "")}
+    inputs = {"job-clock.n_intervals": 0, "url.search": how.get("search", ""), "front-view.data": None}
     outputs = f"{FILL} job-clock.disabled"
     answer = update(client, outputs, inputs, state={"job.data": job_id}, changed=how.get("changed", ""))
     assert answer.status_code == 200, answer.get_data(as_text=True)

@@ -69,6 +69,8 @@ def test_a_slider_and_its_limit_are_the_same_place() -> None:
     share = limits("?limit.quality=0.62")[0]
     assert (share.shown, share.at(0), share.typed("62,5")) == ("62", None, 0.625)
     assert share.typed("x") is None
+    memory = Slider(Quantity("memory_bytes", "memory", "B"), 1e3, 1e9, None)
+    assert (memory.typed("1,5 MiB"), memory.typed("200"), memory.typed("MB")) == (1.5 * 2**20, 200.0, None)
 
 
 def test_what_moves_goes_into_the_address() -> None:

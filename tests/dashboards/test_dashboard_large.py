@@ -12,6 +12,7 @@ from filled_store import finished_job, known_subnets
 from dashboards import job_views, search_points
 from dashboards.figures import front_figure
 from dashboards.job_views import JobViews
+from dashboards.search_points import View
 from nas.results import frames
 from nas.store import NewEvaluation, NewEvent, Store
 from nas.store import tables as t
@@ -154,15 +155,13 @@ def test_only_new_rows_are_read(store: Store, monkeypatch: pytest.MonkeyPatch) -
     assert read[2] < 30
 
 
-def test_many_points_are_thinned_with_the_front_and_the_chosen_one_among_them(store: Store) -> None:
+def test_many_points_are_a_density_with_those_that_none_beats_and_the_chosen_one(store: Store) -> None:
     add(store, 400, seed=9)
     job = store.job("j")
     points = search_points.search_points(store, job, None)
     hidden = frames.evaluations(store, job)["subnet"].iloc[3]
-    shown = search_points.shown_points(store, points, 50, hidden, {})
+    shown = search_points.shown_points(store, points, 50, hidden, {}, View())
     everything = frames.evaluations(store, job)
-    assert 40 < len(shown) < 90
-    assert hidden in set(shown["subnet"])
     assert shown["architecture"].isna().all()
     front = set()
     for row in everything.to_dict("records"):
@@ -170,12 +169,58 @@ def test_many_points_are_thinned_with_the_front_and_the_chosen_one_among_them(st
         as_fast, as_good = everything["latency_ms"] <= row["latency_ms"], everything["value"] >= row["value"]
         if not ((as_fast & better) | (faster & as_good)).any():
             front.add(row["subnet"])
-    assert front <= set(shown["subnet"])
+    assert len(front) > 3
+    assert set(shown["subnet"]) == front | {hidden}
     told = everything.set_index("subnet").loc[shown["subnet"]]
     np.testing.assert_allclose(shown["latency_ms"], told["latency_ms"], rtol=1e-5)
     np.testing.assert_allclose(shown["stderr"].astype(float), told["stderr"].astype(float))
-    figure = front_figure(frames.finalists(store, job), shown, searched=len(points.drawable))
-    assert f"({len(shown)} of {len(points.drawable)} subnets)" in str(figure.data[0].name)
+    grid = search_points.density(points, View(), 50)
+    assert grid is not None
+    finalists = frames.finalists(store, job)
+    picture, dots, *_ = front_figure(finalists, shown, searched=len(points.drawable), grid=grid).data
+    cells = [[count or 0 for count in row] for row in picture.z]
+    edges = [np.array(picture.y), np.array(picture.x)]
+    expected, *_ = np.histogram2d(points.drawable[:, 3], points.drawable[:, 4], bins=[*edges])
+    assert np.sum(cells) == len(points.drawable)
+    assert np.abs(cells - expected).sum() < 20  # but for those on an edge that is rounded
+    assert f"of {len(points.drawable)}" in dots.name
+
+
+def test_few_points_in_a_part_of_the_axes_are_drawn_one_by_one(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_views, "MOST_DOTS", 50)
+    views, everything = JobViews(store), frames.evaluations(store, store.job("j"))
+    whole = views.front(1, selected=None)
+    assert whole.data[0].type == "heatmap"
+    ends = np.sort(everything["latency_ms"])[[10, 30]]
+    zoomed = {"xaxis.range[0]": np.log10(ends[0]), "xaxis.range[1]": np.log10(ends[1])}
+    view = views.view(1, None, View(), {**zoomed, "yaxis.autorange": True})
+    assert view is not None
+    dots = views.front(1, selected=None, view=View.read(view.text)).data[0]
+    inside = everything["latency_ms"].between(*(float(f"{end:.6g}") for end in ends))
+    assert 15 < len(dots.x) <= 21
+    assert set(dots.customdata) == set(everything[inside]["subnet"])
+    assert views.view(1, None, view, {"xaxis.autorange": True}) == View()
+    kept = views.view(1, None, view, {"yaxis.range": [0.9, 0.5]})
+    assert kept == View(view.latency, (0.5, 0.9))
+    assert views.view(1, None, view, {"autosize": True, "xaxis.range[0]": "x"}) == view
+    monkeypatch.setattr(job_views, "MOST_DOTS", 5_000)
+    assert views.view(1, None, View(), zoomed) is None
+
+
+@pytest.mark.parametrize("text", ["", "1,2", "a,b,c,d", "nan,1,inf,2", None])
+def test_a_part_of_the_axes_that_is_none_is_all_of_them(text: str | None) -> None:
+    assert View.read(text) == View()
+
+
+def test_long_curves_are_thinned_and_keep_their_end(store: Store) -> None:
+    job = store.job("j")
+    with store.acquire(job) as lease:
+        store.add_events(lease, [NewEvent("long", {"of": i}, stage="search", step=i) for i in range(1, 101)])
+        lease.finish("succeeded")
+    assert list(frames.events(store, job, "long", most=30)["step"]) == [*range(4, 101, 4)]
+    assert len(frames.events(store, job, "long", most=100)) == 100
 
 
 def test_what_is_kept_is_bounded(store: Store) -> None:

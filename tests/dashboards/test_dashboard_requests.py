@@ -35,6 +35,7 @@ CALLBACKS = {
     "jobs-searched.children": ["url.search", "/jobs-search.value"],
     "url.search": ["front.clickData", "/url.search"],
     "job-version.data": ["job-clock.n_intervals", "url.search", "/job-version.data", "/job.data"],
+    "front-view.data": ["front.relayoutData", "/front-view.data", "/url.search", "/job.data"],
     "devices.children": ["devices-clock.n_intervals"],
     **{
         f"{page}-version.data": [f"{page}-clock.n_intervals", "url.search", f"/{page}-version.data"]

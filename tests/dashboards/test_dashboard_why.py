@@ -14,7 +14,7 @@ from dashboards.addresses import Query
 from dashboards.asks import NOBODY, Answers, Asks
 from dashboards.figures import layers_frame
 from dashboards.figures.blocks import blocks_figure
-from dashboards.figures.choices import coordinates_figure, importance_figure, options_of
+from dashboards.figures.choices import coordinate_axes, coordinates_figure, importance_figure, options_of
 from dashboards.job_views import JobViews
 from dashboards.why.callbacks import reasons
 from dashboards.why.importance import choice_columns, choice_texts, importance
@@ -64,27 +64,35 @@ def test_too_little_says_nothing() -> None:
     assert "Too few" in figure.layout.annotations[0].text
 
 
+VALUES = pd.DataFrame({"latency_ms": np.arange(200.0), "quality": np.linspace(0, 1, 200)})
+
+
 def test_axes_have_their_options_in_order_and_brushes_are_drawn() -> None:
     assert options_of(pd.Series(["10", "2", "–", "2"])) == ["2", "10", "–"]
     choices = choice_columns(MADE)
-    values = pd.DataFrame({"latency_ms": np.arange(200.0), "quality": np.linspace(0, 1, 200)})
-    figure = coordinates_figure(choices, values, metric="accuracy", brushes={"depth": (0.5, 2.0)})
-    axes = {one.label: one for one in figure.data[0].dimensions}
+    axes = {one.label: one for one in coordinate_axes(choices, VALUES, metric="accuracy")}
     assert list(axes) == ["width", "depth", "heads.1", "latency in ms", "accuracy"]
-    assert axes["depth"].ticktext == ("1", "2", "3")
-    assert axes["depth"].constraintrange == (0.5, 2.0)
-    assert axes["width"].constraintrange is None
+    assert [words for _, words in axes["depth"].ticks] == ["1", "2", "3"]
+    assert (axes["accuracy"].places.min(), axes["accuracy"].places.max()) == (0.0, 1.0)
+    figure = coordinates_figure(choices, VALUES, metric="accuracy", brushes={"depth": (0.5, 2.0)})
+    faint, *shades = [trace for trace in figure.data if trace.mode == "lines"]
+    lines = [sum(y is None for y in trace.y) for trace in (faint, *shades)]
+    assert lines[0] == sum(one["depth"] == 1 for one in MADE)
+    assert sum(lines) == 200
+    assert [(shape.x0 + shape.x1) / 2 for shape in figure.layout.shapes] == [1]
 
 
-def test_a_brush_goes_into_the_address_and_back() -> None:
-    labels = ["width", "depth"]
-    query = brushed(Query.read("?job=1"), labels, {"dimensions[1].constraintrange": [[0.5, 2.0]]})
-    assert query.text == "?job=1&brush.depth=0.5,2"
-    assert brushes(query) == {"depth": (0.5, 2.0)}
-    several = brushed(query, labels, {"dimensions[0].constraintrange": [[[0, 1], [2, 3]]]})
-    assert brushes(several)["width"] == (0, 1)
-    assert brushed(query, labels, {"dimensions[1].constraintrange": None}).text == "?job=1"
-    assert brushed(query, labels, {"dimensions[9].constraintrange": [[0, 1]], "line.color": 3}) == query
+def test_a_box_goes_into_the_address_and_back() -> None:
+    axes = coordinate_axes(choice_columns(MADE), VALUES, metric="accuracy")
+    empty = Query.read("?job=1")
+    query = brushed(empty, axes, {"points": [], "range": {"x": [0.6, 1.4], "y": [0.7 / 2.4, 1.2]}})
+    assert query.text == "?job=1&brush.depth=0.5,2.68"
+    assert brushes(query) == {"depth": (0.5, 2.68)}
+    both = brushed(query, axes, {"range": {"x": [4.5, 2.9], "y": [0.5, 0.0]}})
+    assert brushes(both) == {"depth": (0.5, 2.68), "latency in ms": (0.0, 99.5), "accuracy": (0.0, 0.5)}
+    assert brushed(query, axes, {"range": {"x": [0.9, 1.1], "y": [-0.02, 1.02]}}) == empty
+    for wrong in (None, {"range": {"x": [1]}}, {"range": {"x": "ab", "y": [0, 1]}}, {"points": []}):
+        assert brushed(query, axes, wrong) == query
     assert brushes(Query.read("?brush.depth=x,y&brush.a=1")) == {}
 
 
@@ -139,7 +147,7 @@ def test_the_page_of_a_job(views: JobViews) -> None:
     )
     assert "/decide?job=" in told(head)
     assert "What each choice moves" in told(moves)
-    assert len(coordinates.data[0].dimensions) >= 4
+    assert len(coordinates.layout.xaxis.ticktext) >= 4
     shallow = sum(one["depth"] == 1 for one in rows["architecture"])
     assert f"{shallow} of {len(rows)} finalists" in told(words)
     assert len(front.data) > 1

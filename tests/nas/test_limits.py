@@ -21,6 +21,10 @@ from supernet import tasks
         ("accuracy>=.5", Limit("accuracy", ">=", 0.5)),
         ("macs>-1.", Limit("macs", ">", -1.0)),
         ("memory_bytes==1E3", Limit("memory_bytes", "==", 1000.0)),
+        ("memory_bytes<=200MB", Limit("memory_bytes", "<=", 2e8)),
+        ("memory_bytes <= 1.5 GiB", Limit("memory_bytes", "<=", 1.5 * 2**30)),
+        ("peak_memory_bytes@pi<2e3kib", Limit("peak_memory_bytes@pi", "<", 2e3 * 1024)),
+        ("memory_bytes>64B", Limit("memory_bytes", ">", 64.0)),
     ],
 )
 def test_parse(text: str, limit: Limit) -> None:
@@ -31,6 +35,7 @@ def test_parse(text: str, limit: Limit) -> None:
 NO_LIMITS = """
 |latency_ms|latency_ms<|<5|latency_ms=5|latency_ms=<5|latency_ms<5ms|latency_ms<nan|latency_ms<inf|latency_ms<1e999
 |latency_ms<0x5|latency_ms<1_0|5<latency_ms|latency_ms<5<6|latency_ms<5 or 1|latency<5|__import__('os')<5
+|memory_bytes<5XB|memory_bytes<MB|memory_bytes<5%|memory_bytes<5 MB B|params<5MB|params<3 M|accuracy>=60 MB
 |params<\u0663|latency_ms!=5|latency_ms<5,params<5"""
 
 

@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 from scipy.stats import kendalltau
+from sklearn.linear_model import BayesianRidge
 
 import search_spaces
 from predictors import accuracy
-from predictors.accuracy import AccuracyEnsemble, relevances
-from predictors.accuracy_kernels import one_hot
+from predictors.accuracy import AccuracyEnsemble, metric_of
+from predictors.accuracy_kernels import materns, one_hot
+from predictors.accuracy_ridge import features
 from search_spaces import SearchSpace
 from search_spaces.errors import UsageError
 from search_spaces.space import INACTIVE, Codes
@@ -42,6 +44,19 @@ def test_what_options_do_together_is_learned_better_than_by_the_mean(space) -> N
     codes, held_out = drawn(space, 300, 0), drawn(space, 300, 1)
     mean, _ = AccuracyEnsemble.fit(space, codes, truth(codes)).predict(held_out)
     assert np.std(mean - truth(held_out)) < 0.5 * truth(held_out).std()
+
+
+def test_a_few_tell_that_more_is_better() -> None:
+    """Fewer evaluations than choices, whose options are in order and have something in common."""
+    wide = search_spaces.get("matformer_vit_b16")
+    codes, held_out = drawn(wide, 12, 0), drawn(wide, 200, 1)
+    assert len(codes) < len(wide.choices)
+
+    def truth(codes: Codes) -> np.ndarray:
+        return np.sqrt(codes + 1).sum(axis=1)
+
+    mean = AccuracyEnsemble.fit(wide, codes, truth(codes)).mean(held_out)
+    assert kendalltau(mean, truth(held_out)).statistic > 0.8
 
 
 def test_known_architectures_are_certain_and_far_ones_are_not(space) -> None:
@@ -81,6 +96,70 @@ def test_one_hot_shows_nothing_for_what_does_not_exist(space) -> None:
     shallow = space.encode([space.smallest])
     assert (shallow == INACTIVE).any()
     assert one_hot(space, shallow).sum() == (shallow != INACTIVE).sum()
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_a_model_that_grew_has_the_bits_of_one_fitted_at_once(space, told: bool) -> None:
+    codes, others = drawn(space, 200, 0), drawn(space, 50, 1)
+    labels = additive(space, codes)
+    stderr = np.random.default_rng(0).uniform(0.01, 0.1, len(codes)) if told else None
+
+    def fitted(count: int, before: accuracy.AccuracyPredictor | None = None) -> AccuracyEnsemble:
+        errors = None if stderr is None else stderr[:count]
+        return AccuracyEnsemble.fit(space, codes[:count], labels[:count], stderr=errors, before=before)
+
+    assert accuracy.settled(150) == accuracy.settled(155)
+    before, whole = fitted(150), fitted(155)
+    grown = fitted(155, before)
+    blocks = grown.members[0].factor.blocks
+    assert [block is old for block, old in zip(blocks, before.members[0].factor.blocks, strict=True)] == [
+        True,
+        True,
+        False,
+    ]
+    np.testing.assert_array_equal(grown.predict(others), whole.predict(others))
+    np.testing.assert_array_equal(grown.mean(others), whole.mean(others))
+    # What it grew from may be of anything else.
+    labels[3] += 0.1
+    np.testing.assert_array_equal(fitted(155, before).predict(others), fitted(155).predict(others))
+    codes[70] = others[0]
+    np.testing.assert_array_equal(fitted(155, before).predict(others), fitted(155).predict(others))
+    other_kind = accuracy.fit(space, codes, labels, kind="ridge")
+    np.testing.assert_array_equal(fitted(155, other_kind).predict(others), fitted(155).predict(others))
+
+
+def test_the_evaluations_that_decide_change_in_steps() -> None:
+    counts = range(2, 6000)
+    decided = [accuracy.settled(count) for count in counts]
+    assert decided[:99] == list(counts[:99])
+    assert decided == sorted(decided)
+    left = [count - first for count, first in zip(counts, decided, strict=True)]
+    assert max(left[:400]) < 400 // 8
+    assert max(left) < accuracy.MOST_ADDED
+
+
+def test_matern_kernels_of_all_lengths_at_once() -> None:
+    apart = np.linspace(0, 1, 50).reshape(5, 10)
+    for length, kernel in materns(apart):
+        scaled = np.sqrt(5) * apart / length
+        np.testing.assert_allclose(kernel, (1 + scaled + scaled**2 / 3) * np.exp(-scaled), rtol=1e-13)
+
+
+@pytest.mark.parametrize("count", [20, 250])
+def test_the_ridge_is_the_one_of_scikit_learn(space, count: int) -> None:
+    """More and fewer evaluations than features, of which normal equations take the fewer."""
+    codes, others = drawn(space, 400, 0)[:count], drawn(space, 40, 1)
+    rng = np.random.default_rng(1)
+    stderr = rng.uniform(0.02, 0.1, count)
+    labels = additive(space, codes) + stderr * rng.normal(size=count)
+    columns = features(space, codes)
+    assert (count < columns.shape[1]) == (count == 20)
+    _, noises = accuracy.checked(codes, labels, stderr)
+    expected = BayesianRidge().fit(columns, labels, sample_weight=1 / noises)
+    mean, std = expected.predict(features(space, others), return_std=True)
+    model = accuracy.fit(space, codes, labels, stderr=stderr, kind="ridge")
+    np.testing.assert_allclose(model.predict(others)[0], mean, rtol=1e-9)
+    np.testing.assert_allclose(model.predict(others)[1], np.sqrt(std**2 - 1 / expected.alpha_), rtol=1e-7)
 
 
 @pytest.mark.parametrize(("count", "quality"), [(1, [1.0]), (2, [1.0, np.nan]), (3, [1.0, 2.0])])
@@ -124,7 +203,7 @@ def test_ridge_finds_an_additive_truth_and_says_where_it_is_unsure(space) -> Non
 def test_a_choice_counts_by_how_much_it_matters(space) -> None:
     codes = drawn(space, 80, 0)
     quality = codes[:, 0] + 0.01 * np.random.default_rng(0).normal(size=len(codes))
-    relevance = relevances(space, codes, quality - quality.mean(), np.ones(len(codes)))
+    relevance = metric_of(space, codes, quality - quality.mean(), np.ones(len(codes))).relevance
     assert relevance.mean() == pytest.approx(1)
     assert relevance.argmax() == 0
     assert relevance[0] > 3

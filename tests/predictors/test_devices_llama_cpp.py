@@ -86,6 +86,19 @@ def test_networks_that_it_does_not_take() -> None:
         computed(device, decoder(), torch.zeros(257, 4, dtype=torch.long))
 
 
+def test_another_network_than_the_module_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of queries in the wrong order, which moves little where a network attends to all tokens alike."""
+    module = decoder()
+    with monkeypatch.context() as patch:
+        patch.setattr("predictors.runtimes.gguf.files.TURNED", ("attn_q.weight",))
+        with pytest.raises(UsageError, match=r"outputs differ from the module's by .* of the largest"):
+            computed(llama_cpp.build(), module, module.some_input(1, TOKENS))
+    other = decoder(mlp_hidden=[64, 48])
+    monkeypatch.setattr(other, "forward", module.forward)
+    with pytest.raises(UsageError, match=r"llama\.cpp's logits differ from the module's by"):
+        computed(llama_cpp.build(precision="fp16"), other, module.some_input(1, TOKENS))
+
+
 def test_a_file_that_it_cannot_load(tmp_path: Path) -> None:
     """The reason is the one that llama.cpp writes into its log."""
     from predictors.runtimes.gguf.files import GGUFFile  # noqa: PLC0415 - needs what may be missing
@@ -96,7 +109,7 @@ def test_a_file_that_it_cannot_load(tmp_path: Path) -> None:
 
 
 def test_a_library_with_another_interface_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("predictors.runtimes.sessions.llama_cpp.SIZES", {"n_ctx": 0, "n_batch": 2048})
+    monkeypatch.setattr("predictors.runtimes.sessions.llama_cpp.DEFAULTS", {0: 0, 1: 2048})
     with pytest.raises(UsageError, match=r"'it' does not know the llama.cpp of xllamacpp 20"):
         llama_cpp.build(name="it")
 

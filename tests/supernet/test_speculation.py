@@ -94,3 +94,6 @@ def test_what_cannot_be_done_is_refused(target: Decoder) -> None:
         completed_with(other, target, [1], 3)
     with pytest.raises(UsageError, match=r"heads_per_kv is 1, and the target's 2"):
         nested_draft(target, other.config)
+    shallow = target.config | {"num_heads": [4, 4], "mlp_hidden": [8, 8]}
+    with pytest.raises(UsageError, match=r"The draft has 2 layers, and the target 3"):
+        nested_draft(target, shallow)

@@ -15,7 +15,7 @@ from nas.cli.output import (
     interruptible,
     with_error,
 )
-from nas.cli.progress import shown_progress
+from nas.cli.terminal.progress import shown_progress
 
 INTERRUPTION = "Interrupted: no draft is chosen."
 COLUMNS = ("DRAFT", "PARAMS", "COST", "AHEAD", "ACCEPTED", "TOKENS A CALL", "SPEED-UP")

@@ -13,7 +13,7 @@ from contextlib import suppress
 from functools import partial
 
 from nas.cli.output import INTERRUPTED, end_process, note_error
-from nas.cli.progress import shown_progress
+from nas.cli.terminal.progress import shown_progress
 from nas.errors import ConflictError, StoreError
 from nas.queue.job_process import LACKS_SOMETHING
 from nas.store import JobClaim, Store

@@ -24,7 +24,7 @@ ENDED = ("succeeded", "failed", "stopped")
 TAIL = 12  # lines of a log that are shown
 MOST_ROWS = 20  # of a table in a terminal
 LONGEST_CELL = 100
-FRONT_FACTS = ("subnet", "split", "metric", "value", "stderr")  # all else of a front's row are costs
+OTHER_LINES = 8  # of what is shown of a job beside its front and its log
 View = dict[str, Any]
 
 
@@ -148,7 +148,7 @@ def _live(look: Callable[[], View]) -> View:
     with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
         while True:
             view = look()
-            live.update(_drawn(view), refresh=True)
+            live.update(_drawn(view, console.width, console.height), refresh=True)
             if view["ended"]:
                 return view
             time.sleep(LOOK_SECONDS)
@@ -214,10 +214,11 @@ def _left_words(row: View) -> str:
 
 def _front_rows(view: View) -> tuple[list[str], list[list[str]]]:
     """The front as a table: its heads, and its rows."""
+    from nas.results.running.front_so_far import FACTS
     from nas.store.values import shortened
 
     front = view.get("front") or []
-    costs = [name for name in (front[0] if front else ()) if name not in FRONT_FACTS]
+    costs = [name for name in (front[0] if front else ()) if name not in FACTS]
     heads = ["SUBNET", heading(front[0]["metric"]) if front else "QUALITY", *map(heading, costs)]
     rows = [
         [
@@ -236,10 +237,10 @@ def _cost(name: str, value: float | None) -> str:
     return f"{value:.3g}" if name.endswith(("_ms", "_mj")) else str(amount(value))
 
 
-def _drawn(view: View) -> "RenderableType":
+def _drawn(view: View, width: int, height: int) -> "RenderableType":
     from rich.console import Group
 
-    return Group(*(_job_parts(view) if "log" in view else _overview_parts(view)))
+    return Group(*(_job_parts(view, width, height) if "log" in view else _overview_parts(view)))
 
 
 def _overview_parts(view: View) -> Iterator["RenderableType"]:
@@ -265,10 +266,12 @@ def _overview_parts(view: View) -> Iterator["RenderableType"]:
     yield _table("WORKERS", ("WORKER", "JOB", "ATTEMPT", "OFFERS", "SLOTS"), rows)
 
 
-def _job_parts(view: View) -> Iterator["RenderableType"]:
+def _job_parts(view: View, width: int, height: int) -> Iterator["RenderableType"]:
     from rich.padding import Padding
     from rich.progress_bar import ProgressBar
     from rich.text import Text
+
+    from nas.cli.terminal.picture import so_far
 
     words = f"Job '{view['job']}' ({view['id']}): {_now_words(view)}{_left_words(view)}"
     yield Text(clean(words, newlines=False), style="bold")
@@ -281,6 +284,10 @@ def _job_parts(view: View) -> Iterator["RenderableType"]:
     split = view["front"][0]["split"] if view["front"] else "search"
     title = f"FRONT SO FAR, evaluations: {view['evaluations']}" if split == "search" else "FRONT"
     yield _table(title, heads, rows)
+    # A picture has the lines that are left.
+    drawn = so_far(view["front"] or [], width=width)
+    if min(len(rows), MOST_ROWS) + len(drawn) + TAIL + OTHER_LINES <= height:
+        yield Text("\n".join(drawn))
     yield Text("LOG", style="bold")
     yield Text(
         "\n".join(clean(line["text"], newlines=False) for line in view["log"][-TAIL:]),

@@ -1,10 +1,12 @@
 """What the server starts for what needs torch. Not a verb: nobody types it.
 
-It reads one line of JSON from its standard input, and prints one document on its standard output.
+It reads one line of JSON from its standard input, and prints one document on its standard output; with
+`--resident` one after another, each behind a line that tells how many characters it has.
 """
 
 import json
 import os
+import queue
 import re
 import signal
 import sys
@@ -12,7 +14,7 @@ import tempfile
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from nas.cli.analysis.explain import asked
 from nas.cli.analysis.what_if import listed
@@ -28,6 +30,7 @@ from search_spaces.registry import forbid_modules
 if TYPE_CHECKING:
     from nas.exported.forms import Packing
 
+RESIDENT = "--resident"
 FILE = re.compile(r"/\S*/nas-submit-[^/\s]+/job\.yaml")  # which nobody knows who has sent it
 
 
@@ -35,8 +38,33 @@ def main() -> int:
     """Does what is asked; the exit code, which is 0 also for an error that can be told."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # whatever a library prints is no part of the answer
+    if sys.argv[1:] == [RESIDENT]:
+        _stay(answers)
     request = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_server, daemon=True).start()
+    answers.write(_answer(request))
+    answers.close()
+    return 0
+
+
+def _stay(answers: TextIO) -> NoReturn:
+    """Answers until the server is gone, or ends this process."""
+    requests: queue.SimpleQueue[str] = queue.SimpleQueue()
+    threading.Thread(target=_read_requests, args=[requests], daemon=True).start()
+    while True:
+        answer = _answer(json.loads(requests.get()))
+        answers.write(f"{len(answer)}\n{answer}")
+        answers.flush()
+
+
+def _read_requests(requests: "queue.SimpleQueue[str]") -> None:
+    """Ends the group when the server is gone, also while something is computed."""
+    for line in sys.stdin:
+        requests.put(line)
+    os.killpg(os.getpgid(0), signal.SIGKILL)
+
+
+def _answer(request: Mapping[str, Any]) -> str:
     if request["folders"] is not None:
         forbid_modules()
     try:
@@ -44,9 +72,7 @@ def main() -> int:
     except NASError as error:
         document = {"error": FILE.sub("job.yaml", error.message), "hint": error.hint}
         document["exit_code"] = error.exit_code
-    answers.write(json_text(document))
-    answers.close()
-    return 0
+    return json_text(document)
 
 
 def _submit(request: Mapping[str, Any]) -> list[dict[str, Any]]:

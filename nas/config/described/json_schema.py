@@ -4,11 +4,13 @@ It says what a file may hold, short forms included, key by key. What depends on 
 data `nas validate` alone can say.
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
 from nas.config import yaml
+from nas.config.described import options as of_components
 from nas.config.described.fields import about, entries, places
 from nas.config.job import JobConfig
 from nas.config.latency import PRECISIONS, REMOTE, STORED
@@ -41,6 +43,15 @@ _COMPONENTS = {
 }
 
 
+# What else a section holds by the component that it names: as keys of its own (None) or of one of its fields.
+_OPTIONS = {
+    ("DataConfig", "name", None): "nas/datasets",
+    ("DeviceConfig", "backend", None): "predictors/devices",
+    ("SearchConfig", "searcher", "options"): "nas/searchers",
+}
+_TYPES = {"int": "integer", "float": "number", "str": "string", "bool": "boolean", "None": "null"}
+
+
 def schema() -> dict[str, Any]:
     """The JSON schema, draft 7, with the meaning, the unit and an example of every field."""
     whole = JobConfig.model_json_schema()
@@ -56,6 +67,14 @@ def schema() -> dict[str, Any]:
         "description": "In place of `precision`: a device for each of them, NAME@PRECISION.",
         "examples": [["fp32", "int8"]],
     }
+    for (section, field, inside), folder in _OPTIONS.items():
+        made = inner[section]
+        made["allOf"] = [
+            _if_named(
+                made, field, inside, path.stem, of_components.options(path, of_components.PASSED[folder])
+            )
+            for path in of_components.components(folder)
+        ]
     return {"$schema": DIALECT, "title": "A job file of Elastiform", **whole, "$defs": inner}
 
 
@@ -95,3 +114,42 @@ def _form(section: str, name: str, made: Mapping[str, Any]) -> dict[str, Any]:
 
 def _one_of(words: Any, *, pattern: str) -> dict[str, Any]:
     return {"anyOf": [{"enum": list(words)}, {"type": "string", "pattern": pattern}]}
+
+
+def _if_named(
+    section: Mapping[str, Any], field: str, inside: str | None, name: str, options: list[of_components.Option]
+) -> dict[str, Any]:
+    """That a section which names this component has its options, and no others.
+
+    Where it names none it has those of the default; somebody's own component may have any.
+    """
+    takes: dict[str, Any] = {"properties": {one.name: _of_option(one) for one in options}}
+    if inside is None:
+        # A schema of draft 7 sees the keys beside it alone.
+        takes["properties"] = dict.fromkeys(section["properties"], True) | takes["properties"]
+    takes["additionalProperties"] = False
+    is_named: dict[str, Any] = {"properties": {field: {"const": name}}}
+    if section["properties"][field].get("default") != name:
+        is_named["required"] = [field]
+    then = (
+        takes if inside is None else {"properties": {inside: {"anyOf": [{"type": "object"} | takes, _NULL]}}}
+    )
+    return {"if": is_named, "then": then}
+
+
+def _of_option(option: of_components.Option) -> dict[str, Any]:
+    """Its type as far as JSON has it, with its default and what it means."""
+    kinds = [_of_type(kind.strip()) for kind in re.split(r"\|(?![^\[]*\])", option.type)]
+    made: dict[str, Any] = {"anyOf": kinds} if len(kinds) > 1 else dict(kinds[0])
+    if option.meaning:
+        made["description"] = option.meaning
+    if option.has_value:
+        made["default"] = option.value
+    return made
+
+
+def _of_type(kind: str) -> dict[str, Any]:
+    outer = kind.partition("[")[0]
+    if outer in ("Sequence", "Mapping"):
+        return {"type": "array" if outer == "Sequence" else "object"}
+    return {"type": _TYPES[kind]} if kind in _TYPES else {}

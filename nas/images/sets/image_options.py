@@ -25,6 +25,7 @@ class ImageOptions:
     """What becomes of images, and which are used: the same options of every data set of images.
 
     image_size: pixels of a side, or [height, width].  in_chans: 3 for RGB, 1 for grey.
+    split_seed: by which images are divided, where the data set does not divide them itself.
     search, report: shares of the images of each class (where others are held out than are trained on: their
     proportion in those).
     mean, std, interpolation, crop, crop_mode: as timm has them (`crop` is its crop_pct). In a job `auto` is
@@ -32,7 +33,8 @@ class ImageOptions:
     bilinearly.
     augmentation: `crop` is a random resized crop and a horizontal flip, `none` the centre crop that search
     and report get; or options of timm's transforms (`nas/images/augmentation.py`).
-    balance: how often classes are drawn in the training (`nas/images/sets/order.py`).
+    balance: how often classes are drawn in the training: false: as they come; true: all equally often; sqrt:
+    in proportion to the roots of how many images they have; or factors by class name.
     background: on which transparent images are blended.
     on_bad_image: `refuse` or `skip` what cannot be read, also what breaks while a network is trained on it.
     on_equal_images: `refuse` or `keep` equal ones of two classes.

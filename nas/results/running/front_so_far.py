@@ -10,6 +10,8 @@ from nas.results.frames import evaluations
 from nas.results.front import costs_of, each_once
 from nas.store import Job, Store
 
+FACTS = ("subnet", "split", "metric", "value", "stderr")  # all else of a row are costs
+
 
 def front_so_far(store: Store, job: Job) -> list[dict[str, Any]]:
     """What no other beats, cheapest first: subnet, split, metric, value, stderr and costs, as plain data.

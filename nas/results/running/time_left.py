@@ -17,23 +17,20 @@ from nas.store.values import now
 ANCHOR = "anchor-"  # and its position: the stage that trains one
 BUDGET = "budget"  # the stage that divides one
 SENSITIVITY = "sensitivity"  # the stage that tells what choices are worth
-SHORT = (
-    "space",
-    BASELINES,
-    BUDGET,
-    SENSITIVITY,
-    job_devices.DEVICE_QUALITY,
-)  # stages that take no time worth telling, where nothing is known of them
+SHORT = ("space", BASELINES, BUDGET, SENSITIVITY)  # that take little, where nothing is known of them
 MOST_COMPARED = 10  # jobs
 REPORTED = 4.0  # times the examples of an evaluation in the search, which races, that a finalist is shown
 
 
-def time_left(store: Store, job: Job) -> float | None:
-    """Seconds; None for a job that no process runs, and while it cannot be told."""
+def time_left(store: Store, job: Job, of_stage: float | None = None) -> float | None:
+    """Seconds; None for a job that no process runs, and while it cannot be told.
+
+    of_stage: seconds of the stage that runs, where the caller knows them better than rows tell.
+    """
     if job.state != "running" or not store.is_live(job):
         return None
     done = {stage.name: stage for stage in store.stages(job)}
-    parts = [_left(store, job, name, done.get(name)) for name in planned(job)]
+    parts = [_left(store, job, name, done.get(name), of_stage) for name in planned(job)]
     in_time = _of_budget(job)
     if any(part is None for part in parts):
         return in_time
@@ -86,17 +83,22 @@ def _anchors(supernet: Mapping[str, Any]) -> Iterator[str]:
             yield f"{ANCHOR}{place}"
 
 
-def _left(store: Store, job: Job, name: str, stage: Stage | None) -> float | None:
+def _left(store: Store, job: Job, name: str, stage: Stage | None, of_stage: float | None) -> float | None:
     """Seconds of one stage that are to come."""
     if stage is not None and stage.state == "done":
         return 0.0
     if stage is None or stage.state != "running":
         return _expected(store, job, name)
+    if of_stage is not None:
+        return of_stage
     progress = stage_progress(store, job)
     if progress is not None and progress.stage == name and progress.seconds_left is not None:
         return progress.seconds_left
     expected = _expected(store, job, name)
-    return None if expected is None else max(0.0, expected - (now() - stage.started_at).total_seconds())
+    if not expected:
+        return expected
+    rest = expected - (now() - stage.started_at).total_seconds()
+    return rest if rest > 0 else None  # it takes longer than was thought, and nobody knows by how much
 
 
 def _of_budget(job: Job) -> float | None:
@@ -119,8 +121,8 @@ def _expected(store: Store, job: Job, name: str) -> float | None:
         pace = _pace(store, other, name)
         if pace is not None:
             return pace * _count(job, name)
-    if name == "finalists":
-        return _finalists(store, job)
+    if name in ("finalists", job_devices.DEVICE_QUALITY):
+        return _finalists(store, job, name)
     return 0.0 if name in SHORT else None
 
 
@@ -209,8 +211,8 @@ def _count(job: Job, name: str) -> float:
     return _number(search, "finalists") if name in of_finalists else 1.0
 
 
-def _finalists(store: Store, job: Job) -> float | None:
-    """As the sample and the search of the same job went."""
+def _finalists(store: Store, job: Job, name: str) -> float | None:
+    """Of either stage about them, as the sample and the search of the same job went."""
     done = {stage.name: stage for stage in store.stages(job)}
     search = done.get("search")
     if search is None:
@@ -219,11 +221,15 @@ def _finalists(store: Store, job: Job) -> float | None:
     running = progress.done if progress is not None and progress.stage == "search" else None
     evaluated = max(1, (search.result or {}).get("evaluations") or running or 1)
     seconds = REPORTED * ((search.finished_at or now()) - search.started_at).total_seconds() / evaluated
-    for name, stage in done.items():
-        if name.partition(":")[0] == job_devices.LATENCY and stage.finished_at is not None:
+    if name == job_devices.DEVICE_QUALITY:
+        return seconds * _count(job, name) * len(job_devices.sections(job.config))
+    if _section(job.config, "finalists").get("train") is not None:
+        seconds *= 2  # with inherited weights, too
+    for other, stage in done.items():
+        if other.partition(":")[0] == job_devices.LATENCY and stage.finished_at is not None:
             measuring = (stage.finished_at - stage.started_at).total_seconds()
-            seconds += measuring / max(1.0, _count(job, name))
-    return seconds * _count(job, "finalists")
+            seconds += measuring / max(1.0, _count(job, other))
+    return seconds * _count(job, name)
 
 
 def _section(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -6,7 +6,7 @@ thread.
 """
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,11 @@ MOST_TEXTS = 256  # that llama.cpp takes at once
 CELLS = 256  # of keys and values, of which it reserves a multiple for each text
 TOKENS_AT_ONCE = 512  # what it computes in one pass of a longer text, as by default
 ERROR = 4  # the level of a line in its log
-# The beginning of the parameters of a context and what it has by default: the rest is left as it comes.
-SIZES = {"n_ctx": 512, "n_batch": 2048, "n_ubatch": TOKENS_AT_ONCE, "n_seq_max": 1}
+# Parameters of a context that are set here, by their places, and what they are by default. The rest stays.
+SIZES = {0: 512, 1: 2048, 2: TOKENS_AT_ONCE, 3: 1}  # n_ctx, n_batch, n_ubatch, n_seq_max
+FLASH, KEYS, VALUES = 13, 26, 27  # flash_attn_type, type_k, type_v
+DEFAULTS = {**SIZES, FLASH: 2**32 - 1, KEYS: 1, VALUES: 1}  # flash attention where it can be; both in fp16
+EXACT = {FLASH: 0, KEYS: 0, VALUES: 0}  # none, both in fp32
 
 
 class _Parameters(ctypes.Structure):
@@ -89,13 +92,20 @@ class LlamaCppRun:
     """One run on fixed texts (B, T): of all their tokens, or of the last one of each behind the others."""
 
     def __init__(
-        self, file: Path, texts: NDArray[Any], *, vocabulary: int, is_step: bool, threads: int
+        self,
+        file: Path,
+        texts: NDArray[Any],
+        *,
+        vocabulary: int,
+        is_step: bool,
+        threads: int,
+        exact: bool,
     ) -> None:
         self.vocabulary, self.is_step, self.length = vocabulary, is_step, texts.shape[1]
         self.model: int | None = None
         self.context: int | None = None
         try:
-            self._open(file, texts, threads)
+            self._open(file, texts, threads, EXACT if exact else {})
         except RuntimeError:
             self.close()
             raise
@@ -126,9 +136,9 @@ class LlamaCppRun:
                 free(held)
         self.model = self.context = None
 
-    def _open(self, file: Path, texts: NDArray[Any], threads: int) -> None:
+    def _open(self, file: Path, texts: NDArray[Any], threads: int, others: Mapping[int, int]) -> None:
         self.model = _model(file)
-        self.context = LLAMA.llama_init_from_model(self.model, _room(*texts.shape))
+        self.context = LLAMA.llama_init_from_model(self.model, _room(others, *texts.shape))
         self._check(*texts.shape)
         LLAMA.llama_set_n_threads(self.context, threads, threads)
 
@@ -176,9 +186,15 @@ class _Tokens:
         self.batch = _Batch(ids.size, *(None if one is None else one.ctypes.data for one in arrays))
 
 
-def loaded(file: Path, inputs: Arrays, *, vocabulary: int, is_step: bool, threads: int) -> LlamaCppRun:
-    """The network in the file, ready for the texts `texts` of the inputs."""
-    return LlamaCppRun(file, inputs["texts"], vocabulary=vocabulary, is_step=is_step, threads=threads)
+def loaded(
+    file: Path, inputs: Arrays, *, vocabulary: int, is_step: bool, threads: int, exact: bool = False
+) -> LlamaCppRun:
+    """The network in the file, ready for the texts `texts` of the inputs.
+
+    exact: attends in fp32, which by default is done in fp16 whatever the weights are.
+    """
+    how: Any = {"vocabulary": vocabulary, "is_step": is_step, "threads": threads, "exact": exact}
+    return LlamaCppRun(file, inputs["texts"], **how)
 
 
 def tokenized(file: Path, text: str) -> list[int]:
@@ -200,9 +216,9 @@ def tokenized(file: Path, text: str) -> list[int]:
 
 
 def is_as_expected() -> bool:
-    """Whether the parameters of a context begin as they are set here."""
+    """Whether the parameters of a context lie where they are set here."""
     words = LLAMA.llama_context_default_params().words
-    return [words[place] for place in range(len(SIZES))] == list(SIZES.values())
+    return all(words[place] == value for place, value in DEFAULTS.items())
 
 
 def versions() -> dict[str, str]:
@@ -222,13 +238,13 @@ def _model(file: Path) -> int:
     return model
 
 
-def _room(texts: int, tokens: int) -> _Parameters:
-    """Parameters of a context for so many texts of so many tokens at once, all else as by default."""
+def _room(others: Mapping[int, int], texts: int, tokens: int) -> _Parameters:
+    """Parameters of a context: others by their places, and room for texts of so many tokens at once."""
     parameters: _Parameters = LLAMA.llama_context_default_params()
     cells = texts * CELLS * -(-tokens // CELLS)
     sizes = (cells, texts * tokens, min(TOKENS_AT_ONCE, texts * tokens), texts)
-    for place, size in enumerate(sizes):
-        parameters.words[place] = size
+    for place, value in {**dict(zip(SIZES, sizes, strict=True)), **others}.items():
+        parameters.words[place] = value
     return parameters
 
 

@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
-from nas.cli import progress as cli_progress
 from nas.cli.output import amount, clean, seconds, with_error
-from nas.cli.progress import shown_progress
+from nas.cli.terminal import progress as cli_progress
+from nas.cli.terminal.progress import shown_progress
 from nas.progress import Silent
 
 

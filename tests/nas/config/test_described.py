@@ -1,5 +1,6 @@
 """Every field of a job file has a meaning and a valid example; the schema takes what may stand there."""
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ from nas.cli.output import json_text
 from nas.config import TrainConfig, yaml
 from nas.config.described.fields import Place, about, entries, places
 from nas.config.described.json_schema import FILE, schema
+from nas.config.described.options import PASSED, components, options
 from nas.config.strict import AUTHOR
+from search_spaces.registry import builder
 from supernet.training.sections import Count, Section
 
 ROOT = Path(__file__).parents[3]
@@ -107,6 +110,12 @@ def test_editors_complete_every_example(file: Path) -> None:
         "finalists: {train: true}",
         "search:",
         "supernet: {family: mine.family}",
+        "data: {name: image_folder, root: images, image_size: [32, 48], background: [0, 0, 0]}",
+        "data: {name: mine.data, anything: 1}",
+        "data: {pairs: 100}",
+        "devices: {here: {backend: torch_cpu, allocator: }}",
+        "search: {options: {initial: 8}}",
+        "search: {searcher: exhaustive, options: }",
         "train: {teacher: {init: true}, clip: none, drop_path: [0.1, 0.2]}",
     ],
 )
@@ -125,6 +134,12 @@ def test_the_schema_takes_what_a_job_file_may_say(text: str) -> None:
         "supernet: {init: {tim: vit}}",
         "objectives: [acuracy]",
         "budget: soon",
+        "data: {name: image_folder, root: images, image_siz: 32}",
+        "data: {pairs: many}",
+        "devices: {here: {backend: torch_cpu, graph: true}}",
+        "devices: {here: {allocator: keep, graph: true}}",
+        "search: {searcher: evolution, options: {mutation: often}}",
+        "search: {searcher: exhaustive, options: {initial: 8}}",
     ],
 )
 def test_the_schema_refuses_what_is_wrong(text: str) -> None:
@@ -135,3 +150,27 @@ def test_the_schema_says_what_a_field_means() -> None:
     evaluations = schema()["$defs"]["SearchConfig"]["properties"]["evaluations"]
     assert evaluations["description"] == "the budget of the search. Unit: subnets."
     assert evaluations["examples"] == [400]
+
+
+@pytest.mark.parametrize("folder", PASSED)
+def test_every_option_of_a_component_has_a_meaning(folder: str) -> None:
+    """And is what its `build` takes."""
+    for path in components(folder):
+        taken = options(path, PASSED[folder])
+        assert [one.name for one in taken if not one.meaning] == [], path.stem
+        parameters = inspect.signature(builder(folder.replace("/", "."), path.stem)).parameters.values()
+        names = {one.name for one in parameters if one.kind is not one.VAR_KEYWORD}
+        assert {one.name for one in taken} == names - set(PASSED[folder]), path.stem
+
+
+def test_options_are_read_off_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "made.py"
+    file.write_text(
+        "KINDS = ('a', 'b')\n@wrapped\ndef build(problem, *, kind: str = KINDS[1], size: int | None = 2**3, "
+        'more=f()):\n    """Made.\n\n    kind, size: of it.  more: see\n    there. Raises UsageError: '
+        'no.\n    """\n'
+    )
+    kind, size, more = options(file, ["problem"])
+    assert (kind.default, kind.value, kind.meaning) == ("'b'", "b", "of it.")
+    assert (size.type, size.value, size.meaning) == ("int | None", 8, "of it.")
+    assert (more.default, more.has_value, more.meaning) == ("f()", False, "see there.")

@@ -16,6 +16,7 @@ from searching import sampler
 import search_spaces
 from nas import searchers
 from nas.limits import Limit
+from nas.proposals import inner_search
 from nas.proposals.inner_search import batch
 from nas.proposals.optuna_adapters import architecture, distributions
 from nas.searchers import STDERR, Searcher, SearchProblem, surrogate
@@ -95,6 +96,8 @@ def test_any_mix_of_objectives(space, names: list[str]) -> None:
 
 
 def test_a_search_that_is_rebuilt_from_rows_goes_on_without_fitting_the_past(space, monkeypatch) -> None:
+    monkeypatch.setattr(accuracy, "SETTLING", 2 * BATCH)  # from here on models grow
+    monkeypatch.setattr(accuracy, "BLOCK", BATCH)
     asked = problem(space, ["accuracy", "macs"])
     whole = goes_on(made(asked), asked, 6)
     fits = []
@@ -106,6 +109,74 @@ def test_a_search_that_is_rebuilt_from_rows_goes_on_without_fitting_the_past(spa
     assert not fits
     assert goes_on(rebuilt, asked, 1) == whole[5 * BATCH :]
     assert len(fits) == 1
+
+
+def test_lots_are_small_while_there_are_few(space, monkeypatch) -> None:
+    """Who asks at its pace has each model fitted to all that came before, and goes on so after a restart."""
+    monkeypatch.setattr(surrogate, "LITTLE", 27)
+    fits = []
+    fit = accuracy.fit
+    monkeypatch.setattr(
+        accuracy, "fit", lambda space, codes, *a, **kw: fits.append(len(codes)) or fit(space, codes, *a, **kw)
+    )
+    asked = replace(problem(space, ["accuracy", "macs"], budget=400), batch=16)
+    searcher, batches = made(asked, lot=5), []
+    while len(batches) < 8:
+        batches.append(searcher.ask(searcher.pace))
+        searcher.tell(batches[-1], rows(asked, batches[-1]))
+    assert list(map(len, batches)) == [5, 5, 5, 5, 5, 16, 16, 16]
+    assert fits == [20, 25, 41, 57]
+    again = made(asked, lot=5)
+    for codes in batches[:6]:
+        again.tell(codes, rows(asked, codes))
+    np.testing.assert_array_equal(again.ask(3), batches[6][:3])
+    assert again.pace == 13
+    # Stored batches of another size, such as an earlier version's, begin no lot of their own.
+    other = made(asked, lot=5)
+    other.tell(batches[5], rows(asked, batches[5]))
+    assert other.pace == 4
+    assert made(asked, lot=50).pace == 16
+
+
+def test_of_very_many_the_model_is_fitted_to_those_nearest_to_the_front(space, monkeypatch) -> None:
+    monkeypatch.setattr(accuracy, "MOST_POINTS", 4 * BATCH)
+    monkeypatch.setattr(surrogate, "NEAREST", 2 * BATCH)
+    fits = []
+    fit = accuracy.fit
+
+    def noted(space: SearchSpace, codes: Codes, told: Floats, **options: Any) -> Any:
+        fits.append((codes, fit(space, codes, told, **options)))
+        return fits[-1][1]
+
+    monkeypatch.setattr(accuracy, "fit", noted)
+    asked = problem(space, ["accuracy", "macs"])
+    archs = goes_on(made(asked), asked, 7)
+    assert [len(codes) for codes, _ in fits] == [2 * BATCH, 3 * BATCH, 4 * BATCH, 2 * BATCH, 2 * BATCH]
+    assert isinstance(fits[-1][1], accuracy.AccuracyEnsemble)
+    evaluated = space.encode(archs[: 6 * BATCH])
+    kept = {code.tobytes() for code in fits[-1][0]}
+    ranks = moocore.pareto_rank(rows(asked, evaluated) * asked.signs)
+    within = np.array([code.tobytes() in kept for code in evaluated])
+    assert ranks[within].max() <= ranks[~within].min()
+    goes_on(made(asked, model="ridge"), asked, 7)
+    assert len(fits[-1][0]) == 6 * BATCH
+
+
+def test_neighbours_reach_the_front_that_is_predicted(space, monkeypatch) -> None:
+    asked = problem(space, ["accuracy", "macs"])
+
+    def predicted(codes: Codes) -> Floats:
+        return rows(asked, codes) * asked.signs
+
+    seen = []
+    for rounds in (0, inner_search.REFINEMENTS):
+        monkeypatch.setattr(inner_search, "REFINEMENTS", rounds)
+        codes, told = inner_search.explored(asked, predicted, asked.first, np.random.default_rng(0))
+        np.testing.assert_allclose(told, predicted(codes))
+        assert len(np.unique(codes, axis=0)) == len(codes)
+        seen.append(codes)
+    np.testing.assert_array_equal(seen[1][: len(seen[0])], seen[0])
+    assert volume(space, space.decode(seen[1])) > 1.001 * volume(space, space.decode(seen[0]))
 
 
 def test_costs_are_known_and_only_the_rest_is_modelled(space, monkeypatch) -> None:
@@ -201,7 +272,7 @@ def test_values_that_are_not_finite_teach_nothing(space, value: float) -> None:
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"initial": 0}, "'initial'"), ({"initial": "x"}, "'initial'"), ({"model": "gpp"}, "'model'")],
+    [({"initial": 0}, "'initial'"), ({"lot": "x"}, "'lot'"), ({"model": "gpp"}, "'model'")],
 )
 def test_options_that_are_none(space, options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):

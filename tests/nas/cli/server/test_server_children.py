@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,72 @@ def test_so_many_children_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     for thread in threads:
         thread.join(PATIENCE_SECONDS)
     assert len(errors) == children.MOST_AT_ONCE
+
+
+STAYS = """
+import json, os, sys, time
+for line in sys.stdin:
+    request = json.loads(line)
+    if request.get("crash"):
+        sys.exit("secret")
+    time.sleep(request.get("sleep", 0))
+    answer = json.dumps({"answer": [os.getpid(), request["n"], "ä" * 100_000]})
+    print(len(answer), answer, sep="\\n", end="", flush=True)
+"""
+
+
+@pytest.fixture
+def room(monkeypatch: pytest.MonkeyPatch) -> Iterator[Children]:
+    monkeypatch.setattr(children, "RESIDENT", (sys.executable, "-c", STAYS))
+    child(monkeypatch, "print(json.dumps({'answer': [os.getpid(), request['n'], 'alone']}))")
+    opened = Children(seconds=60.0)
+    yield opened
+    opened.end()
+
+
+def question(number: int, **more: Any) -> dict[str, Any]:
+    return {"verb": "what-if", "n": number, **more}
+
+
+def test_one_process_answers_what_only_reads(room: Children, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = room.ask(question(1)), room.ask(question(2))
+    assert (first[0], first[1], second[1], second[2]) == (second[0], 1, 2, "ä" * 100_000)
+    assert room.ask({"verb": "submit", "n": 3})[2] == "alone"
+    monkeypatch.setattr(children, "MOST_ANSWERS", 3)
+    assert room.ask(question(4))[0] == first[0]
+    gone([first[0]])
+    assert room.ask(question(5))[0] != first[0]
+    room.end()
+    with pytest.raises(JobFailedError):
+        room.ask(question(6))
+
+
+def test_the_one_that_stays_is_replaced_when_it_breaks_down_or_is_late(
+    room: Children, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pid = room.ask(question(1))[0]
+    with pytest.raises(JobFailedError, match="exit code"):
+        room.ask(question(2, crash=True))
+    assert "secret" in capfd.readouterr().err
+    after = room.ask(question(3))[0]
+    assert after != pid
+    room.seconds = 0.5
+    with pytest.raises(LateError):
+        room.ask(question(4, sleep=600))
+    gone([pid, after])
+    room.seconds = 60.0
+    assert room.ask(question(5))[1] == 5
+
+
+def test_who_finds_it_busy_gets_a_process_of_his_own(room: Children) -> None:
+    room.ask(question(1))
+    busy = threading.Thread(target=room.ask, args=[question(2, sleep=2)])
+    busy.start()
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not room._resident._lock.locked():
+        assert time.monotonic() < deadline
+    assert room.ask(question(3))[2] == "alone"
+    busy.join(PATIENCE_SECONDS)
 
 
 # -- the real ones --

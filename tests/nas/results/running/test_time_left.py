@@ -51,7 +51,7 @@ def done(store: Store, lease: Lease, clock: Clock, *stages: str, **results: Any)
     """These stages, each for its span."""
     for stage in stages:
         store.begin_stage(lease, stage, "key")
-        clock.wait(SPANS[stage])
+        clock.wait(SPANS.get(stage.partition(":")[0], 0))
         store.finish_stage(lease, stage, results.get(stage, {}))
 
 
@@ -117,6 +117,25 @@ def test_without_another_job_the_finalists_are_judged_by_the_search(store: Store
         data = {"evaluations": count, "hypervolume": 0.5, "of": 200}
         store.add_events(lease, [NewEvent("hypervolume", data, stage="search", step=count)])
     assert left(store) == pytest.approx(160 + 4 * (4 * 1 + 80 / 40))
+    lease.finish("stopped")
+
+
+def test_a_stage_that_takes_longer_than_was_thought_has_no_time_left_that_is_known(
+    store: Store, clock: Clock
+) -> None:
+    """Finalists that were trained are judged twice; backends take as long for each finalist and device."""
+    devices = {"a": {"precision": "int8"}, "b": {"precision": "int8"}}
+    _, lease = begun(store, "a", devices=devices, finalists={"train": {"steps": 1}, "device_images": None})
+    stages = ("space", "latency", "latency:b", "train", "search", "choose", "specialise")
+    done(store, lease, clock, *stages, search={"evaluations": 200})
+    store.begin_stage(lease, "finalists", "key")
+    finalists, backends = 4 * (2 * 4 * 2 + 2 * 80 / 40), 2 * 4 * 4 * 2
+    assert left(store) == pytest.approx(finalists + backends)
+    clock.wait(10)
+    assert left(store) == pytest.approx(finalists - 10 + backends)
+    assert time_left(store, store.job("a"), 7) == pytest.approx(7 + backends)
+    clock.wait(finalists)
+    assert left(store) is None
     lease.finish("stopped")
 
 

@@ -13,11 +13,12 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Display
 
 LINE_SECONDS = 10.0
+Whole = Callable[[float | None], float | None]
 
 
 @contextmanager
-def shown_progress(*, quiet: bool, whole: Callable[[], float | None] = lambda: None) -> Iterator[Progress]:
-    """A `Progress` for as long as a job runs. whole: seconds that all of it still takes."""
+def shown_progress(*, quiet: bool, whole: Whole = lambda _: None) -> Iterator[Progress]:
+    """A `Progress` for as long as a job runs. whole: its seconds left, from those of the stage."""
     if quiet:
         yield Silent()
     elif sys.stderr.isatty():
@@ -32,7 +33,7 @@ def shown_progress(*, quiet: bool, whole: Callable[[], float | None] = lambda: N
 class Lines:
     """A line when a stage begins and when it ends, and at most one in ten seconds between."""
 
-    def __init__(self, whole: Callable[[], float | None] = lambda: None) -> None:
+    def __init__(self, whole: Whole = lambda _: None) -> None:
         self._whole = whole
         self._name = ""
         self._began = self._printed = 0.0
@@ -55,7 +56,7 @@ class Lines:
         if now - self._printed < LINE_SECONDS:
             return
         self._printed = now
-        words = ("" if left is None else f", about {seconds(left)} left") + _of_job(self._whole())
+        words = ("" if left is None else f", about {seconds(left)} left") + _of_job(self._whole(left))
         note(f"{self._name}: {done} of {total}{words}{self._info}")
 
     def warn(self, message: str) -> None:
@@ -70,7 +71,7 @@ class Lines:
 
 
 @contextmanager
-def _bars(whole: Callable[[], float | None]) -> Iterator[Progress]:
+def _bars(whole: Whole) -> Iterator[Progress]:
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -95,7 +96,7 @@ def _bars(whole: Callable[[], float | None]) -> Iterator[Progress]:
 class _Bars:
     """One bar a stage; a finished stage keeps its own."""
 
-    def __init__(self, display: "Display", whole: Callable[[], float | None]) -> None:
+    def __init__(self, display: "Display", whole: Whole) -> None:
         self._display, self._pace, self._whole = display, Pace(), whole
         self._of_job, self._asked = "", -LINE_SECONDS
 
@@ -111,7 +112,7 @@ class _Bars:
         now = time.monotonic()
         left = self._pace.left(now, done, total)
         if now - self._asked >= LINE_SECONDS:
-            self._of_job, self._asked = _of_job(self._whole()), now
+            self._of_job, self._asked = _of_job(self._whole(left)), now
         self._display.update(
             task,
             completed=done,
