@@ -1,5 +1,6 @@
 """From a job and a subnet to a stand-alone module, and to files."""
 
+import json
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +22,7 @@ from nas.exported.forms import Form, Packing, Run
 from nas.images.preprocessing import DEFAULTS
 from nas.limits import kind_of
 from nas.results import frames, job_devices
+from nas.results.columns import is_known
 from nas.results.frames import INHERITED, SPECIALISE, SPECIALISED
 from nas.results.front import each_once
 from nas.results.members import Member
@@ -145,8 +147,8 @@ def export(
     """
     _check_outside(store, folder)
     formats, form = packing.checked()
-    row = _subnet(store, job, subnet)
-    weights = weights or reported_weights(store, job, row.key)
+    row, asked = _subnet(store, job, subnet), weights
+    weights = asked or reported_weights(store, job, row.key)
     net, module = extracted(store, job, row, weights)
     data = data_of(store, job)
     example, inputs = _examples(data, net)
@@ -157,7 +159,8 @@ def export(
     judge = None if data is None else partial(_judged, data)
 
     def written(name: str, target: Path) -> list[Path]:
-        described = info | _command(job, row, name, form)
+        timed = packing.timer is not None
+        described = info | _command(job, row, name, form, weights=asked, timed=timed)
         how: Any = {"info": described, "form": form, "judge": judge, "timer": packing.timer}
         return write_folder(name, module, target, example=example, **how)
 
@@ -242,12 +245,21 @@ def _facts(member: Member) -> dict[str, Any]:
     }
 
 
-def _command(job: Job, subnet: Subnet, name: str, form: Form) -> dict[str, str]:
-    """What makes the same folder again."""
-    command = f"nas extract {shlex.quote(job.name)} --subnet {subnet.key} --format {name}"
-    command += f" --precision {form.precision}" if form.precision != "fp32" else ""
-    command += f" --calibration {len(form.calibration)}" if form.calibration is not None else ""
-    return {"command": f"{command} -o DIR"}
+def _command(
+    job: Job, subnet: Subnet, name: str, form: Form, *, weights: str | None, timed: bool
+) -> dict[str, str]:
+    """What makes the same folder again; weights: as they were asked for."""
+    # The job knows no subnet by its key that it has not looked at.
+    which = ["--subnet", subnet.key] if subnet.id else ["--arch", json.dumps(subnet.architecture)]
+    words = ["nas", "extract", job.name, *which, "--format", name]
+    options = {
+        "--weights": weights,
+        "--precision": None if form.precision == Form.precision else form.precision,
+        "--calibration": None if form.calibration is None else str(len(form.calibration)),
+        "--opset": None if form.opset == Form.opset else str(form.opset),
+    }
+    words += [word for option, value in options.items() if value is not None for word in (option, value)]
+    return {"command": shlex.join([*words, *(["--measure"] if timed else []), "-o", "DIR"])}
 
 
 def data_of(store: Store, job: Job) -> DataSet | None:
@@ -391,8 +403,11 @@ def _info(store: Store, job: Job, subnet: Subnet, weights: str) -> dict[str, Any
 
 
 def _measured(store: Store, job: Job, row: MeasurementRow[Measurement]) -> dict[str, Any]:
-    """A latency of the front with all that another one is compared by."""
+    """A latency of the front, measured and predicted, with all that another one is compared by."""
+    finalists = frames.finalists(store, job, row.device_id)
+    predicted = finalists.loc[finalists["subnet"] == row.subnet.key, list(job_devices.PREDICTED)]
     return {
+        **{name: ms for name, ms in next(iter(predicted.to_dict("records")), {}).items() if is_known(ms)},
         "device": job_devices.device_names(store, job)[row.device_id],
         "measured_ms": row.result.latency_ms,
         "spread_ms": row.result.spread_ms,
