@@ -35,7 +35,7 @@ from nas.store.values import shortened
 
 MOST_DOTS = 5_000
 SHADES = 8  # of a density
-FEW_TICKS: Any = {"tickformat": "~g", "nticks": 6, "tickangle": 0}  # so that they do not touch on a phone
+FEW_TICKS: Any = {"tickformat": "~g", "nticks": 6}  # a phone has no room for more
 NAMES = {INHERITED: INHERITED, **RETRAINED}  # of weights with which the front does not report
 MARKERS = {  # symbol and colour
     INHERITED: ("diamond-open", GREY),
