@@ -106,7 +106,7 @@ def test_a_hostile_name_runs_no_script(browser: Chrome, address: str, shown_stor
     shown(browser, f"The data set '{HOSTILE}' is empty.", inside=".error")
     browser.get(f"{address}/job/{quote(HOSTILE, safe='')}")
     wait(browser, lambda b: b.execute_script(DRAWN))
-    shown(browser, f"Quality against latency of {HOSTILE}", inside="#front")
+    shown(browser, "onerror=alert(1)>", inside="#front .gtitle")  # in lines, without the spaces between them
     click_point(browser, front_keys(shown_store, HOSTILE)[0])
     shown(browser, "nas extract", inside="#extract")
     # An alert would stand in the way of every further command.
