@@ -5,14 +5,19 @@ each family's own space. In each round all ways of evaluating take turns on one 
 over rounds of ratios within a round, so that they hold on a busy machine. `extracted`: the same subnets as
 stand-alone networks, their extraction not timed. `one by one`: `scored` for each subnet by itself, timed on
 every eighth. `halves`, `siblings`: `scored` for all with steps that are kept, as in the processes of a
-search; `anew` makes the steps, too.
+search; `anew` makes the steps, too. `forward`: one image through a subnet again and again, inside the
+supernet as it is run and with slices taken for every pass as they were before, beside the extracted one.
+`ffns`: what the default pays where an FFN has no sibling: sums over chunks, each by itself as before and as
+it is run, beside the whole FFN.
 
     python benchmarks/evaluation.py --images 64 --rounds 3
+    python benchmarks/evaluation.py --only forward
 """
 
 import argparse
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -24,11 +29,15 @@ import supernet
 from search_spaces import Architecture, SearchSpace
 from supernet.evaluation.prefix_cache import PrefixCache
 from supernet.evaluation.scores import Descent, scored
-from supernet.evaluation.steps import shared_steps
+from supernet.evaluation.steps import Chunk, Siblings, shared_steps
 from supernet.supernet import Supernet
 
 SETS = ((4, 241), (6, 64), (12, 64))  # depth, subnets
 FAMILIES = ("matformer", "autoformer", "vit_resnas", "turbovit_digit_pairs", "stitching")
+FORWARD_ROUNDS = 40
+FFN_ROUNDS = 16
+PASSES = 10  # in a row: the first finds caches full of what others have done
+PARTS = ("sets", "families", "deviations", "cached", "forward", "ffns")
 EIGHTH = 8
 MIB = 2**20
 Batch = tuple[Tensor, Tensor]
@@ -112,7 +121,8 @@ def row(name: str, net: Supernet, archs: Sequence[Architecture], images: int, ro
     halves = speedups(spent, "halves", work.alone / work.halves)
     siblings = speedups(spent, "siblings", work.alone / work.siblings)
     blocks = f"{work.alone / work.blocks:.2f}x | {ratio(spent['extracted'], spent['anew']):.2f}x"
-    return f"| {name}, {len(archs)} | {blocks} | {halves} | {siblings} |"
+    beside = ratio(spent["siblings"], spent["halves"])
+    return f"| {name}, {len(archs)} | {blocks} | {halves} | {siblings} | {beside:.2f} |"
 
 
 def generations(space: SearchSpace, size: int, count: int, seed: int = 0) -> list[list[Architecture]]:
@@ -162,33 +172,106 @@ def print_cached(depth: int, images: int, rounds: int) -> None:
         print(f"| {depth}, {len(archs)} | {budget // MIB} | {' | '.join(cells)} |", flush=True)
 
 
+def again(work: Callable[[], object]) -> None:
+    for _ in range(PASSES):
+        work()
+
+
+def print_forward(images: int = 1, rounds: int = FORWARD_ROUNDS) -> None:
+    """CPU time of passes inside the supernet over that of as many of the extracted subnet, with quartiles."""
+    print("\n| space, subnet | extracted, ms | slices for every pass | as it is run |\n|---|---|---|---|")
+    for name in FAMILIES:
+        net = supernet.build(search_spaces.get(name)).eval()
+        random = drawn(net.space, 1)[0]
+        presets = {"smallest": net.space.smallest, "random": random, "largest": net.space.largest}
+        for preset, arch in presets.items():
+            module, x = net.extract(arch), net.example_input(images)
+            ways = (partial(module, x), partial(Supernet.forward, net, x, arch), partial(net, x, arch))
+            with torch.inference_mode():
+                for work in ways * 3:
+                    work()
+                spent = np.array([[seconds(partial(again, work)) for work in ways] for _ in range(rounds)])
+            quartiles = np.quantile(spent[:, 1:] / spent[:, :1], (0.25, 0.5, 0.75), axis=0).T
+            cells = (f"{median:.2f} [{low:.2f}, {high:.2f}]" for low, median, high in quartiles)
+            alone = 1e3 * np.median(spent[:, 0]) / PASSES
+            print(f"| {name}, {preset} | {alone:.2f} | {' | '.join(cells)} |", flush=True)
+
+
+def print_ffns(nets: Mapping[str, Supernet], images: int) -> None:
+    """Sums over all FFNs of six subnets of the lower quintile of seconds, over that of whole FFNs."""
+    print("\n| space | whole FFNs, ms | chunk by chunk | as it is run |\n|---|---|---|---|")
+    for name, net in nets.items():
+        steps, total = shared_steps(net), np.zeros(3)
+        seen: dict[Hashable, bool] = {}
+        with torch.inference_mode():
+            for arch in drawn(net.space, 6):
+                x = net.example_input(images)
+                for step in map(steps.__getitem__, steps.path(arch)):
+                    if step.chunks:
+                        ways = (
+                            partial(step.run, x),
+                            partial(by_chunks, x, step.chunks),
+                            lambda x=x, step=step, seen=seen: Siblings(x, seen).output(step.chunks),
+                        )
+                        spent = [[seconds(work) for work in ways] for _ in range(FFN_ROUNDS)]
+                        total += np.quantile(spent[1:], 0.2, axis=0)
+                    x = step.run(x)
+        if total.any():
+            print(
+                f"| {name} | {1e3 * total[0]:.1f} | {total[1] / total[0]:.2f} | {total[2] / total[0]:.2f} |"
+            )
+
+
+def by_chunks(x: Tensor, chunks: Sequence[Chunk]) -> Tensor:
+    block = chunks[0].block
+    normed, bias = block.norm2(x).flatten(0, 1), block.mlp.fc2.bias
+    total = x.new_zeros(()) if bias is None else bias
+    for chunk in chunks:
+        total = torch.addmm(total, chunk.neurons(normed), chunk.columns)
+    return x + block.scaled(total.view_as(x))
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     plain = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=plain)
     parser.add_argument("--images", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", choices=PARTS)
     args = parser.parse_args(argv)
+    asked = PARTS if args.only is None else (args.only,)
     torch.set_num_threads(1)
+    print(f"{args.images} images, one CPU thread, {args.rounds} rounds")
+    if "sets" in asked:
+        print_head("depth, subnets")
+        for depth, count in SETS:
+            net = supernet.build(space_of(depth)).eval()
+            print(row(str(depth), net, drawn(net.space, count), args.images, args.rounds), flush=True)
+    nets = {name: supernet.build(search_spaces.get(name)).eval() for name in FAMILIES}
+    if "families" in asked:
+        print_head("space, subnets")
+        for name, net in nets.items():
+            print(row(name, net, drawn(net.space, 24), args.images, args.rounds), flush=True)
+    if "deviations" in asked:
+        print("\n| space | largest deviation of logits, halves | siblings |\n|---|---|---|")
+        for name, net in nets.items():
+            archs, x = drawn(net.space, 24), net.example_input(8)
+            worst = [deviation(net, archs, x, siblings=siblings) for siblings in (False, True)]
+            print(f"| {name} | {worst[0]:.0e} | {worst[1]:.0e} |", flush=True)
+    if "cached" in asked:
+        print("\n| depth, subnets | cache MiB | halves: counted | measured | siblings: counted | measured |")
+        print("|---|---|---|---|---|---|")
+        print_cached(6, args.images, max(1, args.rounds // 2))
+    if "forward" in asked:
+        print_forward()
+    if "ffns" in asked:
+        print_ffns(nets, args.images)
+
+
+def print_head(first: str) -> None:
     cells = ("counted", "measured", "of counted", "over one by one")
     columns = ["blocks: counted", "anew: measured"]
-    columns += [f"{way}: {cell}" for way in ("halves", "siblings") for cell in cells]
-    head = f"{' | '.join(columns)} |\n{'|---' * (1 + len(columns))}|"
-    print(f"{args.images} images, one CPU thread, {args.rounds} rounds\n\n| depth, subnets | {head}")
-    for depth, count in SETS:
-        net = supernet.build(space_of(depth)).eval()
-        print(row(str(depth), net, drawn(net.space, count), args.images, args.rounds), flush=True)
-    print(f"\n| space, subnets | {head}")
-    nets = {name: supernet.build(search_spaces.get(name)).eval() for name in FAMILIES}
-    for name, net in nets.items():
-        print(row(name, net, drawn(net.space, 24), args.images, args.rounds), flush=True)
-    print("\n| space | largest deviation of logits, halves | siblings |\n|---|---|---|")
-    for name, net in nets.items():
-        archs, x = drawn(net.space, 24), net.example_input(8)
-        worst = [deviation(net, archs, x, siblings=siblings) for siblings in (False, True)]
-        print(f"| {name} | {worst[0]:.0e} | {worst[1]:.0e} |", flush=True)
-    print("\n| depth, subnets | cache MiB | halves: counted | measured | siblings: counted | measured |")
-    print("|---|---|---|---|---|---|")
-    print_cached(6, args.images, max(1, args.rounds // 2))
+    columns += [f"{way}: {cell}" for way in ("halves", "siblings") for cell in cells] + ["siblings / halves"]
+    print(f"\n| {first} | {' | '.join(columns)} |\n{'|---' * (1 + len(columns))}|")
 
 
 if __name__ == "__main__":

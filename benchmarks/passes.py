@@ -1,16 +1,23 @@
 """What options of a training's passes cost on the CPU: channels_last, checkpointing, compiling.
 
     python benchmarks/passes.py
+    python benchmarks/passes.py graphs
 
-CPU time of forward and backward pass, the least of several, alternating, on one thread.
+CPU time of forward and backward pass, the least of several, alternating, on one thread. `graphs`: what torch
+records of steps of random architectures, by blocks (`train.compile`) and of the whole supernet, by a backend
+that runs graphs as they are; breaks are counted by torch.
 """
 
+import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
+from torch._dynamo.utils import counters
 
 import search_spaces
 import supernet
@@ -19,6 +26,8 @@ from supernet.passes.recomputing import recomputed
 from supernet.supernet import Supernet
 
 ROUNDS = 5
+ARCHITECTURES = 12
+FAMILIES = ("matformer", "autoformer", "vit_resnas", "turbovit_digit_pairs")
 Alter = Callable[[nn.Module], AbstractContextManager[object]]
 
 
@@ -52,8 +61,61 @@ def step(net: Supernet, batch: int, alter: Alter) -> Callable[[], None]:
     return run
 
 
+class Counting:
+    """A backend of torch's compiler that counts graphs, and runs them as they are."""
+
+    def __init__(self) -> None:
+        self.graphs = 0
+
+    def __call__(self, graph: Any, examples: object) -> Any:
+        self.graphs += 1
+        return graph.forward
+
+
+def print_graphs() -> None:
+    print("| space | architectures | compiled | graphs | by architecture | breaks | left as they are |")
+    print("|---|---|---|---|---|---|---|")
+    for name in FAMILIES:
+        for whole in (False, True):
+            torch._dynamo.reset()
+            counters.clear()
+            backend = Counting()
+            left, new = steps_of(name, backend, whole=whole)
+            breaks, what = sum(counters["graph_break"].values()), "whole supernet" if whole else "blocks"
+            counts = ", ".join(map(str, new))
+            print(
+                f"| {name} | {len(new)} | {what} | {backend.graphs} | {counts} | {breaks} | {left} |",
+                flush=True,
+            )
+
+
+def steps_of(name: str, backend: Counting, *, whole: bool) -> tuple[int, Sequence[int]]:
+    """How many calls ran as they are, and the graphs that were new with each architecture."""
+    net = supernet.build(search_spaces.get(name), seed=0).train()
+    compiler, x = Compiler(backend), net.example_input(2)
+    compiled = torch.compile(net, backend=backend)
+    codes, new = net.space.sample_choices(np.random.default_rng(0), ARCHITECTURES), list[int]()
+    for arch in net.space.decode(codes):
+        before = backend.graphs
+        if whole:
+            compiled(x, arch).square().mean().backward()
+        else:
+            with net.altered(arch, compiler.compiled):
+                net(x, arch).square().mean().backward()
+        new.append(backend.graphs - before)
+    return sum(not count for count in new) if whole else compiler.left, new
+
+
 def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", nargs="?", choices=("costs", "graphs"), default="costs")
     torch.set_num_threads(1)
+    print_graphs() if parser.parse_args().what == "graphs" else print_costs()
+
+
+def print_costs() -> None:
     plain, last = least(stem_in(torch.contiguous_format), stem_in(torch.channels_last))
     print(
         f"stem of vit_resnas_tiny, 8 images: {plain:.3f} s, channels_last {last:.3f} s ({last / plain:.2f})"

@@ -12,16 +12,20 @@ from nas.evaluation.qualities import qualities_of
 from nas.evaluation.tasks import batch_of
 from nas.job_run import Run
 from nas.measuring import remote
+from nas.measuring.models.fitted import kept_predictor
 from nas.measuring.remote import RemoteDevice
 from nas.measuring.requests import NetworkPlan, request_for
 from nas.measuring.subnets import build_device, progress
 from nas.results.baselines import BASELINES
+from nas.results.job_devices import PREDICTED
 from nas.spaces.baselines import Baseline, costs, load_baselines
 from nas.spaces.preprocessing import prepared
 from nas.watchdog import within
+from predictors import layers_of
 from predictors.devices import Device
 from predictors.measurement.plausibility import plausible
 from predictors.measurement.rounds import Failure, Measurement, measure
+from search_spaces.errors import NASError, NotFoundError, UsageError
 
 UNTOLD = "it is no model by a name of timm's own and no network of ours, so another host cannot build it"
 
@@ -77,16 +81,42 @@ def measured_on(run: Run, name: str, networks: list[Baseline], data: DataSet) ->
         row_id = run.store.register_device(device.name, device.fingerprint()).id
         results = _timed(run, device, row_id, networks, data)
     rows: list[dict[str, Any]] = []
-    for place, network in enumerate(networks):
-        result = results[str(place)]
+    for place, (network, predicted) in enumerate(
+        zip(networks, _predicted(run, row_id, networks, data), strict=True)
+    ):
+        result, row = results[str(place)], {"device": name, "device_id": row_id, **predicted}
         if isinstance(result, Failure):
             run.warn(f"Baseline '{network.name}' could not be measured on '{name}': {result.reason}")
-            rows.append({"device": name, "device_id": row_id, "reason": result.reason})
+            rows.append(row | {"reason": result.reason})
         else:
             times = {"measured_ms": result.latency_ms, "spread_ms": result.spread_ms}
             times |= {"peak_memory_bytes": result.peak_memory_bytes, "energy_mj": result.energy_mj}
-            rows.append({"device": name, "device_id": row_id, **times})
+            rows.append(row | times)
     return rows
+
+
+def _predicted(run: Run, row_id: int, networks: list[Baseline], data: DataSet) -> list[dict[str, float]]:
+    """What the device's predictor of any model says of each; nothing where there is none, or of no such one.
+
+    The job's own predictor is not asked: its interval is that of its space, which these are not of.
+    """
+    row = next(one for one in run.store.devices() if one.id == row_id)
+    predicted: list[dict[str, float]] = [{} for _ in networks]
+    try:
+        kept = kept_predictor(run.store, row)
+    except NotFoundError:
+        return predicted
+    except NASError as error:
+        run.warn(f"Baselines are not predicted on '{row.name}': {error.message}")
+        return predicted
+    for place, network in enumerate(networks):
+        try:
+            times = kept.predict(layers_of(network.module, torch.zeros(1, *data.input_shape)))
+        except UsageError as error:
+            run.warn(f"Baseline '{network.name}' is not predicted: {error.message}")
+            continue
+        predicted[place] = {key: times[key] for key in PREDICTED}
+    return predicted
 
 
 def _timed(

@@ -12,6 +12,8 @@ from nas.store import Job, Store
 BASELINES = "baselines"  # the stage, and what its result has
 COLUMNS = ["job", "baseline", "params", "macs", "metric", "quality", "stderr", "measured_ms", "spread_ms"]
 
+TIMES = ("measured_ms", "spread_ms", "peak_memory_bytes", "energy_mj", *job_devices.PREDICTED)
+
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
@@ -19,6 +21,7 @@ class Baseline:
 
     quality, stderr: on the report split.  qualities: all that were told, by their names.
     unfit: why it has none.  device: whose latency it tells.  unmeasured: why it has none.
+    predicted_ms, predicted_low_ms, predicted_high_ms: by the device's predictor of any model, if it had one.
     tokens_a_run: as of a member.
     """
 
@@ -37,6 +40,9 @@ class Baseline:
     peak_memory_bytes: float | None = None
     energy_mj: float | None = None
     unmeasured: str | None = None
+    predicted_ms: float | None = None
+    predicted_low_ms: float | None = None
+    predicted_high_ms: float | None = None
     tokens_a_run: int | None = None
 
     @property
@@ -59,7 +65,11 @@ class Baseline:
     def to_dict(self) -> dict[str, Any]:
         """The JSON of `nas front --json`."""
         quality = {"metric": self.metric, "value": self.quality, "stderr": self.stderr}
-        latency = {"device": self.device, "measured_ms": self.measured_ms, "spread_ms": self.spread_ms}
+        latency: dict[str, Any] = {"device": self.device}
+        latency |= {"measured_ms": self.measured_ms, "spread_ms": self.spread_ms}
+        if self.predicted_ms is not None:
+            interval = [self.predicted_low_ms, self.predicted_high_ms]
+            latency |= {"predicted_ms": self.predicted_ms, "interval_ms": interval}
         return {
             "job": self.job,
             "baseline": self.name,
@@ -96,9 +106,7 @@ def _baseline(job: Job, row: dict[str, Any], metric: str, device_id: int | None)
         qualities=values,
         unfit=row["unfit"],
         device=latency.get("device"),
-        **{
-            name: latency.get(name) for name in ("measured_ms", "spread_ms", "peak_memory_bytes", "energy_mj")
-        },
+        **{name: latency.get(name) for name in TIMES},
         unmeasured=latency.get("reason", None if latency else "it was not measured on this device"),
     )
 

@@ -22,6 +22,7 @@ from nas.exported.forms import Form, Packing, Run
 from nas.images.preprocessing import DEFAULTS
 from nas.limits import kind_of
 from nas.results import frames, job_devices
+from nas.results.columns import is_known
 from nas.results.frames import INHERITED, SPECIALISE, SPECIALISED
 from nas.results.front import each_once
 from nas.results.members import Member
@@ -402,8 +403,11 @@ def _info(store: Store, job: Job, subnet: Subnet, weights: str) -> dict[str, Any
 
 
 def _measured(store: Store, job: Job, row: MeasurementRow[Measurement]) -> dict[str, Any]:
-    """A latency of the front with all that another one is compared by."""
+    """A latency of the front, measured and predicted, with all that another one is compared by."""
+    finalists = frames.finalists(store, job, row.device_id)
+    predicted = finalists.loc[finalists["subnet"] == row.subnet.key, list(job_devices.PREDICTED)]
     return {
+        **{name: ms for name, ms in next(iter(predicted.to_dict("records")), {}).items() if is_known(ms)},
         "device": job_devices.device_names(store, job)[row.device_id],
         "measured_ms": row.result.latency_ms,
         "spread_ms": row.result.spread_ms,

@@ -1,6 +1,6 @@
 """What architectures share when they are evaluated together: half blocks, sibling FFNs, cached prefixes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import elastic_nets
 import numpy as np
@@ -14,7 +14,7 @@ from benchmarks.forward_work import cached_work, forward_work
 from search_spaces import Architecture
 from supernet.evaluation.prefix_cache import PrefixCache
 from supernet.evaluation.scores import Descent, scored
-from supernet.evaluation.steps import Steps, shared_steps
+from supernet.evaluation.steps import Chunk, Siblings, Steps, shared_steps
 from supernet.supernet import Supernet
 
 GATED = "gated"
@@ -63,6 +63,27 @@ def test_siblings_are_the_extracted_network_up_to_rounding(net: Supernet) -> Non
             alone = net.extract(arch)(x)
             assert (found[arch] - alone).abs().max() <= 1e-6 * alone.abs().max()
     assert descent.macs == forward_work(net, archs).siblings
+
+
+def test_siblings_have_the_bits_of_sums_over_one_chunk_after_the_other(net: Supernet) -> None:
+    steps, x = shared_steps(net), net.example_input(16)
+    with torch.inference_mode():
+        for step in (steps[key] for key in steps.path(net.space.largest)):
+            for asked in [range(1, len(step.chunks) + 1), [len(step.chunks)], [1, len(step.chunks)]] * 2:
+                siblings = Siblings(x)
+                for count in asked if step.chunks else []:
+                    added = summed(x, step.chunks[:count])
+                    assert torch.equal(siblings.output(step.chunks[:count]), added)
+            x = step.run(x)
+
+
+def summed(x: Tensor, chunks: Sequence[Chunk]) -> Tensor:
+    block = chunks[0].block
+    normed, bias = block.norm2(x).flatten(0, 1), block.mlp.fc2.bias
+    total = x.new_zeros(()) if bias is None else bias
+    for chunk in chunks:
+        total = torch.addmm(total, chunk.neurons(normed), chunk.columns)
+    return x + block.scaled(total.view_as(x))
 
 
 @pytest.mark.parametrize("siblings", [False, True])

@@ -29,12 +29,16 @@ class OnFront(_Section):
     """A latency of the front; None of stores that do not know it.
 
     device: by the job's name for it.  reference_ms: the clean time of its calibrator.
+    predicted_ms and the ends of its interval: of the subnet there, by the job's predictor.
     """
 
     device: str
     measured_ms: Time
     spread_ms: float | None = None
     reference_ms: Time | None = None
+    predicted_ms: Time | None = None
+    predicted_low_ms: float | None = None
+    predicted_high_ms: Time | None = None
     fingerprint: dict[str, Any]
 
     @property

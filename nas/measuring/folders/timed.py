@@ -89,6 +89,9 @@ def card_figures(folder: Path) -> dict[str, Any]:
 def compared_line(compared: Mapping[str, Any]) -> str:
     """The file's latency beside the front's, as a sentence without its end."""
     line = f"{compared['measured_ms']:.4g} ms on '{compared['device']}' of the front"
+    if "predicted_ms" in compared:
+        low, high = compared["interval_ms"]
+        line += f" (predicted {compared['predicted_ms']:.4g}, 90 % from {low:.4g} to {high:.4g})"
     if compared["file_over_front"] is not None:
         line += f", the file takes {compared['file_over_front']:.3g} times that"
     return line + (f"; {compared['differs']}" if compared["differs"] else "; the same device")
@@ -189,6 +192,15 @@ def _compared(result: Measurement, device: Device, on_front: OnFront) -> dict[st
         "device": on_front.device,
         "measured_ms": on_front.measured_ms,
         "spread_ms": on_front.spread_ms,
+        **_predicted(on_front),
         "differs": changes(before, now),
         "file_over_front": result.latency_ms / on_front.measured_ms if same_input else None,
     }
+
+
+def _predicted(on_front: OnFront) -> dict[str, Any]:
+    """What the job's predictor said of the subnet there, if the folder tells it."""
+    ends = on_front.predicted_low_ms, on_front.predicted_high_ms
+    if on_front.predicted_ms is None or None in ends:
+        return {}
+    return {"predicted_ms": on_front.predicted_ms, "interval_ms": list(ends)}

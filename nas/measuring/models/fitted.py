@@ -98,6 +98,34 @@ def fit(
     return _summary(row, device, every, predictor, failures)
 
 
+@dataclass(frozen=True, eq=False)
+class KeptPredictor:
+    """What is kept with a device to predict any model.
+
+    workload: of what is predicted.  scale: that of times since the calibrator was measured anew.
+    """
+
+    predictor: OfLayers
+    workload: Workload
+    scale: float
+
+    def predict(self, layers: Sequence[Layer]) -> dict[str, float]:
+        """The mean, its standard deviation, and the ends of the 90 % interval, in ms."""
+        mean, std = (self.scale * one for one in self.predictor.predict([layers], self.workload))
+        low, high = interval(mean, std)
+        names = ("predicted_ms", "std_ms", "predicted_low_ms", "predicted_high_ms")
+        return {name: float(one[0]) for name, one in zip(names, (mean, std, low, high), strict=True)}
+
+
+def kept_predictor(store: Store, row: DeviceRow) -> KeptPredictor:
+    """Raises NotFoundError for a device without one, DamagedError, and UsageError for one that is no more."""
+    kept = _kept_predictor(store, row)
+    predictor = from_json(kept)
+    batch = int((row.options or {}).get("batch", 64))
+    scale = (row.reference_ms or 1.0) / (kept.get("reference_ms") or row.reference_ms or 1.0)
+    return KeptPredictor(predictor, predictor.workload or Workload(batch), scale)
+
+
 def predict(store: Store, name: str, text: str) -> dict[str, Any]:
     """The latency of a model on a registered device, by the predictor that is kept with it.
 
@@ -105,29 +133,22 @@ def predict(store: Store, name: str, text: str) -> dict[str, Any]:
     for a model that cannot be traced, or one that this host cannot build.
     """
     row = store.device(name)
-    kept = _kept_predictor(store, row)
-    predictor = from_json(kept)
+    kept = kept_predictor(store, row)
     model = named(text)
     layers = traced(model)
-    batch = int((row.options or {}).get("batch", 64))
-    workload = predictor.workload or Workload(batch)
-    # The calibrator's clean time may have been measured anew since.
-    scale = (row.reference_ms or 1.0) / (kept.get("reference_ms") or row.reference_ms or 1.0)
-    mean, std = (scale * one for one in predictor.predict([layers], workload))
-    low, high = interval(mean, std)
-    cost = cost_of(layers)
+    cost, times = cost_of(layers), kept.predict(layers)
     return {
         "device": row.name,
         "model": model.name,
         "input_shape": list(model.input_shape),
-        "batch": workload.batch,
+        "batch": kept.workload.batch,
         "params": cost.params,
         "macs": cost.macs,
-        "predicted_ms": float(mean[0]),
-        "std_ms": float(std[0]),
-        "interval_ms": [float(low[0]), float(high[0])],
-        "models": predictor.count,
-        "left_out_error": predictor.error,
+        "predicted_ms": times["predicted_ms"],
+        "std_ms": times["std_ms"],
+        "interval_ms": [times["predicted_low_ms"], times["predicted_high_ms"]],
+        "models": kept.predictor.count,
+        "left_out_error": kept.predictor.error,
     }
 
 

@@ -84,7 +84,9 @@ def test_the_file_is_timed_beside_the_front(run_nas: Nas, tiny_job: nas.JobHandl
     card = (folder / "README.md").read_text()
     assert "--format safetensors --weights inherited --measure -o DIR" in card
     assert f"| latency ms | {member.measured_ms} |" in card
-    line = f"{member.measured_ms:.4g} ms on 'cpu' of the front, the file takes "
+    low, high = member.predicted_low_ms, member.predicted_high_ms
+    line = f"{member.measured_ms:.4g} ms on 'cpu' of the front (predicted {member.predicted_ms:.4g}, "
+    line += f"90 % from {low:.4g} to {high:.4g}), the file takes "
     assert f"| file against front | {line}" in card
     assert "| latency of the file ms | " in card
     assert run_nas("verify", folder).code == 0
@@ -96,6 +98,8 @@ def test_the_file_is_timed_beside_the_front(run_nas: Nas, tiny_job: nas.JobHandl
     timed = json.loads(run_nas("measure", folder, "--format", "safetensors", "--batch", 2, "--json").out)
     assert timed["device"]["batch"] == 2
     assert timed["front"]["measured_ms"] == member.measured_ms
+    assert timed["front"]["predicted_ms"] == member.predicted_ms
+    assert timed["front"]["interval_ms"] == [low, high]
     assert timed["front"]["file_over_front"] is None
 
 

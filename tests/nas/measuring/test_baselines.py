@@ -30,11 +30,15 @@ from nas.datasets import DataSet
 from nas.errors import JobFailedError
 from nas.measuring import baselines as measuring
 from nas.measuring.remote import RemoteDevice
+from nas.measuring.requests import build_device
 from nas.results import extraction, frames
 from nas.results.baselines import frame
 from nas.results.front import front
 from nas.spaces.baselines import costs, load_baselines
 from nas.store import Store
+from predictors import layers_of
+from predictors.any_model import fit_layers
+from predictors.regression.features import Workload
 from search_spaces.errors import NASError, UsageError
 
 VIT: dict[str, Any] = {
@@ -88,7 +92,21 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> nas.JobHandle:
     folder = tmp_path_factory.mktemp("baselines")
     networks = [{"timm": timm_folder(folder / "ten")}, {"checkpoint": str(extracted(folder))}]
     networks += [{"timm": timm_folder(folder / "seven", classes=7)}]
-    return nas.run(CONFIG | {"baselines": networks}, store=f"sqlite:///{folder / 'nas.db'}")
+    url = f"sqlite:///{folder / 'nas.db'}"
+    with Store.open(url) as store:
+        keep_predictor(store)
+    return nas.run(CONFIG | {"baselines": networks}, store=url)
+
+
+def keep_predictor(store: Store) -> None:
+    """What `nas devices fit` keeps of the job's device, of models that take 2 ms a layer there."""
+    options = {"backend": "torch_cpu", **CONFIG["devices"]["cpu"]}
+    fingerprint = build_device("cpu", options).fingerprint()
+    models = [timm.create_model("vit_tiny_patch16_224", **VIT | {"depth": depth}) for depth in (1, 2, 3, 4)]
+    layers = [layers_of(model, torch.zeros(1, 1, 8, 8)) for model in models]
+    fitted = fit_layers(layers, [2.0, 4.0, 6.0, 8.0], workload=Workload(8))
+    text = json.dumps({"version": 1, "predictor": fitted.to_json()})
+    store.put_device_file(store.register_device("cpu", fingerprint), text)
 
 
 NAMES = ["ten", "subnet", "seven"]
@@ -109,6 +127,12 @@ def test_reference_networks_are_evaluated_and_measured(
     assert ten.quality == pytest.approx(right.double().mean().item())
     assert ten.stderr is not None
     assert ten.params == sum(parameter.numel() for parameter in module.parameters())
+    assert ten.predicted_ms == pytest.approx(2.0, rel=0.3)  # of the device's predictor, whatever was measured
+    assert ten.predicted_low_ms is not None
+    assert ten.predicted_high_ms is not None
+    assert ten.predicted_low_ms < ten.predicted_ms < ten.predicted_high_ms
+    latency = ten.to_dict()["latency"]
+    assert (latency["measured_ms"], latency["predicted_ms"]) == (ten.measured_ms, ten.predicted_ms)
     space = untrained_job(f"sqlite:///{tmp_path / 'again.db'}").space
     cost = space.cost(space.largest)
     assert (subnet.params, subnet.macs) == (cost.params, cost.macs)
@@ -129,6 +153,7 @@ def test_a_front_tells_them_apart_from_its_members(
     emit_front(pareto, as_json=False)
     table = capsys.readouterr().out
     assert "* ten" in table
+    assert f"{pareto.baselines[0].predicted_ms:.3f}" in table
     assert "* seven is not evaluated: it knows 7 classes" in table
 
 
@@ -275,4 +300,5 @@ def test_an_agent_that_cannot_measure_them_leaves_the_job_its_front(
     rows = measuring.measured_on(run, "pi", [undescribed, *networks[1:]], digits)
     assert rows[0]["reason"] == measuring.UNTOLD
     assert rows[1]["reason"] == "Device 'pi' could not measure: KeyError: 'space'."
+    assert [one["predicted_ms"] for one in rows] == [b.predicted_ms for b in finished.front().baselines]
     assert len(told) == len(networks)

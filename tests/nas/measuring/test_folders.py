@@ -113,6 +113,17 @@ def test_a_step_of_decoding_on_the_front_compares_with_no_file(tmp_path: Path) -
     assert "workload" not in timed["device"]
     assert timed["front"]["file_over_front"] is None
     assert "workload was" in compared_line(timed["front"])
+    assert "predicted_ms" not in timed["front"]
+
+
+def test_what_was_predicted_of_an_exported_subnet_is_told_with_its_interval(tmp_path: Path) -> None:
+    front = on_front("torch_cpu") | {"predicted_ms": 2.5, "predicted_low_ms": 2.25, "predicted_high_ms": 2.75}
+    timed = measure_file(written("safetensors", tmp_path / "it", front), "safetensors", {})
+    assert (timed["front"]["predicted_ms"], timed["front"]["interval_ms"]) == (2.5, [2.25, 2.75])
+    line = compared_line(timed["front"])
+    assert line.startswith(
+        "2 ms on 'pi' of the front (predicted 2.5, 90 % from 2.25 to 2.75), the file takes "
+    )
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
