@@ -204,8 +204,8 @@ class Siblings:
         if len(new) == 1 or (mlp.gated and self._done) or not _divides_evenly(self._normed, new):
             return False
         widths = (len(chunk.columns) for chunk in chunks)
-        case = (self._normed.shape, self._normed.dtype, mlp.act, mlp.gated, mlp.fc1.bias is None)
-        case += (self._done, torch.get_num_threads(), *widths)
+        kind = self._normed.shape, self._normed.dtype, mlp.act, mlp.gated, mlp.fc1.bias is None
+        case = *kind, self._done, torch.get_num_threads(), *widths
         if case not in _EQUAL_AT_ONCE:
             one_by_one = self._sum_of(new, [chunk.neurons(self._normed) for chunk in new])
             _EQUAL_AT_ONCE[case] = torch.equal(one_by_one, self._sum_of(new, self._neurons(chunks)))
