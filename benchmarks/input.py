@@ -39,6 +39,7 @@ SIDE = 224
 BILINEAR = InterpolationMode.BILINEAR
 CLASSES = 4
 CPU = torch.device("cpu")
+SLACK = 0.05  # seconds of CPU that looking takes
 # DeiT has m9, at which timm may posterize to no bits: Pillow refuses that, and timm's loader ends with it.
 DEIT = {"auto_augment": "rand-m5-mstd0.5-inc1", "re_prob": 0.25}
 # What it is called, our option, timm's arguments.
@@ -88,19 +89,19 @@ def ours(batches: Any) -> Iterator[torch.Tensor]:
         number += 1
 
 
-def children() -> dict[int, float]:
-    """CPU seconds of each process that this one has started."""
+def processes() -> dict[int, float]:
+    """CPU seconds of this process, which may normalise, and of each that it has started."""
     seconds = {}
-    for child in psutil.Process().children(recursive=True):
-        times = child.cpu_times()
-        seconds[child.pid] = times.user + times.system
+    for process in (psutil.Process(), *psutil.Process().children(recursive=True)):
+        times = process.cpu_times()
+        seconds[process.pid] = times.user + times.system
     return seconds
 
 
 def settle() -> None:
     """Waits until the processes of both loaders have prepared all they may."""
     seconds = -1.0
-    while (now := sum(children().values())) > seconds:
+    while (now := sum(processes().values())) > seconds + SLACK:
         seconds = now
         time.sleep(0.2)
 
@@ -110,10 +111,10 @@ def rate(take: Callable[[], torch.Tensor], idle: int, counted: int, batch: int) 
     settle()
     for _ in range(idle):
         take()
-    before, began = children(), time.perf_counter()
+    before, began = processes(), time.perf_counter()
     for _ in range(counted):
         take()
-    elapsed, after = time.perf_counter() - began, children()
+    elapsed, after = time.perf_counter() - began, processes()
     cpu = sum(seconds - before.get(pid, 0.0) for pid, seconds in after.items())
     return counted * batch / elapsed, counted * batch / cpu
 

@@ -89,7 +89,11 @@ class Ours:
         return self._asked
 
     def tell(self, told: Floats, outside: Floats) -> None:
-        self._searcher.tell(self._asked, told * self._problem.signs)
+        self.take(self._asked, told)
+
+    def take(self, codes: Codes, told: Floats) -> None:
+        """What architectures (n, choices) were evaluated to, whether it has asked for them or not."""
+        self._searcher.tell(codes, told * self._problem.signs)
 
 
 class Study:

@@ -4,8 +4,8 @@ mat: twelve FFNs of four widths (4^12), diminishing returns, depth matters most 
 layers share what they add; evaluations are noisy. net27: 27 choices whose quality has the output of a random
 network in it. hier: the space `vit_resnas`, blocks of which exist or not, under limits on its exact costs.
 mixed50: fifty choices of two to eight options, some of which exist only under others; two latencies, so that
-there are three objectives. layers194: a language model of 48 layers, each with four choices. `net27`,
-`mixed50` and `layers194` are held back: nothing is tuned on them.
+there are three objectives. wide60: sixty choices of two to five options. layers194: a language model of 48
+layers, each with four choices. `net27`, `mixed50` and `layers194` are held back: nothing is tuned on them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -227,6 +227,17 @@ def _mixed50() -> Problem:
     return Problem("mixed50", space, ("latency_ms@a", "latency_ms@b"), quality, metrics, noise=noise)
 
 
+def _wide60() -> Problem:
+    space = _space("wide60", [Choice(f"size.{i}", tuple(range(2 + i % 4))) for i in range(60)])
+    work = np.random.default_rng(1).uniform(0.05, 0.3, 60)
+
+    def metrics(codes: Codes) -> dict[str, Floats]:
+        return {"latency_ms": 1 + levels(space, codes) @ work}
+
+    noise = {QUALITY: 0.0008}
+    return Problem("wide60", space, ("latency_ms",), made_up_quality(space, 7), metrics, noise=noise)
+
+
 def _layers194() -> Problem:
     options = {
         "ffn": (512, 1024, 1536, 2048),
@@ -248,8 +259,13 @@ def _layers194() -> Problem:
 
 
 PROBLEMS: Mapping[str, Callable[[], Problem]] = {
-    "mat": _mat, "net27": _net27, "hier": _hier, "mixed50": _mixed50, "layers194": _layers194
-}  # fmt: skip
+    "mat": _mat,
+    "net27": _net27,
+    "hier": _hier,
+    "mixed50": _mixed50,
+    "wide60": _wide60,
+    "layers194": _layers194,
+}
 
 
 def additive_share(made: Problem, count: int = 20_000) -> float:

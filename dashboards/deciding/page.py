@@ -158,9 +158,13 @@ def answer(
 def _named_subnet(row: Mapping[Any, Any], comparable: Comparable, query: Query) -> list[Any]:
     shown = [one for one in comparable.quantities if one.key == QUALITY or one.unit == "ms"]
     numbers = ", ".join(
-        amount_of(one, row[one.key], row.get(one.error or "")) for one in shown[:4] if is_number(row[one.key])
+        amount_of(one, row[one.key], row.get(one.error or ""))
+        + (one.title.removeprefix("latency") if one.unit == "ms" else "")
+        for one in shown[:4]
+        if is_number(row[one.key])
     )
-    return [subnet_link(row), f": {numbers} – ", _pin_link(row, query)]
+    whose = f" of {row['job']}" if len(comparable.jobs) > 1 else ""
+    return [subnet_link(row), f"{whose}: {numbers} – ", _pin_link(row, query)]
 
 
 def _pin_link(row: Mapping[Any, Any], query: Query) -> Component:

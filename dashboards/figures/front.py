@@ -134,9 +134,10 @@ def _density(grid: Grid) -> go.Heatmap:
     ]
     scale[-1][0] = 1.0
     return go.Heatmap(
-        x=np.round(grid.latencies, 6).tolist(),
-        y=np.round(grid.qualities, 6).tolist(),
-        z=[[int(count) or None for count in row] for row in counts],
+        # Arrays, which plotly sends as bytes: nobody is told of a click on a cell.
+        x=grid.latencies,
+        y=grid.qualities,
+        z=np.where(counts > 0, counts, np.nan).astype(np.float32),
         zmin=1,
         zmax=max(2, most),
         colorscale=scale if most > 1 else [[0, GREY], [1, GREY]],

@@ -110,7 +110,9 @@ def add(
 
 @app.command("check")
 def check(
-    name: Annotated[str, typer.Argument(metavar="BACKEND|NAME")] = "torch_cpu",
+    name: Annotated[
+        str, typer.Argument(metavar="BACKEND|NAME", autocompletion=names.measurable)
+    ] = "torch_cpu",
     threads: Threads = None,
     batch: Batch = None,
     precision: Precision = None,

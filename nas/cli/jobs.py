@@ -231,11 +231,13 @@ def _stages(opened: "Store", job: "Job") -> dict[str, Any]:
     Of its training how long steps waited for batches, what was compiled, and the images that broke meanwhile.
     """
     from nas.results.running.replaced_images import replaced
-    from nas.results.running.stage_progress import COMPILED, NOT_COMPILED, WAITED
+    from nas.results.running.stage_progress import AHEAD, COMPILED, NOT_COMPILED, WAITED
 
     events = [event.data for event in opened.events(job, "train")]
     shares = [event[WAITED] for event in events if WAITED in event]
     waited = {"waited_for_data": sum(shares) / len(shares)} if shares else {}
+    if events and AHEAD in events[-1]:
+        waited["batches_ahead"] = events[-1][AHEAD]
     compiled = {name: events[-1][name] for name in (COMPILED, NOT_COMPILED) if events and name in events[-1]}
     images = replaced(event.data.get("message", "") for event in opened.events(job, "log"))
     broken = {"replaced_images": images} if images else {}
@@ -359,9 +361,13 @@ def _remark_words(data: dict[str, Any]) -> dict[str, str]:
 
 
 def _waiting(data: dict[str, Any]) -> dict[str, str]:
-    """How much of the training's time went by without a batch, where that is worth a thought."""
-    share = data.get("waited_for_data", 0.0)
-    return {"waited for data": f"{share:.0%} of the training (see train.loaders)"} if share >= 0.01 else {}
+    """How much of the training's time went by without a batch, and how many are prepared ahead."""
+    if "waited_for_data" not in data:
+        return {}
+    share, ahead = data["waited_for_data"], data.get("batches_ahead")
+    made = "" if ahead is None else f", {ahead} batch{'' if ahead == 1 else 'es'} ahead"
+    hint = " (see train.loaders)" if share >= 0.01 else ""
+    return {"waited for data": f"{share:.0%} of the training{made}{hint}"}
 
 
 def _compiled(data: dict[str, Any]) -> dict[str, str]:

@@ -80,6 +80,14 @@ def generate(
     note(f"\n{kept}\n{hint}", quiet=ctx.obj.quiet)
 
 
+SubnetOrArchitecture = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="ARCH", help="An architecture as JSON, or a subnet's key.", autocompletion=names.subnets
+    ),
+]
+
+
 def predict(
     subject: Annotated[
         str,
@@ -90,9 +98,7 @@ def predict(
             "code and is run.",
         ),
     ],
-    arch: Annotated[
-        str | None, typer.Argument(metavar="ARCH", help="An architecture as JSON, or a subnet's key.")
-    ] = None,
+    arch: SubnetOrArchitecture = None,
     device: Annotated[
         str | None,
         typer.Option("--device", metavar="NAME", help="A device that `nas devices fit` has fitted."),

@@ -15,7 +15,7 @@ from nas.errors import JobFailedError
 from nas.exported.card import CARD, escaped
 from nas.exported.folder import BATCHES, appearing, preprocessor, run_fresh, save_tensors, whole
 from nas.exported.images import PREPROCESSOR
-from nas.exported.source import one_file, path_of_class, path_of_module
+from nas.exported.source import module_alone, one_file, path_of_class, path_of_module
 from nas.exported.sums import write_sums
 from search_spaces import Architecture
 from supernet.nested import Nested, prefix_slice
@@ -95,7 +95,7 @@ def export_elastic(
         (partial / DESCRIPTION).write_text(json.dumps(description, indent=1) + "\n")
         classes = dict.fromkeys(path_of_class(type(module)) for module in modules)
         (partial / MODELING).write_text(one_file("The networks of this folder", list(classes)))
-        (partial / SOURCE).write_text(path_of_module(RUNTIME).read_text())
+        (partial / SOURCE).write_text(module_alone(RUNTIME))
         if info.get(TOKENIZER_JSON) is not None:
             (partial / TOKENIZER).write_text(info[TOKENIZER_JSON], encoding="utf-8")
         if info.get("preprocessing") is not None:

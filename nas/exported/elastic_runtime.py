@@ -20,6 +20,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from nas.exported.sums import check_data
+
 DESCRIPTION, WEIGHTS = "elastic.json", "model.safetensors"
 SURE = 3  # calls in a row that must allow a dearer subnet before it is taken
 MARGIN = 0.9  # of the deadline, within which a dearer one has to stay
@@ -44,8 +46,12 @@ class Elastic:
 
     @classmethod
     def load(cls, folder: str | Path = Path(__file__).parent) -> "Elastic":
-        """What `nas extract --elastic` wrote. Its `modeling.py` is imported: trust who made the folder."""
+        """What `nas extract --elastic` wrote. Its `modeling.py` is imported: trust who made the folder.
+
+        Raises ValueError where the weights or their description are damaged.
+        """
         folder = Path(folder).resolve()
+        check_data(folder)
         name = f"modeling of {folder}"  # another folder in the same process has another one
         spec = importlib.util.spec_from_file_location(name, folder / "modeling.py")
         assert spec is not None
@@ -69,9 +75,11 @@ class Elastic:
 
         device: on which latencies were measured; may be left out where there is one.  strict: where nothing
         is within the limits ValueError is raised, instead of a warning and the cheapest.
-        Raises KeyError for a key or a device that there is not.
+        Raises KeyError for a key or a device that there is not, ValueError for a key beside limits.
         """
         if key is not None:
+            if (latency_ms, params, macs) != (None, None, None):
+                raise ValueError("give a key, or limits: the subnet with this key is what it is")
             named = [member for member in self.members if member["key"].startswith(key)]
             if len(named) != 1:
                 raise KeyError(f"{len(named)} subnets have a key that begins with '{key}'")

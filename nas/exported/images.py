@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from nas.exported.sums import stop_if_damaged
 from nas.images.decoding import Scale, UnreadableError, depths_of, fitted, image_of, look_at
 
 PREPROCESSOR, CONFIG = "preprocessor_config.json", "config.json"
@@ -65,6 +66,7 @@ def main(load: Callable[[Path], Callable[[Any], Any]]) -> None:
     given, folder = parser.parse_args(), Path(__file__).resolve().parent
     if not given.images and not given.arrays:
         parser.error("name an image")
+    stop_if_damaged(folder)
     run = load(folder)
     if given.arrays:
         with np.load(given.arrays[0]) as batches:

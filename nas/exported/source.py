@@ -18,8 +18,16 @@ def of_class(kind: type[nn.Module]) -> str:
 
     Raises UsageError for a file that takes something from one of ours under another name.
     """
-    main = path_of_class(kind)
-    return one_file(ast.get_docstring(_tree(main), clean=False) or kind.__name__, [main])
+    return _alone(path_of_class(kind), kind.__name__)
+
+
+def module_alone(name: str) -> str:
+    """One of our modules as one file: behind those of ours that it imports."""
+    return _alone(path_of_module(name), name)
+
+
+def _alone(main: Path, name: str) -> str:
+    return one_file(ast.get_docstring(_tree(main), clean=False) or name, [main])
 
 
 def path_of_class(kind: type) -> Path:

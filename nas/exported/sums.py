@@ -1,11 +1,16 @@
-"""SHA256SUMS: what lies in an extracted folder, and whether it still does."""
+"""SHA256SUMS: what lies in an extracted folder, and whether it still does.
+
+A folder's `infer.py` and `elastic.py` hold this file.
+"""
 
 import hashlib
+import sys
 from pathlib import Path
 
 from search_spaces.errors import UsageError
 
 HASHES = "SHA256SUMS"
+CHANGEABLE = (".md", ".py")  # cards and sources: whoever has the folder may write in them
 
 
 def write_sums(folder: Path) -> None:
@@ -21,7 +26,31 @@ def _sha256(path: Path) -> str:
 
 def check_whole(folder: Path) -> None:
     """Raises UsageError for a folder without sums, and where a file is not as it was written."""
-    damaged = [name for name, state in verify(folder).items() if state in ("damaged", "missing")]
+    _refuse(folder, _damaged(folder))
+
+
+def check_data(folder: Path) -> None:
+    """Raises UsageError where weights, or what describes them, are not as they were written.
+
+    A folder without sums passes: while it is written it has none yet.
+    """
+    if (folder / HASHES).is_file():
+        _refuse(folder, [name for name in _damaged(folder) if not name.endswith(CHANGEABLE)])
+
+
+def stop_if_damaged(folder: Path) -> None:
+    """Of `infer.py`: ends the process with the sentence of `check_data`."""
+    try:
+        check_data(folder)
+    except UsageError as error:
+        sys.exit(f"{error.message} {error.hint}")
+
+
+def _damaged(folder: Path) -> list[str]:
+    return [name for name, state in verify(folder).items() if state in ("damaged", "missing")]
+
+
+def _refuse(folder: Path, damaged: list[str]) -> None:
     if damaged:
         raise UsageError(f"'{folder}' is damaged: {', '.join(damaged)} by its {HASHES}.", "Extract it again.")
 
@@ -33,7 +62,11 @@ def verify(folder: Path) -> dict[str, str]:
     """
     sums = folder / HASHES
     if not sums.is_file():
-        raise UsageError(f"'{folder}' has no {HASHES}.", "`nas extract` writes folders that have one.")
+        inner = sorted(path.parent.name for path in folder.glob(f"*/{HASHES}"))
+        hint = f"Name one of the folders in it: {', '.join(inner)}." if inner else ""
+        raise UsageError(
+            f"'{folder}' has no {HASHES}.", hint or "`nas extract` writes folders that have one."
+        )
     lines = [line.partition("  ") for line in sums.read_text(errors="replace").splitlines() if line]
     expected = {name: digest for digest, _, name in lines}
     paths = {path.name: path for path in folder.iterdir() if path.name != HASHES}

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from nas.exported.sums import stop_if_damaged
+
 CONFIG = "config.json"
 
 
@@ -34,6 +36,7 @@ def main(load: Callable[[Path], Callable[[Any], Any]]) -> None:
     given = parser.parse_args()
     if not given.text and not given.arrays:
         parser.error("give a text")
+    stop_if_damaged(folder)
     run = load(folder)
     if given.arrays:
         with np.load(given.arrays[0]) as batches:

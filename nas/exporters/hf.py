@@ -168,6 +168,7 @@ def load(folder: Path) -> Callable[[Any], Any]:
     import torch
     import transformers
 
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     config = json.loads((folder / "config.json").read_text())
     images = not config.get("architectures", [""])[0].endswith("CausalLM")
     kind = "AutoModelForImageClassification" if images else "AutoModelForCausalLM"

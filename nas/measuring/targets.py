@@ -10,10 +10,12 @@ from nas.measuring.remote import RemoteDevice
 from nas.measuring.requests import build_device
 from nas.store import Agent, Store, changes, digest, is_same
 from predictors.devices import Device
+from search_spaces import SearchSpace
 from search_spaces.errors import NotFoundError, UsageError, did_you_mean
-from search_spaces.registry import trusted
+from search_spaces.registry import load, names, trusted
 
 Target: TypeAlias = Device | RemoteDevice
+BACKENDS = "predictors.devices"
 
 
 def resolved(store: Store, config: JobConfig) -> JobConfig:
@@ -52,6 +54,19 @@ def check_runs(store: Store, device: Target) -> None:
     """Raises UsageError for the device of an agent that does not run."""
     if isinstance(device, RemoteDevice):
         _check_live(store, device.name, _agent(store, device.agent))
+
+
+def check_takes(space: SearchSpace, device: Target) -> None:
+    """Raises UsageError for networks of the space that the device's backend, one of ours, does not run.
+
+    Of an agent's device, or one that is known by its name, nobody has asked so when the job was made.
+    """
+    fingerprint = device.fingerprint()
+    if fingerprint.get("backend") not in names(BACKENDS):
+        return
+    backend = load(BACKENDS, str(fingerprint["backend"]))
+    if hasattr(backend, "check_space"):
+        backend.check_space(space, name=device.name, precision=fingerprint.get("precision"))
 
 
 def check_different(fingerprints: Mapping[str, Mapping[str, Any]]) -> None:

@@ -1,5 +1,6 @@
 """From a job and a subnet to a stand-alone module, and to files."""
 
+import json
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -146,8 +147,8 @@ def export(
     """
     _check_outside(store, folder)
     formats, form = packing.checked()
-    row = _subnet(store, job, subnet)
-    weights = weights or reported_weights(store, job, row.key)
+    row, asked = _subnet(store, job, subnet), weights
+    weights = asked or reported_weights(store, job, row.key)
     net, module = extracted(store, job, row, weights)
     data = data_of(store, job)
     example, inputs = _examples(data, net)
@@ -158,7 +159,8 @@ def export(
     judge = None if data is None else partial(_judged, data)
 
     def written(name: str, target: Path) -> list[Path]:
-        described = info | _command(job, row, name, form)
+        timed = packing.timer is not None
+        described = info | _command(job, row, name, form, weights=asked, timed=timed)
         how: Any = {"info": described, "form": form, "judge": judge, "timer": packing.timer}
         return write_folder(name, module, target, example=example, **how)
 
@@ -243,12 +245,21 @@ def _facts(member: Member) -> dict[str, Any]:
     }
 
 
-def _command(job: Job, subnet: Subnet, name: str, form: Form) -> dict[str, str]:
-    """What makes the same folder again."""
-    command = f"nas extract {shlex.quote(job.name)} --subnet {subnet.key} --format {name}"
-    command += f" --precision {form.precision}" if form.precision != "fp32" else ""
-    command += f" --calibration {len(form.calibration)}" if form.calibration is not None else ""
-    return {"command": f"{command} -o DIR"}
+def _command(
+    job: Job, subnet: Subnet, name: str, form: Form, *, weights: str | None, timed: bool
+) -> dict[str, str]:
+    """What makes the same folder again; weights: as they were asked for."""
+    # The job knows no subnet by its key that it has not looked at.
+    which = ["--subnet", subnet.key] if subnet.id else ["--arch", json.dumps(subnet.architecture)]
+    words = ["nas", "extract", job.name, *which, "--format", name]
+    options = {
+        "--weights": weights,
+        "--precision": None if form.precision == Form.precision else form.precision,
+        "--calibration": None if form.calibration is None else str(len(form.calibration)),
+        "--opset": None if form.opset == Form.opset else str(form.opset),
+    }
+    words += [word for option, value in options.items() if value is not None for word in (option, value)]
+    return {"command": shlex.join([*words, *(["--measure"] if timed else []), "-o", "DIR"])}
 
 
 def data_of(store: Store, job: Job) -> DataSet | None:

@@ -349,7 +349,7 @@ evaluations = sa.Table(
     metadata,
     _id(),
     _of("subnet"),
-    _of("job", indexed=True),
+    _of("job"),
     sa.Column("split", Word(32), nullable=False),
     sa.Column("weights", Word(32), nullable=False),
     sa.Column("metric", Word(64), nullable=False),
@@ -364,6 +364,7 @@ evaluations = sa.Table(
     _created(),
     _reused(),
     sa.UniqueConstraint("subnet_id", "split", "weights", "metric"),
+    sa.Index("ix_evaluations_job_id_split_weights", "job_id", "split", "weights"),
 )
 
 # What a subnet scores on examples, in the order of the split: right or wrong, eight to a byte, or losses,

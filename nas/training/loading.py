@@ -6,6 +6,7 @@ Whoever makes a batch, or a part of one, it is a pure function of the seed and i
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -38,6 +39,7 @@ class Loading:
     """Batches by their numbers, on a device; each is prepared before it is asked for.
 
     finish: makes inputs of what has travelled to the device.
+    ahead: how many batches are prepared before they are asked for.
     waited: the seconds in which whoever asked had to wait.  warnings: sentences that nobody has told yet.
     """
 
@@ -48,9 +50,10 @@ class Loading:
         warnings: list[str],
         *,
         patience: float | None,
+        ahead: int = 1,
         finish: Callable[[Tensor], Tensor] = lambda inputs: inputs,
     ) -> None:
-        self.waited, self.warnings, self._finish = 0.0, warnings, finish
+        self.ahead, self.waited, self.warnings, self._finish = ahead, 0.0, warnings, finish
         self._make, self._device, self._patience = make, device, patience
         self._asked: SimpleQueue[tuple[int, Future[Batch]] | None] = SimpleQueue()
         self._waiting: dict[int, Future[Batch]] = {}
@@ -129,7 +132,8 @@ def loading(
     make = partial(_told, numbered, wanted, tell) if made is None else made
     if made is not None and normalised is not None and not finish:
         make = partial(_normalised, made, normalised)
-    batches = Loading(make, device, warnings, patience=patience, **finish)
+    ahead = AHEAD * processes if processes else 1
+    batches = Loading(make, device, warnings, patience=patience, ahead=ahead, **finish)
 
     def prepare() -> None:
         batches.prepare()
@@ -260,16 +264,18 @@ class _FromProcesses:
 
     def _begin(self, number: int) -> None:
         self.end()
-        loader = DataLoader(
-            self._numbered,
-            batch_size=None,
-            sampler=_Wanted(number, self._places),
-            num_workers=self._processes,
-            prefetch_factor=AHEAD,
-            multiprocessing_context="spawn",
-            worker_init_fn=_one_thread,
-        )
-        with deaf_children():
+        with deaf_children(), warnings.catch_warnings():
+            # That there are fewer processors: how long steps wait is told (`WAITED`), and says more.
+            warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)
+            loader = DataLoader(
+                self._numbered,
+                batch_size=None,
+                sampler=_Wanted(number, self._places),
+                num_workers=self._processes,
+                prefetch_factor=AHEAD,
+                multiprocessing_context="spawn",
+                worker_init_fn=_one_thread,
+            )
             self._iterator = iter(loader)
 
     def _begin_again(self, number: int, error: Exception) -> None:

@@ -7,15 +7,20 @@ from typing import Any
 import pytest
 
 import nas
+import search_spaces
 from nas import jobs
 from nas.config import checked_config
 from nas.exported.forms import Packing
+from nas.measuring import agent, remote
 from nas.measuring.devices import add, backends, check
 from nas.measuring.folders.timed import measure_file
-from nas.measuring.requests import build_device
+from nas.measuring.remote import RemoteDevice
+from nas.measuring.requests import Plan, build_device, request_for
+from nas.measuring.targets import check_takes
 from nas.results.extraction import export
 from nas.search.device_quality import check_quality_on
-from nas.store import Store
+from nas.store import Lease, Store
+from predictors.measurement.rounds import Measurement
 from search_spaces.errors import UsageError
 from tests.made_decoders import gguf_file
 from tests.nas.datasets.test_gguf_tokenizers import made_tokenizer
@@ -82,6 +87,32 @@ def test_what_llama_cpp_cannot_run_is_known_before_a_job_runs(tmp_path: Path) ->
         jobs.check(checked_config(layers, where="here"))
     for quality in ("bits_per_byte@writing@q4_0", "bits_per_byte@writing@q8_0"):
         check_quality_on(checked_config(config | {"objectives": [quality, "params"]}, where="here"))
+
+
+def test_an_agent_times_slices_in_llama_cpp(store: Store, lease: Lease, tmp_path: Path) -> None:
+    sizes: dict[str, Any] = {"context": 32, "head_dim": 8, "embed_dim": [32], "depth": [1], "num_heads": [4]}
+    space = search_spaces.get("matlm", mlp_hidden=[32, 64], **sizes)
+    options = {name: value for name, value in DEVICE.items() if name != "precisions"}
+    options["precision"] = "q8_0"
+
+    def served() -> int:
+        return agent.serve(store, "pi", options, once=True, tell=lambda _: None)
+
+    assert served() == 0
+    row = next(row for row in store.devices() if row.name == "pi")
+    pi = RemoteDevice("pi", "pi", row)
+    archs = {arch.key: arch for arch in space.uniform(2)}
+    plan = Plan(space, archs, seed=0, rounds=2, max_rounds=2, reference_ms=None)
+    asked = remote.submit(store, lease, pi, request_for(plan))
+    assert served() == 1
+    results = remote.wait(store, lease, pi, asked, warn=lambda _: None, check_stop=lambda: None)
+    assert results.keys() == archs.keys()
+    assert all(isinstance(one, Measurement) and one.latency_ms > 0 for one in results.values())
+    assert (row.fingerprint["precision"], row.fingerprint["workload"]) == ("q8_0", DEVICE["workload"])
+    check_takes(space, pi)
+    with pytest.raises(UsageError, match=r"Device 'pi' cannot run .* have 40") as refused:
+        check_takes(search_spaces.get("matlm", mlp_hidden=[32, 40], **sizes), pi)
+    assert refused.value.hint == "The nearest that it takes are 32 and 64."
 
 
 def test_a_device_under_a_name_is_tried_with_its_own_calibrator(tmp_path: Path) -> None:

@@ -5,13 +5,13 @@ from typing import Annotated
 
 import typer
 
-from nas.cli.options import StoreURL, store_url
+from nas.cli.options import JobNames, StoreURL, store_url
 from nas.cli.output import note
 
 
 def report(
     ctx: typer.Context,
-    jobs: Annotated[list[str], typer.Argument(metavar="JOB...", help="Names or ids; several are compared.")],
+    jobs: JobNames,
     output: Annotated[
         Path,
         typer.Option("-o", "--output", metavar="FILE", help="The file to be written; it must not be there."),
@@ -19,7 +19,7 @@ def report(
     force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
     store: StoreURL = None,
 ) -> None:
-    """Write one HTML file, which opens without a network, with the figures and tables of jobs.
+    """Write one HTML file, which opens without a network, with the figures and tables of one job or several.
 
     \b
     Examples:

@@ -47,7 +47,7 @@ def extract(
             "--format",
             autocompletion=names.formats,
             metavar="NAME,...",
-            help="safetensors, torch_export, onnx, openvino or hf; of several each in a folder of its own.",
+            help="safetensors, torch_export, onnx, openvino, hf or gguf; of several each in its own folder.",
         ),
     ] = "safetensors",
     precision: Annotated[

@@ -37,13 +37,18 @@ def jobs(ctx: typer.Context, incomplete: str) -> list[Named]:
 def subnets(ctx: typer.Context, incomplete: str) -> list[Named]:
     """The finalists of the job that stands before, with their quality."""
     # Behind an option that still lacks its value the words before it have not been given their meaning yet.
-    job = ctx.params.get("job") or next(iter(ctx.args), None)
+    job = ctx.params.get("job") or ctx.params.get("subject") or next(iter(ctx.args), None)
     return [] if job is None else _begin(incomplete, _asked(ctx, lambda opened: _finalists(opened, str(job))))
 
 
 def devices(ctx: typer.Context, incomplete: str) -> list[Named]:
     """Devices that the store knows."""
     return _begin(incomplete, _asked(ctx, lambda opened: [(d.name, "") for d in opened.devices()]))
+
+
+def measurable(ctx: typer.Context, incomplete: str) -> list[Named]:
+    """Devices that the store knows, and backends."""
+    return [*devices(ctx, incomplete), *backends(incomplete)]
 
 
 def supernets(ctx: typer.Context, incomplete: str) -> list[Named]:

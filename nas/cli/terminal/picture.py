@@ -103,8 +103,10 @@ def so_far(rows: Sequence[Mapping[str, Any]], *, width: int) -> list[str]:
     rows: as `nas.results.running.front_so_far` has them.
     """
     cost = next((name for name in (rows[0] if rows else ()) if name not in FACTS), None)
-    points = [] if cost is None else [(row[cost], row["value"]) for row in rows if row[cost] is not None]
-    if cost is None or len(points) < 2 or width < NARROWEST:
+    if cost is None:
+        return []
+    points = [(row[cost], row["value"]) for row in rows if None not in (row[cost], row["value"])]
+    if len(points) < 2 or width < NARROWEST:
         return []
     return picture([Series("", points)], metric=rows[0]["metric"], cost=cost, width=width)
 

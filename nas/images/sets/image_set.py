@@ -105,7 +105,7 @@ class ImageSet:
         return self.normalised(images), labels
 
     def raw_part(self, seed: int, step: int, size: int, places: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """The same before `normalised`: bytes, a quarter as large, unless timm augments, which normalises."""
+        """The same before `normalised`: bytes, a quarter as large, but for noise that timm erases with."""
         if self._augment is not None:
             # Each right after it was decoded, while it is in the processor's cache.
             ways = [partial(self._augment, seed=mixed_seed(seed, step, place)) for place in places]
@@ -123,7 +123,7 @@ class ImageSet:
     def clean_batch(self, seed: int, step: int, size: int) -> Tensor:
         """Centre crops of the images that `train_batch` takes; raises JobFailedError as it does."""
         images, _ = self._taken(seed, step, size, range(size), [self._centre] * size)
-        return self.normalised(_stacked(images))
+        return self._inputs(_stacked(images))
 
     def batches(self, split: str, size: int, images: slice | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """The split, decoded batch by batch: `report` in the order of its names, `search` in a mixed one.
@@ -135,7 +135,7 @@ class ImageSet:
         for start in range(0, len(places), size):
             part = places[start : start + size]
             labels = torch.tensor([files[place].label for place in part])
-            yield self.normalised(self._centred(split, part)), labels
+            yield self._inputs(self._centred(split, part)), labels
 
     def sources(self, split: str) -> None:
         return None
@@ -213,9 +213,11 @@ class ImageSet:
         )
 
     def normalised(self, images: Tensor) -> Tensor:
-        """Images (n, *input_shape) of bytes as inputs, on their device; others are inputs already."""
-        if images.dtype != torch.uint8:
-            return images
+        """What `raw_part` gives as inputs, on its device."""
+        return self._inputs(images) if self._augment is None else self._augment.normalised(images)
+
+    def _inputs(self, images: Tensor) -> Tensor:
+        """Images (n, *input_shape) of bytes as inputs."""
         mean, std = self._normal
         inputs: Tensor = transforms.to_dtype(images, torch.float32, scale=True)
         transforms.normalize(inputs, mean, std, inplace=True)  # another large tensor costs most of it

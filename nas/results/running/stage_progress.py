@@ -18,6 +18,7 @@ from nas.store.values import now
 
 # Of an event of a training: the share of the time since the last one in which a step waited for its batch.
 WAITED = "waited"
+AHEAD = "ahead"  # how many batches are prepared before they are asked for
 # Of one that compiles: how many shapes of blocks are, and how many calls were of one too many.
 COMPILED, NOT_COMPILED = "compiled", "not_compiled"
 

@@ -24,7 +24,7 @@ from nas.config.paths import with_absolute_paths
 from nas.datasets import DataSet
 from nas.errors import JobFailedError
 from nas.results.running.replaced_images import replaced
-from nas.results.running.stage_progress import WAITED
+from nas.results.running.stage_progress import AHEAD, WAITED
 from nas.training.loading import Loading, loading
 from search_spaces import SearchSpace
 from search_spaces.registry import allow
@@ -127,12 +127,12 @@ def take_part(training: Training, config: JobConfig, data: DataSet, channel: Cha
 def stepping(
     training: Training, batches: Loading, *, until: int, stop: Callable[[], bool] = lambda: False
 ) -> Iterator[dict[str, float]]:
-    """As `Training.run`; what it yields says what share of the time steps waited for their batches."""
+    """As `Training.run`; also the share of the time that steps waited, and how far ahead batches are."""
     began, waited = time.perf_counter(), batches.waited
     for metrics in training.run(batches, until=until, stop=stop):
         share = (batches.waited - waited) / (time.perf_counter() - began)
         began, waited = time.perf_counter(), batches.waited
-        yield metrics | {WAITED: round(share, 4)}
+        yield metrics | {WAITED: round(share, 4), AHEAD: batches.ahead}
 
 
 def warnings_of(training: Training, batches: Loading) -> list[str]:

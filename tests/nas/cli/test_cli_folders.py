@@ -65,6 +65,7 @@ def test_several_formats_lie_beside_each_other(run_nas: Nas, picture: Path, tmp_
     ran = run_nas("extract", "tiny", "--knee", "-o", folder, *words)
     assert ran.code == 0, ran.err
     assert {path.name for path in folder.iterdir()} == {"onnx", "safetensors"}
+    assert "--format onnx --opset 19 -o DIR" in (folder / "onnx" / "README.md").read_text()
     answers = [run_nas("classify", folder / name, picture).out for name in ("onnx", "safetensors")]
     assert answers[0] == answers[1]
     ran = run_nas("measure", folder / "onnx")
@@ -78,9 +79,10 @@ def test_several_formats_lie_beside_each_other(run_nas: Nas, picture: Path, tmp_
 
 def test_the_file_is_timed_beside_the_front(run_nas: Nas, tiny_job: nas.JobHandle, tmp_path: Path) -> None:
     folder, member = tmp_path / "net", tiny_job.front().knee()
-    ran = run_nas("extract", "tiny", "--knee", "-o", folder, "--measure")
+    ran = run_nas("extract", "tiny", "--knee", "-o", folder, "--measure", "--weights", "inherited")
     assert ran.code == 0, ran.err
     card = (folder / "README.md").read_text()
+    assert "--format safetensors --weights inherited --measure -o DIR" in card
     assert f"| latency ms | {member.measured_ms} |" in card
     low, high = member.predicted_low_ms, member.predicted_high_ms
     line = f"{member.measured_ms:.4g} ms on 'cpu' of the front (predicted {member.predicted_ms:.4g}, "

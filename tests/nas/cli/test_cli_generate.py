@@ -112,6 +112,8 @@ def test_what_was_generated_is_extracted(run_nas: Nas, generative_url: str, tmp_
     told = json.loads(ran.out)
     assert (ran.code, told["subnet"]) == (0, new["subnet"])
     assert {Path(file).name for file in told["files"]} == {path.name for path in (tmp_path / "new").iterdir()}
+    command = f"--arch '{json.dumps(new['architecture'])}' --format safetensors -o DIR"
+    assert command in (tmp_path / "new" / "README.md").read_text()  # the job knows no such key
     x = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     with Store.open(generative_url, read_only=True) as store, torch.inference_mode():
         expected = extract(store, store.job(JOB), new["architecture"])(x)

@@ -31,7 +31,10 @@ def built(tree: Path, **augmentation: Any) -> image_folder.ImageFolder:
     return image_folder.build(root=str(tree), image_size=16, augmentation=augmentation)
 
 
-@pytest.mark.parametrize("options", [DEIT, {"auto_augment": "3a"}, {"scale": [0.5, 1.0], "hflip": 0.0}, {}])
+@pytest.mark.parametrize(
+    "options",
+    [DEIT, {"auto_augment": "3a"}, {"scale": [0.5, 1.0], "hflip": 0.0}, {"re_prob": 0.9, "re_mode": "pixel"}],
+)
 def test_images_are_what_timm_makes_of_them(tree: Path, options: dict[str, Any]) -> None:
     data = built(tree, **options)
     images, labels = data.train_batch(3, 2, SIZE)
@@ -103,7 +106,10 @@ def test_grey_images_are_augmented_too(tree: Path) -> None:
         ({"auto_augument": "rand-m9"}, "augmentation.auto_augument is unknown"),
         ({"auto_augment": "rand-m9-x7"}, "timm does not take augmentation"),
         ({"auto_augment": 3}, "timm does not take augmentation"),
-        ({"scale": "large"}, "timm does not take augmentation"),
+        ({"scale": "large"}, "augmentation.scale = 'large' is no range"),
+        ({"scale": [2.0, 3.0]}, "no shares of an image"),
+        ({"re_prob": 7}, "augmentation.re_prob = 7 is no probability"),
+        ({"auto_augment": "rand-m9-inc"}, "a part 'inc' that says no number"),
         ({"re_prob": "often"}, "timm does not take augmentation"),
         ({"repeats": 0}, "augmentation.repeats = 0"),
         ({"mean": [0, 0, 0]}, "augmentation.mean is unknown"),

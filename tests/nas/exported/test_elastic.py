@@ -1,6 +1,7 @@
 """One set of weights for a front: subnets as views of it, chosen by budgets, kept within deadlines."""
 
 import json
+import shutil
 import subprocess
 import sys
 from itertools import pairwise
@@ -107,6 +108,8 @@ def test_budgets_choose(folder: Path) -> None:
         elastic.choose(latency_ms=1, device="gpu")
     with pytest.raises(KeyError, match="0 subnets have a key"):
         elastic.choose("nobody")
+    with pytest.raises(ValueError, match="give a key, or limits"):
+        elastic.choose(keys[0], params=1)
 
 
 def test_a_deadline_is_kept_while_the_machine_is_slow_and_nothing_flaps(folder: Path) -> None:
@@ -195,6 +198,15 @@ def test_the_folder_needs_nothing_of_ours(folder: Path) -> None:
     )
     described = json.loads((folder / "elastic.json").read_text())
     assert len(listed.stdout.splitlines()) == len(described["members"])
+
+
+def test_damaged_weights_are_not_loaded(folder: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(folder, tmp_path / "it")
+    content = bytearray((copy / "model.safetensors").read_bytes())
+    content[-1] ^= 1
+    (copy / "model.safetensors").write_bytes(content)
+    with pytest.raises(ValueError, match=r"is damaged: model.safetensors by its SHA256SUMS"):
+        Elastic.load(copy)
 
 
 def test_other_outputs_leave_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

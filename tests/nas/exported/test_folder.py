@@ -18,7 +18,7 @@ from nas.exported import forms
 from nas.exported.classifying import classified
 from nas.exported.folder import export
 from nas.exported.forms import EXPORTERS, Form
-from nas.exported.sums import verify
+from nas.exported.sums import check_data, verify
 from search_spaces.errors import UsageError
 from search_spaces.registry import load, names
 from supernet.plain.decoder import Decoder
@@ -207,20 +207,31 @@ def test_the_table_of_formats_says_what_the_contracts_hold() -> None:
 
 def test_damage_is_noticed(tmp_path: Path) -> None:
     folder = written("safetensors", tmp_path / "it")
+    for name in ("README.md", "modeling.py"):  # which are whoever's has the folder
+        (folder / name).write_text((folder / name).read_text() + "\n")
+    check_data(folder)
     weights = folder / "model.safetensors"
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
+    ran = run_infer(folder, "picture.png")
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert ran.stderr == f"'{folder}' is damaged: model.safetensors by its SHA256SUMS. Extract it again.\n"
     (folder / "infer.py").unlink()
     (folder / "more.txt").write_text("more")
     states = verify(folder)
     assert {name: state for name, state in states.items() if state != "ok"} == {
+        "README.md": "damaged",
+        "modeling.py": "damaged",
         "model.safetensors": "damaged",
         "infer.py": "missing",
         "more.txt": "not listed",
     }
-    with pytest.raises(UsageError, match=r"is damaged: infer.py, model.safetensors"):
+    with pytest.raises(UsageError, match=r"is damaged: README.md, infer.py, model.safetensors, modeling.py"):
         classified(folder, [], 1)
+    with pytest.raises(UsageError, match=r"has no SHA256SUMS") as several:
+        classified(tmp_path, [], 1)
+    assert several.value.hint == "Name one of the folders in it: it."
 
 
 def test_other_outputs_are_refused_and_leave_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

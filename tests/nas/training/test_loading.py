@@ -21,7 +21,7 @@ from nas.errors import JobFailedError
 from nas.results.running.replaced_images import replaced
 from nas.store import Store
 from nas.training import loading as module
-from nas.training.loading import Loading, Numbered, loading
+from nas.training.loading import AHEAD, Loading, Numbered, loading
 from search_spaces.errors import UsageError
 
 SIZE = 4
@@ -106,7 +106,7 @@ def test_one_that_dies_is_replaced_and_no_batch_is_lost(tmp_path: Path) -> None:
     assert warnings == ["A process that prepares training batches died: others are started."]
 
 
-@pytest.mark.parametrize("augmentation", ["crop", "none", {"re_prob": 0.5}])
+@pytest.mark.parametrize("augmentation", ["crop", {"re_prob": 0.5}, {"re_prob": 0.5, "re_mode": "pixel"}])
 @pytest.mark.parametrize("processes", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_bytes_that_are_normalised_where_they_arrive_are_the_same(
     tmp_path: Path, processes: int, augmentation: Any
@@ -125,7 +125,8 @@ def test_bytes_that_are_normalised_where_they_arrive_are_the_same(
     for number in range(4):
         for one, other in zip(batches(number), data.train_batch(1, number, SIZE), strict=True):
             assert torch.equal(one, other)
-    assert (numbered.batch(0, range(SIZE))[0].dtype == torch.uint8) == isinstance(augmentation, str)
+    # Noise is laid over what is normalised.
+    assert (numbered.batch(0, range(SIZE))[0].dtype == torch.uint8) == ("re_mode" not in augmentation)
     batches.end()
     thread.join()
     if isinstance(made, module._FromProcesses):
@@ -223,7 +224,7 @@ def test_a_batch_that_does_not_come_ends_the_job_with_a_sentence(monkeypatch: py
         told(Numbers(slow=0), processes=1, numbers=range(2))
 
 
-def test_a_training_ends_with_the_same_weights(tmp_path: Path) -> None:
+def test_a_training_ends_with_the_same_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "job.yaml"
     file.write_text(
         "{data: digits, train: {steps: 30, batch_size: 8, warmup: 2, threads: 1, checkpoint_every: 20}}"
@@ -236,7 +237,10 @@ def test_a_training_ends_with_the_same_weights(tmp_path: Path) -> None:
             (job,) = store.jobs()
             (artifact,) = store.artifacts(job, "supernet")
             weights.append(checkpoints.load(store, artifact))
-            shares = [event.data["waited"] for event in store.events(job, "train")]
-            assert len(shares) == 3
-            assert all(0 <= share <= 1 for share in shares)
+            told = [event.data for event in store.events(job, "train")]
+            assert len(told) == 3
+            assert all(0 <= event["waited"] <= 1 for event in told)
+            assert {event["ahead"] for event in told} == {AHEAD * processes or 1}
+        assert main(["show", job.name, "--store", url]) == 0
+        assert f", {AHEAD * processes or 1} batch" in capsys.readouterr().out
     assert all(torch.equal(weights[0][name], tensor) for name, tensor in weights[1].items())
