@@ -137,6 +137,7 @@ def browser(folder: str) -> Iterator[Chrome]:
         options.add_argument(flag)
     chrome = Chrome(options=options, service=Service(str(shutil.which("chromedriver"))))
     chrome.set_script_timeout(PATIENCE_SECONDS)
+    chrome.command_executor.client_config.timeout = PATIENCE_SECONDS
     try:
         yield chrome
     finally:
@@ -210,6 +211,7 @@ def measure_peer(program: str, folder: str) -> None:
     with server(command, lines=0) as (process, _), browser(f"{folder}/peer") as chrome:
         address = f"http://127.0.0.1:{PEER_PORT}"
         _wait_for(f"{address}/dashboard")
+        report(process, "peer, its answer", lambda: _size_of(f"{address}/api/studies/1"))
         step = Step(process, chrome)
         chrome.get(f"{address}/dashboard")
         page = f"{address}/dashboard/studies/1"
@@ -239,6 +241,11 @@ def _fill_peer(url: str) -> None:
             [{"trial_id": n, "param_name": f"p{i}", "param_value": rng.random(), "distribution_json": shape}
              for n in numbers for i in range(PEER_PARAMETERS)],
         )  # fmt: skip
+
+
+def _size_of(address: str) -> int:
+    with urllib.request.urlopen(address) as answer:
+        return len(answer.read())
 
 
 def _wait_for(address: str) -> None:

@@ -38,10 +38,10 @@ class View:
     quality: tuple[float, float] | None = None
 
     @classmethod
-    def read(cls, text: str | None) -> "View":
+    def read(cls, text: object) -> "View":
         """Of what `text` is; all of both axes for anything else."""
         try:
-            ends = [float(part) if part else None for part in (text or ",,,").split(",")]
+            ends = [float(part) if part else None for part in str(text).split(",")]
             (left, right, low, high) = ends
         except ValueError:
             return cls()

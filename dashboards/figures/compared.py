@@ -78,7 +78,6 @@ def with_axes(figure: go.Figure, axes: Axes) -> go.Figure:
         is_log = name in axes.logs
         update(type="log" if is_log else "linear", title=axis_title(quantity, is_log=is_log))
         update(tickformat=tick_format(quantity), nticks=6)
-    figure.update_xaxes(tickangle=0)
     return figure.update_layout(clickmode="event", uirevision=f"{x.key} {y.key} {sorted(axes.logs)}")
 
 

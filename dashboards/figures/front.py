@@ -35,7 +35,7 @@ from nas.store.values import shortened
 
 MOST_DOTS = 5_000
 SHADES = 8  # of a density
-FEW_TICKS: Any = {"tickformat": "~g", "nticks": 6, "tickangle": 0}  # so that they do not touch on a phone
+FEW_TICKS: Any = {"tickformat": "~g", "nticks": 6}  # a phone has no room for more
 NAMES = {INHERITED: INHERITED, **RETRAINED}  # of weights with which the front does not report
 MARKERS = {  # symbol and colour
     INHERITED: ("diamond-open", GREY),
@@ -89,16 +89,7 @@ def front_figure(
         figure.add_trace(_density(grid))
     if len(tried):
         figure.add_trace(_dots(tried, metric, searched, is_best=grid is not None))
-    best = front_rows(timed)
-    for i, (device, rows) in enumerate(timed.groupby("device")):
-        on_front = rows["subnet"].isin(best.loc[best["device"] == device, "subnet"])
-        if rows["predicted_high_ms"].notna().any():
-            figure.add_trace(_intervals(rows, color=SERIES[i % len(SERIES)]))
-        for trace in _device_traces(
-            rows[on_front], rows[~on_front], device=escaped(shortened(device)), index=i
-        ):
-            figure.add_trace(trace)
-    for trace in _of_the_same_subnets(timed):
+    for trace in (*_finalists(timed), *_of_the_same_subnets(timed)):
         figure.add_trace(trace)
     for trace in (stars(baselines, metric=metric, cost="measured_ms"), _ring(timed, tried, selected)):
         if trace is not None:
@@ -108,6 +99,16 @@ def front_figure(
     figure.update_xaxes(type="log", title=f"latency in {unit('measured_ms')} (log scale)", **FEW_TICKS)
     figure.update_yaxes(title=escaped(metric), tickformat=".0%" if is_share(metric) else None)
     return figure.update_layout(clickmode="event", uirevision="front")
+
+
+def _finalists(timed: pd.DataFrame) -> Iterator[go.Scatter]:
+    """Those of each device, with what was predicted for them behind."""
+    best = front_rows(timed)
+    for i, (device, rows) in enumerate(timed.groupby("device")):
+        on_front = rows["subnet"].isin(best.loc[best["device"] == device, "subnet"])
+        if rows["predicted_high_ms"].notna().any():
+            yield _intervals(rows, color=SERIES[i % len(SERIES)])
+        yield from _device_traces(rows[on_front], rows[~on_front], device=escaped(shortened(device)), index=i)
 
 
 def _timed(finalists: pd.DataFrame) -> pd.DataFrame:

@@ -41,6 +41,10 @@ KINDS = {
     "scale": (YELLOW, "\\"),
 }
 TITLE_WIDTH, SUBTITLE_WIDTH, NAME_WIDTH = 44, 58, 44  # characters of a line
+LEGEND: Any = {
+    "orientation": "h",
+    **{"x": 0.02, "xref": "container", "y": 0.01, "yref": "container", "yanchor": "bottom"},
+}
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
 
@@ -216,14 +220,7 @@ def framed(figure: go.Figure, title: str, subtitle: str = "") -> go.Figure:
         template="plotly_white",
         font={"family": FONT, "size": 13, "color": BLACK},
         margin={"l": 64, "r": 24, "t": above, "b": 56},
-        legend={
-            "orientation": "h",
-            "x": 0.02,
-            "xref": "container",
-            "yref": "container",
-            "y": 0.01,
-            "yanchor": "bottom",
-        },
+        legend=LEGEND,
         hoverlabel={"align": "left", "bgcolor": "white", "font": {"size": 12}},
         hovermode="closest",
     )

@@ -20,6 +20,7 @@ def explore_job(app: Dash, views: CurrentViews, rights: RightsOf) -> None:
     """The page of a job, and of a subnet in it. rights: of whoever asks."""
     _explore_subnets(app, views, rights)
     _follow_job(app, views)
+    _look_closer(app, views)
     _control_job(app, views, rights)
 
 
@@ -69,8 +70,8 @@ def _explore_subnets(app: Dash, views: CurrentViews, rights: RightsOf) -> None:
         return panel.subnet_panel(store, job, key, device_id=chosen_device(search), download=download)
 
 
-def _follow_job(app: Dash, views: CurrentViews) -> None:
-    """The page is drawn anew when the job has got further."""
+def _look_closer(app: Dash, views: CurrentViews) -> None:
+    """A zoom into a density shows the subnets one by one where they are few."""
 
     @app.callback(
         Output("front-view", "data"),
@@ -86,6 +87,10 @@ def _follow_job(app: Dash, views: CurrentViews) -> None:
         if view is None or view == before:
             raise PreventUpdate
         return view.text
+
+
+def _follow_job(app: Dash, views: CurrentViews) -> None:
+    """The page is drawn anew when the job has got further."""
 
     # A page that shows all there is gets no answer: it is asked every few seconds, and draws nothing anew.
     @app.callback(

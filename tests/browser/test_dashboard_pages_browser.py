@@ -64,6 +64,33 @@ def test_a_limit_that_is_typed_is_an_address(page: Chrome, address: str) -> None
     assert errors(page) == []
 
 
+# Where the lower and the upper half of the second axis of the coordinates are, in pixels of the window.
+HALF = """
+const gd = document.querySelector('#coordinates .js-plotly-plot');
+gd.scrollIntoView({block: 'center'});
+const box = gd.getBoundingClientRect(), axes = gd._fullLayout;
+const x = box.left + axes.xaxis._offset + axes.xaxis.d2p(1), y = box.top + axes.yaxis._offset;
+return [x - 12, y + axes.yaxis.d2p(0.5), x + 12, y + axes.yaxis.d2p(-0.02)];
+"""
+
+
+def test_a_box_over_an_axis_chooses_a_part_of_it(page: Chrome, address: str) -> None:
+    page.get(f"{address}/why?job=1")
+    drawn(page, "coordinates")
+    wait(page, lambda b: b.find_elements(By.CSS_SELECTOR, "#coordinates .scatterlayer .trace"))
+    left, top, right, bottom = (round(place) for place in page.execute_script(HALF))
+    drag = ActionChains(page)
+    drag.w3c_actions.pointer_action.move_to_location(left, top)
+    drag.w3c_actions.pointer_action.pointer_down()
+    drag.w3c_actions.pointer_action.move_to_location(round((left + right) / 2), round((top + bottom) / 2))
+    drag.w3c_actions.pointer_action.move_to_location(right, bottom)
+    drag.w3c_actions.pointer_action.pointer_up()
+    drag.perform()
+    wait(page, lambda b: b.current_url.count("brush.") == 1)
+    shown(page, "Choose all again", inside="#why-brushed")
+    assert errors(page) == []
+
+
 def test_the_first_stop_of_the_keyboard_leads_to_the_content(page: Chrome, address: str) -> None:
     page.get(f"{address}/")
     shown(page, "digit-pairs", inside="#jobs")
