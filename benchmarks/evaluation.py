@@ -7,8 +7,6 @@ stand-alone networks, their extraction not timed. `one by one`: `scored` for eac
 every eighth. `halves`, `siblings`: `scored` for all with steps that are kept, as in the processes of a
 search; `anew` makes the steps, too. `forward`: one image through a subnet again and again, inside the
 supernet as it is run and with slices taken for every pass as they were before, beside the extracted one.
-`ffns`: what the default pays where an FFN has no sibling: sums over chunks, each by itself as before and as
-it is run, beside the whole FFN.
 
     python benchmarks/evaluation.py --images 64 --rounds 3
     python benchmarks/evaluation.py --only forward
@@ -16,7 +14,7 @@ it is run, beside the whole FFN.
 
 import argparse
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -29,15 +27,14 @@ import supernet
 from search_spaces import Architecture, SearchSpace
 from supernet.evaluation.prefix_cache import PrefixCache
 from supernet.evaluation.scores import Descent, scored
-from supernet.evaluation.steps import Chunk, Siblings, shared_steps
+from supernet.evaluation.steps import shared_steps
 from supernet.supernet import Supernet
 
 SETS = ((4, 241), (6, 64), (12, 64))  # depth, subnets
 FAMILIES = ("matformer", "autoformer", "vit_resnas", "turbovit_digit_pairs", "stitching")
 FORWARD_ROUNDS = 40
-FFN_ROUNDS = 16
 PASSES = 10  # in a row: the first finds caches full of what others have done
-PARTS = ("sets", "families", "deviations", "cached", "forward", "ffns")
+PARTS = ("sets", "families", "deviations", "cached", "forward")
 EIGHTH = 8
 MIB = 2**20
 Batch = tuple[Tensor, Tensor]
@@ -197,40 +194,6 @@ def print_forward(images: int = 1, rounds: int = FORWARD_ROUNDS) -> None:
             print(f"| {name}, {preset} | {alone:.2f} | {' | '.join(cells)} |", flush=True)
 
 
-def print_ffns(nets: Mapping[str, Supernet], images: int) -> None:
-    """Sums over all FFNs of six subnets of the lower quintile of seconds, over that of whole FFNs."""
-    print("\n| space | whole FFNs, ms | chunk by chunk | as it is run |\n|---|---|---|---|")
-    for name, net in nets.items():
-        steps, total = shared_steps(net), np.zeros(3)
-        seen: dict[Hashable, bool] = {}
-        with torch.inference_mode():
-            for arch in drawn(net.space, 6):
-                x = net.example_input(images)
-                for step in map(steps.__getitem__, steps.path(arch)):
-                    if step.chunks:
-                        ways = (
-                            partial(step.run, x),
-                            partial(by_chunks, x, step.chunks),
-                            lambda x=x, step=step, seen=seen: Siblings(x, seen).output(step.chunks),
-                        )
-                        spent = [[seconds(work) for work in ways] for _ in range(FFN_ROUNDS)]
-                        total += np.quantile(spent[1:], 0.2, axis=0)
-                    x = step.run(x)
-        if total.any():
-            print(
-                f"| {name} | {1e3 * total[0]:.1f} | {total[1] / total[0]:.2f} | {total[2] / total[0]:.2f} |"
-            )
-
-
-def by_chunks(x: Tensor, chunks: Sequence[Chunk]) -> Tensor:
-    block = chunks[0].block
-    normed, bias = block.norm2(x).flatten(0, 1), block.mlp.fc2.bias
-    total = x.new_zeros(()) if bias is None else bias
-    for chunk in chunks:
-        total = torch.addmm(total, chunk.neurons(normed), chunk.columns)
-    return x + block.scaled(total.view_as(x))
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     plain = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=plain)
@@ -263,8 +226,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         print_cached(6, args.images, max(1, args.rounds // 2))
     if "forward" in asked:
         print_forward()
-    if "ffns" in asked:
-        print_ffns(nets, args.images)
 
 
 def print_head(first: str) -> None:

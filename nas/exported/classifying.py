@@ -44,6 +44,11 @@ def _preprocessing(folder: Path) -> dict[str, Any]:
 
 
 def _run(folder: Path) -> Run:
+    if not (folder / CONFIG).is_file():
+        raise UsageError(
+            f"'{folder}' has no {CONFIG}: it is no folder of one subnet.",
+            "Of an elastic one a program takes a subnet: `Elastic.load(DIR).use(latency_ms=5)`.",
+        )
     config = json.loads((folder / CONFIG).read_text())
     name = config.get("elastiform", {}).get("format", "safetensors")
     if name in BY_RUNTIME:

@@ -17,7 +17,7 @@ from nas.job_run import Run
 from nas.limits import on_device
 from nas.measuring.latency_fit import MEMORY, as_run_on, measure_and_fit, workload_of
 from nas.measuring.subnets import build_device, check_same_devices
-from nas.measuring.targets import Target, check_different
+from nas.measuring.targets import Target, check_different, check_takes
 from nas.results import job_devices
 from nas.spaces.job_space import check_limits, exact_metrics
 from nas.store import Device as DeviceRow
@@ -114,6 +114,7 @@ def _stage(run: Run, name: str) -> str:
 
 
 def _measure_and_fit(run: Run, space: SearchSpace, device: Target, row: DeviceRow) -> dict[str, Any]:
+    check_takes(space, device)
     return measure_and_fit(run, space, device, row) | {"device_id": row.id}
 
 

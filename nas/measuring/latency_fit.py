@@ -18,7 +18,7 @@ from nas.errors import JobFailedError
 from nas.job_run import Run
 from nas.measuring.remote import RemoteDevice
 from nas.measuring.subnets import measure, progress, stored
-from nas.measuring.targets import Target, check_takes
+from nas.measuring.targets import Target
 from nas.store import Device as DeviceRow
 from nas.store import Store
 from nas.watchdog import within
@@ -55,11 +55,9 @@ def measure_and_fit(
     """Measures a sample on a device and stores the predictors fitted to it; what the stage tells of it.
 
     The sample grows until the predictor's error is within the noise of the measurements, or to
-    `predictor.samples`. Raises UsageError for a space with networks that the device does not run,
-    JobFailedError when too few subnets could be measured.
+    `predictor.samples`. Raises JobFailedError when too few subnets could be measured.
     memory_needed: False where objectives and limits on memory do without this device.
     """
-    check_takes(space, device)
     workload, networks = workload_of(device), space
     space = as_run_on(space, row)
     build = _builder(run, space, device, workload)

@@ -77,8 +77,7 @@ def shared_steps(supernet: Supernet) -> Steps:
 
     What needs a copy of weights (narrower layers) keeps it: in all as many weights as distinct steps have.
     """
-    seen: dict[Hashable, bool] = {}
-    return Steps(supernet.eval(), _running, lambda x: Siblings(x, seen))
+    return Steps(supernet.eval(), _running, Siblings)
 
 
 def _running(supernet: Supernet, arch: Architecture) -> Iterator[Step]:
@@ -166,16 +165,12 @@ class Siblings:
     Asked from the narrowest to the widest, each adds what the one before lacks: hidden neurons are
     independent of each other, and the output is a sum over them. Neurons are added chunk by chunk, one chunk
     for each option of the width; whoever computes a width thus does the same sums in the same order, and its
-    bits do not depend on which siblings were asked for. Inputs of neurons are computed at once for several
-    chunks where that was seen to give the same bits.
-
-    seen: of which chunks that is so, or is not, kept for as long as they are.
+    bits do not depend on which siblings were asked for.
     """
 
-    def __init__(self, x: Tensor, seen: dict[Hashable, bool] | None = None) -> None:
+    def __init__(self, x: Tensor) -> None:
         self._x, self._done = x, 0
         self._normed = self._sum = x.new_empty(0)
-        self._seen = {} if seen is None else seen
 
     def output(self, chunks: Sequence[Chunk]) -> Tensor:
         """Tokens behind the block that has these chunks."""
@@ -184,60 +179,10 @@ class Siblings:
             self._normed = block.norm2(self._x).flatten(0, 1)
             bias = block.mlp.fc2.bias
             self._sum = self._x.new_zeros(()) if bias is None else bias
-        if self._done < len(chunks):
-            self._sum = self._added(chunks)
+        for chunk in chunks[self._done :]:
+            self._sum = torch.addmm(self._sum, chunk.neurons(self._normed), chunk.columns)
         self._done = len(chunks)
         return self._x + block.scaled(self._sum.view_as(self._x))
-
-    def _added(self, chunks: Sequence[Chunk]) -> Tensor:
-        """The sum with those that are not in it yet; their neurons at once, where no bit differs by that."""
-        new, key = chunks[self._done :], (*chunks, self._done, self._x.shape, torch.get_num_threads())
-        if (is_equal := self._seen.get(key)) is None:
-            is_equal = self._seen[key] = self._is_equal_at_once(chunks)
-        if not is_equal:
-            return self._sum_of(new, [chunk.neurons(self._normed) for chunk in new])
-        return self._sum_of(new, self._neurons(chunks))
-
-    def _is_equal_at_once(self, chunks: Sequence[Chunk]) -> bool:
-        """Whether it is known of this case, or seen now: by what decides about the kernels."""
-        new, mlp = chunks[self._done :], chunks[0].block.mlp
-        if len(new) == 1 or (mlp.gated and self._done) or not _divides_evenly(self._normed, new):
-            return False
-        widths = (len(chunk.columns) for chunk in chunks)
-        kind = (self._normed.shape, self._normed.dtype, mlp.act, mlp.gated, mlp.fc1.bias is None)
-        case = (*kind, self._done, torch.get_num_threads(), *widths)
-        if case not in _EQUAL_AT_ONCE:
-            one_by_one = self._sum_of(new, [chunk.neurons(self._normed) for chunk in new])
-            _EQUAL_AT_ONCE[case] = torch.equal(one_by_one, self._sum_of(new, self._neurons(chunks)))
-        return _EQUAL_AT_ONCE[case]
-
-    def _neurons(self, chunks: Sequence[Chunk]) -> Sequence[Tensor]:
-        """Outputs (B N, c) of those that are not in the sum yet, which were computed at once."""
-        block, widths = chunks[0].block, [len(chunk.columns) for chunk in chunks]
-        done, fc1 = sum(widths[: self._done]), block.mlp.fc1
-        bias = None if fc1.bias is None else fc1.bias[done:]
-        at_once = block.mlp.activated(F.linear(self._normed, fc1.weight[done:], bias))
-        return at_once.split(widths[self._done :], dim=1)
-
-    def _sum_of(self, chunks: Sequence[Chunk], neurons: Sequence[Tensor]) -> Tensor:
-        total = torch.addmm(self._sum, neurons[0], chunks[0].columns)
-        for chunk, outputs in zip(chunks[1:], neurons[1:], strict=True):
-            total.addmm_(outputs, chunk.columns)
-        return total
-
-
-# Whether products with the weights of several chunks have the bits of those with each: found out when it is
-# first needed in a process.
-_EQUAL_AT_ONCE: dict[Hashable, bool] = {}
-_VECTOR = 64  # a multiple of how many numbers an activation takes at once; what remains is rounded otherwise
-
-
-def _divides_evenly(normed: Tensor, chunks: Sequence[Chunk]) -> bool:
-    """Whether an activation rounds alike whatever it is given at once."""
-    if normed.device.type != "cpu" or torch.get_num_threads() > 1:
-        return False
-    rows = 1 if chunks[0].block.mlp.gated else len(normed)  # gates and values of a row lie side by side
-    return all(rows * len(chunk.columns) % _VECTOR == 0 for chunk in chunks)
 
 
 def _owner(names: Sequence[str], layer: str) -> str:

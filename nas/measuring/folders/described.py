@@ -16,6 +16,7 @@ MOST_A_SIDE = 100_000  # of an input, tokens included
 MOST_TOKENS = 10_000_000  # that a vocabulary may have
 
 Time = Annotated[float, Field(gt=0, lt=DAY_MS, allow_inf_nan=False)]
+Predicted = Annotated[float, Field(ge=0, lt=DAY_MS, allow_inf_nan=False)]
 Side = Annotated[int, Field(ge=1, le=MOST_A_SIDE)]
 
 
@@ -36,9 +37,9 @@ class OnFront(_Section):
     measured_ms: Time
     spread_ms: float | None = None
     reference_ms: Time | None = None
-    predicted_ms: Time | None = None
-    predicted_low_ms: float | None = None
-    predicted_high_ms: Time | None = None
+    predicted_ms: Predicted | None = None
+    predicted_low_ms: Predicted | None = None
+    predicted_high_ms: Predicted | None = None
     fingerprint: dict[str, Any]
 
     @property

@@ -114,7 +114,9 @@ def test_int8_is_judged_on_the_report_split(run_nas: Nas, tmp_path: Path) -> Non
     assert "--precision int8 --calibration 64 -o DIR" in config
 
 
-def test_the_front_is_one_elastic_folder(run_nas: Nas, tiny_job: nas.JobHandle, tmp_path: Path) -> None:
+def test_the_front_is_one_elastic_folder(
+    run_nas: Nas, tiny_job: nas.JobHandle, picture: Path, tmp_path: Path
+) -> None:
     folder = tmp_path / "net"
     ran = run_nas("extract", "tiny", "--elastic", "-o", folder, "--json")
     assert ran.code == 0, ran.err
@@ -129,6 +131,8 @@ def test_the_front_is_one_elastic_folder(run_nas: Nas, tiny_job: nas.JobHandle, 
     assert {path.name for path in folder.iterdir()} >= {"elastic.py", "images.py", "preprocessor_config.json"}
     assert json.loads((folder / "elastic.json").read_text())["classes"] == [str(i) for i in range(10)]
     assert run_nas("verify", folder).code == 0
+    refused = run_nas("classify", folder, picture)
+    assert (refused.code, "is no folder of one subnet" in refused.err) == (2, True)
     assert run_nas("extract", "tiny", "--elastic", "-o", folder).code == 4
     assert run_nas("extract", "tiny", "--elastic", "--knee", "-o", tmp_path / "more").code == 2
 

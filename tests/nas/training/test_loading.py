@@ -134,8 +134,10 @@ def test_bytes_that_are_normalised_where_they_arrive_are_the_same(
 
 
 @pytest.mark.gpu
-def test_a_gpu_normalises_to_the_same_bits(tmp_path: Path) -> None:
-    data = build("image_folder", root=str(make_tree(tmp_path / "images")), image_size=16)
+@pytest.mark.parametrize("augmentation", ["crop", {"re_prob": 0.5}])
+def test_a_gpu_normalises_to_the_same_bits(tmp_path: Path, augmentation: Any) -> None:
+    tree = make_tree(tmp_path / "images")
+    data = build("image_folder", root=str(tree), image_size=16, augmentation=augmentation)
     with loading(data, 1, SIZE, CPU) as here, loading(data, 1, SIZE, torch.device("cuda")) as there:
         for number in range(6):
             assert torch.equal(here(number)[0], there(number)[0].cpu())
