@@ -12,6 +12,7 @@ import search_spaces
 from nas.results import job_devices
 from nas.store import Device, Lease, NewEvaluation, NewEvent, NewSubnet, Store
 from predictors.measurement.labels import Failure, Measurement
+from predictors.regression.features import FEATURES
 
 OPTIONS: dict[str, Any] = {"embed_dim": [16, 32, 64], "depth": [1, 2, 3, 4]}
 FINALISTS = 14
@@ -121,9 +122,13 @@ def running_job(store: Store, name: str) -> Iterator[None]:
 
 
 FAILURE = "RuntimeError: <b>no kernel</b> for aten::gelu"
+COSTS = {"launches": 0.01, "linear_macs": 2e-7, "constant": 0.1}
 STATE = {
-    "features": ["launches", "linear_macs", "constant"],
-    "model": {"rung": "work", "coefficients": [0.01, 2e-7, 0.0]},
+    "predictor": "roofline",
+    "features": list(FEATURES),
+    "batch": 1,
+    "element_bytes": 4,
+    "model": {"rung": "work", "coefficients": [COSTS.get(name, 0.0) for name in FEATURES]},
     "intervals": {"half_width": 0.06, "typical": 1.0},
     "count": 24,
 }

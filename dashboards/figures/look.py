@@ -39,6 +39,7 @@ KINDS = {
     "rms_norm": (GREEN, "."),
     "token": (PURPLE, "x"),
     "scale": (YELLOW, "\\"),
+    "constant": (GREY, ""),
 }
 TITLE_WIDTH, SUBTITLE_WIDTH, NAME_WIDTH = 44, 58, 44  # characters of a line
 LEGEND: Any = {

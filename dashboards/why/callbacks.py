@@ -31,10 +31,9 @@ from dashboards.why.page import (
     costs_chips,
     in_brushes,
     tall,
-    time_parts,
     why_head,
 )
-from nas.results import job_devices, latency_frames
+from dashboards.why.times import time_parts, timed_device
 from nas.results.comparing.points import LATENCY, QUALITY, Comparable
 from nas.store import Job, Store
 from search_spaces.errors import NASError
@@ -112,21 +111,17 @@ def reasons(views: JobViews, query: Query, asks: Asks, answers: Answers) -> tupl
     importances, coordinates = _choices(searched, choices, query, job)
     words, front = _brushed(comparable, choices, query)
     subnet = _subnet(comparable, query)
-    device = job_devices.own_device(store, job)
-    times: list[Component] = [html.P("No latency predictor has been fitted yet.")]
-    if device is not None and store.predictor(job, device) is not None:
-        times = time_parts(
-            latency_frames.card(store, job, device), latency_frames.by_kind(store, job, device)
-        )
+    drawn = _drawn_rows(comparable, query, subnet)
+    device = timed_device(store, job, query)
     return (
         why_head(job, comparable),
         tall("importance-figure", importances),
         coordinates,
         words,
         front,
-        _drawn(store, job, comparable, query, subnet),
-        times,
-        _changes(job, subnet, query, asks, answers),
+        _drawn(store, job, comparable, query, drawn),
+        time_parts(store, job, drawn, query),
+        _changes(job, subnet, device and device[1], query, asks, answers),
         job.state not in LIVE_STATES,
     )
 
@@ -184,28 +179,38 @@ def _subnet(comparable: Comparable, query: Query) -> str | None:
     return asked if asked in keys else keys[len(keys) // 2] if keys else None
 
 
-def _drawn(
-    store: Store, job: Job, comparable: Comparable, query: Query, subnet: str | None
-) -> list[Component]:
+def _drawn_rows(comparable: Comparable, query: Query, subnet: str | None) -> pd.DataFrame:
+    """The rows by their keys of the subnet, if there is one, and of the other one that the address names."""
     rows = comparable.rows.set_index("subnet")
-    if subnet is None:
-        return [html.P("No finalist yet.")]
     other = query.first("other")
-    keys = [subnet, *([other] if other in rows.index and other != subnet else [])]
+    keys = [subnet, other] if other != subnet else [subnet]
+    return rows.loc[[key for key in keys if key in rows.index]]
+
+
+def _drawn(
+    store: Store, job: Job, comparable: Comparable, query: Query, drawn: pd.DataFrame
+) -> list[Component]:
+    if drawn.empty:
+        return [html.P("No finalist yet.")]
     cost = query.first("width") if query.first("width") in COSTS else "macs"
     try:
         space = space_of(store, job)
-        layers = {key: layers_frame(space, space.architecture(rows.loc[key, "architecture"])) for key in keys}
+        layers = {
+            str(key): layers_frame(space, space.architecture(architecture))
+            for key, architecture in drawn["architecture"].items()
+        }
     except NASError as error:
         return [html.P(f"The layers cannot be shown. {error.message}")]
     return [
         costs_chips(query),
         tall("blocks", blocks_figure(layers, cost=cost)),
-        chooser(comparable, query, subnet, other),
+        chooser(comparable, query, str(drawn.index[0]), query.first("other")),
     ]
 
 
-def _changes(job: Job, subnet: str | None, query: Query, asks: Asks, answers: Answers) -> list[Component]:
+def _changes(
+    job: Job, subnet: str | None, device: str | None, query: Query, asks: Asks, answers: Answers
+) -> list[Component]:
     """What smaller and larger neighbours do, where somebody can tell and it was asked for."""
     explain = asks.explain
     if explain is None or subnet is None:
@@ -213,8 +218,8 @@ def _changes(job: Job, subnet: str | None, query: Query, asks: Asks, answers: An
     if query.first("explain") != "1":
         words = f"Ask what each choice of {subnet} is worth"
         return [html.P(dcc.Link(words, href=query.replaced("explain", "1").text))]
-    ask = partial(explain, job.id, subnet, other=None, device=None)
+    ask = partial(explain, job.id, subnet, other=None, device=device)
     try:
-        return changes_parts(answers.get(("explain", job.id, subnet, job.finished_at), ask))
+        return changes_parts(answers.get(("explain", job.id, subnet, device, job.finished_at), ask))
     except NASError as error:
         return [html.P(f"{error.message} {error.hint}", className="caution")]

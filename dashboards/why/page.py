@@ -10,8 +10,7 @@ from dash.development.base_component import Component
 
 from dashboards.addresses import Query
 from dashboards.comparing.page import chip
-from dashboards.devices import card_table
-from dashboards.figures import changes_figure, kinds_figure
+from dashboards.figures import changes_figure
 from dashboards.figures.blocks import COSTS
 from dashboards.figures.choices import Axis, Brushes, options_of
 from dashboards.figures.look import CONFIG, amount_of, option
@@ -152,16 +151,6 @@ def costs_chips(query: Query) -> Component:
         chip(words, query.replaced("width", name), is_chosen=name == current) for name, words in COSTS.items()
     ]
     return html.Div([html.Span("width", className="facet"), *links], className="chips")
-
-
-def time_parts(card: pd.DataFrame, kinds: pd.DataFrame) -> list[Component]:
-    """The roofline card of a device, and the kinds of layers in the smallest and the largest subnet."""
-    words = "The roofline card: what the device takes for each kind of work, and its share of the latency."
-    return [
-        html.P(words, className="facts"),
-        card_table(card),
-        html.Div(chart("why-kinds", kinds_figure(kinds)), className="charts whole"),
-    ]
 
 
 def changes_parts(document: Mapping[str, Any]) -> list[Component]:

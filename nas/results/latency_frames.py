@@ -16,6 +16,8 @@ from nas.store.connection.database import fetch
 from nas.store.connection.patience import again
 from predictors.measurement import labels
 from predictors.measurement.plausibility import is_whole
+from predictors.regression import card as cards
+from search_spaces.layers import Layer
 
 LATENCY = "latency_ms"
 PREDICTORS = ["job_id", "job", "device_id", "device", "kind", "rung", "why", "count", "mape", "perfect_mape"]
@@ -151,6 +153,21 @@ def by_kind(store: Store, job: Job, device_id: int) -> pd.DataFrame:
         for kind, latency in _mapping(by_subnet.get(subnet)).items()
     ]
     return pd.DataFrame(rows, columns=KINDS)
+
+
+def by_layer(
+    store: Store, job: Job, device_id: int, layers: Sequence[Layer]
+) -> tuple[list[float], float] | None:
+    """Predicted ms of each layer of a network, and those that are no layer's.
+
+    layers: as the device runs them (`search_spaces.workloads.as_run`).
+    None where the job's predictor for the device does not tell layers apart. Raises UsageError for one that
+    another version has stored.
+    """
+    predictor = store.predictor(job, device_id, metric=LATENCY)
+    if predictor is None or not cards.is_roofline(predictor.state):
+        return None
+    return cards.by_layer(predictor.state, layers)
 
 
 def agents(store: Store) -> pd.DataFrame:

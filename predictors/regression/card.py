@@ -11,6 +11,7 @@ import numpy as np
 
 from predictors.regression.features import FEATURES, STEPS, WORK, Workload, layer_features
 from predictors.regression.ladder import saved_features, source_coefficients
+from search_spaces.errors import UsageError
 from search_spaces.layers import Layer
 
 CONSTANT = "constant"
@@ -57,15 +58,34 @@ def by_kind(
     They add up to the linear part of the prediction, without the process on its residuals. Raises as `card`.
     workload: the one that the predictor was fitted for, where it is not given.
     """
+    layers = list(layers)
+    times, constant = by_layer(state, layers, workload)
+    kinds = {CONSTANT: constant}
+    for layer, ms in zip(layers, times, strict=True):
+        kinds[layer.kind] = kinds.get(layer.kind, 0.0) + ms
+    return dict(sorted(kinds.items(), key=lambda item: -item[1]))
+
+
+def by_layer(
+    state: Mapping[str, Any], layers: Iterable[Layer], workload: Workload | None = None
+) -> tuple[list[float], float]:
+    """The latency in ms of each layer of one network, in their order, and the constant, which is no layer's.
+
+    They add up as those of `by_kind` do. Raises as `card`.
+    """
     state = _roofline(state)
     coefficients = source_coefficients(state)
-    if workload is None:
-        workload = Workload(int(state["batch"]), int(state["element_bytes"]))
-    by_layer = {CONSTANT: float(coefficients[FEATURES.index(CONSTANT)])}
-    for layer in layers:
-        ms = float(np.array(layer_features(layer, workload)) @ coefficients[:-1])
-        by_layer[layer.kind] = by_layer.get(layer.kind, 0.0) + ms
-    return dict(sorted(by_layer.items(), key=lambda item: -item[1]))
+    run = _workload(state) if workload is None else workload
+    rows = (np.array(layer_features(layer, run)) for layer in layers)
+    times = [float(row @ coefficients[:-1]) for row in rows]
+    return times, float(coefficients[FEATURES.index(CONSTANT)])
+
+
+def _workload(state: Mapping[str, Any]) -> Workload:
+    try:
+        return Workload(int(state["batch"]), int(state["element_bytes"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"The saved latency predictor is damaged: {error}.", "Fit it again.") from error
 
 
 def is_roofline(state: Mapping[str, Any]) -> bool:

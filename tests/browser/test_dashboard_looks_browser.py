@@ -43,7 +43,7 @@ PAGES = (
         "why",
         "/why?job=3&other=FRONT[1]",
         "Why, of on-two",
-        ("importance-figure", "coordinates", "brushed", "blocks", "why-kinds"),
+        ("importance-figure", "coordinates", "brushed", "blocks", "why-layers", "why-kinds"),
     ),
     Page("trust", "/trust?job=3", "How far to trust on-two", ("contention",)),
     Page("run", "/run?job=1", "Run of digit-pairs", ("run-training",)),

@@ -15,10 +15,13 @@ from dashboards.asks import NOBODY, Answers, Asks
 from dashboards.figures import layers_frame
 from dashboards.figures.blocks import blocks_figure
 from dashboards.figures.choices import coordinate_axes, coordinates_figure, importance_figure, options_of
+from dashboards.figures.look import milliseconds
+from dashboards.job.panel import space_of
 from dashboards.job_views import JobViews
 from dashboards.why.callbacks import reasons
 from dashboards.why.importance import choice_columns, choice_texts, importance
 from dashboards.why.page import brushed, brushes, in_brushes
+from dashboards.why.times import time_parts
 from nas.store import Store
 
 RNG = np.random.default_rng(0)
@@ -158,6 +161,40 @@ def test_the_page_of_a_job(views: JobViews) -> None:
     assert ended
 
 
+def test_the_time_of_both_drawn_subnets_by_layer_on_a_device_that_is_named(views: JobViews) -> None:
+    job = views.store.job("on-two")
+    rows = views.comparable([job.id]).rows.set_index("subnet").iloc[[0, -1]]
+    words, drawn, table, card, *_ = time_parts(views.store, job, rows, Query.read(""))[1:]
+    figure = drawn.children.figure
+    assert figure.layout.title.text == "Time by layer on cpu-1-thread"
+    assert "roofline card of cpu-1-thread" in told(card)
+    space = space_of(views.store, job)
+    for key, row in rows.iterrows():
+        layers = space.layers(space.architecture(row["architecture"]))
+        linear = sum(layer.macs for layer in layers if layer.kind == "linear")
+        whole = 0.1 + 0.01 * len(layers) + 2e-7 * linear
+        bars = [bar for bar in figure.data if bar.type == "bar"]
+        assert sum(x for bar in bars for x, y in zip(bar.x, bar.y, strict=True) if y == key) == (
+            pytest.approx(whole)
+        )
+        assert f"The parts of {key} add up to {milliseconds(whole)}; " in told(words)
+        assert f"{milliseconds(row['latency@1'])} measured." in told(words)
+    assert len({row["architecture"]["depth"] for _, row in rows.iterrows()}) == 2
+    other_way = time_parts(views.store, job, rows[::-1], Query.read(""))[3]
+    for one in (table, other_way):  # a block that one of them lacks stands where the other one has it
+        blocks = [line.children[0].children for line in one.children.children[1].children]
+        assert blocks == ["stem", *(f"blocks.{i}" for i in range(4)), "head", "constant"]
+
+
+def test_what_a_predictor_cannot_tell_of_layers(views: JobViews) -> None:
+    job = views.store.job("on-two")
+    rows = views.comparable([job.id]).rows.set_index("subnet").iloc[:1]
+    parts = told(time_parts(views.store, job, rows, Query.read("?device=lab")))
+    assert "The predictor for lab does not tell layers apart: it is no roofline." in parts
+    assert "Time by layer" not in parts
+    assert "No finalist yet" in told(time_parts(views.store, job, rows.iloc[:0], Query.read("")))
+
+
 def test_what_the_next_smaller_would_lose_is_asked_for(views: JobViews) -> None:
     change = {
         "choice": "depth",
@@ -174,12 +211,16 @@ def test_what_the_next_smaller_would_lose_is_asked_for(views: JobViews) -> None:
         "changes": [change],
         "cheapest": change,
     }
-    asks = Asks(explain=lambda job_id, subnet, *, other, device: document)
+    asked: list[str | None] = []
+    asks = Asks(explain=lambda job_id, subnet, *, other, device: asked.append(device) or document)
     before = told(reasons(views, Query.read("?job=digit-pairs"), asks, Answers())[7])
     assert "Ask what each choice of" in before
     after = told(reasons(views, Query.read("?job=digit-pairs&explain=1"), asks, Answers())[7])
     assert "depth 2 → 1, -0.5 ms." in after
     assert "What the choices of k are worth" in after
+    for device in ("", "lab"):
+        reasons(views, Query.read(f"?job=on-two&device={device}&explain=1"), asks, Answers())
+    assert asked == [None, "cpu-1-thread", "lab"]
 
 
 def test_a_job_without_results_says_so(views: JobViews) -> None:

@@ -8,7 +8,7 @@ from fake_device import NS_PER_MAC, latencies, measured
 
 import search_spaces
 from predictors.latency import auto, flops, roofline
-from predictors.regression.card import by_kind, card
+from predictors.regression.card import by_kind, by_layer, card
 from predictors.regression.features import Workload
 from search_spaces.errors import UsageError
 
@@ -57,6 +57,10 @@ def test_kinds_add_up_to_the_prediction() -> None:
     assert list(parts.values()) == sorted(parts.values(), reverse=True)
     assert set(parts) == {layer.kind for layer in space.layers(arch)} | {"constant"}
     assert sum(parts.values()) == pytest.approx(latencies(space, space.encode([arch]))[0], rel=0.05)
+    times, constant = by_layer(state, space.layers(arch))
+    assert sum(times) + constant == pytest.approx(mean[0])
+    attention = [i for i, layer in enumerate(space.layers(arch)) if layer.kind == "attention"]
+    assert sum(times[i] for i in attention) == pytest.approx(parts["attention"])
     eight = by_kind(state, space.layers(arch), Workload(batch=8))
     assert eight["norm"] > 2 * parts["norm"]
 
@@ -71,3 +75,5 @@ def test_what_auto_took_has_a_card_and_others_have_none() -> None:
     for name, value in (("work_per_ms", None), ("coefficients", [1.0])):
         with pytest.raises(UsageError, match="damaged"):
             card(state | {"model": state["model"] | {name: value}})
+    with pytest.raises(UsageError, match="damaged"):
+        by_layer(state | {"batch": None}, space.layers(space.smallest))

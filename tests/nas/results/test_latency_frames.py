@@ -8,6 +8,7 @@ from filled_store import FAILURE, failed_job, finished_job, measured_job
 from nas.results import frames, latency_frames
 from nas.store import NewSubnet, Store
 from predictors.measurement.labels import Measurement, labelled, repeatability
+from search_spaces.layers import linear, norm
 
 
 @pytest.fixture(scope="module")
@@ -104,9 +105,9 @@ def test_the_card_as_stored_or_else_the_coefficients(store):
     assert predictor is not None
     bare = pd.DataFrame(latency_frames._coefficients(predictor))
     assert bare.to_dict("list") == {
-        "term": ["launches", "linear macs"],
-        "value": [0.01, 2e-7],
-        "unit": ["ms each", "ms each"],
+        "term": ["launches", "linear macs", "constant"],
+        "value": [0.01, 2e-7, 0.1],
+        "unit": ["ms each", "ms each", "ms each"],
     }
     assert latency_frames.card(store, job, ids(store)["lab"]).empty
 
@@ -115,6 +116,17 @@ def test_by_kind(store):
     kinds = latency_frames.by_kind(store, store.job("on-two"), ids(store)["cpu-1-thread"])
     assert kinds[kinds["subnet"] == "largest"]["latency_ms"].sum() == pytest.approx(6.0)
     assert list(kinds["kind"])[:3] == ["linear", "attention", "norm"]
+
+
+def test_by_layer_as_the_stored_coefficients_say(store):
+    job = store.job("on-two")
+    layers = [norm("norm", 10, 16), linear("fc", 10, 16, 50)]
+    assert latency_frames.by_layer(store, job, ids(store)["cpu-1-thread"], layers) == (
+        pytest.approx([0.01, 0.01 + 2e-7 * 8_000]),
+        0.1,
+    )
+    assert latency_frames.by_layer(store, job, ids(store)["lab"], layers) is None  # it is no roofline
+    assert latency_frames.by_layer(store, store.job("older"), 1, layers) is None
 
 
 def test_where_jobs_were_measured(store):
