@@ -29,7 +29,7 @@ def source_coefficients(state: Mapping[str, Any]) -> Floats:
         state = taken
     if state.get("predictor") != "roofline" or state.get("features") != list(FEATURES):
         raise UsageError(
-            f"Only a roofline predictor of this version has costs to read or to transfer, not '{state.get('predictor')}'."
+            f"Only a roofline predictor of this version has costs to read, not '{state.get('predictor')}'."
         )
     return saved_features(state, "coefficients")
 
