@@ -218,6 +218,8 @@ ALTER TABLE jobs DROP COLUMN key, DROP COLUMN note, DROP COLUMN tags, DROP COLUM
 ALTER TABLE evaluations DROP COLUMN reused;
 ALTER TABLE measurements DROP COLUMN reused, DROP COLUMN network;
 DROP INDEX ix_subnets_key;
+DROP INDEX ix_evaluations_job_id_split_weights;
+CREATE INDEX ix_evaluations_job_id ON evaluations (job_id);
 ALTER TABLE subnets DROP COLUMN own_key;
 DROP TABLE job_supernets, supernets, store, log_lines, workers, device_qualities;
 UPDATE alembic_version SET version_num = '0003';
