@@ -38,6 +38,7 @@ def undisturbed(_session_home: None, tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.slow
 def test_killed_in_the_second_training_and_in_the_search(
     undisturbed: Place, tmp_path: Path, postgresql: "Server"
 ) -> None:

@@ -45,6 +45,7 @@ def killed_in_training(_session_home: None, tmp_path_factory: pytest.TempPathFac
     return place
 
 
+@pytest.mark.slow
 def test_killed_in_training_and_search_and_a_worker_alone(
     finished: Place, killed_in_training: Place, tmp_path: Path
 ) -> None:

@@ -39,6 +39,7 @@ def losses(place: Place) -> list[tuple[object, ...]]:
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.slow
 def test_killed_in_the_training_and_in_the_search(undisturbed: Place, tmp_path: Path) -> None:
     place = make_place(tmp_path / "killed", JOB)
     reached = ((("run", "job.yaml"), trained_to(place, 20)), (("resume", "1"), searched(place, 2)))

