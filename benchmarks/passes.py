@@ -12,11 +12,11 @@ import argparse
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
+from torch._dynamo.testing import CompileCounter
 from torch._dynamo.utils import counters
 
 import search_spaces
@@ -61,17 +61,6 @@ def step(net: Supernet, batch: int, alter: Alter) -> Callable[[], None]:
     return run
 
 
-class Counting:
-    """A backend of torch's compiler that counts graphs, and runs them as they are."""
-
-    def __init__(self) -> None:
-        self.graphs = 0
-
-    def __call__(self, graph: Any, examples: object) -> Any:
-        self.graphs += 1
-        return graph.forward
-
-
 def print_graphs() -> None:
     print("| space | architectures | compiled | graphs | by architecture | breaks | left as they are |")
     print("|---|---|---|---|---|---|---|")
@@ -79,30 +68,30 @@ def print_graphs() -> None:
         for whole in (False, True):
             torch._dynamo.reset()
             counters.clear()
-            backend = Counting()
+            backend = CompileCounter()
             left, new = steps_of(name, backend, whole=whole)
             breaks, what = sum(counters["graph_break"].values()), "whole supernet" if whole else "blocks"
             counts = ", ".join(map(str, new))
             print(
-                f"| {name} | {len(new)} | {what} | {backend.graphs} | {counts} | {breaks} | {left} |",
+                f"| {name} | {len(new)} | {what} | {backend.frame_count} | {counts} | {breaks} | {left} |",
                 flush=True,
             )
 
 
-def steps_of(name: str, backend: Counting, *, whole: bool) -> tuple[int, Sequence[int]]:
+def steps_of(name: str, backend: CompileCounter, *, whole: bool) -> tuple[int, Sequence[int]]:
     """How many calls ran as they are, and the graphs that were new with each architecture."""
     net = supernet.build(search_spaces.get(name), seed=0).train()
     compiler, x = Compiler(backend), net.example_input(2)
     compiled = torch.compile(net, backend=backend)
     codes, new = net.space.sample_choices(np.random.default_rng(0), ARCHITECTURES), list[int]()
     for arch in net.space.decode(codes):
-        before = backend.graphs
+        before = backend.frame_count
         if whole:
             compiled(x, arch).square().mean().backward()
         else:
             with net.altered(arch, compiler.compiled):
                 net(x, arch).square().mean().backward()
-        new.append(backend.graphs - before)
+        new.append(backend.frame_count - before)
     return sum(not count for count in new) if whole else compiler.left, new
 
 

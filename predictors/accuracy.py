@@ -43,10 +43,8 @@ MEMBERS, LEAST_SHARE = 5, 0.01
 MOST_COMPARED = 200  # points on which kernels are compared
 LEAST = 2
 MOST_POINTS, MOST_CHOICES = 1500, 200  # of a Gaussian process, whose cost is cubic in the points
-SETTLING, MOST_ADDED = (
-    100,
-    250,
-)  # evaluations from which on not all decide about the kernels, and at most how many do not
+# Evaluations from which on not all decide about the kernels, and at most how many do not.
+SETTLING, MOST_ADDED = 100, 250
 FLOOR = 0.1  # of an evaluation's variance, as a share of the mean one: that of 100 % accuracy is 0
 
 Kind = Literal["auto", "gp", "ridge"]

@@ -95,7 +95,7 @@ def test_another_network_than_the_module_is_noticed(monkeypatch: pytest.MonkeyPa
             computed(llama_cpp.build(), module, module.some_input(1, TOKENS))
     other = decoder(mlp_hidden=[64, 48])
     monkeypatch.setattr(other, "forward", module.forward)
-    with pytest.raises(UsageError, match=r"llama\.cpp's logits differ from the module's by"):
+    with pytest.raises(UsageError, match=r"llama\.cpp's logits are off by"):
         computed(llama_cpp.build(precision="fp16"), other, module.some_input(1, TOKENS))
 
 

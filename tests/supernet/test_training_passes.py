@@ -10,6 +10,7 @@ import torch
 import torch._inductor.config
 from elastic_nets import space
 from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounter
 
 import search_spaces
 import supernet
@@ -204,17 +205,6 @@ def test_a_training_that_computes_again_ends_bit_for_bit_alike() -> None:
 # Compiling
 
 
-class Counting:
-    """A backend of torch's compiler that runs graphs as they are, and counts them."""
-
-    def __init__(self) -> None:
-        self.graphs = 0
-
-    def __call__(self, graph: Any, examples: object) -> Any:
-        self.graphs += 1
-        return graph.forward
-
-
 COMPILES = [
     pytest.mark.slow,
     pytest.mark.timeout(3000),
@@ -235,7 +225,7 @@ def compiles(test: Callable[..., None]) -> Callable[..., None]:
 def test_each_shape_of_a_block_is_compiled_once(family: str) -> None:
     net, largest = built(family)
     codes = net.space.sample_choices(np.random.default_rng(0), 2)
-    backend = Counting()
+    backend = CompileCounter()
     compiler = Compiler(backend)
     for arch in (largest, *net.space.decode(codes), largest):
         plain = gradients(net, arch, lambda plain: torch.enable_grad())
@@ -244,20 +234,20 @@ def test_each_shape_of_a_block_is_compiled_once(family: str) -> None:
         for name, gradient in plain.items():
             torch.testing.assert_close(compiled[name], gradient, rtol=1e-5, atol=1e-6)
         assert untouched(net, arch)
-    assert backend.graphs == compiler.shapes > 0
+    assert backend.frame_count == compiler.shapes > 0
     assert (compiler.left, compiler.broken) == (0, {})
 
 
 @compiles
 def test_more_shapes_than_are_allowed_run_as_they_are() -> None:
     net, largest = built("matformer")
-    backend = Counting()
+    backend = CompileCounter()
     compiler = Compiler(backend, most=1)
     for arch in (largest, net.space.smallest):
         plain = gradients(net, arch, lambda plain: torch.enable_grad())
         compiled = gradients(net, arch, compiler.compiled)
         assert all(torch.allclose(compiled[name], gradient) for name, gradient in plain.items())
-    assert (backend.graphs, compiler.shapes) == (1, 1)
+    assert (backend.frame_count, compiler.shapes) == (1, 1)
     assert compiler.left > 0
 
 
@@ -273,7 +263,7 @@ def test_what_cannot_be_compiled_runs_as_it_is_and_is_named(monkeypatch: pytest.
         return attended(self, x)
 
     monkeypatch.setattr(kind, "attended", broken)
-    compiler = Compiler(Counting())
+    compiler = Compiler(CompileCounter())
     after = gradients(net, arch, compiler.compiled)
     assert all(torch.equal(after[name], gradient) for name, gradient in before.items())
     assert list(compiler.broken) == [kind.__name__]

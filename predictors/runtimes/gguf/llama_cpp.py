@@ -153,9 +153,7 @@ class LlamaCppCPU:
         """Raises UsageError where they differ by more than rounding does."""
         error, tolerance = float((given - expected).norm() / expected.norm()), TOLERANCES[self.precision]
         if tolerance is not None and error > tolerance:
-            raise UsageError(
-                f"llama.cpp's logits differ from the module's by {error:.1e} of them in the mean."
-            )
+            raise UsageError(f"llama.cpp's logits are off by {error:.1e} of their root mean square.")
 
     @contextmanager
     def _file(self, module: nn.Module, example: Example) -> Iterator[_Network]:
